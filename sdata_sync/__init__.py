@@ -1,0 +1,51 @@
+"""Keep the models of a Django project level with other applications over SData 1.1 synchronisation.
+
+::
+
+    @sdata_sync.register(Account)
+    class AccountSync(sdata_sync.SyncResource):
+        fields = ["name", "email"]
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .managers import SyncManager, SyncQuerySet
+    from .registry import register, registered, unregister
+    from .resources import SyncResource
+    from .users import acting_as
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SyncManager",
+    "SyncQuerySet",
+    "SyncResource",
+    "acting_as",
+    "register",
+    "registered",
+    "unregister",
+]
+
+_HOMES = {
+    "SyncManager": "managers",
+    "SyncQuerySet": "managers",
+    "SyncResource": "resources",
+    "acting_as": "users",
+    "register": "registry",
+    "registered": "registry",
+    "unregister": "registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Looked up on demand: sdata_sync.core and sdata_sync.atom are used where there is no Django.
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,125 @@
+"""Everything that this app raises on purpose.
+
+::
+
+    SyncError
+    ├── DocumentError             a body that cannot be taken; answered with 400
+    │   ├── NotXml
+    │   ├── DoctypeForbidden
+    │   ├── TooDeep
+    │   └── BodyTooLarge          answered with 413
+    ├── FeedError                 well-formed, but not what the protocol asks for; answered with 400
+    │   └── FeedRefused           ticks that do not continue where this node stands
+    ├── PayloadError              one entry whose payload cannot become a row; the entry is deferred
+    ├── UnrepresentableText       a value that no XML document can hold; the change is held back
+    ├── RegistrationError         a resource that cannot be registered
+    └── PeerError                 what a peer did wrong; the delivery tries again later
+        ├── PeerUnreachable
+        ├── PeerRefused           the peer answered 4xx or 5xx
+        └── PeerMisbehaved        the peer answered something that cannot be understood
+
+A conflict is none of these: it is an ordinary decision (``sdata_sync.core.decision``).
+"""
+
+
+class SyncError(Exception):
+    """Something went wrong in the synchronisation."""
+
+    #: Tells more than the ten ``sdataCode`` values of the specification can (SData core 3.10).
+    application_code = "SyncError"
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or (self.__doc__ or "").strip())
+
+
+class DocumentError(SyncError):
+    """The body cannot be read."""
+
+    application_code = "BadDocument"
+    status = 400
+
+
+class NotXml(DocumentError):
+    """The body is not well-formed XML."""
+
+    application_code = "NotXml"
+
+
+class DoctypeForbidden(DocumentError):
+    """The body has a DOCTYPE; documents with one are refused, whatever it says."""
+
+    application_code = "DoctypeForbidden"
+
+
+class TooDeep(DocumentError):
+    """The elements of the body are nested too deeply."""
+
+    application_code = "TooDeep"
+
+
+class BodyTooLarge(DocumentError):
+    """The body is larger than this node accepts."""
+
+    application_code = "BodyTooLarge"
+    status = 413
+
+
+class FeedError(SyncError):
+    """The document is not what the protocol asks for."""
+
+    application_code = "BadFeed"
+    status = 400
+
+    def __init__(self, message: str = "", *, payload_path: str = "") -> None:
+        super().__init__(message)
+        self.payload_path = payload_path
+
+
+class FeedRefused(FeedError):
+    """The ticks of the feed do not continue where this node stands."""
+
+    def __init__(self, message: str, *, application_code: str, payload_path: str = "") -> None:
+        super().__init__(message, payload_path=payload_path)
+        self.application_code = application_code
+
+
+class PayloadError(SyncError):
+    """The payload of an entry cannot be applied."""
+
+    application_code = "Deferred"
+
+    def __init__(self, message: str, *, payload_path: str = "", public: str = "") -> None:
+        super().__init__(message)
+        self.payload_path = payload_path
+        #: What the sender is told; the message itself may say what is none of its business.
+        self.public = public or message
+
+
+class UnrepresentableText(SyncError):
+    """A value has a character that no XML document can hold."""
+
+    application_code = "UnrepresentableText"
+
+
+class RegistrationError(SyncError):
+    """The resource cannot be registered."""
+
+
+class PeerError(SyncError):
+    """A peer could not be brought level."""
+
+
+class PeerUnreachable(PeerError):
+    """The peer does not answer."""
+
+
+class PeerRefused(PeerError):
+    """The peer refused the request."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class PeerMisbehaved(PeerError):
+    """The peer's answer cannot be understood."""
