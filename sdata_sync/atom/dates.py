@@ -1,0 +1,79 @@
+"""W3C date-times and stamps: whole milliseconds since 1970-01-01T00:00Z."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_LATEST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
+_EARLIEST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
+
+# The forms of the W3C's note on dates, and xsd:dateTime: from a bare year to any number of fraction digits.
+_W3C = re.compile(
+    r"(?P<year>\d{4})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d)"
+    r"(?:[Tt ](?P<hour>\d\d):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<fraction>\d+))?)?"
+    r"\s*(?P<zone>[Zz]|[+-]\d\d:?\d\d)?)?)?)?",
+    re.ASCII,
+)
+
+
+def parse_datetime(text: str) -> datetime:
+    """Read any W3C form as an aware date-time; without a zone it is UTC.
+
+    Raises:
+        ValueError: the text is no date.
+    """
+    if text[-1:] == "Z" and text[10:11] == "T" and len(text) in (20, 24):  # what nearly everybody writes
+        try:
+            return datetime.fromisoformat(text)
+        except ValueError:
+            pass  # say below what was expected
+    match = _W3C.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"expected a date like 2008-10-30T14:52:03.281Z, received {text.strip()!r}")
+    part = match.groupdict()
+    micros = int((part["fraction"] or "0")[:6].ljust(6, "0"))
+    days = 0
+    hour = int(part["hour"] or 0)
+    if hour == 24 and not int(part["minute"]) and not int(part["second"] or 0) and not micros:
+        hour, days = 0, 1  # xsd:dateTime allows midnight at the end of a day
+    try:
+        naive = datetime(
+            int(part["year"]),
+            int(part["month"] or 1),
+            int(part["day"] or 1),
+            hour,
+            int(part["minute"] or 0),
+            int(part["second"] or 0),
+            micros,
+        )
+        return (naive + timedelta(days=days) - _offset(part["zone"])).replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"expected a date like 2008-10-30T14:52:03.281Z, received {text.strip()!r}") from error
+
+
+def _offset(zone: str | None) -> timedelta:
+    if zone is None or zone in "Zz":
+        return timedelta()
+    minutes = int(zone[1:3]) * 60 + int(zone[-2:])
+    return timedelta(minutes=-minutes if zone[0] == "-" else minutes)
+
+
+def parse_stamp(text: str) -> int:
+    """Read any W3C form as milliseconds since 1970.
+
+    Raises:
+        ValueError: the text is no date.
+    """
+    return (parse_datetime(text) - _EPOCH) // _MILLISECOND
+
+
+# Changes that were made together, and an entry's two dates, share their stamp.
+@lru_cache(maxsize=1024)
+def format_stamp(stamp: int) -> str:
+    """Write milliseconds since 1970 as clients can read it: UTC, ``Z``, three fraction digits at most."""
+    stamp = min(max(stamp, _EARLIEST), _LATEST)
+    moment = _EPOCH + timedelta(milliseconds=stamp)
+    text = moment.isoformat()[:19]
+    return f"{text}.{stamp % 1000:03}Z" if stamp % 1000 else f"{text}Z"

@@ -1,0 +1,142 @@
+"""The digest as an XML element, and as the one Atom entry of ``$syncDigest``."""
+
+import re
+from typing import BinaryIO
+
+from lxml import etree
+
+from ..core.digest import DEFAULT_PRIORITY, Digest, DigestEntry
+from ..core.state import MAX_TICK
+from ..exceptions import FeedError
+from . import names
+from .dates import format_stamp, parse_stamp
+from .document import read_root
+from .text import escape, escape_attribute
+
+MAX_ENDPOINT = 500
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
+
+
+def read_digest_entry(file: BinaryIO) -> Digest:
+    """Read the document that ``$syncDigest`` carries (SData sync 4.2, 5.1).
+
+    The digest may stand in the payload, beside it or alone; an entry without one is an empty digest, which
+    lacks everything.
+
+    Raises:
+        DocumentError, FeedError
+    """
+    root = read_root(file)
+    if names.local_name(root.tag) not in ("entry", "digest"):
+        raise FeedError(f"Expected an Atom entry that holds a digest, received <{names.local_name(root.tag)}>.")
+    digest = next((element for element in root.iter() if names.local_name(element.tag) == "digest"), None)
+    return Digest() if digest is None else read_digest(digest)
+
+
+def read_digest(element: etree._Element) -> Digest:
+    """Read a ``digest`` element (SData sync 4.2).
+
+    Raises:
+        FeedError: an endpoint or tick is missing or malformed.
+    """
+    origin = ""
+    entries: list[DigestEntry] = []
+    for child in element:
+        name = names.local_name(child.tag)
+        if name == "origin":
+            origin = (child.text or "").strip()
+        elif name == "digestEntry":
+            entries.append(_read_entry(child, len(entries) + 1))
+    return Digest(entries, origin=origin)
+
+
+def _read_entry(element: etree._Element, number: int) -> DigestEntry:
+    values = {names.local_name(child.tag): (child.text or "").strip() for child in element}
+    path = f"digest/digestEntry[{number}]"
+    priority = values.get("conflictPriority")
+    return DigestEntry(
+        endpoint=read_endpoint(values.get("endpoint", ""), f"{path}/endpoint"),
+        tick=read_tick(values.get("tick", ""), f"{path}/tick"),
+        stamp=read_stamp(values["stamp"], f"{path}/stamp") if values.get("stamp") else None,
+        conflict_priority=_read_priority(priority, f"{path}/conflictPriority") if priority else DEFAULT_PRIORITY,
+    )
+
+
+def _read_integer(text: str, path: str) -> int:
+    # int() alone would also take underscores and the digits of any script.
+    if _INTEGER.fullmatch(text) is None:
+        raise FeedError(f"Expected an integer in {path}, received {text[:40]!r}.", payload_path=path)
+    return int(text)
+
+
+def _read_priority(text: str, path: str) -> int:
+    # Taken as a number, whatever the range of the book; past 32 bits only its side matters.
+    return min(max(_read_integer(text, path), -(2**31)), 2**31 - 1)
+
+
+def read_endpoint(text: str, path: str) -> str:
+    """Read the URL of an endpoint: up to 500 characters.
+
+    Raises:
+        FeedError
+    """
+    if not text:
+        raise FeedError(f"Expected an endpoint in {path}, found none.", payload_path=path)
+    if len(text) > MAX_ENDPOINT:
+        raise FeedError(
+            f"Expected {MAX_ENDPOINT} characters at most in {path}, received {len(text)}.", payload_path=path
+        )
+    return text
+
+
+def read_tick(text: str, path: str) -> int:
+    """Read a tick: an integer from 0 to 2^63 - 1.
+
+    Raises:
+        FeedError
+    """
+    tick = _read_integer(text, path)
+    if not 0 <= tick <= MAX_TICK + 1:
+        raise FeedError(f"Expected a tick from 0 to {MAX_TICK + 1} in {path}, received {tick}.", payload_path=path)
+    return tick
+
+
+def read_stamp(text: str, path: str) -> int:
+    """Read a stamp, in milliseconds since 1970.
+
+    Raises:
+        FeedError
+    """
+    try:
+        return parse_stamp(text)
+    except ValueError as error:
+        raise FeedError(f"In {path}: {error}.", payload_path=path) from error
+
+
+def render_digest(digest: Digest) -> str:
+    """Return the ``sync:digest`` element (SData sync 4.2)."""
+    parts = ["<sync:digest>"]
+    if digest.origin:
+        parts.append(f"<sync:origin>{escape(digest.origin)}</sync:origin>")
+    parts.extend(
+        f"<sync:digestEntry><sync:endpoint>{escape(entry.endpoint)}</sync:endpoint>"
+        f"<sync:tick>{entry.tick}</sync:tick>"
+        f"<sync:stamp>{format_stamp(entry.stamp or 0)}</sync:stamp>"
+        f"<sync:conflictPriority>{entry.conflict_priority}</sync:conflictPriority></sync:digestEntry>"
+        for entry in digest
+    )
+    parts.append("</sync:digest>")
+    return "".join(parts)
+
+
+def render_digest_entry(digest: Digest, *, now: int) -> str:
+    """Return the document that ``$syncDigest`` carries, at ``now`` (milliseconds since 1970)."""
+    url = f"{digest.origin}/$syncDigest"
+    return (
+        f'<?xml version="1.0" encoding="utf-8"?>\n<entry {names.DECLARATIONS}><id>{escape(url)}</id>'
+        f"<title>Synchronization digest</title><updated>{format_stamp(now)}</updated>"
+        f"<author><name>{escape(digest.origin)}</name></author>"
+        f'<link rel="self" type="{names.ENTRY_TYPE}" title="Refresh" href="{escape_attribute(url)}"/>'
+        f"<content>Synchronization digest</content>"
+        f"<sdata:payload>{render_digest(digest)}</sdata:payload></entry>"
+    )

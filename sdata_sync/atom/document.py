@@ -1,0 +1,118 @@
+"""Bytes to elements, with the doors shut: no DTD, no entities, no network, bounded depth."""
+
+from collections.abc import Iterator
+from typing import BinaryIO, cast
+from xml.parsers import expat
+
+from lxml import etree
+
+from ..exceptions import DoctypeForbidden, NotXml, TooDeep
+from .body import CHUNK_BYTES
+
+MAX_DEPTH = 100
+_PROLOG_LIMIT = 1024 * 1024
+
+
+def _nested(levels: int) -> etree.XPath:
+    return etree.XPath(f"boolean({'/'.join('*' * levels)})")
+
+
+_IS_UNUSUALLY_DEEP = _nested(8)
+_IS_TOO_DEEP = {within: _nested(MAX_DEPTH - within) for within in (0, 1)}
+
+
+class _RootReached(Exception):
+    pass
+
+
+def refuse_doctype(file: BinaryIO) -> None:
+    """Read ``file`` up to its root element and rewind it; refuse it if there is a DOCTYPE on the way.
+
+    This comes before the tree builder sees a byte: by the time that could tell of a DTD, it has obeyed it.
+
+    Raises:
+        DoctypeForbidden, NotXml
+    """
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = _on_doctype
+    parser.StartElementHandler = _on_root
+    try:
+        read = 0
+        while chunk := file.read(2048):
+            parser.Parse(chunk, False)
+            read += len(chunk)
+            if read > _PROLOG_LIMIT:
+                raise NotXml(f"Expected a root element within the first {_PROLOG_LIMIT} bytes.")
+        parser.Parse(b"", True)
+    except _RootReached:
+        pass
+    except (expat.ExpatError, ValueError, LookupError) as error:
+        raise NotXml(f"The body is not well-formed XML: {error}.") from error
+    file.seek(0)
+
+
+def _on_doctype(*args: object) -> None:
+    raise DoctypeForbidden
+
+
+def _on_root(*args: object) -> None:
+    raise _RootReached
+
+
+def read_root(file: BinaryIO) -> etree._Element:
+    """Return the root element of a small document, of a digest for instance.
+
+    Raises:
+        DoctypeForbidden, NotXml, TooDeep
+    """
+    refuse_doctype(file)
+    try:
+        root = etree.parse(file, _parser()).getroot()
+    except etree.XMLSyntaxError as error:
+        raise NotXml(f"The body is not well-formed XML: {error}.") from error
+    check_depth(root, within=0)
+    return root
+
+
+def _parser() -> etree.XMLParser:
+    # resolve_entities keeps its default: False would silently drop text, and there are no entities without a DTD.
+    return etree.XMLParser(no_network=True, huge_tree=False, remove_comments=True, remove_pis=True)
+
+
+def read_elements(file: BinaryIO, *tags: str) -> Iterator[etree._Element]:
+    """Yield each element with one of ``tags`` as soon as it is complete, then, last, the root.
+
+    What the consumer takes out of the tree is freed; memory does not grow with the document.
+
+    Raises:
+        DoctypeForbidden, NotXml, TooDeep
+    """
+    refuse_doctype(file)
+    parser = etree.XMLPullParser(
+        events=("end",), tag=tags, no_network=True, huge_tree=False, remove_comments=True, remove_pis=True
+    )
+    try:
+        while chunk := file.read(CHUNK_BYTES):
+            parser.feed(chunk)
+            yield from _completed(parser)
+        root = parser.close()
+    except etree.XMLSyntaxError as error:
+        raise NotXml(f"The body is not well-formed XML: {error}.") from error
+    yield from _completed(parser)
+    check_depth(root, within=0)
+    yield root
+
+
+def _completed(parser: etree.XMLPullParser) -> Iterator[etree._Element]:
+    for _, element in parser.read_events():
+        yield cast(etree._Element, element)
+
+
+def check_depth(element: etree._Element, *, within: int) -> None:
+    """Refuse ``element``, itself ``within`` others, if anything in it is nested more than 100 deep.
+
+    Raises:
+        TooDeep
+    """
+    if _IS_UNUSUALLY_DEEP(element) and _IS_TOO_DEEP[within](element):
+        raise TooDeep(f"Expected elements nested {MAX_DEPTH} deep at most.")

@@ -1,0 +1,230 @@
+"""One entry of a sync feed (SData sync 4.4) or of a result feed (SData core 13.4)."""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from uuid import UUID
+
+from lxml import etree
+
+from ..core.state import MAX_TICK, SyncState
+from ..exceptions import FeedError
+from . import names
+from .dates import format_stamp
+from .diagnosis import Diagnosis, read_diagnosis
+from .digest import read_endpoint, read_stamp, read_tick
+from .payload import Payload, identity
+from .text import escape, escape_attribute
+
+_OF_ATOM = frozenset(
+    ["title", "updated", "content", "link", "author", "category", "published", "summary", "rights", "source"]
+)
+_LONE_UUID = f"{{{names.SYNC}}}uuid"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One resource of a sync feed: what happened to it last, and what it is now.
+
+    ``payload`` is ``None`` when there is none, as in most deletions.
+    """
+
+    uuid: UUID
+    state: SyncState
+    is_deleted: bool
+    payload: Payload | None
+    id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What became of one received entry.
+
+    ``status`` is 200 applied or already contained, 202 deferred, 409 a conflict that the source lost;
+    ``method`` POST, PUT or DELETE; ``location`` the URL of a new resource.
+    """
+
+    uuid: UUID
+    state: SyncState
+    status: int
+    message: str
+    method: str
+    id: str
+    location: str = ""
+    diagnoses: tuple[Diagnosis, ...] = field(default=())
+
+
+def read_entry(element: etree._Element, number: int) -> Entry:
+    """Read an ``entry`` of a sync feed; ``number`` counts from 1.
+
+    Raises:
+        FeedError: no uuid, or no sync state; without them there is nothing that could be kept.
+    """
+    path = f"feed/entry[{number}]"
+    wrapper = state = atom_id = lone_uuid = bare = None
+    is_deleted = False
+    for child in element:
+        match _role(child.tag):
+            case "syncState":
+                state = child
+            case "payload":
+                wrapper = child
+            case "id":
+                atom_id = child.text
+            case "uuid":
+                lone_uuid = child.text
+            case "isDeleted":
+                is_deleted = _is_true(child.text)
+            case "resource" if bare is None:
+                bare = child
+            case "unnamed" if bare is None and _flag(child, "uuid"):
+                bare = child
+    if state is None:
+        raise FeedError(f"Expected a syncState in {path}, found none.", payload_path=f"{path}/syncState")
+    resource = bare if wrapper is None else _resource(wrapper)
+    holders = [holder for holder in (resource, wrapper) if holder is not None]
+    return Entry(
+        uuid=_uuid(holders, lone_uuid, path),
+        state=read_state(state, f"{path}/syncState"),
+        is_deleted=is_deleted or any(_is_true(_flag(holder, "isDeleted")) for holder in holders),
+        payload=None if resource is None else Payload(resource),
+        id=(atom_id or "").strip(),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _role(tag: str) -> str:
+    """Return what a child of an entry is for: its local name, ``resource`` for the contract's element.
+
+    ``unnamed`` may be a contract's element whose namespace was left out.
+    """
+    name, space = names.local_name(tag), names.namespace(tag)
+    if name in ("syncState", "uuid", "isDeleted"):
+        return name
+    if space in (names.ATOM, names.SDATA, ""):
+        if name in ("payload", "id"):
+            return name
+        return "" if name in _OF_ATOM or space == names.SDATA else "unnamed"
+    return "" if space in (names.SYNC, names.HTTP, names.OPENSEARCH) else "resource"
+
+
+def _resource(wrapper: etree._Element) -> etree._Element | None:
+    return next((child for child in wrapper if child.tag != _LONE_UUID), None)
+
+
+def _flag(element: etree._Element, name: str) -> str | None:
+    """Return an attribute that is written in the sdata namespace, but also met in others or in none."""
+    attributes = element.attrib
+    if not attributes:
+        return None
+    for spelled in (f"{{{names.SDATA}}}{name}", f"{{{names.SYNC}}}{name}", name):
+        if spelled in attributes:
+            return str(attributes[spelled])
+    return None
+
+
+def _is_true(text: str | None) -> bool:
+    return text is not None and text.strip().lower() in ("true", "1")
+
+
+def _uuid(holders: list[etree._Element], lone: str | None, path: str) -> UUID:
+    text = next((value for holder in holders if (value := _flag(holder, "uuid"))), None) or lone
+    if text is None:
+        inner = next((child.text for h in holders for child in h if child.tag == _LONE_UUID), None)
+        text = inner
+    if not text:
+        raise FeedError(f"Expected a uuid on the payload of {path}, found none.", payload_path=f"{path}/payload")
+    try:
+        return UUID(text.strip())
+    except ValueError as error:
+        raise FeedError(
+            f"Expected a uuid on the payload of {path}, received {text.strip()[:60]!r}.",
+            payload_path=f"{path}/payload",
+        ) from error
+
+
+def read_state(element: etree._Element, path: str) -> SyncState:
+    """Read a ``syncState`` element (SData sync 4.3). A missing stamp is the beginning of 1970: it wins nothing.
+
+    Raises:
+        FeedError
+    """
+    values = {names.local_name(child.tag): (child.text or "").strip() for child in element}
+    tick = read_tick(values.get("tick", ""), f"{path}/tick")
+    if tick > MAX_TICK:
+        raise FeedError(
+            f"Expected a tick from 0 to {MAX_TICK} in {path}, received {tick}.", payload_path=f"{path}/tick"
+        )
+    return SyncState(
+        endpoint=read_endpoint(values.get("endpoint", ""), f"{path}/endpoint"),
+        tick=tick,
+        stamp=read_stamp(values["stamp"], f"{path}/stamp") if values.get("stamp") else 0,
+        user=values.get("user", ""),
+    )
+
+
+def render_state(state: SyncState) -> str:
+    """Return the ``sync:syncState`` element."""
+    user = f"<sync:user>{escape(state.user)}</sync:user>" if state.user else ""
+    return (
+        f"<sync:syncState><sync:endpoint>{escape(state.endpoint)}</sync:endpoint><sync:tick>{state.tick}</sync:tick>"
+        f"<sync:stamp>{format_stamp(state.stamp)}</sync:stamp>{user}</sync:syncState>"
+    )
+
+
+def render_entry(*, id: str, title: str, state: SyncState, payload: str) -> str:  # noqa: A002  Atom's own name
+    """Return an ``entry`` of a sync feed around ``payload``, the contract's element as text."""
+    heading = escape(title)
+    return (
+        f"<entry><id>{escape(id)}</id><title>{heading}</title><updated>{format_stamp(state.stamp)}</updated>"
+        f"<content>{heading}</content>{render_state(state)}<sdata:payload>{payload}</sdata:payload></entry>"
+    )
+
+
+def render_result(result: Result, *, title: str, element: str, namespace: str) -> str:
+    """Return an ``entry`` of a result feed; of the resource it repeats just the identity."""
+    heading = escape(title)
+    location = f"<http:location>{escape(result.location)}</http:location>" if result.location else ""
+    said = "".join(diagnosis.render() for diagnosis in result.diagnoses)
+    return (
+        f"<entry><id>{escape(result.id)}</id><title>{heading}</title>"
+        f"<updated>{format_stamp(result.state.stamp)}</updated><content>{heading}</content>"
+        f"<http:httpStatus>{result.status}</http:httpStatus><http:httpMessage>{escape(result.message)}</http:httpMessage>"
+        f"<http:httpMethod>{result.method}</http:httpMethod>{location}{said}{render_state(result.state)}"
+        f'<sdata:payload><{element} xmlns="{escape_attribute(namespace)}"{identity(uuid=str(result.uuid))}/>'
+        f"</sdata:payload></entry>"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReceivedResult:
+    """What a peer says became of one entry that was sent to it; ``uuid`` is ``None`` if it does not say of which."""
+
+    uuid: UUID | None
+    status: int
+    message: str
+    diagnoses: tuple[Diagnosis, ...]
+
+
+def read_result(element: etree._Element, number: int) -> ReceivedResult:
+    """Read an ``entry`` of a result feed.
+
+    Raises:
+        FeedError: no status.
+    """
+    values = {names.local_name(child.tag): (child.text or "").strip() for child in element}
+    status = values.get("httpStatus", "")
+    if not (status.isascii() and status.isdigit() and len(status) == 3):
+        path = f"feed/entry[{number}]/httpStatus"
+        raise FeedError(f"Expected an HTTP status in {path}, received {status[:40]!r}.", payload_path=path)
+    wrapper = next((child for child in element if names.local_name(child.tag) == "payload"), None)
+    text = None if wrapper is None else next((u for h in [*wrapper, wrapper] if (u := _flag(h, "uuid"))), None)
+    try:
+        uuid = UUID(text.strip()) if text else None
+    except ValueError:
+        uuid = None
+    return ReceivedResult(
+        uuid=uuid,
+        status=int(status),
+        message=values.get("httpMessage", ""),
+        diagnoses=tuple(read_diagnosis(child) for child in element if names.local_name(child.tag) == "diagnosis"),
+    )

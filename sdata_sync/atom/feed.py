@@ -1,0 +1,150 @@
+"""A feed, read as a stream of entries."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import BinaryIO, Generic, TypeVar
+
+from lxml import etree
+
+from ..core.digest import Digest
+from ..exceptions import FeedError
+from . import names
+from .digest import read_digest
+from .document import check_depth, read_elements
+from .entry import Entry, ReceivedResult, read_entry, read_result
+
+T = TypeVar("T")
+
+
+class SyncMode(Enum):
+    """The two values of ``syncMode`` (SData sync 4.4)."""
+
+    IMMEDIATE = "immediate"
+    CATCH_UP = "catchUp"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeedHeader:
+    """What a feed says before its entries; ``None`` for what it does not say."""
+
+    sync_mode: SyncMode | None
+    digest: Digest | None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether both are there."""
+        return self.sync_mode is not None and self.digest is not None
+
+
+class FeedReader(Generic[T]):
+    """Reads one feed, once.
+
+    ``header`` is there from the beginning. ``entries()`` yields the entries as they are read; memory does not
+    grow with their number, unless a sender puts the digest behind them. ``next_url`` is right only when all
+    of them have been read: the link may stand behind them, and on it depends whether this is the last page.
+    """
+
+    header: FeedHeader
+    next_url: str
+
+    def __init__(self, file: BinaryIO, read: Callable[[etree._Element, int], T], *, wait_for_header: bool) -> None:
+        self._read = read
+        self._elements = read_elements(file, f"{{{names.ATOM}}}entry", "entry")
+        self._root: etree._Element | None = None
+        self._taken: list[etree._Element] = []
+        self.next_url = ""
+        self._read_header(wait_for_header)
+
+    def _read_header(self, wait: bool) -> None:
+        for element in self._elements:
+            if self._is_entry(element):
+                root = element.getparent()
+                assert root is not None
+                if not self._taken:  # once: if it is not complete by now, it stands behind the entries
+                    self.header = _header(root)
+                self._taken.append(element)
+                root.remove(element)
+                if self.header.is_complete or not wait:
+                    return
+            elif element.getparent() is None:
+                self._finish(element)
+
+    @staticmethod
+    def _is_entry(element: etree._Element) -> bool:
+        # Not the entry inside a payload: some contract may well have an element of that name.
+        parent = element.getparent()
+        return parent is not None and parent.getparent() is None and parent.tag in (f"{{{names.ATOM}}}feed", "feed")
+
+    def _finish(self, root: etree._Element) -> None:
+        if root.tag not in (f"{{{names.ATOM}}}feed", "feed"):
+            raise FeedError(f"Expected an Atom feed, received <{root.tag}>.")
+        self._root = root
+        self.header = _header(root)
+        links = (child for child in root if names.local_name(child.tag) == "link")
+        self.next_url = next((link.get("href", "") for link in links if link.get("rel") == "next"), "")
+
+    def entries(self) -> Iterator[T]:
+        """Yield the entries in the order in which they stand.
+
+        Raises:
+            DocumentError, FeedError: also in the middle; whoever acts on entries must be able to take it back.
+        """
+        for number, element in enumerate(self._entry_elements(), start=1):
+            check_depth(element, within=1)
+            yield self._read(element, number)
+
+    def _entry_elements(self) -> Iterator[etree._Element]:
+        while self._taken:
+            yield self._taken.pop(0)
+        for element in self._elements:
+            parent = element.getparent()
+            if parent is None:
+                self._finish(element)
+            elif self._is_entry(element):
+                parent.remove(element)
+                yield element
+
+
+def _header(root: etree._Element) -> FeedHeader:
+    mode = digest = None
+    for child in root:
+        name = names.local_name(child.tag)
+        if name == "syncMode":
+            mode = _sync_mode(child.text or "")
+        elif name == "digest":
+            digest = read_digest(child)
+    return FeedHeader(sync_mode=mode, digest=digest)
+
+
+def _sync_mode(text: str) -> SyncMode:
+    for mode in SyncMode:
+        if text.strip().lower() == mode.value.lower():
+            return mode
+    raise FeedError(
+        f"Expected a syncMode of immediate or catchUp, received {text.strip()[:40]!r}.",
+        payload_path="feed/syncMode",
+    )
+
+
+def read_sync_feed(file: BinaryIO) -> FeedReader[Entry]:
+    """Read a sync feed (SData sync 4.4).
+
+    Raises:
+        DocumentError, FeedError: also when ``syncMode`` or ``digest`` is missing; both are a MUST.
+    """
+    reader = FeedReader(file, read_entry, wait_for_header=True)
+    if reader.header.sync_mode is None:
+        raise FeedError("Expected a syncMode in the feed, found none.", payload_path="feed/syncMode")
+    if reader.header.digest is None:
+        raise FeedError("Expected a digest in the feed, found none.", payload_path="feed/digest")
+    return reader
+
+
+def read_result_feed(file: BinaryIO) -> FeedReader[ReceivedResult]:
+    """Read a result feed (SData core 13.4, SData sync 5.3); its digest may be missing.
+
+    Raises:
+        DocumentError, FeedError
+    """
+    return FeedReader(file, read_result, wait_for_header=False)

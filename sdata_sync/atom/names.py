@@ -1,0 +1,38 @@
+"""Namespaces, qualified names and media types."""
+
+from functools import lru_cache
+from typing import Final
+
+ATOM: Final = "http://www.w3.org/2005/Atom"
+SDATA: Final = "http://schemas.sage.com/sdata/2008/1"
+SYNC: Final = "http://schemas.sage.com/sdata/sync/2008/1"
+HTTP: Final = "http://schemas.sage.com/sdata/http/2008/1"
+OPENSEARCH: Final = "http://a9.com/-/spec/opensearch/1.1/"
+XSI: Final = "http://www.w3.org/2001/XMLSchema-instance"
+
+MEDIA_TYPE: Final = "application/atom+xml"
+FEED_TYPE: Final = "application/atom+xml; type=feed"
+ENTRY_TYPE: Final = "application/atom+xml; type=entry"
+XML_TYPE: Final = "application/xml"
+
+#: Declared once, on the root of whatever is written.
+DECLARATIONS: Final = (
+    f'xmlns="{ATOM}" xmlns:sdata="{SDATA}" xmlns:sync="{SYNC}" xmlns:http="{HTTP}"'
+    f' xmlns:opensearch="{OPENSEARCH}" xmlns:xsi="{XSI}"'
+)
+
+UUID: Final = f"{{{SDATA}}}uuid"
+NIL: Final = f"{{{XSI}}}nil"
+
+
+# Bounded: the tags come from peers.
+@lru_cache(maxsize=4096)
+def local_name(tag: str) -> str:
+    """Return ``tag`` without its namespace."""
+    return tag.rpartition("}")[2]
+
+
+@lru_cache(maxsize=4096)
+def namespace(tag: str) -> str:
+    """Return the namespace of ``tag``, empty if it has none."""
+    return tag[1:].partition("}")[0] if tag.startswith("{") else ""

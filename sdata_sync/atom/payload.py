@@ -1,0 +1,142 @@
+"""The contract's element inside an entry: a resource with its properties."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+
+from lxml import etree
+
+from . import names
+from .text import escape, escape_attribute
+
+etree.register_namespace("sdata", names.SDATA)
+
+#: The content of one property: its text, or ``None`` for a null (``xsi:nil="true"``).
+Text = str | None
+
+
+class Payload:
+    """A resource as it came: one element of the contract's namespace, or of none."""
+
+    __slots__ = ("_element",)
+
+    def __init__(self, element: etree._Element) -> None:
+        self._element = element
+
+    @property
+    def name(self) -> str:
+        """The local name of the element, ``account`` for instance."""
+        return names.local_name(self._element.tag)
+
+    def __iter__(self) -> Iterator[Property]:
+        """Yield the properties in the order in which they stand."""
+        for element in self._element:
+            if isinstance(element.tag, str):
+                yield Property(element)
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the element, empty if it has none."""
+        return names.namespace(self._element.tag)
+
+    def xml(self, *, uuid: str) -> str:
+        """Return the element as text that can be put into another document, with its ``uuid`` on it.
+
+        It may have stood elsewhere; whoever reads the text alone must find it.
+        """
+        element = deepcopy(self._element)
+        element.set(names.UUID, uuid)
+        return _as_text(element)
+
+    @classmethod
+    def from_xml(cls, text: str) -> Payload:
+        """Read what ``xml`` returned and was kept."""
+        return cls(etree.fromstring(text.encode()))
+
+
+class Property:
+    """One child of a payload's element."""
+
+    __slots__ = ("_element", "name")
+
+    def __init__(self, element: etree._Element) -> None:
+        self._element = element
+        self.name = names.local_name(element.tag)
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the element, empty if it has none."""
+        return names.namespace(self._element.tag)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is text or null, without elements of its own."""
+        return len(self._element) == 0
+
+    @property
+    def text(self) -> Text:
+        """The text, or ``None`` for a null. An empty element without ``xsi:nil`` is the empty text."""
+        if self._element.attrib:
+            nil = self._element.get(names.NIL) or self._element.get("nil") or ""
+            if nil.strip() in ("true", "1"):
+                return None
+        return self._element.text or ""
+
+    def xml(self) -> str:
+        """Return the element as text that can be put into another document."""
+        return _as_text(self._element)
+
+
+def _as_text(element: etree._Element) -> str:
+    # Canonical XML says the same the same way at every node, and declares just the namespaces that are used.
+    try:
+        canonical: bytes = etree.tostring(element, method="c14n", exclusive=True, with_comments=False)
+    except etree.C14NError:  # it knows no relative namespaces, which are legal all the same
+        return etree.tostring(element, encoding="unicode", with_tail=False)
+    return canonical.decode()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PayloadTemplate:
+    """Writes the payloads of one kind; what they have in common is prepared once."""
+
+    element: str
+    start: str
+    properties: tuple[tuple[str, str, str], ...]
+
+    @classmethod
+    def of(cls, element: str, namespace: str, properties: tuple[str, ...]) -> PayloadTemplate:
+        """Prepare for resources that are an ``element`` of ``namespace`` with ``properties``, in that order."""
+        return cls(
+            element=element,
+            start=f'<{element} xmlns="{escape_attribute(namespace)}"',
+            properties=tuple((f"<{name}>", f"</{name}>", f'<{name} xsi:nil="true"/>') for name in properties),
+        )
+
+    def render(self, attributes: str, texts: list[Text], fragments: str = "") -> str:
+        """Return the element. ``fragments`` is XML that is sent on as it came.
+
+        Raises:
+            UnrepresentableText: a text has a character that XML forbids.
+        """
+        parts = [self.start, attributes, ">"]
+        for (start, end, null), text in zip(self.properties, texts, strict=True):
+            parts.append(null if text is None else f"{start}{escape(text)}{end}")
+        parts.append(fragments)
+        parts.append(f"</{self.element}>")
+        return "".join(parts)
+
+    def render_empty(self, attributes: str) -> str:
+        """Return the element without properties: a deletion, or a resource that is only pointed at."""
+        return f"{self.start}{attributes}/>"
+
+
+def identity(*, uuid: str, key: str | None = None, url: str = "", deleted: bool = False) -> str:
+    """Return the attributes that say which resource an element is, with a leading space."""
+    flag = ' sdata:isDeleted="true"' if deleted else ""
+    if key is None:
+        return f' sdata:uuid="{uuid}"{flag}'
+    address = escape_attribute(url)
+    return f' sdata:uuid="{uuid}" sdata:key="{escape_attribute(key)}" sdata:url="{address}" sdata:uri="{address}"{flag}'
