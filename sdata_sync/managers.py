@@ -1,0 +1,89 @@
+"""A queryset that captures what Django writes without signals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from django.db import models, transaction
+
+from .registry import registry
+from .sync.marks import key_text, mark, mark_known
+from .sync.suppression import is_applied
+from .sync.wakeup import wake_after_commit
+
+#: No database takes more parameters than this in one statement.
+KEYS_PER_STATEMENT = 10_000
+
+M = TypeVar("M", bound=models.Model, covariant=True)
+
+
+class SyncQuerySet(models.QuerySet[M]):
+    """``bulk_create``, ``bulk_update`` and ``update`` with their changes captured, in one transaction each.
+
+    Rows that ``bulk_create`` leaves without a primary key, as with ``ignore_conflicts``, cannot be captured;
+    ``sync_scan`` finds them.
+    """
+
+    #: Set on a queryset whose rows are marked already, and on what is derived from it.
+    _is_marked = False
+
+    def _clone(self) -> Any:
+        clone = super()._clone()  # type: ignore[misc]
+        clone._is_marked = self._is_marked
+        return clone
+
+    def _mark(self, values: Iterable[Any]) -> None:
+        keys = [value for value in values if value is not None]
+        for resource in registry:
+            direct = issubclass(self.model, resource.model)
+            if not direct and self.model._meta.concrete_model not in resource.model._meta.get_parent_list():
+                continue
+            spelled = (key_text(resource.model._meta.pk, key) for key in keys)
+            wanted = [key for key in spelled if not is_applied(resource.kind, None, key)]
+            if direct:
+                mark(self.db, resource.kind, wanted)
+            else:
+                mark_known(self.db, resource.kind, wanted)
+            wake_after_commit(resource.kind, self.db)
+
+    def bulk_create(self, objs: Iterable[M], *args: Any, **kwargs: Any) -> list[M]:
+        """Create rows in bulk and capture them."""
+        self._for_write = True
+        with transaction.atomic(using=self.db):
+            created = super().bulk_create(objs, *args, **kwargs)
+            self._mark([instance.pk for instance in created])
+        return created
+
+    def bulk_update(self, objs: Iterable[M], *args: Any, **kwargs: Any) -> int:
+        """Update rows in bulk and capture them; their marks come first, as with every write."""
+        objs = tuple(objs)
+        self._for_write = True
+        with transaction.atomic(using=self.db):
+            self._mark([instance.pk for instance in objs])
+            marked = self._chain()  # type: ignore[attr-defined]
+            marked._is_marked = True
+            return int(super(SyncQuerySet, marked).bulk_update(objs, *args, **kwargs))
+
+    def update(self, **kwargs: Any) -> int:
+        """Update rows and capture exactly those."""
+        if self._is_marked:
+            return super().update(**kwargs)
+        self._for_write = True
+        with transaction.atomic(using=self.db):
+            keys = list(self.order_by().values_list("pk", flat=True))
+            self._mark(keys)
+            # A row that has come to match meanwhile is not marked, so it is not updated either.
+            updated = 0
+            for start in range(0, len(keys), KEYS_PER_STATEMENT):
+                marked = self.filter(pk__in=keys[start : start + KEYS_PER_STATEMENT])
+                marked._is_marked = True
+                updated += super(SyncQuerySet, marked).update(**kwargs)
+        self._result_cache = None
+        return updated
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+
+class SyncManager(models.Manager.from_queryset(SyncQuerySet)):  # type: ignore[misc]
+    """A manager whose querysets capture bulk writes."""

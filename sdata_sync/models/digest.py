@@ -1,0 +1,44 @@
+"""The digests of this node's collections."""
+
+from typing import ClassVar
+
+from django.db import models
+
+from .endpoint import Endpoint
+
+
+class Digest(models.Model):
+    """The digest of one kind. Its row is the lock under which ticks are given and feeds are applied."""
+
+    kind = models.CharField(max_length=100, primary_key=True)
+
+    class Meta:
+        ordering = ["kind"]
+        # Not the permissions of a table, but of the protocol: what a client may do with a collection.
+        permissions = [
+            ("read_feeds", "Can read digests and changes over SData"),
+            ("push_feeds", "Can push changes over SData"),
+            ("set_digest", "Can set digests over SData"),
+        ]
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+class DigestEntry(models.Model):
+    """Everything that ``endpoint`` recorded with a tick below ``tick`` is taken into account here."""
+
+    digest = models.ForeignKey(Digest, models.CASCADE, related_name="entries")
+    endpoint = models.ForeignKey(Endpoint, models.PROTECT, related_name="+")
+    tick = models.BigIntegerField()
+    stamp = models.BigIntegerField(null=True, help_text="When the tick last moved, in milliseconds since 1970.")
+    conflict_priority = models.IntegerField()
+
+    class Meta:
+        verbose_name_plural = "digest entries"
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["digest", "endpoint"], name="sdata_sync_one_entry_per_endpoint")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.endpoint} {self.tick}"

@@ -1,0 +1,21 @@
+"""Endpoints: whoever records changes, by URL."""
+
+from django.db import models
+
+
+class Endpoint(models.Model):
+    """The URL of one resource collection at one application; an identity, the same whatever its case."""
+
+    url = models.CharField(max_length=500, help_text="As it was spelled when it was first seen.")
+    key = models.CharField(max_length=500, unique=True, help_text="The URL in lower case.")
+    clock_ahead = models.BigIntegerField(
+        default=0,
+        help_text="By how many milliseconds a stamp from there was last ahead of our clock; 0 if it was not.",
+    )
+    clock_ahead_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["url"]
+
+    def __str__(self) -> str:
+        return self.url

@@ -1,0 +1,65 @@
+"""Peers: the applications that this one keeps level with."""
+
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.db import models
+
+from ..conf import conf
+
+
+class Peer(models.Model):
+    """A remote dataset, and how this node treats it."""
+
+    name = models.CharField(max_length=100, unique=True)
+    url = models.CharField(
+        "dataset URL",
+        max_length=400,
+        unique=True,
+        help_text="http://host/sdata/app/contract/dataset, without a kind.",
+    )
+    credentials = models.CharField(
+        max_length=100,
+        blank=True,
+        help_text="The name of an entry of the setting CREDENTIALS; secrets stay there.",
+    )
+    immediate = models.BooleanField(default=True, help_text="Push changes at once; if not, the peer only catches up.")
+    relay = models.BooleanField(default=False, help_text="Push also what came from others, not just our own changes.")
+    enabled = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def endpoint(self, kind: str) -> str:
+        """Return the URL of the collection ``kind`` at this peer."""
+        return f"{self.url}/{kind}"
+
+    def clean(self) -> None:
+        """Refuse a URL that is none, our own, or another peer's in other letters; refuse unknown credentials.
+
+        Raises:
+            ValidationError
+        """
+        self.url = self.url.strip().rstrip("/")
+        try:
+            parts = urlsplit(self.url)
+            is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
+        except ValueError:
+            is_url = False
+        if not is_url:
+            raise ValidationError(
+                {"url": f"Expected a URL like http://host/sdata/app/contract/-, received {self.url!r}."}
+            )
+        if parts.username or parts.password:
+            raise ValidationError({"url": "Secrets do not belong into the URL; name an entry of CREDENTIALS."})
+        if self.url.lower() == conf.base_url.lower():
+            raise ValidationError({"url": "This is our own BASE_URL; a node cannot be its own peer."})
+        if Peer.objects.filter(url__iexact=self.url).exclude(pk=self.pk).exists():
+            raise ValidationError({"url": "There is a peer with this URL already."})
+        try:
+            conf.credentials(self.credentials)
+        except (ImproperlyConfigured, TypeError) as error:
+            raise ValidationError({"credentials": str(error)}) from error

@@ -1,0 +1,42 @@
+"""Streams: what is delivered to one peer of one kind, in order, by one process at a time."""
+
+import json
+
+from django.db import models
+
+from .peer import Peer
+
+
+class Stream(models.Model):
+    """The delivery of one kind to one peer: how far it is, who does it, how it goes."""
+
+    peer = models.ForeignKey(Peer, models.CASCADE, related_name="streams")
+    kind = models.CharField(max_length=100)
+
+    known_digest = models.TextField(
+        default="",
+        blank=True,
+        help_text="The last known ticks of the peer by endpoint, as JSON: the cursor; empty if not known.",
+    )
+
+    # The lease. All times are in milliseconds since 1970, 0 for never.
+    holder = models.CharField(max_length=100, default="", blank=True)
+    held_until = models.BigIntegerField(default=0)
+    wanted = models.BooleanField(default=False, help_text="Somebody could not take the stream and left word.")
+
+    failures = models.PositiveIntegerField(default=0, help_text="In a row.")
+    retry_at = models.BigIntegerField(default=0)
+    last_success = models.BigIntegerField(default=0)
+    last_error = models.TextField(blank=True, default="")
+    last_error_at = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["peer", "kind"], name="sdata_sync_one_stream_per_kind")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} to {self.peer}"
+
+    def known_ticks(self) -> dict[str, int] | None:
+        """Return the last known ticks of the peer by endpoint, ``None`` if they are not known."""
+        ticks: dict[str, int] | None = json.loads(self.known_digest) if self.known_digest else None
+        return ticks

@@ -1,0 +1,107 @@
+"""Which models are shared."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from django.db import models
+from django.dispatch import Signal
+
+from .exceptions import RegistrationError
+from .resources import SyncResource
+
+R = TypeVar("R", bound=type[SyncResource])
+
+#: Sent with ``resource`` after a registration and after its end.
+resource_registered = Signal()
+resource_unregistered = Signal()
+
+
+class Registry:
+    """The registered resources, by model. Registration is reversible."""
+
+    def __init__(self) -> None:
+        self._resources: dict[type[models.Model], SyncResource] = {}
+
+    def __iter__(self) -> Iterator[SyncResource]:
+        """Yield the resources in the order in which their kinds are synchronised."""
+        return iter(sorted(self._resources.values(), key=lambda resource: (_order(resource), resource.kind)))
+
+    def add(self, model: type[models.Model], resource_class: type[SyncResource]) -> SyncResource:
+        """Register ``model``.
+
+        Raises:
+            RegistrationError: it is registered already, abstract, or a proxy.
+        """
+        if not (isinstance(model, type) and issubclass(model, models.Model)):
+            raise RegistrationError(f"Expected a model, received {model!r}.")
+        if model._meta.abstract or model._meta.proxy:
+            raise RegistrationError(
+                f"{model._meta.label} has no table of its own; register the model whose table holds its rows."
+            )
+        if model in self._resources:
+            raise RegistrationError(f"{model._meta.label} is registered already, as {self._resources[model]!r}.")
+        resource = resource_class(model)
+        self._resources[model] = resource
+        resource_registered.send(sender=type(self), resource=resource)
+        return resource
+
+    def remove(self, model: type[models.Model]) -> None:
+        """End the registration of ``model``.
+
+        Raises:
+            RegistrationError: it is not registered.
+        """
+        if model not in self._resources:
+            raise RegistrationError(f"{model._meta.label} is not registered.")
+        resource = self._resources.pop(model)
+        resource_unregistered.send(sender=type(self), resource=resource)
+
+    def of_model(self, model: type[models.Model]) -> SyncResource | None:
+        """Return the resource of ``model``, or ``None``."""
+        return self._resources.get(model)
+
+    def of_kind(self, kind: str) -> SyncResource | None:
+        """Return the resource whose path is ``kind``, whatever its case, or ``None``."""
+        wanted = kind.lower()
+        return next((resource for resource in self._resources.values() if resource.kind.lower() == wanted), None)
+
+
+def _order(resource: SyncResource) -> int:
+    return 0 if resource.order is None else resource.order
+
+
+registry = Registry()
+
+
+def register(*models_: type[models.Model]) -> Callable[[R], R]:
+    """Register the decorated ``SyncResource`` for one or more models.
+
+    Raises:
+        RegistrationError
+    """
+
+    def decorate(resource_class: R) -> R:
+        if not (isinstance(resource_class, type) and issubclass(resource_class, SyncResource)):
+            raise RegistrationError(f"Expected a subclass of SyncResource, received {resource_class!r}.")
+        for model in models_:
+            registry.add(model, resource_class)
+        return resource_class
+
+    return decorate
+
+
+def unregister(*models_: type[models.Model]) -> None:
+    """End the registration of models; what is tracked of them stays in the database."""
+    for model in models_:
+        registry.remove(model)
+
+
+@contextmanager
+def registered(model: type[models.Model], resource_class: type[SyncResource] = SyncResource) -> Iterator[SyncResource]:
+    """Register ``model`` inside the context only; for tests."""
+    resource = registry.add(model, resource_class)
+    try:
+        yield resource
+    finally:
+        registry.remove(model)
