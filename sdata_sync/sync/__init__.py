@@ -1,0 +1,16 @@
+"""The way of a change, in order.
+
+At the node where it is made:
+
+1. ``capture``: a save, a delete or a bulk write marks the tracked resource as changed (``marks``).
+2. ``numbering``: the stamper gives every committed mark the next tick and moves the digest on (``digests``).
+3. ``pages``: what a peer's digest lacks is selected, read and rendered; ``delivery`` sends it.
+
+At the node where it arrives:
+
+4. ``receiving``: a posted feed is read, its ticks are checked, all in one transaction.
+5. ``applying``: each entry is decided by ``core``; conflicts are resolved.
+6. ``writing``: rows are created, updated and deleted, in bulk where nobody listens.
+7. ``deferring``: what could not be written is kept, sent on, and tried again.
+8. The digest advances, and the sender is told what became of every entry.
+"""

@@ -1,0 +1,376 @@
+"""Applying: what is done with each entry of a feed. ``core`` decides; this reads, calls and writes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from uuid import UUID
+
+from django.db import connections, models
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from ..atom.entry import Entry, Result
+from ..conf import conf
+from ..core.decision import Relation, decide, resolve
+from ..core.digest import Digest
+from ..core.state import SyncState, stamp_after
+from ..exceptions import PayloadError
+from ..models import Endpoint, TrackedResource
+from ..resources import SyncResource
+from .clock import now
+from .deferring import defer, forget, set_values
+from .digests import StoredDigest
+from .log import create_tracked, new_tracked, update_tracked
+from .numbering import is_young_intent, number, number_all_under_lock
+from .prepared import PreparedQuery
+from .rejoining import take_higher_tick
+from .results import deferred_result, lost_result, result_of
+from .rows import RowChange, read_instances, write_rows
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, eq=False)
+class _Version:
+    """One received version on its way into the database."""
+
+    entry: Entry
+    tracked: TrackedResource
+    is_new: bool
+    row: RowChange | None = None
+    extra: str = ""
+    error: PayloadError | None = None
+
+
+@dataclass(kw_only=True, eq=False)
+class _Batch:
+    """What a batch of entries comes to."""
+
+    tracked: dict[UUID, TrackedResource]
+    instances: dict[str, models.Model]
+    first_result: int
+    versions: list[_Version] = field(default_factory=list)
+    touched: dict[UUID, TrackedResource] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=512)
+def _by_uuid(count: int, *, lock: bool) -> PreparedQuery[TrackedResource]:
+    """Return the query for ``count`` tracked resources, locked in one order by everybody who locks several."""
+
+    def build(kind: str, *uuids: UUID) -> QuerySet[TrackedResource]:
+        rows = TrackedResource.objects.filter(kind=kind, uuid__in=uuids).order_by("pk")
+        return rows.select_for_update() if lock else rows
+
+    return PreparedQuery(build, str, *[TrackedResource._meta.get_field("uuid")] * count)
+
+
+@lru_cache(maxsize=512)
+def _by_key(count: int) -> PreparedQuery[TrackedResource]:
+    """Return the query for what is tracked under ``count`` local keys: primary key, local key, uuid."""
+    return PreparedQuery(
+        lambda kind, *keys: (
+            TrackedResource.objects.filter(kind=kind, local_key__in=keys)
+            .order_by()
+            .values_list("pk", "local_key", "uuid")
+        ),
+        *[str] * (count + 1),
+    )
+
+
+class Applier:
+    """Applies the entries of one feed, in the transaction that holds the digest's lock.
+
+    ``digest`` is this node's, moving on with what is recorded here; ``results`` say what became of the entries.
+    """
+
+    def __init__(self, resource: SyncResource, stored: StoredDigest, source: Digest) -> None:
+        self.resource = resource
+        self.stored = stored
+        self.source = source
+        self.digest = stored.value
+        #: Decisions are made against what was contained before the feed. What is recorded while it is applied
+        #: makes no difference to them, unless this node was restored and gets its own changes back.
+        self._target = stored.value
+        self.results: list[Result] = []
+        self.has_written = False
+        self.has_recorded = False
+        self._now = now()
+        self._highest: dict[str, SyncState] = {}
+        self._ahead: dict[str, int] = {}
+
+    def apply(self, entries: Sequence[Entry]) -> None:
+        """Apply ``entries``, each of another resource."""
+        batch = self._read(entries)
+        for entry in entries:
+            self.results.append(self._settle(entry, batch))
+            self._highest[entry.state.endpoint.lower()] = entry.state
+            self._note_clock(entry.state)
+        self._write(batch)
+
+    def rejoin(self) -> None:
+        """Go on from the tick that the source has seen of us, and number again what may have a used one."""
+        self.stored.value = self.digest
+        take_higher_tick(self.resource, self.stored, self.source, f"the feed of {self.source.origin or 'a peer'}")
+        self.digest = self.stored.value
+        number_all_under_lock(self.resource, self.stored)
+        self.digest = self.stored.value
+
+    def finish(self, *, merge: bool) -> Digest:
+        """Move the digest on (SData sync 5.5), store it and return it; ``merge`` after the last catch-up page."""
+        digest = self.digest
+        for state in self._highest.values():
+            digest = digest.advance(state, stamp=self._now)
+        if merge:
+            digest = digest.merge(self.source, stamp=self._now)
+        self.stored.save(digest.with_priorities(self.source))
+        self._store_clocks()
+        return self.stored.value
+
+    def _read(self, entries: Sequence[Entry]) -> _Batch:
+        resource = self.resource
+        can_lock = connections[resource.database].features.has_select_for_update
+        query = _by_uuid(len(entries), lock=can_lock)
+        uuids = [entry.uuid for entry in entries]
+        tracked = query.instances(resource.database, TrackedResource, resource.kind, *uuids)
+        # Marked by somebody who committed while we waited for the row: a local edit like any other, which the
+        # decision must see.
+        marked = [row for row in tracked if row.mark is not None and not row.problem]
+        if marked:
+            self.stored.value = self.digest  # with the ticks that conflicts were recorded under
+            number(resource, self.stored, marked)
+            self.digest = self.stored.value
+        alive = [row.local_key for row in tracked if row.local_key]
+        return _Batch(
+            tracked={row.uuid: row for row in tracked},
+            instances=read_instances(resource, alive),
+            first_result=len(self.results),
+        )
+
+    def _settle(self, entry: Entry, batch: _Batch) -> Result:
+        tracked = batch.tracked.get(entry.uuid)
+        held = None if tracked is None else self._held_state(tracked)
+        relation = decide(entry.state, held, self.source, self._target)
+        if relation is Relation.KNOWN:
+            return result_of(self.resource, entry, tracked, message="Unchanged")
+        version = self._version(entry, tracked, batch)
+        if relation is Relation.CONCURRENT:
+            assert held is not None
+            return self._settle_conflict(version, held, batch)
+        return self._accept(version, entry.state, batch)
+
+    def _held_state(self, tracked: TrackedResource) -> SyncState | None:
+        if tracked.problem and tracked.mark is not None:
+            # An edit that is held back, not numbered: it is the local version all the same.
+            own = self.resource.endpoint
+            return SyncState(endpoint=own, tick=self.digest.tick(own), stamp=stamp_after(tracked.mark, tracked.stamp))
+        if tracked.tick is None or tracked.endpoint_id is None:
+            return None
+        url = self.stored.endpoint_url(tracked.endpoint_id)
+        return SyncState(endpoint=url, tick=tracked.tick, stamp=tracked.stamp, user=tracked.user)
+
+    def _version(self, entry: Entry, tracked: TrackedResource | None, batch: _Batch) -> _Version:
+        is_new = tracked is None
+        if tracked is None:
+            tracked = new_tracked(self.resource.kind, entry.uuid)
+            batch.tracked[entry.uuid] = tracked
+        version = _Version(entry=entry, tracked=tracked, is_new=is_new)
+        instance = batch.instances.get(tracked.local_key or "")
+        try:
+            self._prepare_row(version, instance)
+        except PayloadError as error:
+            version.error = error
+        return version
+
+    def _prepare_row(self, version: _Version, instance: models.Model | None) -> None:
+        entry, resource = version.entry, self.resource
+        if entry.is_deleted:
+            if instance is not None:
+                version.row = RowChange(instance=instance, is_deletion=True)
+            return
+        if entry.payload is None:
+            raise PayloadError("Expected a payload, found none.")
+        values, version.extra = resource.read_payload(entry.payload)
+        is_new = instance is None
+        instance = resource.model() if instance is None else instance
+        names = set_values(instance, values, is_new=is_new)
+        version.row = RowChange(instance=instance, names=names, is_new=is_new)
+
+    def _etag(self, version: _Version) -> str:
+        assert version.row is not None
+        return self.resource.etag(self.resource.texts_of(version.row.instance), version.extra)
+
+    def _settle_conflict(self, version: _Version, held: SyncState, batch: _Batch) -> Result:
+        entry, tracked = version.entry, version.tracked
+        same_content = self._has_same_content(version)
+        outcome = resolve(entry.state, held, self.source, self._target, same_content=same_content)
+        state = entry.state if outcome.source_wins else held
+        if outcome.record:
+            state = self._recorded(state, entry.state, held)
+        logger.info(
+            "%s %s: conflict between %s and %s, won by the %s (%s)",
+            self.resource.kind,
+            entry.uuid,
+            entry.state,
+            held,
+            "source" if outcome.source_wins else "target",
+            outcome.by,
+        )
+        if outcome.source_wins:
+            return self._accept(version, state, batch)
+        if outcome.record:
+            self._set_state(tracked, state)
+            batch.touched[tracked.uuid] = tracked
+        if tracked.problem:
+            # An edit that is held back has won. Should it be undone, that is a change still.
+            tracked.etag = ""
+            batch.touched[tracked.uuid] = tracked
+        if same_content:
+            return result_of(self.resource, entry, tracked, message="Unchanged")
+        return lost_result(self.resource, entry, tracked, outcome)
+
+    def _has_same_content(self, version: _Version) -> bool:
+        tracked, entry = version.tracked, version.entry
+        if tracked.is_deferred or version.error is not None or tracked.problem:
+            return False
+        if entry.is_deleted or tracked.is_deleted:
+            return entry.is_deleted and tracked.is_deleted
+        return self._etag(version) == tracked.etag
+
+    def _recorded(self, winner: SyncState, *both: SyncState) -> SyncState:
+        """Return the state of a change of our own: the outcome of a decision that others must learn as such."""
+        own = self.resource.endpoint
+        stamp = stamp_after(self._now, *(state.stamp for state in both))
+        # Beyond whatever anybody has seen of us, should we have been restored from a backup.
+        tick = max(self.digest.tick(own), self.source.tick(own))
+        state = SyncState(endpoint=own, tick=tick, stamp=stamp, user=winner.user)
+        self.digest = self.digest.advance(state, stamp=self._now)
+        self.has_recorded = True
+        return state
+
+    def _accept(self, version: _Version, state: SyncState, batch: _Batch) -> Result:
+        entry, tracked = version.entry, version.tracked
+        method = "DELETE" if entry.is_deleted else "PUT" if tracked.local_key else "POST"
+        self._set_state(tracked, state)
+        batch.versions.append(version)
+        if not version.is_new:
+            batch.touched[tracked.uuid] = tracked
+        return result_of(self.resource, entry, tracked, message="OK", method=method)
+
+    def _set_state(self, tracked: TrackedResource, state: SyncState) -> None:
+        tracked.endpoint_id = self.stored.endpoint_id(state.endpoint)
+        tracked.tick, tracked.stamp, tracked.user = state.tick, state.stamp, state.user[:150]
+
+    def _write(self, batch: _Batch) -> None:
+        resource = self.resource
+        # Before the rows: what an application's receivers mark from here on is a change of theirs.
+        self._clear_marks([v.tracked for v in batch.versions if not v.is_new])
+        write_rows(resource, [v.row for v in batch.versions if v.row is not None and v.error is None])
+        replaced = [v.tracked for v in batch.versions if v.tracked.is_deferred]
+        for version in batch.versions:
+            self._note_outcome(version)
+        self._make_room(batch.versions)
+        create_tracked(resource.database, [v.tracked for v in batch.versions if v.is_new])
+        update_tracked(resource.database, list(batch.touched.values()), with_marks=False)
+        forget(resource, [row for row in replaced if not row.is_deferred])
+        self._defer([v for v in batch.versions if v.error is not None])
+        self._amend_results(batch)
+        self.has_written = self.has_written or bool(batch.versions)
+
+    def _clear_marks(self, replaced: Iterable[TrackedResource]) -> None:
+        """Take back the marks of what a received version replaces: an edit that lost, or never was one.
+
+        Not the mark of somebody who is writing the row this very moment: that row is still to come.
+        """
+        keys = []
+        for tracked in replaced:
+            if tracked.mark is not None and not is_young_intent(tracked, self._now):
+                tracked.mark, tracked.is_intent, tracked.problem = None, False, ""
+                keys.append(tracked.pk)
+        if keys:
+            TrackedResource.objects.using(self.resource.database).filter(pk__in=keys).update(
+                mark=None, is_intent=False, problem=""
+            )
+
+    def _make_room(self, versions: Iterable[_Version]) -> None:
+        """Part the rows just created from whatever is still tracked under their keys.
+
+        That is left from a row that was deleted past the ORM and whose key the database gives again, or was
+        made by application code that wrote the new row again while it was being applied.
+        """
+        created = {
+            v.tracked.local_key: v.entry.uuid for v in versions if v.row is not None and v.row.is_new and not v.error
+        }
+        if not created:
+            return
+        database, kind = self.resource.database, self.resource.kind
+        found = _by_key(len(created)).rows(database, kind, *created)
+        taken = [pk for pk, key, uuid in found if uuid != created[key]]
+        if not taken:
+            return
+        others = TrackedResource.objects.using(database).filter(pk__in=taken)
+        others.filter(tick__isnull=True, is_deferred=False).delete()
+        others.update(local_key=None, mark=self._now, is_intent=False)
+
+    def _defer(self, failed: Sequence[_Version]) -> None:
+        self._find_created(version.tracked for version in failed if version.is_new)
+        for version in failed:
+            entry = version.entry
+            assert version.error is not None
+            defer(self.resource, version.tracked, version.error, entry.payload, is_deleted=entry.is_deleted)
+
+    def _find_created(self, created: Iterable[TrackedResource]) -> None:
+        by_uuid = {tracked.uuid: tracked for tracked in created}
+        if by_uuid:
+            rows = TrackedResource.objects.using(self.resource.database).filter(kind=self.resource.kind)
+            for uuid, pk in rows.filter(uuid__in=list(by_uuid)).values_list("uuid", "pk"):
+                by_uuid[uuid].pk = pk
+
+    def _note_outcome(self, version: _Version) -> None:
+        tracked, row = version.tracked, version.row
+        if row is not None and row.error is not None:
+            version.error = row.error
+        tracked.is_deferred = version.error is not None
+        if version.error is not None:
+            tracked.is_deleted = False
+            return
+        tracked.is_deleted, tracked.extra = version.entry.is_deleted, version.extra
+        if version.entry.is_deleted:
+            tracked.local_key, tracked.etag = None, ""
+        else:
+            assert row is not None
+            tracked.local_key = str(row.instance.pk)
+            # Of what was written, which is not always what came: a model may complete what it saves.
+            tracked.etag = self.resource.etag(row.texts, version.extra)
+
+    def _amend_results(self, batch: _Batch) -> None:
+        versions = {version.entry.uuid: version for version in batch.versions}
+        for index in range(batch.first_result, len(self.results)):
+            result = self.results[index]
+            version = versions.get(result.uuid)
+            if version is None:
+                continue
+            if version.error is not None:
+                self.results[index] = deferred_result(result, version.error)
+            elif result.method == "POST":
+                url = self.resource.resource_url(version.tracked.local_key or "")
+                self.results[index] = replace(result, id=url, location=url)
+
+    def _note_clock(self, state: SyncState) -> None:
+        ahead = state.stamp - self._now
+        if ahead > conf.max_clock_skew * 1000:
+            self._ahead[state.endpoint] = max(ahead, self._ahead.get(state.endpoint, 0))
+
+    def _store_clocks(self) -> None:
+        for endpoint, ahead in self._ahead.items():
+            logger.warning(
+                "%s stamps its changes %.1f s ahead of our clock: it will win conflicts that it should not. "
+                "Set its clock, or ours.",
+                endpoint,
+                ahead / 1000,
+            )
+            Endpoint.objects.using(self.resource.database).filter(pk=self.stored.endpoint_id(endpoint)).update(
+                clock_ahead=ahead, clock_ahead_at=timezone.now()
+            )

@@ -1,0 +1,146 @@
+"""Capturing what is written through the ORM.
+
+Inside a transaction one mark is enough, and it comes first: it fixes the order of locks, tracked row before
+model row. Outside of one, Django sends ``post_save`` after the row has been committed; a process that dies in
+between must leave a trace, so there the mark is made before and again after.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from django.db import connections, models
+from django.db.models import signals
+
+from ..registry import registry, resource_registered, resource_unregistered
+from ..resources import SyncResource
+from .marks import announce_birth, key_text, mark, mark_known, settle_birth
+from .suppression import is_applied, note_key
+from .wakeup import wake_after_commit
+
+_UID = "sdata_sync.capture"
+
+#: For every class whose writes matter: the resources whose rows are written with it, and those whose rows
+#: extend what is written (the children in multi-table inheritance).
+_watched: dict[type[models.Model], tuple[tuple[SyncResource, ...], tuple[SyncResource, ...]]] = {}
+
+
+def connect() -> None:
+    """Listen to registrations from now on, and capture what is registered already."""
+    resource_registered.connect(_rewatch, dispatch_uid=_UID)
+    resource_unregistered.connect(_rewatch, dispatch_uid=_UID)
+    _rewatch()
+
+
+def _rewatch(**kwargs: Any) -> None:
+    from django.apps import apps
+
+    wanted: dict[type[models.Model], tuple[tuple[SyncResource, ...], tuple[SyncResource, ...]]] = {}
+    for model in apps.get_models(include_auto_created=True):
+        direct = tuple(resource for resource in registry if issubclass(model, resource.model))
+        extended = tuple(
+            resource
+            for resource in registry
+            if resource not in direct and model._meta.concrete_model in resource.model._meta.get_parent_list()
+        )
+        if direct or extended:
+            wanted[model] = (direct, extended)
+    for model in _watched.keys() - wanted.keys():
+        for signal, receiver in _RECEIVERS:
+            signal.disconnect(receiver, sender=model, dispatch_uid=_UID)
+    # By class, never for all senders: a receiver for all would cost every model of the project its fast delete.
+    for model in wanted.keys() - _watched.keys():
+        for signal, receiver in _RECEIVERS:
+            signal.connect(receiver, sender=model, dispatch_uid=_UID)
+    _watched.clear()
+    _watched.update(wanted)
+
+
+def _key(resource: SyncResource, instance: models.Model) -> str | None:
+    # A child's instance carries its parent's key under the parent's name; loaded raw, only under its own.
+    pk = resource.model._meta.pk
+    value = getattr(instance, pk.attname, None)
+    if value is None:
+        value = instance.pk
+    return None if value is None else key_text(pk, value)
+
+
+def _before_save(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+    in_transaction = connections[using].in_atomic_block
+    for resource in _watched[sender][0]:
+        key = _key(resource, instance)
+        if is_applied(resource.kind, instance, key):
+            continue
+        _births(instance).pop(resource.kind, None)  # left by a save that failed
+        if key is None:
+            if not in_transaction:
+                _births(instance)[resource.kind] = announce_birth(using, resource.kind)
+        elif in_transaction:
+            mark(using, resource.kind, [key])
+            _births(instance)[resource.kind] = None
+            wake_after_commit(resource.kind, using)
+        else:
+            mark(using, resource.kind, [key], is_intent=True)
+    if instance.pk is not None:
+        for resource in _watched[sender][1]:
+            _mark_extension(resource, instance, using, is_intent=not in_transaction)
+
+
+def _after_save(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+    direct, extended = _watched[sender]
+    for resource in direct:
+        key = _key(resource, instance)
+        assert key is not None
+        births = _births(instance)
+        if resource.kind in births and births[resource.kind] is None:
+            del births[resource.kind]  # marked before, in this transaction
+            continue
+        if is_applied(resource.kind, instance, key):
+            note_key(resource.kind, instance, key)
+            continue
+        birth = births.pop(resource.kind, None)
+        if birth is None:
+            mark(using, resource.kind, [key])
+        else:
+            settle_birth(using, resource.kind, birth, key)
+        wake_after_commit(resource.kind, using)
+    for resource in extended:
+        _mark_extension(resource, instance, using)
+
+
+def _before_delete(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+    # Django's collector is in a transaction here, always.
+    direct, extended = _watched[sender]
+    for resource in direct:
+        key = _key(resource, instance)
+        if key is not None and not is_applied(resource.kind, instance, key):
+            mark(using, resource.kind, [key])
+            wake_after_commit(resource.kind, using)
+    for resource in extended:
+        _mark_extension(resource, instance, using)
+
+
+def _mark_extension(resource: SyncResource, instance: models.Model, using: str, *, is_intent: bool = False) -> None:
+    key = key_text(resource.model._meta.pk, instance.pk)
+    if not is_applied(resource.kind, instance, key):
+        mark_known(using, resource.kind, [key], is_intent=is_intent)
+        if not is_intent:
+            wake_after_commit(resource.kind, using)
+
+
+def _births(instance: models.Model) -> dict[str, UUID | None]:
+    """What ``_before_save`` has to tell ``_after_save``, by kind: the birth announced, or None: marked already."""
+    state: dict[str, Any] = instance._state.__dict__
+    births: dict[str, UUID | None] = state.setdefault("sdata_sync_births", {})
+    return births
+
+
+def is_own_receiver(receiver: Any) -> bool:
+    """Tell whether a receiver of a model's signals is one of ours."""
+    return receiver in (_before_save, _after_save, _before_delete)
+
+
+_RECEIVERS: tuple[tuple[Any, Any], ...] = (
+    (signals.pre_save, _before_save),
+    (signals.post_save, _after_save),
+    (signals.pre_delete, _before_delete),
+)

@@ -1,0 +1,120 @@
+"""Entries that cannot be applied: kept as they came, tried again, forgotten when something newer comes."""
+
+import logging
+from collections.abc import Sequence
+
+from django.db import connections
+from django.utils import timezone
+
+from ..atom.payload import Payload
+from ..exceptions import PayloadError
+from ..models import DeferredEntry, TrackedResource
+from ..resources import SyncResource
+from .log import update_tracked
+from .prepared import PreparedQuery
+from .rows import RowChange, read_instances, write_rows
+
+logger = logging.getLogger(__name__)
+
+#: How many are tried again after a page; those that were tried least come first.
+RETRIES_PER_PAGE = 100
+
+_any_deferred: PreparedQuery[DeferredEntry] = PreparedQuery(
+    lambda kind: DeferredEntry.objects.filter(resource__kind=kind).order_by().values_list("pk")[:1], str
+)
+
+
+def defer(
+    resource: SyncResource,
+    tracked: TrackedResource,
+    error: PayloadError,
+    payload: Payload | None,
+    *,
+    is_deleted: bool,
+) -> None:
+    """Keep a version that could not be written; ``tracked`` is stored and has the version's state."""
+    logger.warning("%s %s is deferred: %s", resource.kind, tracked.uuid, error)
+    text = payload.xml(uuid=str(tracked.uuid)) if payload is not None and not is_deleted else ""
+    DeferredEntry.objects.using(resource.database).update_or_create(
+        resource=tracked,
+        defaults={
+            "is_deleted": is_deleted,
+            "payload": text,
+            "application_code": error.application_code,
+            "reason": str(error),
+            "payload_path": error.payload_path[:300],
+            "received_at": timezone.now(),
+            "attempts": 1,
+        },
+    )
+
+
+def forget(resource: SyncResource, tracked: Sequence[TrackedResource]) -> None:
+    """Drop the entries that newer versions have replaced."""
+    if tracked:
+        DeferredEntry.objects.using(resource.database).filter(resource__in=[row.pk for row in tracked]).delete()
+
+
+def retry(resource: SyncResource) -> int:
+    """Try the deferred entries of ``resource`` again, and return how many could be applied.
+
+    In the transaction of the page, under the digest's lock. Their states stay what they are: to apply is not
+    to change.
+    """
+    if not _any_deferred.rows(resource.database, resource.kind):
+        return 0
+    # Not those with a local edit that is not numbered yet: that edit overrules what waits.
+    tracked = TrackedResource.objects.using(resource.database).filter(
+        kind=resource.kind, is_deferred=True, mark__isnull=True
+    )
+    least_tried = tracked.order_by("deferred_entry__attempts", "pk").values_list("pk", flat=True)
+    chosen = tracked.filter(pk__in=list(least_tried[:RETRIES_PER_PAGE])).order_by("pk")
+    if connections[resource.database].features.has_select_for_update:
+        chosen = chosen.select_for_update()
+    locked = {row.pk: row for row in chosen}
+    entries = DeferredEntry.objects.using(resource.database).filter(resource__in=list(locked))
+    return sum(_retry_one(resource, entry, locked[entry.resource_id]) for entry in entries)
+
+
+def _retry_one(resource: SyncResource, entry: DeferredEntry, tracked: TrackedResource) -> bool:
+    try:
+        change, extra = _change(resource, entry, tracked.local_key)
+        write_rows(resource, [change])
+        error = change.error
+    except PayloadError as raised:
+        error = raised
+    if error is not None:
+        entry.attempts += 1
+        entry.reason, entry.payload_path = str(error), error.payload_path[:300]
+        entry.save(using=resource.database)
+        return False
+    tracked.is_deferred = False
+    tracked.is_deleted = entry.is_deleted
+    tracked.local_key = None if entry.is_deleted else str(change.instance.pk)
+    tracked.extra = extra
+    tracked.etag = "" if entry.is_deleted else resource.etag(change.texts, extra)
+    update_tracked(resource.database, [tracked], with_marks=False)
+    entry.delete(using=resource.database)
+    return True
+
+
+def _change(resource: SyncResource, entry: DeferredEntry, key: str | None) -> tuple[RowChange, str]:
+    instance = read_instances(resource, [key] if key else []).get(key or "")
+    if entry.is_deleted:
+        return RowChange(instance=instance or resource.model(), is_deletion=True), ""
+    if not entry.payload:
+        raise PayloadError("Expected a payload, found none.")
+    values, extra = resource.read_payload(Payload.from_xml(entry.payload))
+    is_new = instance is None
+    instance = instance or resource.model()
+    names = set_values(instance, values, is_new=is_new)
+    return RowChange(instance=instance, names=names, is_new=is_new), extra
+
+
+def set_values(instance: object, values: dict[str, object], *, is_new: bool) -> frozenset[str]:
+    """Set what an entry brought on an instance, and return the names; the key of a row never changes."""
+    pk = instance._meta.pk.attname  # type: ignore[attr-defined]
+    names = frozenset(values) if is_new else frozenset(values) - {pk}
+    for name in names:
+        setattr(instance, name, values[name])
+    return names

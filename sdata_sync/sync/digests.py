@@ -1,0 +1,134 @@
+"""The digest of a kind in the database: loaded, locked, moved on."""
+
+from typing import NamedTuple
+
+from django.db import connections
+
+from ..atom.payload import Text
+from ..core.digest import Digest, DigestEntry
+from ..core.state import FIRST_TICK
+from ..models import Digest as DigestRow
+from ..models import DigestEntry as DigestEntryRow
+from ..models import Endpoint
+from ..resources import SyncResource
+from .prepared import PreparedQuery, PreparedUpdate
+
+
+class _Row(NamedTuple):
+    pk: int
+    endpoint_id: int
+    url: str
+    key: str
+    tick: int
+    stamp: int | None
+    conflict_priority: int
+
+
+_entries: PreparedQuery[DigestEntryRow] = PreparedQuery(
+    lambda kind: (
+        DigestEntryRow.objects.filter(digest_id=kind)
+        .order_by("pk")
+        .values_list("pk", "endpoint_id", "endpoint__url", "endpoint__key", "tick", "stamp", "conflict_priority")
+    ),
+    str,
+)
+
+
+_update_entry = PreparedUpdate(
+    lambda pk, tick, stamp, priority: (
+        DigestEntryRow.objects.filter(pk=pk),
+        {"tick": tick, "stamp": stamp, "conflict_priority": priority},
+    ),
+    *(int, int, DigestEntryRow._meta.get_field("stamp"), int),
+)
+
+
+class StoredDigest:
+    """The digest of one kind as it was when it was read.
+
+    ``value`` is the digest; ``endpoint_id`` and ``endpoint_url`` translate between URLs and rows.
+    """
+
+    def __init__(self, resource: SyncResource, rows: list[_Row]) -> None:
+        self._resource = resource
+        self._rows = {row.key: row for row in rows}
+        self._ids = {row.key: row.endpoint_id for row in rows}
+        self._urls = {row.endpoint_id: row.url for row in rows}
+        #: The texts of rows that were numbered together with this digest, by local key.
+        self.numbered: dict[str, list[Text]] = {}
+        entries = (
+            DigestEntry(endpoint=row.url, tick=row.tick, stamp=row.stamp, conflict_priority=row.conflict_priority)
+            for row in rows
+        )
+        self.value = self._with_own(Digest(entries, origin=resource.endpoint))
+
+    def _with_own(self, value: Digest) -> Digest:
+        own = value.entry(self._resource.endpoint)
+        return value.with_entry(
+            DigestEntry(
+                endpoint=self._resource.endpoint,
+                tick=FIRST_TICK if own is None else own.tick,
+                stamp=None if own is None else own.stamp,
+                conflict_priority=self._resource.priority,  # the setting's, whatever was stored
+            )
+        )
+
+    def endpoint_id(self, url: str) -> int:
+        """Return the primary key of an endpoint, noting it if it was never seen."""
+        key = url.lower()
+        if key not in self._ids:
+            row, _ = Endpoint.objects.using(self._resource.database).get_or_create(key=key, defaults={"url": url})
+            self._ids[key] = row.pk
+        return self._ids[key]
+
+    def endpoint_url(self, pk: int) -> str:
+        """Return the URL of the endpoint with the primary key ``pk``."""
+        if pk not in self._urls:
+            self._urls[pk] = Endpoint.objects.using(self._resource.database).get(pk=pk).url
+        return self._urls[pk]
+
+    def save(self, changed: Digest) -> None:
+        """Store what ``changed`` says differently; call it under the lock."""
+        database = self._resource.database
+        for entry in changed:
+            key = entry.endpoint.lower()
+            row = self._rows.get(key)
+            values = (entry.tick, entry.stamp, entry.conflict_priority)
+            if row is None:
+                DigestRow.objects.using(database).get_or_create(pk=self._resource.kind)
+                created = DigestEntryRow.objects.using(database).create(
+                    digest_id=self._resource.kind,
+                    endpoint_id=self.endpoint_id(entry.endpoint),
+                    tick=entry.tick,
+                    stamp=entry.stamp,
+                    conflict_priority=entry.conflict_priority,
+                )
+                self._rows[key] = _Row(created.pk, created.endpoint_id, entry.endpoint, key, *values)
+            elif row[4:] != values:
+                _update_entry.execute(database, row.pk, *values)
+                self._rows[key] = _Row(*row[:4], *values)
+        self.value = changed
+
+
+def load_digest(resource: SyncResource) -> StoredDigest:
+    """Read the digest of ``resource`` as it is committed."""
+    rows = _entries.rows(resource.database, resource.kind)
+    return StoredDigest(resource, [_Row(*row) for row in rows])
+
+
+def lock_digest(resource: SyncResource) -> StoredDigest:
+    """Lock the digest of ``resource`` until the present transaction ends, and read it.
+
+    Whoever gives ticks or applies a feed holds this lock. It is taken by the first statement of its
+    transaction. SQLite knows one lock, that of all writers: a transaction that began IMMEDIATE holds it
+    already, another takes it by writing first, before it has read anything that could be out of date then.
+    """
+    connection = connections[resource.database]
+    digests = DigestRow.objects.using(resource.database)
+    if connection.features.has_select_for_update:
+        if digests.select_for_update().filter(pk=resource.kind).first() is None:
+            digests.get_or_create(pk=resource.kind)
+            return lock_digest(resource)
+    elif getattr(connection, "transaction_mode", None) != "IMMEDIATE":
+        digests.filter(pk=resource.kind).update(kind=resource.kind)
+    return load_digest(resource)

@@ -1,0 +1,228 @@
+"""The stamper: gives every committed mark the next tick, and moves the digest on (SData sync 2.2)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from django.db import connections, transaction
+from django.db.models import Q, QuerySet
+
+from ..atom.text import escape, is_representable
+from ..core.state import SyncState, stamp_after
+from ..exceptions import UnrepresentableText
+from ..models import DeferredEntry, TrackedResource
+from ..resources import SyncResource
+from .clock import now
+from .digests import StoredDigest, load_digest, lock_digest
+from .log import update_tracked
+from .marks import mark
+from .prepared import PreparedQuery
+from .rows import read_rows
+
+logger = logging.getLogger(__name__)
+
+BATCH = 1000
+#: How long a mark made before a write outside of a transaction waits for the mark after it.
+INTENT_GRACE_MILLIS = 60_000
+#: What libxml2, and with it most peers, accepts as one text.
+MAX_TEXT = 10_000_000
+
+
+def number_changes(resource: SyncResource) -> StoredDigest:
+    """Number what was changed here and committed, and return the digest afterwards.
+
+    Runs before every delivery, every select and every answer with a digest: a digest never promises what is
+    not yet numbered.
+    """
+    database = resource.database
+    position = _START
+    while _first_mark.rows(database, resource.kind, *position):
+        with transaction.atomic(using=database):
+            stored = lock_digest(resource)
+            batch = _next_batch(resource, position)
+            number(resource, stored, batch)
+        if len(batch) < BATCH:
+            return stored
+        position = _behind(batch[-1])
+    return load_digest(resource)
+
+
+def number_all_under_lock(resource: SyncResource, stored: StoredDigest) -> None:
+    """Number all marks in a transaction that holds the digest's lock already."""
+    position = _START
+    while batch := _next_batch(resource, position):
+        number(resource, stored, batch)
+        position = _behind(batch[-1])
+
+
+#: A position among the marks, which are gone through by time: the arguments of ``_marked``.
+_Position = tuple[int, int]
+_START: _Position = (-(2**63), 0)
+
+
+def _behind(tracked: TrackedResource) -> _Position:
+    return tracked.mark or 0, tracked.pk
+
+
+def _marked(kind: str, mark: int, pk: int) -> QuerySet[TrackedResource]:
+    behind = Q(mark__gt=mark) | Q(pk__gt=pk)
+    return TrackedResource.objects.filter(behind, kind=kind, mark__gte=mark).order_by("mark", "pk")
+
+
+def _locked(kind: str, mark: int, pk: int) -> QuerySet[TrackedResource]:
+    # Rows that a writer holds are that writer's until it commits; they are numbered then. Waiting for them
+    # would make everybody wait for the longest transaction.
+    return _marked(kind, mark, pk).select_for_update(skip_locked=True)[:BATCH]
+
+
+_POSITION_TYPES = (str, int, int)
+_first_mark = PreparedQuery(lambda *place: _marked(*place).values_list("pk")[:1], *_POSITION_TYPES)
+_batch = PreparedQuery(lambda *place: _marked(*place)[:BATCH], *_POSITION_TYPES)
+_locked_batch = PreparedQuery(_locked, *_POSITION_TYPES)
+
+
+def _next_batch(resource: SyncResource, position: _Position) -> list[TrackedResource]:
+    query = _locked_batch if connections[resource.database].features.has_select_for_update else _batch
+    return query.instances(resource.database, TrackedResource, resource.kind, *position)
+
+
+def number(resource: SyncResource, stored: StoredDigest, marked: Sequence[TrackedResource]) -> None:
+    """Number ``marked``, rows that are locked, under the lock of the digest that ``stored`` was read under."""
+    if not marked:
+        return
+    stamper = _Stamper(resource, stored)
+    rows = read_rows(resource, [row.local_key for row in marked if row.local_key is not None])
+    for tracked in marked:
+        stamper.settle(tracked, rows)
+    stamper.write()
+
+
+def is_young_intent(tracked: TrackedResource, now: int) -> bool:
+    """Tell whether somebody may still be writing the row that was marked outside of a transaction."""
+    return tracked.is_intent and now - (tracked.mark or 0) < INTENT_GRACE_MILLIS
+
+
+class _Stamper:
+    def __init__(self, resource: SyncResource, stored: StoredDigest) -> None:
+        self.resource = resource
+        self.stored = stored
+        self.digest = stored.value
+        self.next_tick = stored.value.tick(resource.endpoint)
+        self.now = now()
+        self.changed: list[TrackedResource] = []
+        self.undeferred: list[int] = []
+        self.forgotten: list[int] = []
+        self.stale_births: list[int] = []
+
+    def settle(self, tracked: TrackedResource, rows: dict[str, tuple[Any, ...]]) -> None:
+        """Find out what became of one marked resource."""
+        row = None if tracked.local_key is None else rows.get(tracked.local_key)
+        if row is not None:
+            self._settle_row(tracked, self.resource.texts(row))
+        elif self._is_young_intent(tracked):
+            pass  # the row may be on its way
+        elif tracked.tick is None and not tracked.is_deferred:
+            # Nobody has ever heard of it. Without a key it was announced, and whoever did so is gone.
+            (self.forgotten if tracked.local_key else self.stale_births).append(tracked.pk)
+        elif tracked.is_deleted or (tracked.is_deferred and tracked.local_key is None):
+            self._clear(tracked)
+        else:
+            self._number(tracked)
+            tracked.is_deleted, tracked.local_key, tracked.etag, tracked.extra = True, None, "", ""
+
+    def _settle_row(self, tracked: TrackedResource, texts: list[str | None]) -> None:
+        etag = self.resource.etag(texts, tracked.extra)
+        if etag == tracked.etag and tracked.tick is not None:
+            if not self._is_young_intent(tracked):
+                self._clear(tracked)
+            return
+        problem = self._problem(texts)
+        if problem:
+            if problem != tracked.problem:
+                logger.error("%s('%s') cannot be sent: %s", self.resource.endpoint, tracked.local_key, problem)
+                tracked.problem = problem
+                self.changed.append(tracked)
+            return
+        self._number(tracked)
+        tracked.is_deleted, tracked.etag = False, etag
+        self.stored.numbered[tracked.local_key or ""] = texts
+
+    def _problem(self, texts: list[str | None]) -> str:
+        # Not numbered, so not promised: a change that cannot be written as XML is held back until it can.
+        content = "".join([text for text in texts if text])
+        if is_representable(content) and len(content) < MAX_TEXT // 4:
+            return ""
+        for prop, text in zip(self.resource.properties, texts, strict=True):
+            try:
+                if len((text or "").encode("utf-8", "replace")) > MAX_TEXT:
+                    return f"{prop.name}: XML parsers take {MAX_TEXT} bytes of text at most."
+                escape(text or "")
+            except UnrepresentableText as error:
+                return f"{prop.name}: {error}"
+        return ""
+
+    def _is_young_intent(self, tracked: TrackedResource) -> bool:
+        return is_young_intent(tracked, self.now)
+
+    def _clear(self, tracked: TrackedResource) -> None:
+        tracked.mark, tracked.is_intent, tracked.problem = None, False, ""
+        self.changed.append(tracked)
+
+    def _number(self, tracked: TrackedResource) -> None:
+        replaced = [] if tracked.tick is None else [tracked.stamp]
+        tracked.stamp = stamp_after(tracked.mark or self.now, *replaced)
+        tracked.endpoint_id = self.stored.endpoint_id(self.resource.endpoint)
+        tracked.tick = self.next_tick
+        tracked.user = tracked.mark_user
+        self.next_tick += 1
+        if tracked.is_deferred:
+            tracked.is_deferred = False
+            self.undeferred.append(tracked.pk)
+        if self._is_young_intent(tracked):
+            tracked.problem = ""
+            self.changed.append(tracked)  # the second mark is on its way, and finds nothing more to number
+        else:
+            self._clear(tracked)
+
+    def write(self) -> None:
+        """Store everything that was settled."""
+        database = self.resource.database
+        update_tracked(database, self.changed)
+        tracked = TrackedResource.objects.using(database)
+        if self.undeferred:
+            DeferredEntry.objects.using(database).filter(resource__in=self.undeferred).delete()
+        if self.forgotten:
+            tracked.filter(pk__in=self.forgotten).delete()
+        if self.stale_births:
+            track_missing(self.resource)
+            tracked.filter(pk__in=self.stale_births).delete()
+        last = SyncState(endpoint=self.resource.endpoint, tick=self.next_tick - 1, stamp=self.now)
+        self.stored.save(self.digest.advance(last, stamp=self.now))
+
+
+def track_missing(resource: SyncResource) -> int:
+    """Mark every row that is not tracked yet, and return how many there were.
+
+    It reads the keys of the whole table, in chunks.
+    """
+    found = 0
+    for chunk in _chunks(resource.rows().order_by("pk").values_list("pk", flat=True).iterator(BATCH)):
+        keys = {str(pk) for pk in chunk}
+        known = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, local_key__in=keys)
+        missing = keys - set(known.values_list("local_key", flat=True))
+        mark(resource.database, resource.kind, sorted(missing))
+        found += len(missing)
+    return found
+
+
+def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
+    chunk: list[Any] = []
+    for value in values:
+        chunk.append(value)
+        if len(chunk) == BATCH:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,172 @@
+"""Pages: what a digest lacks, selected, read and rendered as of one moment."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from uuid import UUID
+
+from django.db.models.functions import Coalesce
+
+from ..atom.entry import render_entry
+from ..atom.payload import Text, identity
+from ..core.digest import Digest
+from ..core.selection import TickRange, missing_ranges
+from ..core.state import SyncState, same_endpoint
+from ..models import DeferredEntry, TrackedResource
+from ..resources import SyncResource
+from .clock import now
+from .digests import StoredDigest
+from .prepared import PreparedQuery
+from .rows import read_rows
+from .wakeup import wake_after_commit
+
+
+@dataclass(kw_only=True, slots=True)
+class Page:
+    """Part of what a target lacks.
+
+    ``entries`` are rendered, ``states`` are theirs. ``cursor`` is the target's digest as it would be had it
+    taken all of the page: the next page is what it lacks. ``is_last`` says that there is no next page.
+    """
+
+    cursor: Digest
+    entries: list[str] = field(default_factory=list)
+    states: list[SyncState] = field(default_factory=list)
+    is_last: bool = True
+
+
+def read_page(
+    resource: SyncResource,
+    stored: StoredDigest,
+    target: Digest,
+    *,
+    limit: int,
+    wanted: Callable[[str], bool] = lambda endpoint: True,
+) -> Page:
+    """Return the first ``limit`` changes that ``target`` lacks, by endpoint and tick (SData sync 2.5, 4.4).
+
+    ``stored`` is this node's digest; what is recorded after it was read belongs to a later feed. ``wanted``
+    narrows the endpoints whose changes are looked at.
+
+    A version is sent only with the state that it has: where the content of a row is not what its state was
+    given for, somebody has changed it since, and it will come again under its own number.
+    """
+    page = Page(cursor=target)
+    for missing in missing_ranges(stored.value, target):
+        if not wanted(missing.endpoint):
+            continue
+        room = limit - len(page.states)
+        tracked = _tracked(resource, stored, missing, room + 1)
+        taken = tracked[:room]
+        _render(resource, stored, missing.endpoint, taken, page)
+        page.is_last = len(tracked) == len(taken)
+        reached = missing.end if page.is_last else (taken[-1].tick or 0) + 1 if taken else missing.start
+        page.cursor = page.cursor.raised(missing.endpoint, reached, stamp=0)
+        if not page.is_last:
+            break
+    return page
+
+
+def _tracked(resource: SyncResource, stored: StoredDigest, missing: TickRange, limit: int) -> list[TrackedResource]:
+    endpoint = stored.endpoint_id(missing.endpoint)
+    return _in_range(limit).instances(
+        resource.database, TrackedResource, resource.kind, endpoint, missing.start, missing.end
+    )
+
+
+@lru_cache(maxsize=256)
+def _in_range(limit: int) -> PreparedQuery[TrackedResource]:
+    return PreparedQuery(
+        lambda kind, endpoint, start, end: TrackedResource.objects.filter(
+            kind=kind, endpoint_id=endpoint, tick__gte=start, tick__lt=end
+        ).order_by("tick")[:limit],
+        *(str, int, int, int),
+    )
+
+
+def _render(
+    resource: SyncResource, stored: StoredDigest, endpoint: str, tracked: list[TrackedResource], page: Page
+) -> None:
+    contents = _contents(resource, stored, tracked)
+    deferred = _deferred_payloads(resource, tracked)
+    for row in tracked:
+        url = entry_id(resource, row.local_key, row.uuid)
+        if row.is_deferred:
+            payload = deferred.get(row.pk)
+        elif row.is_deleted:
+            payload = resource.template.render_empty(identity(uuid=str(row.uuid), deleted=True))
+        else:
+            payload = _render_row(resource, row, url, contents.get(row.local_key or ""))
+        if payload is None:
+            _number_again(resource, row)
+            continue
+        state = SyncState(endpoint=endpoint, tick=row.tick or 0, stamp=row.stamp, user=row.user)
+        page.states.append(state)
+        page.entries.append(
+            render_entry(
+                id=url,
+                title=f"{resource.element_name} {row.local_key or row.uuid}",
+                state=state,
+                payload=payload,
+            )
+        )
+
+
+def _number_again(resource: SyncResource, row: TrackedResource) -> None:
+    """Have a version that is skipped come again under a number of its own, even if it is changed back meanwhile.
+
+    The end of a catch-up feed will tell the target that it has this one.
+    """
+    TrackedResource.objects.using(resource.database).filter(
+        pk=row.pk, tick=row.tick, endpoint=row.endpoint_id, local_key__isnull=False
+    ).update(etag="", mark=Coalesce("mark", now()))
+    wake_after_commit(resource.kind, resource.database)
+
+
+def _contents(resource: SyncResource, stored: StoredDigest, tracked: list[TrackedResource]) -> dict[str, list[Text]]:
+    """Return the texts of the rows by local key: those just numbered as they were then, the others as they are."""
+    alive = [row.local_key for row in tracked if row.local_key and not (row.is_deleted or row.is_deferred)]
+    contents = {key: texts for key in alive if (texts := stored.numbered.get(key)) is not None}
+    unread = [key for key in alive if key not in contents]
+    contents.update((key, resource.texts(values)) for key, values in read_rows(resource, unread).items())
+    return contents
+
+
+def _render_row(resource: SyncResource, row: TrackedResource, url: str, texts: list[Text] | None) -> str | None:
+    if texts is None or row.local_key is None:
+        return None
+    if resource.etag(texts, row.extra) != row.etag:
+        return None
+    attributes = identity(uuid=str(row.uuid), key=row.local_key, url=url)
+    return resource.template.render(attributes, texts, row.extra)
+
+
+def _deferred_payloads(resource: SyncResource, tracked: list[TrackedResource]) -> dict[int, str]:
+    waiting = [row for row in tracked if row.is_deferred]
+    if not waiting:
+        return {}
+    uuids = {row.pk: str(row.uuid) for row in waiting}
+    found = DeferredEntry.objects.using(resource.database).filter(resource__in=list(uuids)).select_related("resource")
+    states = {row.pk: (row.endpoint_id, row.tick) for row in waiting}
+    return {
+        entry.resource_id: _deferred_payload(resource, entry, uuids[entry.resource_id])
+        for entry in found
+        # Not one that has come meanwhile, under another state.
+        if (entry.resource.endpoint_id, entry.resource.tick) == states[entry.resource_id]
+    }
+
+
+def _deferred_payload(resource: SyncResource, entry: DeferredEntry, uuid: str) -> str:
+    if entry.is_deleted or not entry.payload:
+        return resource.template.render_empty(identity(uuid=uuid, deleted=entry.is_deleted))
+    return entry.payload
+
+
+def entry_id(resource: SyncResource, key: str | None, uuid: UUID) -> str:
+    """Return the id of an entry: the URL of the row, or the uuid where there is no row."""
+    return resource.resource_url(key) if key is not None else uuid.urn
+
+
+def is_own(resource: SyncResource) -> Callable[[str], bool]:
+    """Return what narrows a page to the changes made here."""
+    return lambda endpoint: same_endpoint(endpoint, resource.endpoint)

@@ -1,0 +1,153 @@
+"""Statements of the ORM, compiled once.
+
+Building and compiling a queryset costs several times what the database takes to answer it. The few statements
+that run for every single change are compiled at their first use and then only executed; the ORM still writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from django.db import connections, models
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models.sql import UpdateQuery
+
+M = TypeVar("M", bound=models.Model)
+
+
+def can_prepare(field: models.Field[Any, Any]) -> bool:
+    """Tell whether an argument can be what ``field`` takes."""
+    return isinstance(field, models.IntegerField | models.UUIDField | models.CharField | models.TextField)
+
+
+def _stand_in(kind: Any, position: int) -> Any:
+    """Return what stands for an argument while the statement is compiled: a value that nobody would write."""
+    if kind is int or isinstance(kind, models.IntegerField):
+        return -(2**62) - position
+    if isinstance(kind, models.UUIDField):
+        return UUID(int=(0x5DA7A << 100) + position)
+    return f"\ue000stand-in {position}\ue000"
+
+
+def _as_parameter(kind: Any, connection: BaseDatabaseWrapper, value: Any) -> Any:
+    return kind.get_db_prep_value(value, connection) if isinstance(kind, models.Field) else value
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    sql: str
+    params: tuple[Any, ...]
+    places: tuple[tuple[int, int], ...]  # position in params, position in the arguments
+    converters: tuple[tuple[int, Sequence[Any], Any], ...] = ()
+
+
+class _Prepared:
+    def __init__(self, *kinds: Any) -> None:
+        self._kinds = kinds
+        self._fields = [(position, kind) for position, kind in enumerate(kinds) if isinstance(kind, models.Field)]
+        self._compiled: dict[str, _Compiled] = {}
+
+    def _compile(self, using: str, stand_ins: list[Any]) -> _Compiled:
+        raise NotImplementedError
+
+    def _statement(self, using: str) -> _Compiled:
+        compiled = self._compiled.get(using)
+        if compiled is None:
+            stand_ins = [_stand_in(kind, position) for position, kind in enumerate(self._kinds)]
+            compiled = self._compiled[using] = self._compile(using, stand_ins)
+        return compiled
+
+    def _places(self, using: str, params: Sequence[Any], stand_ins: list[Any]) -> tuple[tuple[int, int], ...]:
+        connection = connections[using]
+        known = [_as_parameter(kind, connection, value) for kind, value in zip(self._kinds, stand_ins, strict=True)]
+        places = tuple(
+            (place, known.index(value))
+            for place, value in enumerate(params)
+            if any(isinstance(value, type(other)) and value == other for other in known)
+        )
+        if {argument for _, argument in places} != set(range(len(known))):
+            raise AssertionError(f"The statement does not use each of its {len(known)} arguments.")
+        return places
+
+    def _bind(self, compiled: _Compiled, connection: BaseDatabaseWrapper, arguments: Sequence[Any]) -> list[Any]:
+        if self._fields:
+            arguments = list(arguments)
+            for position, field in self._fields:
+                arguments[position] = field.get_db_prep_value(arguments[position], connection)
+        bound = list(compiled.params)
+        for place, argument in compiled.places:
+            bound[place] = arguments[argument]
+        return bound
+
+
+class PreparedQuery(_Prepared, Generic[M]):
+    """A queryset with arguments.
+
+    ``build`` makes it from the arguments; ``kinds`` say what they are: ``str``, ``int``, or a field that they are
+    compared with. Without ``values_list`` it must select just the columns of its model.
+    """
+
+    def __init__(self, build: Callable[..., models.QuerySet[M, Any]], *kinds: Any) -> None:
+        super().__init__(*kinds)
+        self._build = build
+
+    def rows(self, using: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        """Return the rows as tuples, converted as the ORM does it."""
+        compiled, connection = self._statement(using), connections[using]
+        with connection.cursor() as cursor:
+            cursor.execute(compiled.sql, self._bind(compiled, connection, arguments))
+            found: list[tuple[Any, ...]] = cursor.fetchall()
+        if not compiled.converters or not found:
+            return found
+        converted = [list(row) for row in found]
+        for position, converters, expression in compiled.converters:
+            for row in converted:
+                value = row[position]
+                for convert in converters:
+                    value = convert(value, expression, connection)
+                row[position] = value
+        return [tuple(row) for row in converted]
+
+    def instances(self, using: str, model: type[M], *arguments: Any) -> list[M]:
+        """Return the rows as instances of ``model``."""
+        names = [field.attname for field in model._meta.concrete_fields]
+        return [model.from_db(using, names, row) for row in self.rows(using, *arguments)]
+
+    def _compile(self, using: str, stand_ins: list[Any]) -> _Compiled:
+        compiler = self._build(*stand_ins).using(using).query.get_compiler(using=using)
+        sql, params = compiler.as_sql()
+        converters = compiler.get_converters([selected[0] for selected in compiler.select[: compiler.col_count]])
+        return _Compiled(
+            sql,
+            tuple(params),
+            self._places(using, params, stand_ins),
+            tuple((position, *converters[position]) for position in sorted(converters)),
+        )
+
+
+class PreparedUpdate(_Prepared):
+    """An update of the rows of a queryset, with arguments in its conditions and its values.
+
+    ``build`` returns the queryset and the values by name; ``kinds`` are as for ``PreparedQuery``.
+    """
+
+    def __init__(self, build: Callable[..., tuple[models.QuerySet[Any, Any], dict[str, Any]]], *kinds: Any) -> None:
+        super().__init__(*kinds)
+        self._build = build
+
+    def execute(self, using: str, *arguments: Any) -> int:
+        """Update, and return how many rows there were."""
+        compiled, connection = self._statement(using), connections[using]
+        with connection.cursor() as cursor:
+            cursor.execute(compiled.sql, self._bind(compiled, connection, arguments))
+            return int(cursor.rowcount)
+
+    def _compile(self, using: str, stand_ins: list[Any]) -> _Compiled:
+        queryset, values = self._build(*stand_ins)
+        query: Any = queryset.query.chain(UpdateQuery)
+        query.add_update_values(values)
+        sql, params = query.get_compiler(using=using).as_sql()
+        return _Compiled(sql, tuple(params), self._places(using, params, stand_ins))

@@ -1,0 +1,124 @@
+"""Receiving a posted feed: read, checked and applied in one transaction, or refused whole."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+from uuid import UUID
+
+from django.db import transaction
+
+from ..atom.entry import Entry, Result
+from ..atom.feed import SyncMode, read_sync_feed
+from ..core.digest import Digest
+from ..core.order import TickOrder
+from ..core.state import same_endpoint
+from ..exceptions import FeedRefused
+from ..resources import SyncResource
+from .applying import Applier
+from .deferring import retry
+from .digests import StoredDigest, lock_digest
+from .numbering import number_all_under_lock
+from .rejoining import check_leap
+from .wakeup import wake_after_commit
+
+#: Entries that are decided and written together.
+BATCH = 500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """What became of a feed: a result for each entry, in their order, and our digest afterwards."""
+
+    results: list[Result]
+    digest: Digest
+    source: Digest
+
+
+def receive_feed(resource: SyncResource, file: BinaryIO) -> Receipt:
+    """Apply one page of a sync feed (SData sync 5.3 to 5.5, 5.8).
+
+    Data, states and digest move together or not at all; the same page posted again changes nothing.
+
+    Raises:
+        DocumentError, FeedError: nothing of the feed is applied.
+    """
+    reader = read_sync_feed(file)
+    source, mode = reader.header.digest, reader.header.sync_mode
+    assert source is not None
+    _refuse_ourselves(resource, source)
+    with transaction.atomic(using=resource.database):
+        stored = lock_digest(resource)
+        is_behind = _is_behind_itself(resource, stored, source, mode)
+        if not is_behind:
+            number_all_under_lock(resource, stored)
+        applier = Applier(resource, stored, source)
+        order = TickOrder(stored.value, contiguous=mode is SyncMode.IMMEDIATE)
+        for batch in _batches(_checked(reader.entries(), order)):
+            applier.apply(batch)
+        # Only now: the link to a next page may stand behind the entries.
+        is_end = mode is SyncMode.CATCH_UP and not reader.next_url
+        if is_end and is_behind:
+            applier.rejoin()
+        digest = applier.finish(merge=is_end)
+        if applier.has_written:
+            retry(resource)
+        if applier.has_written or applier.has_recorded:
+            wake_after_commit(resource.kind, resource.database, is_own=applier.has_recorded)
+    return Receipt(results=applier.results, digest=digest, source=source)
+
+
+def _is_behind_itself(resource: SyncResource, stored: StoredDigest, source: Digest, mode: SyncMode | None) -> bool:
+    """Tell whether the source knows ticks of ours that we do not: we were restored from a backup.
+
+    What we recorded under them and lost comes back with a catch-up feed, so nothing is numbered before its end;
+    an immediate feed is refused, which makes its sender catch us up.
+
+    Raises:
+        FeedRefused
+    """
+    ours, theirs = stored.value.tick(resource.endpoint), source.tick(resource.endpoint)
+    if theirs <= ours:
+        return False
+    check_leap(resource, ours, theirs)
+    if mode is SyncMode.IMMEDIATE:
+        raise FeedRefused(
+            f"The source knows {resource.endpoint} up to tick {theirs}, which stands at {ours}: it was restored from "
+            "a backup. Expected a catchUp feed, received an immediate one.",
+            application_code="Restored",
+            payload_path="feed/digest",
+        )
+    return True
+
+
+def _refuse_ourselves(resource: SyncResource, source: Digest) -> None:
+    if source.origin and same_endpoint(source.origin, resource.endpoint):
+        raise FeedRefused(
+            f"The feed says that it comes from {source.origin}, and so are we called; two nodes must not have one "
+            "BASE_URL.",
+            application_code="SameEndpoint",
+            payload_path="feed/digest/origin",
+        )
+
+
+def _checked(entries: Iterable[Entry], order: TickOrder) -> Iterator[Entry]:
+    for number, entry in enumerate(entries, start=1):
+        error = order.check(entry.state)
+        if error is not None:
+            raise FeedRefused(
+                str(error), application_code=error.fault, payload_path=f"feed/entry[{number}]/syncState/tick"
+            )
+        yield entry
+
+
+def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Group ``entries``; two of one resource are never in one group, since the second is decided by the first."""
+    batch: list[Entry] = []
+    uuids: set[UUID] = set()
+    for entry in entries:
+        if len(batch) == BATCH or entry.uuid in uuids:
+            yield batch
+            batch, uuids = [], set()
+        batch.append(entry)
+        uuids.add(entry.uuid)
+    if batch:
+        yield batch

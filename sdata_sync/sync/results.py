@@ -1,0 +1,47 @@
+"""What the sender is told became of its entries (SData sync 5.3, SData core 13.4)."""
+
+from dataclasses import replace
+
+from ..atom.diagnosis import Diagnosis, Severity
+from ..atom.entry import Entry, Result
+from ..core.decision import Resolution
+from ..exceptions import PayloadError
+from ..models import TrackedResource
+from ..resources import SyncResource
+from .pages import entry_id
+
+
+def result_of(
+    resource: SyncResource, entry: Entry, tracked: TrackedResource | None, *, message: str, method: str = ""
+) -> Result:
+    """Return the result of an entry that was applied, or that needed nothing done."""
+    return Result(
+        uuid=entry.uuid,
+        state=entry.state,
+        status=200,
+        message=message,
+        method=method or ("DELETE" if entry.is_deleted else "PUT"),
+        id=entry_id(resource, None if tracked is None else tracked.local_key, entry.uuid),
+    )
+
+
+def lost_result(resource: SyncResource, entry: Entry, tracked: TrackedResource, outcome: Resolution) -> Result:
+    """Return the result of an entry that lost a conflict."""
+    diagnosis = Diagnosis(
+        severity=Severity.WARNING,
+        application_code="ConflictLost",
+        message=f"Changed on both sides; this side's version stays (by {outcome.by}).",
+    )
+    result = result_of(resource, entry, tracked, message="Conflict")
+    return replace(result, status=409, diagnoses=(diagnosis,))
+
+
+def deferred_result(result: Result, error: PayloadError) -> Result:
+    """Return the result of an entry that could not be written, in the place of ``result``."""
+    diagnosis = Diagnosis(
+        severity=Severity.WARNING,
+        application_code=error.application_code,
+        message=f"Kept, to be tried again: {error.public}",
+        payload_path=error.payload_path,
+    )
+    return replace(result, status=202, message="Deferred", diagnoses=(diagnosis,))

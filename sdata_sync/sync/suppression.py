@@ -1,0 +1,54 @@
+"""Applying is not changing: what is being applied is not captured. Everything else is."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from django.db import models
+
+
+@dataclass(frozen=True)
+class _Applied:
+    kind: str
+    keys: set[str]
+    instances: tuple[models.Model, ...] = field(default=())
+    outer: "_Applied | None" = None
+
+
+_applied: ContextVar[_Applied | None] = ContextVar("sdata_sync_applied", default=None)
+
+
+@contextmanager
+def applying(kind: str, *, keys: Iterable[str] = (), instances: tuple[models.Model, ...] = ()) -> Iterator[None]:
+    """Do not capture what happens to these resources inside; it nests.
+
+    Only these: a receiver of the application that changes something else while an entry is applied makes a
+    change of its own, and that one is to be captured.
+    """
+    token = _applied.set(_Applied(kind, set(keys), instances, _applied.get()))
+    try:
+        yield
+    finally:
+        _applied.reset(token)
+
+
+def is_applied(kind: str, instance: models.Model | None, key: str | None) -> bool:
+    """Tell whether the resource is being applied right now."""
+    return _level(kind, instance, key) is not None
+
+
+def note_key(kind: str, instance: models.Model, key: str) -> None:
+    """Note the key that a row which is being applied was given, for whoever writes the same row by its key."""
+    level = _level(kind, instance, key)
+    if level is not None:
+        level.keys.add(key)
+
+
+def _level(kind: str, instance: models.Model | None, key: str | None) -> _Applied | None:
+    level = _applied.get()
+    while level is not None:
+        if level.kind == kind and (key in level.keys or any(instance is other for other in level.instances)):
+            return level
+        level = level.outer
+    return None
