@@ -1,0 +1,80 @@
+"""Every error as diagnoses (SData core 3.10)."""
+
+import logging
+import traceback
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import PermissionDenied
+from django.db import OperationalError
+from django.http import Http404
+from rest_framework import exceptions, status
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+from ..atom import names
+from ..atom.diagnosis import Diagnosis, SDataCode, Severity
+from ..exceptions import DocumentError, FeedError
+from .renderers import Diagnoses
+
+logger = logging.getLogger(__name__)
+
+
+class KindNotFound(exceptions.NotFound):
+    """There is no resource kind of that name here."""
+
+
+class UrlNotFound(exceptions.NotFound):
+    """There is nothing at that URL."""
+
+
+def answer_error(error: Exception, context: dict[str, Any]) -> Response:
+    """Return the response for whatever a view raised."""
+    set_rollback()
+    headers: dict[str, str] = {}
+    if isinstance(error, Http404):
+        error = exceptions.NotFound()
+    elif isinstance(error, PermissionDenied):
+        error = exceptions.PermissionDenied()
+    if isinstance(error, DocumentError | FeedError):
+        path = getattr(error, "payload_path", "")
+        diagnosis = Diagnosis(message=str(error), application_code=error.application_code, payload_path=path)
+        code = error.status
+    elif isinstance(error, exceptions.APIException):
+        diagnosis, code, headers = _of_framework(error)
+    else:
+        diagnosis, code = _of_failure(error)
+    return Response(
+        Diagnoses(diagnoses=(diagnosis,)),
+        status=code,
+        headers=headers,
+        content_type=f"{names.XML_TYPE}; charset=utf-8",
+    )
+
+
+def _of_framework(error: exceptions.APIException) -> tuple[Diagnosis, int, dict[str, str]]:
+    headers = {}
+    if getattr(error, "auth_header", None):
+        headers["WWW-Authenticate"] = error.auth_header  # type: ignore[attr-defined]
+    codes: dict[type[Exception], SDataCode] = {
+        KindNotFound: SDataCode.RESOURCE_KIND_NOT_FOUND,
+        UrlNotFound: SDataCode.BAD_URL_SYNTAX,
+    }
+    if type(error) in codes:
+        diagnosis = Diagnosis(message=str(error.detail), sdata_code=codes[type(error)])
+    else:
+        diagnosis = Diagnosis(message=str(error.detail), application_code=type(error).__name__)
+    return diagnosis, error.status_code, headers
+
+
+def _of_failure(error: Exception) -> tuple[Diagnosis, int]:
+    """Something that is not the client's fault; what exactly is for our log, not for the client."""
+    logger.error("A request failed", exc_info=error)
+    trace = "".join(traceback.format_exception(error)) if settings.DEBUG else ""
+    if isinstance(error, OperationalError):
+        message = "The database is busy or away. Nothing was applied; try again."
+        diagnosis = Diagnosis(message=message, severity=Severity.TRANSIENT, stack_trace=trace, application_code="Busy")
+        return diagnosis, status.HTTP_503_SERVICE_UNAVAILABLE
+    message = "The request could not be processed, through a fault of this side. Nothing was applied."
+    diagnosis = Diagnosis(message=message, severity=Severity.FATAL, stack_trace=trace, application_code="Failure")
+    return diagnosis, status.HTTP_500_INTERNAL_SERVER_ERROR

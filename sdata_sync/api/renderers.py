@@ -1,0 +1,90 @@
+"""Renderers: core values as Atom documents, errors as diagnoses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rest_framework.renderers import BaseRenderer
+
+from ..atom import names
+from ..atom.diagnosis import Diagnosis, render_diagnoses
+from ..atom.digest import render_digest_entry
+from ..atom.entry import render_result
+from ..atom.renderer import render_feed
+from ..core.digest import Digest
+from ..resources import SyncResource
+from ..sync.clock import now
+from ..sync.receiving import Receipt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnoses:
+    """The data of a response that says what is wrong with the whole request."""
+
+    diagnoses: tuple[Diagnosis, ...]
+
+
+class _SDataRenderer(BaseRenderer):
+    charset = "utf-8"
+
+    def render(
+        self,
+        data: Any,
+        accepted_media_type: str | None = None,
+        renderer_context: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        """Return the document."""
+        if isinstance(data, Diagnoses):
+            return render_diagnoses(data.diagnoses).encode()
+        return b"" if data is None else self.render_document(data)
+
+    def render_document(self, data: Any) -> bytes:
+        """Return the document for the data of a request that succeeded."""
+        raise NotImplementedError
+
+
+class DigestRenderer(_SDataRenderer):
+    """Writes a digest as one Atom entry (SData sync 4.2)."""
+
+    media_type = names.ENTRY_TYPE
+    format = "atom"
+
+    def render_document(self, data: Digest) -> bytes:
+        """Return the entry."""
+        return render_digest_entry(data, now=now()).encode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultFeed:
+    """The data of the answer to a posted feed."""
+
+    resource: SyncResource
+    receipt: Receipt
+
+
+class ResultFeedRenderer(_SDataRenderer):
+    """Writes what became of a feed (SData sync 5.3): one page, whatever the number of entries."""
+
+    media_type = names.FEED_TYPE
+    format = "atom"
+
+    def render_document(self, data: ResultFeed) -> bytes:
+        """Return the feed."""
+        resource, receipt = data.resource, data.receipt
+        entries = (
+            render_result(
+                result,
+                title=f"{resource.element_name} {result.uuid}",
+                element=resource.element_name,
+                namespace=resource.namespace,
+            )
+            for result in receipt.results
+        )
+        feed = render_feed(
+            entries,
+            url=f"{resource.endpoint}/$syncTarget",
+            title=f"Results for {resource.kind}",
+            digest=receipt.digest,
+            now=now(),
+        )
+        return b"".join(feed)

@@ -1,0 +1,16 @@
+"""The URLs under the dataset URL (SData sync 4.1). They are compared whatever their case.
+
+The flag for that stands inside a named group, where Django does not look when it reverses URLs.
+"""
+
+from django.urls import re_path
+
+from .views import DigestView, TargetView, UnknownView
+
+app_name = "sdata_sync"
+
+urlpatterns = [
+    re_path(r"^(?P<kind>[^/$]+)/\$(?P<operation>(?i:syncDigest))/?$", DigestView.as_view(), name="sync-digest"),
+    re_path(r"^(?P<kind>[^/$]+)/\$(?P<operation>(?i:syncTarget))/?$", TargetView.as_view(), name="sync-target"),
+    re_path(r"^(?P<rest>.*)$", UnknownView.as_view(), name="unknown"),
+]

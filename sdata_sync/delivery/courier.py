@@ -1,0 +1,326 @@
+"""Bringing one peer level: immediate when contiguous, catch-up when not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TypeVar
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import InterfaceError, transaction
+
+from ..atom.feed import SyncMode
+from ..atom.renderer import render_feed
+from ..conf import conf
+from ..core.digest import Digest
+from ..core.order import TickOrder
+from ..core.selection import missing_ranges
+from ..core.state import SyncState, same_endpoint
+from ..exceptions import FeedError, PeerError, PeerMisbehaved, PeerRefused
+from ..models import Peer
+from ..resources import SyncResource
+from ..sync.clock import now
+from ..sync.digests import StoredDigest, load_digest, lock_digest
+from ..sync.numbering import number_changes
+from ..sync.pages import Page, is_own, read_page
+from ..sync.rejoining import take_higher_tick
+from .abreast import meanwhile
+from .client import Answer, PeerClient
+from .streams import Lease, find_stream, known_digest
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+#: When to look again at a stream that somebody else holds.
+HELD_MILLIS = 2000
+#: When to look again after something that nobody thought of.
+UNEXPECTED_MILLIS = 1000
+
+
+class Courier:
+    """Delivers to one peer, from one thread, on connections that it keeps."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self._client: PeerClient | None = None
+        self._known: dict[str, Digest] = {}
+
+    def __enter__(self) -> Courier:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the next delivery opens new ones."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def deliver(self, resources: Iterable[SyncResource], *, impatient: bool = False) -> int | None:
+        """Bring the peer level in ``resources``, in their order, and return when to try again.
+
+        In milliseconds since 1970; ``None`` if everything arrived. ``impatient`` does not wait for the end of a
+        back-off. What goes wrong with one kind is noted on its stream and does not keep the others.
+        """
+        due = [self._deliver_safely(resource, impatient=impatient) for resource in resources]
+        return min((moment for moment in due if moment is not None), default=None)
+
+    def _deliver_safely(self, resource: SyncResource, *, impatient: bool) -> int | None:
+        try:
+            return self._deliver_kind(resource, impatient=impatient)
+        except InterfaceError:
+            raise  # the connection to our own database is gone, for every kind
+        except Exception:
+            logger.exception("%s could not be delivered to %s; it is tried again", resource.kind, self.peer)
+            return now() + UNEXPECTED_MILLIS
+
+    def _deliver_kind(self, resource: SyncResource, *, impatient: bool) -> int | None:
+        while True:
+            stored = number_changes(resource)
+            if self._is_level(resource, stored):
+                return None
+            stream = find_stream(self.peer, resource.kind)
+            if stream.retry_at > now() and not impatient:
+                return stream.retry_at
+            lease = Lease.take(stream)
+            if lease is None:
+                return now() + HELD_MILLIS  # word is left; this is for a holder that dies
+            look_again, due = self._pass(resource, stored, lease)
+            if not look_again:
+                return due
+
+    def _is_level(self, resource: SyncResource, stored: StoredDigest) -> bool:
+        """Tell whether the peer is known to have everything, from what was seen here last, else from the stream."""
+        known = self._known.get(resource.kind)
+        if known is None:
+            stream = find_stream(self.peer, resource.kind)
+            known = None if stream.failures else known_digest(stream)
+        return known is not None and not self.lags(resource, stored, known)
+
+    def _pass(self, resource: SyncResource, stored: StoredDigest, lease: Lease) -> tuple[bool, int | None]:
+        """Bring the peer level under ``lease``; return whether to look once more, and when to try again."""
+        passage = _Passage(self, resource, lease)
+        error: Exception | None = None
+        try:
+            passage.bring_level_in_pages_that_fit(stored)
+        except PeerError as raised:
+            error = raised
+            logger.warning("%s is not level: %s", lease.stream, raised)
+        except Exception as raised:
+            error = raised
+            raise
+        finally:
+            look_again = lease.give_back(passage.known, error)
+            self._known.pop(resource.kind, None)
+        if error is not None:
+            lease.stream.refresh_from_db(fields=["retry_at"])
+            return False, lease.stream.retry_at
+        if passage.known is not None:
+            self._known[resource.kind] = passage.known
+        return look_again, None
+
+    def wanted(self, resource: SyncResource) -> Callable[[str], bool]:
+        """Return which endpoints' changes are pushed at once: our own, or with relay all but the peer's."""
+        if not self.peer.relay:
+            return is_own(resource)
+        theirs = self.peer.endpoint(resource.kind)
+        return lambda endpoint: not same_endpoint(endpoint, theirs)
+
+    def lags(self, resource: SyncResource, stored: StoredDigest, known: Digest) -> bool:
+        """Tell whether a peer with the digest ``known`` lacks something that is to be pushed at once."""
+        wanted = self.wanted(resource)
+        return any(wanted(missing.endpoint) for missing in missing_ranges(stored.value, known))
+
+    def client(self) -> PeerClient:
+        """Return the client, logged in as the peer's credentials say.
+
+        Raises:
+            PeerError: there are no such credentials.
+        """
+        if self._client is None:
+            try:
+                self._client = PeerClient(self.peer.url, conf.credentials(self.peer.credentials))
+            except (ImproperlyConfigured, TypeError) as error:
+                raise PeerError(str(error)) from error
+        return self._client
+
+
+class _Passage:
+    """One stream brought level, under a lease. ``known`` is the peer's digest as far as it is known."""
+
+    def __init__(self, courier: Courier, resource: SyncResource, lease: Lease) -> None:
+        self._courier = courier
+        self._resource = resource
+        self._lease = lease
+        self._run_name = f"{conf.base_url} to {courier.peer.url}"
+        self._run_stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self._limit = conf.page_size
+        self.known = known_digest(lease.stream)
+
+    def bring_level(self, stored: StoredDigest) -> None:
+        """Deliver until the peer lacks nothing of what ``stored``, or a later digest of ours, contains.
+
+        Raises:
+            PeerError
+        """
+        resource, courier = self._resource, self._courier
+        while True:
+            if self.known is None:
+                stored = self._catch_up()
+            assert self.known is not None
+            if not courier.lags(resource, stored, self.known):
+                return
+            if not self._push(stored):
+                self.known = None
+
+    def bring_level_in_pages_that_fit(self, stored: StoredDigest) -> None:
+        """Do the same, with smaller pages for a peer that finds ours too large.
+
+        Raises:
+            PeerError
+        """
+        while True:
+            try:
+                return self.bring_level(stored)
+            except PeerRefused as refusal:
+                if refusal.status != 413 or self._limit == 1:
+                    raise
+                self._limit = max(self._limit // 4, 1)
+                logger.info("%s: pages of %d from here on; %s", self._lease.stream, self._limit, refusal)
+                stored = number_changes(self._resource)
+
+    def _push(self, stored: StoredDigest) -> bool:
+        """Post immediate feeds while they are contiguous; false if it takes a catch-up to go on."""
+        resource, wanted = self._resource, self._courier.wanted(self._resource)
+        assert self.known is not None
+        page = read_page(resource, stored, self.known, limit=self._limit, wanted=wanted)
+        while _is_contiguous(page.states, self.known):
+            sent, sent_digest = page, stored
+
+            def read_next(cursor: Digest = page.cursor) -> tuple[StoredDigest, Page]:
+                # Every immediate page is of its own moment: it does not end with our digest being taken over.
+                numbered = number_changes(resource)
+                return numbered, read_page(resource, numbered, cursor, limit=self._limit, wanted=wanted)
+
+            try:
+                answer, following = self._exchange(sent, sent_digest, SyncMode.IMMEDIATE, read_next)
+            except PeerRefused as refusal:
+                if refusal.status != 400:
+                    raise
+                logger.info("%s: %s; catching up", self._lease.stream, refusal)
+                return False
+            self._note_progress(answer, sent.states)
+            if answer.digest is not None and self._learn_of_ourselves(answer.digest, sent_digest):
+                return False  # whatever it has under the ticks just sent may be something else
+            if following is None:
+                return True
+            self._renew()
+            stored, page = following
+        return not self._courier.lags(resource, stored, self.known)
+
+    def _note_progress(self, answer: Answer, states: Iterable[SyncState]) -> None:
+        assert self.known is not None
+        if answer.digest is not None:
+            self._expect(all(answer.digest.contains(state) for state in states), answer.digest)
+            self.known = answer.digest
+        else:
+            for state in states:
+                self.known = self.known.advance(state, stamp=0)
+
+    def _catch_up(self) -> StoredDigest:
+        """Push all that the peer lacks, selected against the digest that it has now; return ours of that moment.
+
+        Never against one that is remembered: at the end of the feed the peer takes over our digest, and if it
+        was restored from a backup meanwhile, that would hide what it lost.
+        """
+        resource = self._resource
+        target = self._courier.client().read_digest(resource.kind)
+        self._refuse_ourselves(target)
+        if self._learn_of_ourselves(target, load_digest(resource)):
+            logger.info("%s: goes on under new ticks", self._lease.stream)
+        stored = number_changes(resource)
+        page = read_page(resource, stored, target, limit=self._limit)
+        while True:
+
+            def read_next(cursor: Digest = page.cursor) -> Page:
+                return read_page(resource, stored, cursor, limit=self._limit)
+
+            answer, following = self._exchange(page, stored, SyncMode.CATCH_UP, read_next)
+            if following is None:
+                break
+            page = following
+            self._renew()
+        after = answer.digest or target.merge(stored.value, stamp=0)
+        self._expect(after.covers(stored.value), after)
+        self.known = after
+        return stored
+
+    def _exchange(
+        self, page: Page, stored: StoredDigest, mode: SyncMode, read_next: Callable[[], T]
+    ) -> tuple[Answer, T | None]:
+        """Post ``page`` and, if it is not the last, read the next one while the peer applies it."""
+        if page.is_last:
+            return self._post(page, stored, mode), None
+        return meanwhile(lambda: self._post(page, stored, mode), read_next)
+
+    def _expect(self, moved_on: bool, digest: Digest) -> None:
+        if not moved_on:
+            raise PeerMisbehaved(f"The peer answered 200, but its digest did not move on: {digest}")
+
+    def _post(self, page: Page, stored: StoredDigest, mode: SyncMode) -> Answer:
+        resource = self._resource
+        url = f"{resource.endpoint}/$syncSource"
+        feed = render_feed(
+            page.entries,
+            url=url,
+            title=f"{resource.kind} of {conf.base_url}",
+            digest=stored.value,
+            now=now(),
+            sync_mode=mode,
+            next_url="" if page.is_last or mode is SyncMode.IMMEDIATE else f"{url}?startIndex={len(page.states) + 1}",
+        )
+        answer = self._courier.client().post_page(
+            resource.kind,
+            feed,
+            run_name=self._run_name,
+            run_stamp=self._run_stamp,
+            with_results=logger.isEnabledFor(logging.INFO),  # they are for the log alone; the peer keeps them
+        )
+        for result in answer.exceptions:
+            said = "; ".join(diagnosis.message for diagnosis in result.diagnoses)
+            logger.info("%s: %s %s %s %s", self._lease.stream, result.uuid, result.status, result.message, said)
+        return answer
+
+    def _renew(self) -> None:
+        if not self._lease.renew(self.known):
+            raise PeerError("The stream was taken over by another process; it goes on from here.")
+
+    def _refuse_ourselves(self, target: Digest) -> None:
+        if target.origin and same_endpoint(target.origin, self._resource.endpoint):
+            raise PeerMisbehaved(
+                f"The peer calls itself {target.origin}, and so are we called; two nodes must not have one BASE_URL."
+            )
+
+    def _learn_of_ourselves(self, shown: Digest, ours: StoredDigest) -> bool:
+        """Go on from the highest tick that the peer has seen of us; return whether that is above ours."""
+        resource = self._resource
+        if shown.tick(resource.endpoint) <= ours.value.tick(resource.endpoint):
+            return False
+        with transaction.atomic(using=resource.database):
+            stored = lock_digest(resource)
+            try:
+                return take_higher_tick(resource, stored, shown, f"the peer {self._courier.peer}")
+            except FeedError as error:
+                raise PeerMisbehaved(str(error)) from error
+
+
+def _is_contiguous(states: Iterable[SyncState], known: Digest) -> bool:
+    states = list(states)
+    order = TickOrder(known, contiguous=True)
+    return bool(states) and all(order.check(state) is None for state in states)

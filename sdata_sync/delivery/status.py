@@ -1,0 +1,133 @@
+"""How things stand, per kind and per peer: for ``sync_status`` and for the admin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ..core.selection import missing_ranges
+from ..core.state import same_endpoint
+from ..models import DeferredEntry, Endpoint, Peer, Stream, TrackedResource
+from ..registry import registry
+from ..resources import SyncResource
+from ..sync.digests import StoredDigest, load_digest
+from .streams import known_digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamStatus:
+    """How far one peer is in one kind.
+
+    ``ticks_behind`` counts what it is known to lack of what it is to get; ``None`` if its digest is not known.
+    """
+
+    peer: str
+    ticks_behind: int | None
+    failures: int
+    last_success: datetime | None
+    last_error: str
+    last_error_at: datetime | None
+
+    @property
+    def is_level(self) -> bool:
+        """Whether everything arrived, as far as is known."""
+        return self.ticks_behind == 0 and not self.failures
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindStatus:
+    """How one kind stands at this node: our tick, what is not numbered yet, what is held back or deferred."""
+
+    kind: str
+    endpoint: str
+    tick: int
+    unnumbered: int
+    held_back: int
+    deferred: int
+    streams: tuple[StreamStatus, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClockWarning:
+    """An endpoint whose stamps were ahead of our clock."""
+
+    endpoint: str
+    ahead_seconds: float
+    seen_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """The whole of it."""
+
+    node: str
+    kinds: tuple[KindStatus, ...]
+    clocks: tuple[ClockWarning, ...]
+
+    @property
+    def is_level(self) -> bool:
+        """Whether every enabled peer has everything and nothing waits."""
+        return all(
+            not kind.unnumbered and not kind.held_back and all(stream.is_level for stream in kind.streams)
+            for kind in self.kinds
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return {**asdict(self), "is_level": self.is_level}
+
+
+def collect_status(node: str) -> Status:
+    """Return how things stand; it reads, and asks nobody."""
+    peers = list(Peer.objects.filter(enabled=True))
+    clocks = (
+        ClockWarning(endpoint=row.url, ahead_seconds=row.clock_ahead / 1000, seen_at=row.clock_ahead_at)
+        for row in Endpoint.objects.filter(clock_ahead__gt=0)
+    )
+    return Status(node=node, kinds=tuple(_of_kind(resource, peers) for resource in registry), clocks=tuple(clocks))
+
+
+def _of_kind(resource: SyncResource, peers: Iterable[Peer]) -> KindStatus:
+    stored = load_digest(resource)
+    tracked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+    streams = {stream.peer_id: stream for stream in Stream.objects.filter(kind=resource.kind).select_related("peer")}
+    return KindStatus(
+        kind=resource.kind,
+        endpoint=resource.endpoint,
+        tick=stored.value.tick(resource.endpoint),
+        unnumbered=tracked.filter(mark__isnull=False, problem="").count(),
+        held_back=tracked.filter(mark__isnull=False).exclude(problem="").count(),
+        deferred=DeferredEntry.objects.using(resource.database).filter(resource__kind=resource.kind).count(),
+        streams=tuple(_of_stream(resource, stored, peer, streams.get(peer.pk)) for peer in peers),
+    )
+
+
+def _of_stream(resource: SyncResource, stored: StoredDigest, peer: Peer, stream: Stream | None) -> StreamStatus:
+    return StreamStatus(
+        peer=peer.name,
+        ticks_behind=None if stream is None else ticks_behind(resource, stored, stream),
+        failures=0 if stream is None else stream.failures,
+        last_success=_moment(0 if stream is None else stream.last_success),
+        last_error="" if stream is None else stream.last_error,
+        last_error_at=_moment(0 if stream is None else stream.last_error_at),
+    )
+
+
+def _moment(millis: int) -> datetime | None:
+    return datetime.fromtimestamp(millis / 1000, tz=UTC) if millis else None
+
+
+def ticks_behind(resource: SyncResource, stored: StoredDigest, stream: Stream) -> int | None:
+    """Return how many ticks a peer is behind in what it is to get, ``None`` if its digest is not known."""
+    known = known_digest(stream)
+    if known is None:
+        return None
+    theirs = stream.peer.endpoint(resource.kind)
+    return sum(
+        missing.end - max(missing.start, 1)
+        for missing in missing_ranges(stored.value, known)
+        if same_endpoint(missing.endpoint, resource.endpoint)
+        or (stream.peer.relay and not same_endpoint(missing.endpoint, theirs))
+    )
