@@ -1,0 +1,87 @@
+"""Peers, how far they are, and "deliver now"."""
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from ..delivery.courier import Courier
+from ..delivery.status import ticks_behind
+from ..models import Peer, Stream
+from ..registry import registry
+from ..sync.digests import load_digest
+from .readonly import ModelAdmin, ReadOnlyInline, shown_stamp
+
+
+class StreamInline(ReadOnlyInline[Stream, Peer]):
+    """One line for each kind that was delivered."""
+
+    model = Stream
+    fields = ["kind", "lag", "failures", "succeeded", "last_error", "failed"]
+    readonly_fields = ["kind", "lag", "failures", "succeeded", "last_error", "failed"]
+    verbose_name_plural = "streams"
+
+    @admin.display(description="lag")
+    def lag(self, stream: Stream) -> str:
+        """How far the peer is behind."""
+        return _lag(stream)
+
+    @admin.display(description="last success")
+    def succeeded(self, stream: Stream) -> str:
+        """When something last arrived."""
+        return shown_stamp(stream.last_success or None)
+
+    @admin.display(description="last failure")
+    def failed(self, stream: Stream) -> str:
+        """When something last went wrong."""
+        return shown_stamp(stream.last_error_at or None)
+
+
+def _lag(stream: Stream) -> str:
+    resource = registry.of_kind(stream.kind)
+    if resource is None:
+        return "not registered"
+    behind = ticks_behind(resource, load_digest(resource), stream)
+    if behind is None:
+        return "not known"
+    return "level" if behind == 0 else f"{behind} ticks behind"
+
+
+@admin.register(Peer)
+class PeerAdmin(ModelAdmin[Peer]):
+    """The applications that this one keeps level with."""
+
+    list_display = ["name", "lag", "state", "enabled", "immediate", "relay", "url"]
+    list_filter = ["enabled", "immediate"]
+    search_fields = ["name", "url"]
+    actions = ["deliver_now"]
+    inlines = [StreamInline]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Peer]:
+        """Read the streams with their peers."""
+        return super().get_queryset(request).prefetch_related("streams__peer")
+
+    @admin.display(description="lag")
+    def lag(self, peer: Peer) -> str:
+        """How far the peer is behind, kind by kind."""
+        return ", ".join(f"{stream.kind}: {_lag(stream)}" for stream in peer.streams.all()) or "not contacted yet"
+
+    @admin.display(description="state")
+    def state(self, peer: Peer) -> str:
+        """What the last attempts came to."""
+        if not peer.enabled:
+            return "disabled"
+        errors = [f"{stream.kind}: {stream.last_error}" for stream in peer.streams.all() if stream.last_error]
+        return "; ".join(errors) or "ok"
+
+    @admin.action(description="Deliver now", permissions=["change"])
+    def deliver_now(self, request: HttpRequest, queryset: QuerySet[Peer]) -> None:
+        """Bring the selected peers level while the page loads."""
+        for peer in queryset:
+            with Courier(peer) as courier:
+                due = courier.deliver(registry, impatient=True)
+            if due is None:
+                self.message_user(request, f"{peer} is level.", messages.SUCCESS)
+                continue
+            said = "; ".join(stream.last_error for stream in peer.streams.all() if stream.last_error)
+            text = f"{peer} is not level: {said or 'somebody else is delivering to it'}"
+            self.message_user(request, text, messages.ERROR)

@@ -1,0 +1,53 @@
+"""The log of changes."""
+
+from django.contrib import admin
+from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from ..models import TrackedResource
+from ..registry import registry
+from .readonly import ReadOnlyAdmin, shown_stamp
+
+
+@admin.register(TrackedResource)
+class TrackedResourceAdmin(ReadOnlyAdmin[TrackedResource]):
+    """Tracked resources, each with a link to its object."""
+
+    list_display = ["uuid", "kind", "object_link", "state", "tick", "changed", "user", "endpoint"]
+    list_filter = ["kind", "is_deleted", "is_deferred", ("endpoint", admin.RelatedOnlyFieldListFilter)]
+    search_fields = ["uuid", "local_key"]
+    list_select_related = ["endpoint"]
+    show_full_result_count = False
+    readonly_fields = ["object_link", "changed", "state"]
+
+    @admin.display(description="object", ordering="local_key")
+    def object_link(self, tracked: TrackedResource) -> SafeString | str:
+        """The row, as a link to its page in the admin where it has one."""
+        if tracked.local_key is None:
+            return "-"
+        resource = registry.of_kind(tracked.kind)
+        if resource is None:
+            return tracked.local_key
+        meta = resource.model._meta
+        try:
+            url = reverse(f"{self.admin_site.name}:{meta.app_label}_{meta.model_name}_change", args=[tracked.local_key])
+        except NoReverseMatch:
+            return tracked.local_key
+        return format_html('<a href="{}">{} {}</a>', url, meta.verbose_name, tracked.local_key)
+
+    @admin.display(description="changed", ordering="stamp")
+    def changed(self, tracked: TrackedResource) -> str:
+        """When it was last changed, wherever that was."""
+        return shown_stamp(tracked.stamp) if tracked.tick is not None else "-"
+
+    @admin.display(description="state")
+    def state(self, tracked: TrackedResource) -> str:
+        """What there is to know beyond the sync state."""
+        if tracked.problem:
+            return f"held back: {tracked.problem}"
+        if tracked.is_deferred:
+            return "deferred"
+        if tracked.mark is not None:
+            return "changed, not numbered yet"
+        return "deleted" if tracked.is_deleted else ""

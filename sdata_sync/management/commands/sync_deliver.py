@@ -1,0 +1,67 @@
+"""``manage.py sync_deliver``: deliver from a process of its own, once or for good."""
+
+import json
+import signal
+import threading
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from ...conf import conf
+from ...delivery.courier import Courier
+from ...delivery.status import collect_status
+from ...delivery.thread import ThreadDelivery
+from ...models import Peer
+from ...registry import registry
+
+
+class Command(BaseCommand):
+    """Brings the enabled immediate peers level."""
+
+    help = "Brings the enabled immediate peers level: once, or as a worker that stays until it is interrupted."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument("--once", action="store_true", help="deliver what there is, then exit: 0 if all arrived")
+        parser.add_argument("--poll", type=float, default=0.25, help="seconds between two looks (default: 0.25)")
+        parser.add_argument("--json", action="store_true", help="print JSON (with --once)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Deliver."""
+        if options["poll"] <= 0:
+            raise CommandError(f"--poll takes a number of seconds above 0, received {options['poll']}.")
+        if options["once"]:
+            self._deliver_once(as_json=options["json"])
+        else:
+            self._stay(options["poll"])
+
+    def _deliver_once(self, *, as_json: bool) -> None:
+        arrived = {}
+        for peer in Peer.objects.filter(enabled=True, immediate=True):
+            with Courier(peer) as courier:
+                arrived[peer.name] = courier.deliver(registry, impatient=True) is None
+        errors = {
+            stream.peer: stream.last_error
+            for kind in collect_status(conf.base_url).kinds
+            for stream in kind.streams
+            if stream.last_error
+        }
+        if as_json:
+            self.stdout.write(json.dumps({"level": arrived, "errors": errors}, indent=2))
+        else:
+            for name, level in arrived.items():
+                self.stdout.write(f"{name}: {'level' if level else 'not level: ' + errors.get(name, 'busy')}")
+        if not all(arrived.values()):
+            raise SystemExit(1)
+
+    def _stay(self, poll: float) -> None:
+        stopped = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopped.set())
+        backend = ThreadDelivery(poll_seconds=poll)
+        backend.serve()
+        self.stdout.write("Delivering; interrupt to stop.")
+        stopped.wait()
+        backend.drain()
+        backend.stop()

@@ -1,0 +1,65 @@
+"""``manage.py sync_status``: how far every peer is in every kind."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.core.serializers.json import DjangoJSONEncoder
+
+from ...conf import conf
+from ...delivery.status import KindStatus, Status, StreamStatus, collect_status
+
+
+class Command(BaseCommand):
+    """Prints how things stand."""
+
+    help = "Prints, per kind and peer, how many ticks the peer is behind, the last success and the last error."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Print it; exit with 1 if something is not level."""
+        status = collect_status(conf.base_url)
+        if options["json"]:
+            import json
+
+            self.stdout.write(json.dumps(status.as_dict(), cls=DjangoJSONEncoder, indent=2))
+        else:
+            self._print(status)
+        if not status.is_level:
+            raise SystemExit(1)
+
+    def _print(self, status: Status) -> None:
+        self.stdout.write(f"Node {status.node}")
+        for kind in status.kinds:
+            self.stdout.write(f"\n{kind.kind}: tick {kind.tick}{self._waiting(kind)}")
+            for stream in kind.streams:
+                self.stdout.write(f"  {self._line(stream)}")
+            if not kind.streams:
+                self.stdout.write("  no peers")
+        for clock in status.clocks:
+            self.stdout.write(
+                self.style.WARNING(
+                    f"\nCLOCK: {clock.endpoint} stamped changes {clock.ahead_seconds:.1f} s ahead of our clock "
+                    f"({clock.seen_at:%Y-%m-%d %H:%M:%S})"
+                )
+            )
+
+    def _waiting(self, kind: KindStatus) -> str:
+        counts = (
+            (kind.unnumbered, "not numbered yet"),
+            (kind.held_back, "held back: see the tracked resources in the admin"),
+            (kind.deferred, "deferred"),
+        )
+        return "".join(f", {count} {what}" for count, what in counts if count)
+
+    def _line(self, stream: StreamStatus) -> str:
+        behind = "not contacted yet" if stream.ticks_behind is None else f"{stream.ticks_behind} ticks behind"
+        text = f"{stream.peer}: {'level' if stream.is_level else behind}"
+        if stream.last_success:
+            text += f", last success {stream.last_success:%Y-%m-%d %H:%M:%S}"
+        if stream.last_error:
+            text += f", failing {stream.failures} times in a row, last error {stream.last_error}"
+        return self.style.SUCCESS(text) if stream.is_level else self.style.ERROR(text)

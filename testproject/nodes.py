@@ -1,0 +1,214 @@
+"""Nodes of the test project as real processes, for the demo, the acceptance tests and the benchmarks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+TOKEN = "token-for-nodes-that-live-as-long-as-a-demo"
+PASSWORD = "admin"
+
+# Runs in a process that is set up as the node: what a second worker, a command or a shell would do there.
+_DRIVER = """
+import json, sys, traceback
+import django
+django.setup()
+from django.db import connection, transaction
+from testproject.crm.models import Account
+namespace = dict(Account=Account, transaction=transaction, connection=connection)
+for line in sys.stdin:
+    namespace["result"] = None
+    try:
+        exec(json.loads(line), namespace)
+        answer = {"result": namespace["result"]}
+    except Exception:
+        answer = {"error": traceback.format_exc()}
+    print(json.dumps(answer, default=str), flush=True)
+"""
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], Any], *, seconds: float = 30, what: str = "it to happen") -> Any:
+    """Return the first truthy value of ``condition``; it is asked a few thousand times a second.
+
+    Raises:
+        TimeoutError: it did not become true in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Waited {seconds} s for {what}")
+        time.sleep(0.0003)
+    return value
+
+
+class Node:
+    """One application: a SQLite file, a server process, and processes beside it."""
+
+    def __init__(self, name: str, directory: Path, *, priority: int = 5, environment: dict[str, str] | None = None):
+        self.name = name
+        self.port = free_port()
+        self.directory = directory
+        self.database = directory / f"{name}.sqlite3"
+        self.base_url = f"http://127.0.0.1:{self.port}/sdata/{name}/myContract/-"
+        self.environment = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "testproject.settings",
+            "SDATA_BASE_URL": self.base_url,
+            "DATABASE_URL": f"sqlite:///{self.database}",
+            "SDATA_CONFLICT_PRIORITY": str(priority),
+            "SDATA_CREDENTIALS": json.dumps({"peer": {"token": TOKEN}}),
+            "SDATA_DELIVERY": "sdata_sync.delivery.thread.ThreadDelivery",
+            "SDATA_LOG_LEVEL": "INFO",
+            "DJANGO_DEBUG": "0",
+            "PYTHONPATH": str(ROOT),
+            **(environment or {}),
+        }
+        self._server: subprocess.Popen[bytes] | None = None
+        self._driver: subprocess.Popen[str] | None = None
+
+    def create(self) -> None:
+        """Make the database, with an administrator who is also the account that peers log in with."""
+        self.manage("migrate", "-v0")
+        self.run(
+            "from django.contrib.auth.models import User\n"
+            "from rest_framework.authtoken.models import Token\n"
+            f"user = User.objects.create_superuser('admin', password={PASSWORD!r})\n"
+            f"Token.objects.create(user=user, key={TOKEN!r})"
+        )
+
+    def add_peer(self, other: Node, *options: str) -> None:
+        """Make ``other`` a peer."""
+        self.manage("sync_peer", "add", other.base_url, "--name", other.name, "--credentials", "peer", *options)
+
+    def manage(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a management command at this node."""
+        command = [sys.executable, str(ROOT / "manage.py"), *arguments]
+        done = subprocess.run(command, env=self.environment, text=True, capture_output=True)
+        if check and done.returncode:
+            raise RuntimeError(f"{' '.join(arguments)} at {self.name} failed:\n{done.stdout}{done.stderr}")
+        return done
+
+    def serve(self) -> None:
+        """Start the server and wait until it answers."""
+        log = (self.directory / f"{self.name}.log").open("ab")
+        command = [sys.executable, "-m", "gunicorn", "testproject.wsgi", "--bind", f"127.0.0.1:{self.port}"]
+        command += ["--workers", "1", "--worker-class", "gthread", "--threads", "4", "--keep-alive", "60"]
+        self._server = subprocess.Popen(
+            command, env=self.environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+        )
+        wait_until(self._answers, what=f"{self.name} to serve; see {log.name}")
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether the server process runs."""
+        return self._server is not None and self._server.poll() is None
+
+    def stop(self) -> None:
+        """Stop the server as an administrator would."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill the server and its workers where they stand."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: int) -> None:
+        if self._server is not None and self._server.poll() is None:
+            if number == signal.SIGKILL:
+                os.killpg(self._server.pid, number)
+            else:
+                self._server.send_signal(number)
+            self._server.wait(20)
+        self._server = None
+
+    def run(self, code: str) -> Any:
+        """Execute ``code`` in a process of this node that stays, and return what it leaves in ``result``."""
+        if self._driver is None:
+            log = (self.directory / f"{self.name}-driver.log").open("ab")
+            self._driver = subprocess.Popen(
+                [sys.executable, "-c", _DRIVER],
+                env=self.environment,
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self._driver.stdin is not None
+        assert self._driver.stdout is not None
+        self._driver.stdin.write(json.dumps(code) + "\n")
+        self._driver.stdin.flush()
+        answer = json.loads(self._driver.stdout.readline())
+        if "error" in answer:
+            raise RuntimeError(f"At {self.name}:\n{answer['error']}")
+        return answer["result"]
+
+    def end_driver(self, *, kill: bool = False) -> None:
+        """End the process that ``run`` uses; it delivers what it can first, unless it is killed."""
+        if self._driver is not None:
+            if kill:
+                self._driver.kill()
+            assert self._driver.stdin is not None
+            self._driver.stdin.close()
+            self._driver.wait(30)
+            self._driver = None
+
+    def close(self) -> None:
+        """End every process."""
+        self.end_driver(kill=True)
+        self.kill()
+
+    def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Read the database from outside, past all of the code."""
+        connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=20)
+        try:
+            return connection.execute(sql, parameters).fetchall()
+        finally:
+            connection.close()
+
+    def accounts(self) -> list[tuple[Any, ...]]:
+        """Return the accounts as a user of this node sees them, without their local keys."""
+        columns = "name, email, phone, city, country, credit_limit, is_active, notes"
+        return self.query(f"SELECT {columns} FROM crm_account ORDER BY {columns}")
+
+    def digest(self) -> dict[str, int]:
+        """Return the ticks of the accounts' digest by endpoint; one that never recorded a change is not named."""
+        return dict(
+            self.query(
+                "SELECT lower(e.url), d.tick FROM sdata_sync_digestentry d "
+                "JOIN sdata_sync_endpoint e ON e.id = d.endpoint_id WHERE d.digest_id = 'accounts' AND d.tick > 1"
+            )
+        )
+
+    def unnumbered(self) -> int:
+        """Return how many changes have no tick yet."""
+        return int(self.query("SELECT count(*) FROM sdata_sync_trackedresource WHERE mark IS NOT NULL")[0][0])
+
+
+def are_level(*nodes: Node) -> bool:
+    """Tell whether the nodes have equal data and equal digests, and nothing waits."""
+    first = nodes[0]
+    return all(not node.unnumbered() for node in nodes) and all(
+        node.accounts() == first.accounts() and node.digest() == first.digest() for node in nodes[1:]
+    )
