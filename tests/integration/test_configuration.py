@@ -1,0 +1,204 @@
+"""Settings, checks and registration."""
+
+import pytest
+from django.core.checks import run_checks
+from django.core.exceptions import ImproperlyConfigured
+from django.db import models
+
+import sdata_sync
+from sdata_sync.checks import check_peers, check_resources, check_scheme, check_settings
+from sdata_sync.conf import Settings, conf
+from sdata_sync.delivery import get_backend
+from sdata_sync.delivery.base import DeliveryBackend
+from sdata_sync.exceptions import RegistrationError
+from sdata_sync.models import Peer, TrackedResource
+from sdata_sync.registry import registry
+from testproject.crm.models import Account, Contact
+
+from ..shapes.models import BulkAccount, Coupon, FavouritePlace, Stamped
+
+
+def ids(messages) -> list[str]:
+    return [message.id for message in messages]
+
+
+class TestSettings:
+    @pytest.mark.django_db
+    def test_the_test_project_is_in_order(self):
+        assert ids(run_checks()) == []
+
+    @pytest.mark.parametrize("value", [None, {}, {"PAGE_SIZE": 5}, "http://x"])
+    def test_a_missing_base_url(self, settings, value):
+        settings.SDATA_SYNC = value
+        assert ids(check_settings(None)) == ["sdata_sync.E001"]
+        with pytest.raises(ImproperlyConfigured):
+            _ = conf.base_url
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "shop.example.com/sdata",
+            "ftp://x/y",
+            "http://x",
+            "http://x/a?b",
+            "http://u:p@x/y",
+            "http://x/ y",
+            "http://[/y",
+        ],
+    )
+    def test_a_malformed_base_url(self, settings, url):
+        settings.SDATA_SYNC = {"BASE_URL": url}
+        assert "sdata_sync.E002" in ids(check_settings(None))
+
+    @pytest.mark.parametrize(
+        ("name", "value", "found"),
+        [
+            ("PAGESIZE", 5, "sdata_sync.W001"),
+            ("CONFLICT_PRIORITY", 0, "sdata_sync.E003"),
+            ("PAGE_SIZE", 0, "sdata_sync.E004"),
+            ("PAGE_SIZE", "many", "sdata_sync.E004"),
+            ("CREDENTIALS", {"a": {"password": "x"}}, "sdata_sync.E005"),
+            ("DELIVERY", "nowhere.Delivery", "sdata_sync.E006"),
+        ],
+    )
+    def test_a_value_that_cannot_be(self, settings, name, value, found):
+        settings.SDATA_SYNC = {**settings.SDATA_SYNC, name: value}
+        assert ids(check_settings(None)) == [found]
+
+    def test_secrets_are_not_shown(self, settings):
+        settings.SDATA_SYNC = {**settings.SDATA_SYNC, "CREDENTIALS": {"a": {"token": "swordfish"}}}
+        assert "swordfish" not in repr(conf.credentials("a"))
+
+    def test_they_are_read_anew(self, settings):
+        assert conf.page_size == 100
+        settings.SDATA_SYNC = {**settings.SDATA_SYNC, "PAGE_SIZE": 7}
+        assert conf.page_size == 7
+
+    def test_every_setting_has_its_property(self):
+        assert {name.lower() for name in Settings.NAMES} <= {*dir(Settings)}
+
+    def test_plain_http_in_production(self, settings):
+        settings.DEBUG = True
+        assert check_scheme(None) == []
+        settings.DEBUG = False
+        assert ids(check_scheme(None)) == ["sdata_sync.W003"]
+        settings.SDATA_SYNC = {"BASE_URL": "https://x/y"}
+        assert check_scheme(None) == []
+
+    def test_transactions_of_sqlite(self, monkeypatch):
+        from django.db import connections
+
+        monkeypatch.setitem(connections.settings, "default", {"ENGINE": "django.db.backends.sqlite3"})
+        assert ids(check_settings(None)) == ["sdata_sync.W002"]
+
+    def test_the_backend_follows_the_setting(self, settings):
+        before = get_backend()
+        assert get_backend() is before
+        settings.SDATA_SYNC = {**settings.SDATA_SYNC, "DELIVERY": f"{__name__}.OwnDelivery"}
+        assert isinstance(get_backend(), OwnDelivery)
+
+    @pytest.mark.django_db
+    def test_credentials_that_do_not_exist(self):
+        Peer.objects.create(name="x", url="http://x/y", credentials="gone")
+        assert ids(check_peers(None, databases=["default"])) == ["sdata_sync.E020"]
+        assert check_peers(None) == [], "without being asked to, checks leave the database alone"
+
+
+class OwnDelivery(DeliveryBackend):
+    def wake(self, kind, is_own):
+        pass
+
+
+def resource(**attributes):
+    return type("Resource", (sdata_sync.SyncResource,), attributes)
+
+
+class TestResources:
+    @pytest.mark.parametrize(
+        ("model", "attributes", "found"),
+        [
+            (Coupon, {"fields": ["code", "colour"]}, "sdata_sync.E010"),
+            (Coupon, {"path": "Accounts"}, "sdata_sync.E011"),
+            (Coupon, {"path": "my coupons"}, "sdata_sync.E012"),
+            (Coupon, {"conflict_priority": 10}, "sdata_sync.E013"),
+            (Contact, {}, "sdata_sync.E014"),
+        ],
+    )
+    def test_a_resource_that_cannot_be(self, model, attributes, found):
+        with sdata_sync.registered(model, resource(**attributes)):
+            assert ids(check_resources(None)) == [found]
+
+    def test_a_model_without_a_table_here(self, settings):
+        settings.DATABASE_ROUTERS = [f"{__name__}.ElsewhereRouter"]
+        assert ids(check_resources(None)) == ["sdata_sync.E017"]
+
+    def test_defaults(self):
+        with sdata_sync.registered(Stamped) as stamped:
+            assert (stamped.kind, stamped.element_name) == ("stampeds", "stamped")
+            assert stamped.endpoint == "http://www.example.com/sdata/myApp2/myContract/-/stampeds"
+            assert [prop.name for prop in stamped.properties] == ["name", "created", "updated"]
+            assert stamped.priority == 5
+
+    def test_everything_can_be_said(self):
+        said = resource(path="vouchers", element="voucher", namespace="urn:v", fields=["value"], conflict_priority=2)
+        with sdata_sync.registered(Coupon, said) as coupons:
+            assert (coupons.kind, coupons.element_name, coupons.priority) == ("vouchers", "voucher", 2)
+            assert coupons.template.render("", ["5"]) == '<voucher xmlns="urn:v"><value>5</value></voucher>'
+
+
+class ElsewhereRouter:
+    def allow_migrate(self, db, app_label, model_name=None, **hints):
+        return model_name != "account"
+
+
+class TestRegistration:
+    def test_what_every_app_says_in_its_sync_module_is_found(self):
+        assert type(registry.of_model(Account)).__name__ == "AccountSync"
+
+    def test_it_is_reversible(self):
+        assert registry.of_model(BulkAccount) is None
+        with sdata_sync.registered(BulkAccount):
+            assert registry.of_kind("BULKACCOUNTS").model is BulkAccount
+        assert registry.of_model(BulkAccount) is None
+
+    @pytest.mark.django_db
+    def test_what_is_no_longer_registered_is_no_longer_captured(self):
+        with sdata_sync.registered(BulkAccount):
+            pass
+        BulkAccount(name="a").save()
+        assert not TrackedResource.objects.exists()
+
+    @pytest.mark.parametrize(
+        ("model", "message"),
+        [
+            (Account, "registered already"),
+            (FavouritePlace, "no table of its own"),
+            (object, "Expected a model"),
+        ],
+    )
+    def test_what_cannot_be_registered(self, model, message):
+        with pytest.raises(RegistrationError, match=message):
+            sdata_sync.register(model)(resource())
+
+    def test_an_abstract_model(self):
+        class Abstract(models.Model):
+            class Meta:
+                abstract = True
+
+        with pytest.raises(RegistrationError, match="no table of its own"):
+            sdata_sync.register(Abstract)(resource())
+
+    def test_what_is_no_resource(self):
+        with pytest.raises(RegistrationError, match="Expected a subclass of SyncResource"):
+            sdata_sync.register(Coupon)(object)
+
+    def test_unregistering_what_is_not(self):
+        with pytest.raises(RegistrationError, match="is not registered"):
+            sdata_sync.unregister(Coupon)
+
+    def test_an_order(self):
+        with (
+            sdata_sync.registered(Coupon, resource(order=-1)),
+            sdata_sync.registered(Stamped, resource(order=5)),
+        ):
+            assert [r.kind for r in registry] == ["coupons", "accounts", "stampeds"]

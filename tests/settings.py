@@ -1,0 +1,15 @@
+"""The test project as the node that the specification's examples call myApp2."""
+
+import os
+
+os.environ.setdefault("SDATA_BASE_URL", "http://www.example.com/sdata/myApp2/myContract/-")
+os.environ.setdefault("SDATA_DELIVERY", "sdata_sync.delivery.worker.WorkerDelivery")
+
+from testproject.settings import *  # noqa: F403
+from testproject.settings import DATABASES, INSTALLED_APPS
+
+ALLOWED_HOSTS = ["*"]
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.shapes"]
+DATABASES["default"].setdefault("TEST", {})
+# A login in a test is no place to spend a quarter of a second.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

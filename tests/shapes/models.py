@@ -1,0 +1,86 @@
+"""Models of every shape that the app must cope with."""
+
+import uuid
+
+from django.core.exceptions import ValidationError
+from django.db import models
+
+import sdata_sync
+
+
+class EveryField(models.Model):
+    """One of each field type with a textual form, all nullable, so that null and blank can be told apart."""
+
+    char = models.CharField(max_length=50, null=True, blank=True)
+    text = models.TextField(null=True, blank=True)
+    slug = models.SlugField(null=True, blank=True)
+    email = models.EmailField(null=True, blank=True)
+    url = models.URLField(null=True, blank=True)
+    choice = models.CharField(max_length=1, choices=[("r", "red"), ("g", "green")], null=True, blank=True)
+    boolean = models.BooleanField(null=True, blank=True)
+    integer = models.IntegerField(null=True, blank=True)
+    big = models.BigIntegerField(null=True, blank=True)
+    small = models.PositiveSmallIntegerField(null=True, blank=True)
+    float = models.FloatField(null=True, blank=True)
+    decimal = models.DecimalField(max_digits=30, decimal_places=10, null=True, blank=True)
+    moment = models.DateTimeField(null=True, blank=True)
+    date = models.DateField(null=True, blank=True)
+    time = models.TimeField(null=True, blank=True)
+    duration = models.DurationField(null=True, blank=True)
+    uuid = models.UUIDField(null=True, blank=True)
+    ip = models.GenericIPAddressField(null=True, blank=True)
+    binary = models.BinaryField(null=True, blank=True)
+    json = models.JSONField(null=True, blank=True)
+    file = models.FileField(null=True, blank=True)
+
+
+class Stamped(models.Model):
+    """Writes its own times."""
+
+    name = models.CharField(max_length=50)
+    created = models.DateTimeField(auto_now_add=True)
+    updated = models.DateTimeField(auto_now=True)
+
+
+class Place(models.Model):
+    name = models.CharField(max_length=50)
+
+
+class Restaurant(Place):
+    stars = models.IntegerField(default=0)
+
+
+class FavouritePlace(Place):
+    class Meta:
+        proxy = True
+
+
+class Coupon(models.Model):
+    """A unique code, and a uuid for a primary key."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    code = models.CharField(max_length=20, unique=True)
+    value = models.IntegerField(default=0)
+
+
+class Shouting(models.Model):
+    """Has its own ``save`` and ``clean``."""
+
+    name = models.CharField(max_length=50)
+
+    def save(self, *args, **kwargs):
+        self.name = self.name.upper()
+        super().save(*args, **kwargs)
+
+    def clean(self):
+        if self.name.lower() == "forbidden":
+            raise ValidationError({"name": "not this one"})
+
+
+class BulkAccount(models.Model):
+    """Captures what is written past ``save``."""
+
+    name = models.CharField(max_length=50)
+    rank = models.IntegerField(default=0)
+
+    objects = sdata_sync.SyncManager()
