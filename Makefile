@@ -1,0 +1,45 @@
+# Creates .venv by itself. PYTHON chooses the interpreter: make test PYTHON=python3.13
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help test test-long demo bench lint clean
+
+help:
+	@echo "make demo        two nodes, two servers: saves arriving, a node away and back (STAY=1: leave them running)"
+	@echo "make test        the tests, with 500 random histories"
+	@echo "make test-long   the random histories of the algorithm, 10,000 of them"
+	@echo "make bench       cost of a save, latency, changes per second, beside raw Django's"
+	@echo "make lint        ruff, mypy, import-linter, migrations, deployment checks"
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $(STAMP)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+
+test-long: $(STAMP)
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/core
+
+demo: $(STAMP)
+	$(BIN)/python -m testproject.demo $(if $(STAY),--stay)
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.run
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python manage.py makemigrations --check --dry-run
+	DJANGO_DEBUG=0 SDATA_BASE_URL=https://shop.example.com/sdata/shop/myContract/- \
+	DJANGO_SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(64))') \
+	$(BIN)/python manage.py check --deploy --fail-level WARNING
+
+clean:
+	rm -rf $(VENV)

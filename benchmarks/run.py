@@ -1,0 +1,138 @@
+"""``make bench``: the cost of a save, the latency to a peer, the changes applied per second.
+
+Prints each figure with that of raw Django, measured in the same run, beside it.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from testproject.nodes import ROOT, Node, are_level, wait_until
+
+LATENCY_SAVES = 500
+CHANGES = 20_000
+
+_MANY = """
+import time
+from benchmarks.values import account
+with transaction.atomic():
+    for number in range({changes}):
+        account(number).save()
+"""
+
+_DELIVER = """
+import time
+from sdata_sync.delivery.courier import Courier
+from sdata_sync.models import Peer
+from sdata_sync.registry import registry
+with Courier(Peer.objects.get()) as courier:
+    started = time.perf_counter()
+    assert courier.deliver(registry, impatient=True) is None
+    result = time.perf_counter() - started
+"""
+
+_RAW_BULK = """
+import time
+from benchmarks.values import account
+rows = [account(number) for number in range({changes})]
+from django.db.models import QuerySet
+started = time.perf_counter()
+for start in range(0, len(rows), 100):
+    QuerySet(Account).bulk_create(rows[start:start + 100])
+result = time.perf_counter() - started
+"""
+
+
+def save_cost(directory: Path) -> None:
+    """Print the cost of a save."""
+    node = Node("solo", directory, environment={"SDATA_LOG_LEVEL": "ERROR"})
+    node.create()
+    node.close()
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.save_cost"],
+        env=node.environment,
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    print("Cost of save()                    plain Django   registered    ratio")
+    for name, figure in json.loads(done.stdout).items():
+        print(f"  {name:30} {figure['plain_us']:9.1f} us {figure['registered_us']:9.1f} us {figure['ratio']:8.2f}")
+
+
+def latency(directory: Path) -> None:
+    """Print the time from ``save()`` returning to the row being visible at the peer."""
+    here, there = _pair(directory)
+    there.serve()
+    try:
+        here.run("import time\nfrom benchmarks.latency import run, run_raw")
+        figures = {
+            "to the peer": here.run(f"result = run({str(there.database)!r}, {LATENCY_SAVES})"),
+            "raw: to another connection": here.run(f"result = run_raw({str(here.database)!r}, {LATENCY_SAVES})"),
+        }
+    finally:
+        here.close()
+        there.close()
+    print(f"\nLatency of {LATENCY_SAVES} saves, until visible          p50          p99")
+    for name, millis in figures.items():
+        cuts = statistics.quantiles(millis, n=100)
+        print(f"  {name:36} {cuts[49]:9.2f} ms {cuts[98]:9.2f} ms")
+
+
+def throughput(directory: Path) -> None:
+    """Print how many changes are applied per second over one connection, from mark to level."""
+    here, there = _pair(directory)
+    here.environment["SDATA_DELIVERY"] = "sdata_sync.delivery.worker.WorkerDelivery"
+    there.serve()
+    try:
+        here.run(_MANY.format(changes=CHANGES))
+        seconds = here.run(_DELIVER)
+        wait_until(lambda: are_level(here, there), what="both to be level")
+        updates = here.run(_MANY_EDITED + _DELIVER)
+        wait_until(lambda: are_level(here, there), what="both to be level")
+        raw = there.run(_RAW_BULK.format(changes=CHANGES))
+    finally:
+        here.close()
+        there.close()
+    print(f"\nChanges applied per second, {CHANGES} over one connection, numbered, sent, applied, answered")
+    print(f"  created                              {CHANGES / seconds:9.0f} /s")
+    print(f"  updated                              {CHANGES / updates:9.0f} /s")
+    print(f"  raw: bulk_create, 100 at a time      {CHANGES / raw:9.0f} /s")
+
+
+_MANY_EDITED = """
+with transaction.atomic():
+    for row in Account.objects.all():
+        row.city = row.city + "!"
+        row.save()
+"""
+
+
+def _pair(directory: Path) -> tuple[Node, Node]:
+    folder = directory / f"pair{time.monotonic_ns()}"
+    folder.mkdir()
+    nodes = [Node(name, folder, environment={"SDATA_LOG_LEVEL": "WARNING"}) for name in ("here", "there")]
+    for node in nodes:
+        node.create()
+        node.end_driver()
+    nodes[0].add_peer(nodes[1])
+    return nodes[0], nodes[1]
+
+
+def main() -> None:
+    """Run what is named on the command line, or everything."""
+    benchmarks = {"save": save_cost, "latency": latency, "throughput": throughput}
+    chosen = sys.argv[1:] or list(benchmarks)
+    with tempfile.TemporaryDirectory() as directory:
+        for name in chosen:
+            benchmarks[name](Path(directory))
+
+
+if __name__ == "__main__":
+    main()
