@@ -12,6 +12,7 @@ import os
 import threading
 import time
 import weakref
+from functools import partial
 
 from django.db import connections
 
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 PEERS_SECONDS = 1.0
 #: The pause after something unexpected, such as a database that is away.
 FAILURE_SECONDS = 1.0
+#: How long a fork waits for what the threads are at.
+PARKING_SECONDS = 5.0
 
 
 class ThreadDelivery(DeliveryBackend):
@@ -38,23 +41,36 @@ class ThreadDelivery(DeliveryBackend):
         self._reset()
         itself = weakref.ref(self)
 
-        def start_anew() -> None:
+        def act(name: str) -> None:
             backend = itself()
             if backend is not None:
-                backend._reset()
+                getattr(backend, name)()
 
-        def drain() -> None:
-            backend = itself()
-            if backend is not None:
-                backend.drain()
-
-        os.register_at_fork(after_in_child=start_anew)
-        atexit.register(drain)
+        os.register_at_fork(
+            before=partial(act, "_park"), after_in_parent=partial(act, "_unpark"), after_in_child=partial(act, "_reset")
+        )
+        atexit.register(partial(act, "drain"))
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._threads: dict[int, PeerThread] = {}
         self._supervisor: Supervisor | None = None
+
+    def _loops(self) -> list[_Loop]:
+        return [*self._threads.values(), *([self._supervisor] if self._supervisor else [])]
+
+    def _park(self) -> None:
+        """Have no connection open while the process forks.
+
+        The child would inherit it, with SQLite's idea of which locks this process holds: "database is locked"
+        at best.
+        """
+        for loop in self._loops():
+            loop.park(PARKING_SECONDS)
+
+    def _unpark(self) -> None:
+        for loop in self._loops():
+            loop.unpark()
 
     @property
     def poll_seconds(self) -> float:
@@ -114,7 +130,7 @@ class ThreadDelivery(DeliveryBackend):
                 thread.stop()
             if self._supervisor is not None:
                 self._supervisor.stop()
-            threads = [*self._threads.values(), *([self._supervisor] if self._supervisor else [])]
+            threads = self._loops()
         for running in threads:
             running.join(conf.drain_seconds)
         self._reset()
@@ -129,11 +145,32 @@ class _Loop(threading.Thread):
         self._event.set()  # there is something to do from the beginning
         self._stopped = False
         self._acting = False
+        self._may_run = threading.Event()
+        self._may_run.set()
+        self._is_parked = threading.Event()
 
     @property
     def is_busy(self) -> bool:
         """Whether it acts, or is about to."""
-        return self.is_alive() and (self._acting or self._event.is_set())
+        # In this order: it begins to act before it takes the event back.
+        return self.is_alive() and (self._event.is_set() or self._acting)
+
+    def park(self, seconds: float) -> None:
+        """Have it close its connections and stand still; wait for that, but not for ever."""
+        self._may_run.clear()
+        self._event.set()
+        if self.is_alive() and not self._is_parked.wait(seconds):
+            logger.warning("%s is still delivering; the process forks all the same", self.name)
+
+    def unpark(self) -> None:
+        """Let it go on."""
+        self._may_run.set()
+
+    def _stand_still(self) -> None:
+        connections.close_all()
+        self._is_parked.set()
+        self._may_run.wait()
+        self._is_parked.clear()
 
     def stop(self) -> None:
         """End it after what it is at."""
@@ -146,6 +183,8 @@ class _Loop(threading.Thread):
         try:
             while not self._stopped:
                 woken = self._event.wait(pause)
+                if not self._may_run.is_set():
+                    self._stand_still()
                 self._acting = True
                 self._event.clear()
                 if self._stopped:
