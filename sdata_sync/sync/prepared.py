@@ -32,6 +32,11 @@ def _stand_in(kind: Any, position: int) -> Any:
     return f"\ue000stand-in {position}\ue000"
 
 
+def _is_stand_in(value: Any, known: dict[Any, int]) -> bool:
+    # Other parameters need not be hashable.
+    return isinstance(value, int | str | UUID) and value in known
+
+
 def _as_parameter(kind: Any, connection: BaseDatabaseWrapper, value: Any) -> Any:
     return kind.get_db_prep_value(value, connection) if isinstance(kind, models.Field) else value
 
@@ -62,12 +67,11 @@ class _Prepared:
 
     def _places(self, using: str, params: Sequence[Any], stand_ins: list[Any]) -> tuple[tuple[int, int], ...]:
         connection = connections[using]
-        known = [_as_parameter(kind, connection, value) for kind, value in zip(self._kinds, stand_ins, strict=True)]
-        places = tuple(
-            (place, known.index(value))
-            for place, value in enumerate(params)
-            if any(isinstance(value, type(other)) and value == other for other in known)
-        )
+        known = {
+            _as_parameter(kind, connection, value): position
+            for position, (kind, value) in enumerate(zip(self._kinds, stand_ins, strict=True))
+        }
+        places = tuple((place, known[value]) for place, value in enumerate(params) if _is_stand_in(value, known))
         if {argument for _, argument in places} != set(range(len(known))):
             raise AssertionError(f"The statement does not use each of its {len(known)} arguments.")
         return places

@@ -139,7 +139,8 @@ class TestLevel:
             "-c",
             "from testproject.crm.models import Account; Account.objects.create(name='Command')",
         )
-        assert "Command" in names(branch)
+        # Waits less than the other processes of the node do before they look by themselves.
+        wait_until(lambda: "Command" in names(branch), seconds=10, what="what the command wrote")
 
     def test_a_child_process_delivers_for_itself(self, pair):
         shop, branch = pair
