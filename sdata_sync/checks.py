@@ -74,6 +74,7 @@ def _check_values(value: dict[str, Any]) -> Iterator[CheckMessage]:
     if value.get("CONFLICT_PRIORITY", 5) not in range(1, 10):
         yield Error("SDATA_SYNC['CONFLICT_PRIORITY'] must be from 1 to 9.", id="sdata_sync.E003")
     for name in (
+        "MAX_PAGE_SIZE",
         "PAGE_SIZE",
         "MAX_BODY_BYTES",
         "TIMEOUT_SECONDS",

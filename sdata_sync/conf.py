@@ -36,6 +36,7 @@ class Settings:
         "MAX_BACKOFF_SECONDS",
         "MAX_BODY_BYTES",
         "MAX_CLOCK_SKEW",
+        "MAX_PAGE_SIZE",
         "PAGE_SIZE",
         "POLL_SECONDS",
         "TIMEOUT_SECONDS",
@@ -74,6 +75,11 @@ class Settings:
     def page_size(self) -> int:
         """Entries in one page of a feed."""
         return self._get("PAGE_SIZE", 100)
+
+    @property
+    def max_page_size(self) -> int:
+        """The most entries that one page of a feed has, whatever ``count`` asks for."""
+        return self._get("MAX_PAGE_SIZE", 1000)
 
     @property
     def max_body_bytes(self) -> int:

@@ -9,7 +9,8 @@
     │   ├── TooDeep
     │   └── BodyTooLarge          answered with 413
     ├── FeedError                 well-formed, but not what the protocol asks for; answered with 400
-    │   └── FeedRefused           ticks that do not continue where this node stands
+    │   ├── FeedRefused           ticks that do not continue where this node stands
+    │   └── OperationFailed       what an asynchronous call came to; answered as it would have been at once
     ├── PayloadError              one entry whose payload cannot become a row; the entry is deferred
     ├── UnrepresentableText       a value that no XML document can hold; the change is held back
     ├── RegistrationError         a resource that cannot be registered
@@ -81,6 +82,15 @@ class FeedRefused(FeedError):
     def __init__(self, message: str, *, application_code: str, payload_path: str = "") -> None:
         super().__init__(message, payload_path=payload_path)
         self.application_code = application_code
+
+
+class OperationFailed(FeedError):
+    """The operation failed."""
+
+    def __init__(self, message: str, *, application_code: str, status: int, payload_path: str = "") -> None:
+        super().__init__(message, payload_path=payload_path)
+        self.application_code = application_code
+        self.status = status
 
 
 class PayloadError(SyncError):

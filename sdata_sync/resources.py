@@ -144,9 +144,11 @@ class SyncResource:
 
     def resource_url(self, key: str) -> str:
         """Return the URL of the resource with the local key ``key`` (SData core 2.7)."""
-        if not (key.isascii() and key.isalnum()):
-            key = quote(key.replace("'", "''"), safe="':@,;+")
-        return f"{self.endpoint}('{key}')"
+        return f"{self.endpoint}('{_quoted(key)}')"
+
+    def operation_url(self, role: str, tracking_id: str) -> str:
+        """Return the URL of the operation ``tracking_id`` of ``$syncSource`` or ``$syncTarget`` (SData sync 4.1)."""
+        return f"{self.endpoint}/${role}('{_quoted(tracking_id)}')"
 
     def texts(self, values: Iterable[Any]) -> list[Text]:
         """Return the properties' texts for column ``values`` in the order of ``columns``; a null is ``None``."""
@@ -196,3 +198,9 @@ class SyncResource:
 
 def _plain(value: Any) -> Any:
     return value.value if isinstance(value, models.Value) else value
+
+
+def _quoted(key: str) -> str:
+    if key.isascii() and key.isalnum():
+        return key
+    return quote(key.replace("'", "''"), safe="':@,;+")

@@ -9,12 +9,12 @@ from rest_framework.renderers import BaseRenderer
 from ..atom import names
 from ..atom.diagnosis import Diagnosis, render_diagnoses
 from ..atom.digest import render_digest_entry
-from ..atom.entry import render_result
-from ..atom.renderer import render_feed
+from ..atom.tracking import Tracking, render_tracking
 from ..core.digest import Digest
 from ..resources import SyncResource
 from ..sync.clock import now
 from ..sync.receiving import Receipt
+from ..sync.results import render_results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,10 @@ class _SDataRenderer(BaseRenderer):
         """Return the document."""
         if isinstance(data, Diagnoses):
             return render_diagnoses(data.diagnoses).encode()
+        if isinstance(data, Tracking):
+            return render_tracking(data).encode()
+        if isinstance(data, bytes):  # a document that was rendered before, and kept
+            return data
         return b"" if data is None else self.render_document(data)
 
     def render_document(self, data: Any) -> bytes:
@@ -54,6 +58,13 @@ class DigestRenderer(_SDataRenderer):
         return render_digest_entry(data, now=now()).encode()
 
 
+class FeedRenderer(_SDataRenderer):
+    """Passes feeds on that are rendered already, page by page."""
+
+    media_type = names.FEED_TYPE
+    format = "atom"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ResultFeed:
     """The data of the answer to a posted feed."""
@@ -62,29 +73,9 @@ class ResultFeed:
     receipt: Receipt
 
 
-class ResultFeedRenderer(_SDataRenderer):
+class ResultFeedRenderer(FeedRenderer):
     """Writes what became of a feed (SData sync 5.3): one page, whatever the number of entries."""
-
-    media_type = names.FEED_TYPE
-    format = "atom"
 
     def render_document(self, data: ResultFeed) -> bytes:
         """Return the feed."""
-        resource, receipt = data.resource, data.receipt
-        entries = (
-            render_result(
-                result,
-                title=f"{resource.element_name} {result.uuid}",
-                element=resource.element_name,
-                namespace=resource.namespace,
-            )
-            for result in receipt.results
-        )
-        feed = render_feed(
-            entries,
-            url=f"{resource.endpoint}/$syncTarget",
-            title=f"Results for {resource.kind}",
-            digest=receipt.digest,
-            now=now(),
-        )
-        return b"".join(feed)
+        return render_results(data.resource, data.receipt.results, data.receipt.digest)

@@ -5,12 +5,17 @@ The flag for that stands inside a named group, where Django does not look when i
 
 from django.urls import re_path
 
-from .views import DigestView, TargetView, UnknownView
+from .views import DigestView, ResultsView, SourceView, TargetView, UnknownView
 
 app_name = "sdata_sync"
 
+# The id of an operation, if the URL names one: $syncSource('id').
+_ID = r"(?:\('(?P<tracking_id>.+)'\))?"
+
 urlpatterns = [
     re_path(r"^(?P<kind>[^/$]+)/\$(?P<operation>(?i:syncDigest))/?$", DigestView.as_view(), name="sync-digest"),
-    re_path(r"^(?P<kind>[^/$]+)/\$(?P<operation>(?i:syncTarget))/?$", TargetView.as_view(), name="sync-target"),
+    re_path(rf"^(?P<kind>[^/$]+)/\$(?P<operation>(?i:syncSource)){_ID}/?$", SourceView.as_view(), name="sync-source"),
+    re_path(rf"^(?P<kind>[^/$]+)/\$(?P<operation>(?i:syncTarget)){_ID}/?$", TargetView.as_view(), name="sync-target"),
+    re_path(r"^(?P<kind>[^/$]+)/\$(?P<operation>(?i:syncResults))/?$", ResultsView.as_view(), name="sync-results"),
     re_path(r"^(?P<rest>.*)$", UnknownView.as_view(), name="unknown"),
 ]

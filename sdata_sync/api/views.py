@@ -1,30 +1,44 @@
-"""The views: ``$syncDigest`` and ``$syncTarget`` of each kind."""
+"""The views: ``$syncDigest``, ``$syncSource``, ``$syncTarget`` and ``$syncResults`` of each kind."""
 
 from collections.abc import Callable
 from io import IOBase
 from typing import Any, BinaryIO, ClassVar, TypeVar, cast
+from uuid import uuid4
 
 from django.db import transaction
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from ..atom.feed import read_result_feed
+from ..atom.names import XML_TYPE
+from ..atom.tracking import Tracking
+from ..conf import conf
 from ..core.digest import Digest
 from ..delivery import get_backend
 from ..delivery.streams import heard_from
-from ..exceptions import NotXml
+from ..exceptions import FeedError, NotXml
+from ..models import Operation
+from ..models.operation import Phase, Role
 from ..registry import registry
 from ..resources import SyncResource
 from ..sync.clock import now
 from ..sync.digests import lock_digest
 from ..sync.numbering import number_all_under_lock, number_changes
+from ..sync.operations import RunLabel, carry_out, check_success, find, operation_url, source_feed, start_after_commit
+from ..sync.operations import begin as begin_operation
+from ..sync.operations import delete as delete_operation
 from ..sync.receiving import receive_feed
 from ..sync.rejoining import take_higher_tick
+from ..sync.runs import record_results
+from ..sync.sources import Place
 from .errors import KindNotFound, UrlNotFound, answer_error
 from .negotiation import SDataNegotiation
 from .parsers import AtomFeedParser, DigestParser
 from .permissions import PUSH_FEEDS, READ_FEEDS, SET_DIGEST, SDataPermission
-from .renderers import DigestRenderer, ResultFeed, ResultFeedRenderer
+from .renderers import DigestRenderer, FeedRenderer, ResultFeed, ResultFeedRenderer
 
 T = TypeVar("T")
 
@@ -84,24 +98,162 @@ class DigestView(_SDataView):
     post = put
 
 
-class TargetView(_SDataView):
-    """``$syncTarget``: one page of changes, applied at once (SData sync 5.3, 5.8).
+class _OperationView(_SDataView):
+    """A URL whose calls may outlive their request (SData core 11.5).
 
-    A ``trackingID`` asks for an asynchronous call; the provider may answer synchronously all the same (SData
-    core 11.5), and this one does.
+    ``$syncSource?trackingID=X`` names the same operation as ``$syncSource('X')``.
     """
 
+    role: ClassVar[Role]
+
+    def get(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
+        """Answer 202 and how far it is, until it is done; then 200 and what came of it."""
+        found = self._found(request, tracking_id)
+        if not found.is_ended:
+            start_after_commit(found)  # if whoever was at it is gone
+            return self._accepted(found)
+        check_success(found)
+        return self.outcome(request, found)
+
+    def delete(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
+        """End the operation."""
+        delete_operation(self._found(request, tracking_id))
+        # With a type and a body: an empty 200 without a type hangs a client.
+        return HttpResponse("Deleted.", content_type="text/plain")
+
+    def outcome(self, request: Request, operation: Operation) -> HttpResponseBase:
+        """Return the response for an operation that is done."""
+        raise NotImplementedError
+
+    def _found(self, request: Request, tracking_id: str) -> Operation:
+        # A quote inside the id is doubled in a URL.
+        tracking_id = tracking_id.replace("''", "'") or _query(request).get("trackingid", "")
+        operation = find(self.resource, self.role, tracking_id)
+        if operation is None:
+            raise UrlNotFound(f"There is no operation ${self.role}({tracking_id!r}) here, or it has been deleted.")
+        return operation
+
+    def _accepted(self, operation: Operation) -> Response:
+        elapsed = (now() - operation.created_at) // 1000
+        tracking = Tracking(
+            phase=Phase(operation.phase).label,
+            phase_detail=f"{operation.done} looked at" if operation.done else "",
+            progress=100.0 * operation.done / operation.total if operation.total else 0.0,
+            elapsed_seconds=elapsed,
+            remaining_seconds=1,
+            polling_millis=min(100 + 50 * elapsed, 2000),
+        )
+        return Response(
+            tracking,
+            status=202,
+            headers={"Location": operation_url(self.resource, operation)},
+            content_type=f"{XML_TYPE}; charset=utf-8",
+        )
+
+    def _accept(self, operation: Operation) -> Response:
+        start_after_commit(operation)
+        return self._accepted(operation)
+
+
+def _query(request: Request) -> dict[str, str]:
+    """Return the parameters by their names in lower case."""
+    return {name.lower(): str(value) for name, value in request.query_params.items()}
+
+
+def _run(request: Request) -> RunLabel:
+    query = _query(request)
+    return RunLabel(name=query.get("runname", ""), stamp=query.get("runstamp", ""))
+
+
+def _number(query: dict[str, str], name: str, default: int) -> int:
+    text = query.get(name.lower(), "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and int(text[:18]) > 0 and len(text) <= 18):
+        raise FeedError(f"Expected {name} to be an integer above 0, received {text[:40]!r}.")
+    return int(text)
+
+
+class SourceView(_OperationView):
+    """``$syncSource``: what a target lacks (SData sync 5.2, 5.6)."""
+
+    role = Role.SOURCE
+    parser_classes = [DigestParser]
+    renderer_classes = [FeedRenderer]
+    needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "POST": READ_FEEDS, "DELETE": READ_FEEDS}
+
+    def post(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
+        """Select what the posted digest lacks: at once, or, with a trackingID, in an operation of that name."""
+        target, query = _body(request, Digest), _query(request)
+        name = tracking_id or query.get("trackingid", "")
+        begun = begin_operation(self.resource, self.role, name or str(uuid4()), target=target, run=_run(request))
+        if name:
+            return self._accept(begun)
+        carry_out(begun.pk)
+        begun.refresh_from_db()
+        check_success(begun)
+        response = self.outcome(request, begun)
+        if begun.total <= self._count(query):
+            begun.delete()  # there is no other page that somebody could ask for
+        return response
+
+    @staticmethod
+    def _count(query: dict[str, str]) -> int:
+        return min(_number(query, "count", conf.page_size), conf.max_page_size)
+
+    def outcome(self, request: Request, operation: Operation) -> HttpResponseBase:
+        """Return the page that the URL asks for."""
+        query = _query(request)
+        page = source_feed(self.resource, operation).page(
+            place=Place.read(query["place"]) if query.get("place") else None,
+            start_index=_number(query, "startIndex", 1),
+            count=self._count(query),
+        )
+        return Response(b"".join(page))
+
+
+class TargetView(_OperationView):
+    """``$syncTarget``: one page of changes, applied (SData sync 5.3, 5.8)."""
+
+    role = Role.TARGET
     parser_classes = [AtomFeedParser]
     renderer_classes = [ResultFeedRenderer]
-    needed_permissions = {"POST": PUSH_FEEDS}
+    needed_permissions = {"GET": PUSH_FEEDS, "HEAD": PUSH_FEEDS, "POST": PUSH_FEEDS, "DELETE": PUSH_FEEDS}
 
-    def post(self, request: Request, kind: str, operation: str) -> Response:
-        """Apply the page and answer with what became of each entry and with the digest afterwards."""
-        with _body(request, IOBase) as file:
-            receipt = receive_feed(self.resource, cast(BinaryIO, file))
+    def post(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
+        """Apply the page: at once, or, with a trackingID, in an operation of that name."""
+        name = tracking_id or _query(request).get("trackingid", "")
+        with _body(request, IOBase) as body:
+            file = cast(BinaryIO, body)
+            if name:
+                return self._accept(
+                    begin_operation(self.resource, self.role, name, body=file.read(), run=_run(request))
+                )
+            receipt = receive_feed(self.resource, file)
         if heard_from(receipt.source.origin, self.resource.kind):
             get_backend().wake(self.resource.kind, True)
         return Response(ResultFeed(resource=self.resource, receipt=receipt))
+
+    def outcome(self, request: Request, operation: Operation) -> HttpResponseBase:
+        """Return the results: those of one page are one page, without a next."""
+        return Response(bytes(operation.result or b""))
+
+
+class ResultsView(_SDataView):
+    """``$syncResults``: what became of our changes elsewhere (SData sync 5.7)."""
+
+    parser_classes = [AtomFeedParser]
+    renderer_classes = [FeedRenderer]
+    needed_permissions = {"POST": PUSH_FEEDS}
+
+    def post(self, request: Request, kind: str, operation: str) -> HttpResponseBase:
+        """Record the results."""
+        run = _run(request)
+        with _body(request, IOBase) as body:
+            reader = read_result_feed(cast(BinaryIO, body))
+            target = reader.header.digest.origin if reader.header.digest else ""
+            record_results(self.resource, reader.entries(), name=run.name, stamp=run.stamp, target=target)
+        return HttpResponse("Recorded.", content_type="text/plain")
 
 
 class UnknownView(_SDataView):
@@ -114,5 +266,6 @@ class UnknownView(_SDataView):
         """Let nobody learn what there is before the login."""
         APIView.initial(self, request, *args, **kwargs)
         raise UrlNotFound(
-            f"There is nothing at {kwargs['rest']!r}; there are $syncDigest and $syncTarget of each kind."
+            f"There is nothing at {kwargs['rest']!r}; each kind has $syncDigest, $syncSource, $syncTarget and "
+            "$syncResults."
         )

@@ -26,10 +26,15 @@ class SyncMode(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeedHeader:
-    """What a feed says before its entries; ``None`` for what it does not say."""
+    """What a feed says before its entries; ``None``, or the empty URL, for what it does not say.
+
+    ``total`` is the number of entries on all pages together.
+    """
 
     sync_mode: SyncMode | None
     digest: Digest | None
+    next_url: str = ""
+    total: int | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -81,8 +86,7 @@ class FeedReader(Generic[T]):
             raise FeedError(f"Expected an Atom feed, received <{root.tag}>.")
         self._root = root
         self.header = _header(root)
-        links = (child for child in root if names.local_name(child.tag) == "link")
-        self.next_url = next((link.get("href", "") for link in links if link.get("rel") == "next"), "")
+        self.next_url = self.header.next_url
 
     def entries(self) -> Iterator[T]:
         """Yield the entries in the order in which they stand.
@@ -107,14 +111,20 @@ class FeedReader(Generic[T]):
 
 
 def _header(root: etree._Element) -> FeedHeader:
-    mode = digest = None
+    mode = digest = total = None
+    next_url = ""
     for child in root:
         name = names.local_name(child.tag)
         if name == "syncMode":
             mode = _sync_mode(child.text or "")
         elif name == "digest":
             digest = read_digest(child)
-    return FeedHeader(sync_mode=mode, digest=digest)
+        elif name == "link" and child.get("rel") == "next":
+            next_url = next_url or child.get("href", "")
+        elif name == "totalResults":
+            text = (child.text or "").strip()
+            total = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+    return FeedHeader(sync_mode=mode, digest=digest, next_url=next_url, total=total)
 
 
 def _sync_mode(text: str) -> SyncMode:

@@ -1,6 +1,7 @@
 """Feeds as a stream of text: the heading, the entries one by one, the end."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from ..core.digest import Digest
 from . import names
@@ -8,6 +9,20 @@ from .dates import format_stamp
 from .digest import render_digest
 from .feed import SyncMode
 from .text import escape, escape_attribute
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Paging:
+    """Where a page stands in its feed (SData core 3.5): counted in entries, from 1.
+
+    ``next_url`` is empty on the last page. ``first_url`` may be left out.
+    """
+
+    next_url: str = ""
+    first_url: str = ""
+    total: int | None = None
+    start_index: int = 1
+    count: int | None = None
 
 
 def render_feed(
@@ -18,7 +33,7 @@ def render_feed(
     digest: Digest,
     now: int,
     sync_mode: SyncMode | None = None,
-    next_url: str = "",
+    paging: Paging = Paging(),
 ) -> Iterator[bytes]:
     """Yield a feed piece by piece (SData sync 4.4).
 
@@ -29,24 +44,34 @@ def render_feed(
         digest: of the source in a sync feed, of the target in a result feed.
         now: milliseconds since 1970.
         sync_mode: for a sync feed; a result feed has none.
-        next_url: where the next page is; empty on the last page.
+        paging: which part of the feed this is.
     """
-    yield _heading(url, title, digest, now, sync_mode, next_url).encode()
+    yield _heading(url, title, digest, now, sync_mode, paging).encode()
     for entry in entries:
         yield entry.encode()
     yield b"</feed>"
 
 
-def _heading(url: str, title: str, digest: Digest, now: int, sync_mode: SyncMode | None, next_url: str) -> str:
-    address = escape_attribute(url)
-    links = [f'<link rel="self" type="{names.FEED_TYPE}" title="Refresh" href="{address}"/>']
-    if next_url:
-        links.append(
-            f'<link rel="next" type="{names.FEED_TYPE}" title="Next Page" href="{escape_attribute(next_url)}"/>'
-        )
+def _heading(url: str, title: str, digest: Digest, now: int, sync_mode: SyncMode | None, paging: Paging) -> str:
+    links = _link("self", "Refresh", url) + _link("first", "First Page", paging.first_url)
+    links += _link("next", "Next Page", paging.next_url)
     mode = f"<sync:syncMode>{sync_mode.value}</sync:syncMode>" if sync_mode else ""
     return (
         f'<?xml version="1.0" encoding="utf-8"?>\n<feed {names.DECLARATIONS}><id>{escape(url)}</id>'
         f"<title>{escape(title)}</title><updated>{format_stamp(now)}</updated>"
-        f"<author><name>{escape(digest.origin)}</name></author>{''.join(links)}{mode}{render_digest(digest)}"
+        f"<author><name>{escape(digest.origin)}</name></author>{links}{_numbers(paging)}{mode}{render_digest(digest)}"
+    )
+
+
+def _link(rel: str, title: str, url: str) -> str:
+    href = escape_attribute(url)
+    return f'<link rel="{rel}" type="{names.FEED_TYPE}" title="{title}" href="{href}"/>' if url else ""
+
+
+def _numbers(paging: Paging) -> str:
+    if paging.total is None:
+        return ""
+    numbers = {"totalResults": paging.total, "startIndex": paging.start_index, "itemsPerPage": paging.count}
+    return "".join(
+        f"<opensearch:{name}>{number}</opensearch:{name}>" for name, number in numbers.items() if number is not None
     )

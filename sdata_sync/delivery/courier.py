@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import InterfaceError, transaction
 
 from ..atom.feed import SyncMode
-from ..atom.renderer import render_feed
+from ..atom.renderer import Paging, render_feed
 from ..conf import conf
 from ..core.digest import Digest
 from ..core.order import TickOrder
@@ -276,6 +276,7 @@ class _Passage:
     def _post(self, page: Page, stored: StoredDigest, mode: SyncMode) -> Answer:
         resource = self._resource
         url = f"{resource.endpoint}/$syncSource"
+        is_end = page.is_last or mode is SyncMode.IMMEDIATE
         feed = render_feed(
             page.entries,
             url=url,
@@ -283,7 +284,7 @@ class _Passage:
             digest=stored.value,
             now=now(),
             sync_mode=mode,
-            next_url="" if page.is_last or mode is SyncMode.IMMEDIATE else f"{url}?startIndex={len(page.states) + 1}",
+            paging=Paging(next_url="" if is_end else f"{url}?startIndex={len(page.states) + 1}"),
         )
         answer = self._courier.client().post_page(
             resource.kind,

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
-import socket
-import threading
 import time
 from typing import Any
 
@@ -23,6 +20,7 @@ from ..conf import conf
 from ..core.digest import Digest, DigestEntry
 from ..models import Peer, Stream
 from ..sync.clock import now
+from ..sync.holders import holder_name, is_gone
 from ..sync.prepared import PreparedQuery, PreparedUpdate
 
 FIRST_BACKOFF_SECONDS = 0.5
@@ -104,7 +102,7 @@ class Lease:
     @classmethod
     def take(cls, stream: Stream) -> Lease | None:
         """Take the stream, or leave word and return ``None``."""
-        holder = f"{_host()}/{os.getpid()}/{threading.get_ident()}"
+        holder = holder_name()
         while True:
             if _take.execute(_database(), stream.pk, holder, now(), _lease_end()):
                 return cls(find_stream(stream.peer, stream.kind), holder)
@@ -148,28 +146,13 @@ class Lease:
         return failures, now() + int(pause * 1000), stream.last_success, str(error)[:2000], now()
 
 
-def _host() -> str:
-    return socket.gethostname()[:60]
-
-
 def _end_lease_of_the_dead(row: QuerySet[Stream]) -> bool:
     """End the lease of a process of this host that was killed while it held the stream.
 
-    Were it alive after all, in a container with our host's name, two would deliver for a while: the peer ignores
-    what it has, refuses what does not continue, and is caught up.
+    Should two deliver after all: the peer ignores what it has, refuses what does not continue, and is caught up.
     """
     holder = row.values_list("holder", flat=True).first() or ""
-    host, _, rest = holder.partition("/")
-    pid = rest.partition("/")[0]
-    if host != _host() or not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return bool(row.filter(holder=holder).update(held_until=0))
-    except OSError:
-        pass  # somebody else's process: alive
-    return False
+    return is_gone(holder) and bool(row.filter(holder=holder).update(held_until=0))
 
 
 def _renewal() -> float:

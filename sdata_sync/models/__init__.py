@@ -1,10 +1,23 @@
-"""What is kept in the database: the digests, the log of changes, the peers."""
+"""What is kept in the database: the digests, the log of changes, the peers, what is under way."""
 
 from .deferred import DeferredEntry
 from .digest import Digest, DigestEntry
 from .endpoint import Endpoint
+from .operation import Operation
 from .peer import Peer
+from .run import Run, RunResult
 from .stream import Stream
 from .tracked import TrackedResource
 
-__all__ = ["DeferredEntry", "Digest", "DigestEntry", "Endpoint", "Peer", "Stream", "TrackedResource"]
+__all__ = [
+    "DeferredEntry",
+    "Digest",
+    "DigestEntry",
+    "Endpoint",
+    "Operation",
+    "Peer",
+    "Run",
+    "RunResult",
+    "Stream",
+    "TrackedResource",
+]

@@ -11,6 +11,9 @@ class Digest(models.Model):
     """The digest of one kind. Its row is the lock under which ticks are given and feeds are applied."""
 
     kind = models.CharField(max_length=100, primary_key=True)
+    is_complete = models.BooleanField(
+        default=False, help_text="All rows from before the app was installed are tracked, not just those saved since."
+    )
 
     class Meta:
         ordering = ["kind"]

@@ -1,5 +1,6 @@
 """The digest of a kind in the database: loaded, locked, moved on."""
 
+import json
 from typing import NamedTuple
 
 from django.db import connections
@@ -132,3 +133,18 @@ def lock_digest(resource: SyncResource) -> StoredDigest:
     elif getattr(connection, "transaction_mode", None) != "IMMEDIATE":
         digests.filter(pk=resource.kind).update(kind=resource.kind)
     return load_digest(resource)
+
+
+def digest_as_json(digest: Digest) -> str:
+    """Return all that ``digest`` says, to be kept."""
+    entries = [[entry.endpoint, entry.tick, entry.stamp, entry.conflict_priority] for entry in digest]
+    return json.dumps({"origin": digest.origin, "entries": entries})
+
+
+def digest_from_json(text: str) -> Digest:
+    """Return what ``digest_as_json`` was given."""
+    kept = json.loads(text)
+    names = ("endpoint", "tick", "stamp", "conflict_priority")
+    return Digest(
+        (DigestEntry(**dict(zip(names, values, strict=True))) for values in kept["entries"]), origin=kept["origin"]
+    )

@@ -16,7 +16,7 @@ from ..models import DeferredEntry, TrackedResource
 from ..resources import SyncResource
 from .clock import now
 from .digests import StoredDigest, load_digest, lock_digest
-from .log import update_tracked
+from .log import create_tracked, update_tracked
 from .marks import mark
 from .prepared import PreparedQuery
 from .rows import read_rows
@@ -96,6 +96,22 @@ def number(resource: SyncResource, stored: StoredDigest, marked: Sequence[Tracke
     rows = read_rows(resource, [row.local_key for row in marked if row.local_key is not None])
     for tracked in marked:
         stamper.settle(tracked, rows)
+    stamper.write()
+
+
+def number_new(resource: SyncResource, stored: StoredDigest, new: Sequence[TrackedResource]) -> None:
+    """Number rows that were never tracked, under the lock; ``new`` are their resources, not stored yet."""
+    if not new:
+        return
+    stamper = _Stamper(resource, stored)
+    rows = read_rows(resource, [row.local_key for row in new if row.local_key is not None])
+    for tracked in new:
+        tracked.mark = stamper.now
+        stamper.settle(tracked, rows)
+    # What is gone already, or cannot be written as XML, is not among them; the latter stays marked.
+    create_tracked(resource.database, [row for row in new if row.tick is not None or row.problem])
+    stamper.changed.clear()
+    stamper.forgotten.clear()
     stamper.write()
 
 

@@ -27,11 +27,15 @@ BATCH = 500
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """What became of a feed: a result for each entry, in their order, and our digest afterwards."""
+    """What became of a page: a result for each entry, in their order, and our digest afterwards.
+
+    ``source`` is the digest that the page came with, ``next_url`` where the page after it is, if there is one.
+    """
 
     results: list[Result]
     digest: Digest
     source: Digest
+    next_url: str
 
 
 def receive_feed(resource: SyncResource, file: BinaryIO) -> Receipt:
@@ -64,7 +68,7 @@ def receive_feed(resource: SyncResource, file: BinaryIO) -> Receipt:
             retry(resource)
         if applier.has_written or applier.has_recorded:
             wake_after_commit(resource.kind, resource.database, is_own=applier.has_recorded)
-    return Receipt(results=applier.results, digest=digest, source=source)
+    return Receipt(results=applier.results, digest=digest, source=source, next_url=reader.next_url)
 
 
 def _is_behind_itself(resource: SyncResource, stored: StoredDigest, source: Digest, mode: SyncMode | None) -> bool:

@@ -1,13 +1,17 @@
 """What the sender is told became of its entries (SData sync 5.3, SData core 13.4)."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from ..atom.diagnosis import Diagnosis, Severity
-from ..atom.entry import Entry, Result
+from ..atom.entry import Entry, Result, render_result
+from ..atom.renderer import render_feed
 from ..core.decision import Resolution
+from ..core.digest import Digest
 from ..exceptions import PayloadError
 from ..models import TrackedResource
 from ..resources import SyncResource
+from .clock import now
 from .pages import entry_id
 
 
@@ -45,3 +49,24 @@ def deferred_result(result: Result, error: PayloadError) -> Result:
         payload_path=error.payload_path,
     )
     return replace(result, status=202, message="Deferred", diagnoses=(diagnosis,))
+
+
+def render_results(resource: SyncResource, results: Iterable[Result], digest: Digest) -> bytes:
+    """Return the result feed: one page, whatever the number of entries, with our digest afterwards."""
+    entries = (
+        render_result(
+            result,
+            title=f"{resource.element_name} {result.uuid}",
+            element=resource.element_name,
+            namespace=resource.namespace,
+        )
+        for result in results
+    )
+    feed = render_feed(
+        entries,
+        url=f"{resource.endpoint}/$syncTarget",
+        title=f"Results for {resource.kind}",
+        digest=digest,
+        now=now(),
+    )
+    return b"".join(feed)

@@ -1,0 +1,61 @@
+"""First contact: the rows from before the app was installed, tracked and numbered a thousand at a time."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.db import transaction
+
+from ..models import Digest as DigestRow
+from ..models import TrackedResource
+from ..resources import SyncResource
+from .digests import lock_digest
+from .log import new_tracked
+from .marks import new_uuid
+from .numbering import BATCH, number_new
+
+
+def track_existing(resource: SyncResource, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
+    """Track and number every row that is not tracked yet, if that was never done; return how many there were.
+
+    Each batch is a transaction, and what is tracked is passed over the next time: an interruption costs nothing.
+    ``on_batch`` is told how many rows were looked at.
+    """
+    digests = DigestRow.objects.using(resource.database)
+    if digests.filter(pk=resource.kind, is_complete=True).exists():
+        return 0
+    found = track_untracked(resource, on_batch=on_batch)
+    digests.update_or_create(pk=resource.kind, defaults={"is_complete": True})
+    return found
+
+
+def track_untracked(resource: SyncResource, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
+    """Track and number every row that is not tracked, and return how many there were."""
+    found, last = 0, None
+    while True:
+        rows = resource.rows().order_by("pk")
+        if last is not None:
+            rows = rows.filter(pk__gt=last)
+        # The values are read again under the lock, with those that are numbered.
+        keys: list[Any] = list(rows.values_list("pk", flat=True)[:BATCH])
+        if not keys:
+            return found
+        found += _track(resource, [str(key) for key in keys])
+        last = keys[-1]
+        on_batch(len(keys))
+
+
+def _track(resource: SyncResource, keys: list[str]) -> int:
+    known = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, local_key__in=keys)
+    if not set(keys) - set(known.values_list("local_key", flat=True)):
+        return 0
+    with transaction.atomic(using=resource.database):
+        stored = lock_digest(resource)
+        tracked = set(known.values_list("local_key", flat=True))
+        new = []
+        for key in keys:
+            if key not in tracked:
+                row = new_tracked(resource.kind, new_uuid())
+                row.local_key = key
+                new.append(row)
+        number_new(resource, stored, new)
+    return len(new)

@@ -1,0 +1,217 @@
+"""Carrying out the calls that outlive their request (SData core 11.5; SData sync 5.2, 5.3).
+
+The operation is a row. Whoever claims the row carries it out; whoever asks how far it is, and finds that nobody is
+at it any more, has it carried out anew. To do so twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from uuid import uuid4
+
+from django.db import OperationalError, connections, router, transaction
+from django.db.models import Q, QuerySet
+
+from ..core.digest import Digest
+from ..exceptions import DocumentError, FeedError, OperationFailed
+from ..models import Operation
+from ..models.operation import Phase, Role
+from ..registry import registry
+from ..resources import SyncResource
+from .clock import now
+from .digests import digest_as_json, digest_from_json
+from .existing import track_existing
+from .holders import holder_name, is_gone
+from .numbering import number_changes
+from .receiving import receive_feed
+from .results import render_results
+from .sources import SourceFeed, count_missing
+
+logger = logging.getLogger(__name__)
+
+#: How long whoever carries an operation out may be silent before somebody else takes it up.
+SILENCE_MILLIS = 60_000
+#: How long a deleted operation can still be read: some clients delete before they follow ``next``.
+DELETED_MILLIS = 60_000
+#: How long one is kept that nobody deletes.
+KEPT_MILLIS = 24 * 60 * 60 * 1000
+MAX_TRACKING_ID = 200
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunLabel:
+    """How an engine names one of its runs: ``runName`` and ``runStamp``, which need not be a date."""
+
+    name: str = ""
+    stamp: str = ""
+
+
+def begin(
+    resource: SyncResource,
+    role: Role,
+    tracking_id: str,
+    *,
+    run: RunLabel,
+    target: Digest | None = None,
+    body: bytes | None = None,
+) -> Operation:
+    """Return the operation that ``tracking_id`` names, new if there was none: a repeated call starts nothing.
+
+    Raises:
+        FeedError: the id is too long.
+    """
+    if len(tracking_id) > MAX_TRACKING_ID:
+        raise FeedError(f"Expected a trackingID of {MAX_TRACKING_ID} characters at most, received {len(tracking_id)}.")
+    _clear_away()
+    operation, _ = Operation.objects.get_or_create(
+        kind=resource.kind,
+        role=role,
+        key=tracking_id.lower(),
+        defaults={
+            "tracking_id": tracking_id,
+            "run_name": run.name[:200],
+            "run_stamp": run.stamp[:200],
+            "target_digest": digest_as_json(target) if target is not None else "",
+            "body": body,
+            "created_at": now(),
+        },
+    )
+    return operation
+
+
+def find(resource: SyncResource, role: Role, tracking_id: str) -> Operation | None:
+    """Return the operation that ``tracking_id`` names, if it can be read still."""
+    operation = Operation.objects.filter(kind=resource.kind, role=role, key=tracking_id.lower()).first()
+    if operation is None or _is_past(operation):
+        return None
+    return operation
+
+
+def delete(operation: Operation) -> None:
+    """End an operation; for a minute it stays readable."""
+    Operation.objects.filter(pk=operation.pk, deleted_at=0).update(deleted_at=now())
+
+
+def _is_past(operation: Operation) -> bool:
+    return bool(operation.deleted_at) and operation.deleted_at < now() - DELETED_MILLIS
+
+
+def _clear_away() -> None:
+    old = Q(deleted_at__gt=0, deleted_at__lt=now() - DELETED_MILLIS) | Q(created_at__lt=now() - KEPT_MILLIS)
+    Operation.objects.filter(old).delete()
+
+
+def start_after_commit(operation: Operation) -> None:
+    """Have the operation carried out by a thread of this process, unless somebody is at it."""
+    if operation.is_ended:
+        return
+    if operation.phase == Phase.RUNNING and operation.held_until > now() and not is_gone(operation.holder):
+        return
+    transaction.on_commit(lambda: _start(operation.pk), using=router.db_for_write(Operation))
+
+
+def _start(pk: int) -> None:
+    thread = threading.Thread(target=_carry_out_and_close, args=(pk,), name=f"sdata-sync-operation-{pk}", daemon=True)
+    thread.start()
+
+
+def _carry_out_and_close(pk: int) -> None:
+    try:
+        carry_out(pk)
+    except Exception:
+        logger.exception("Operation %d is left to whoever asks for it next", pk)
+    finally:
+        connections.close_all()
+
+
+def carry_out(pk: int) -> None:
+    """Claim the operation and bring it to its end; do nothing if somebody else is at it."""
+    operation = Operation.objects.get(pk=pk)
+    held = Operation.objects.filter(pk=pk, holder=operation.holder, held_until=operation.held_until)
+    if operation.is_ended or (operation.held_until > now() and not is_gone(operation.holder)):
+        return
+    # A name of its own: the same thread may take the same operation up a second time.
+    holder = f"{holder_name()[:80]}/{uuid4().hex[:12]}"
+    if not held.update(phase=Phase.RUNNING, holder=holder, held_until=now() + SILENCE_MILLIS):
+        return
+    mine = Operation.objects.filter(pk=pk, holder=holder)
+    resource = registry.of_kind(operation.kind)
+    if resource is None:
+        raise LookupError(f"There is no resource kind {operation.kind} any more.")
+    work = _select if operation.role == Role.SOURCE else _apply
+    try:
+        outcome = work(resource, operation, lambda done: _note_progress(mine, done))
+    except (DocumentError, FeedError) as error:
+        outcome = _failure(error.status, error.application_code, str(error), getattr(error, "payload_path", ""))
+    except OperationalError:
+        mine.update(held_until=0)  # the database is busy or away: whoever asks next tries again
+        raise
+    except Exception:
+        logger.exception("%s failed", operation)
+        outcome = _failure(500, "Failure", "Failed through a fault of this side. Nothing was applied.", "")
+    mine.update(**outcome, body=None)
+
+
+def _note_progress(mine: QuerySet[Operation], done: int) -> None:
+    mine.update(done=done, held_until=now() + SILENCE_MILLIS)
+
+
+def _failure(status: int, code: str, message: str, path: str) -> dict[str, object]:
+    failure = {"status": status, "application_code": code, "message": message, "payload_path": path}
+    return {"phase": Phase.FAILED, "failure": json.dumps(failure)}
+
+
+def _select(resource: SyncResource, operation: Operation, note: Callable[[int], None]) -> dict[str, object]:
+    looked_at = 0
+
+    def on_batch(count: int) -> None:
+        nonlocal looked_at
+        looked_at += count
+        note(looked_at)
+
+    track_existing(resource, on_batch=on_batch)
+    stored = number_changes(resource)
+    total = count_missing(resource, stored, digest_from_json(operation.target_digest))
+    return {"phase": Phase.DONE, "source_digest": digest_as_json(stored.value), "total": total, "done": total}
+
+
+def _apply(resource: SyncResource, operation: Operation, note: Callable[[int], None]) -> dict[str, object]:
+    receipt = receive_feed(resource, BytesIO(bytes(operation.body or b"")))
+    count = len(receipt.results)
+    return {
+        "phase": Phase.DONE,
+        "result": render_results(resource, receipt.results, receipt.digest),
+        "total": count,
+        "done": count,
+    }
+
+
+def source_feed(resource: SyncResource, operation: Operation) -> SourceFeed:
+    """Return the feed of a ``$syncSource`` operation that is done."""
+    return SourceFeed(
+        resource=resource,
+        source=digest_from_json(operation.source_digest),
+        target=digest_from_json(operation.target_digest),
+        url=operation_url(resource, operation),
+        total=operation.total,
+    )
+
+
+def operation_url(resource: SyncResource, operation: Operation) -> str:
+    """Return the URL of an operation: absolute, with the id as the caller spelled it."""
+    return resource.operation_url(operation.role, operation.tracking_id)
+
+
+def check_success(operation: Operation) -> None:
+    """Raise what the operation failed with.
+
+    Raises:
+        OperationFailed
+    """
+    if operation.phase == Phase.FAILED:
+        raise OperationFailed(**json.loads(operation.failure))

@@ -1,0 +1,67 @@
+"""Results that an engine reports to us as the source (SData sync 5.7): counted, and kept where something is to say."""
+
+from collections.abc import Iterable
+from itertools import islice
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from ..atom.entry import ReceivedResult
+from ..atom.text import replace_forbidden
+from ..models import Run, RunResult
+from ..resources import SyncResource
+
+#: Of one run, at most so many results are kept; all are counted.
+KEPT_RESULTS = 10_000
+#: So many runs of a kind are kept.
+KEPT_RUNS = 100
+
+
+def record_results(
+    resource: SyncResource, results: Iterable[ReceivedResult], *, name: str, stamp: str, target: str
+) -> Run:
+    """Note what became of a page of our changes at ``target``; in one transaction, or not at all.
+
+    What an entry's earlier result said is forgotten when it has been taken since.
+    """
+    with transaction.atomic():
+        run, _ = Run.objects.get_or_create(
+            kind=resource.kind,
+            name=name[:200],
+            stamp=stamp[:200],
+            target=target[:500],
+            defaults={"reported_at": timezone.now()},
+        )
+        room = KEPT_RESULTS - run.exceptions
+        applied = exceptions = 0
+        results = iter(results)
+        while batch := list(islice(results, 500)):
+            odd = [result for result in batch if result.status != 200]
+            taken = [result.uuid for result in batch if result.status == 200 and result.uuid is not None]
+            RunResult.objects.filter(run__kind=resource.kind, run__target=run.target, uuid__in=taken).delete()
+            RunResult.objects.bulk_create(_row(run, result) for result in odd[: max(room, 0)])
+            room -= len(odd)
+            applied += len(batch) - len(odd)
+            exceptions += len(odd)
+        Run.objects.filter(pk=run.pk).update(
+            applied=F("applied") + applied, exceptions=F("exceptions") + exceptions, reported_at=timezone.now()
+        )
+        _forget_old_runs(resource)
+    return run
+
+
+def _row(run: Run, result: ReceivedResult) -> RunResult:
+    said = "; ".join(diagnosis.message for diagnosis in result.diagnoses if diagnosis.message)
+    return RunResult(
+        run=run,
+        uuid=result.uuid,
+        status=result.status,
+        message=replace_forbidden(result.message)[:200],
+        diagnosis=replace_forbidden(said)[:2000],
+    )
+
+
+def _forget_old_runs(resource: SyncResource) -> None:
+    old = Run.objects.filter(kind=resource.kind).order_by("-reported_at").values_list("pk", flat=True)[KEPT_RUNS:]
+    Run.objects.filter(pk__in=list(old[:500])).delete()

@@ -1,0 +1,128 @@
+"""The source feed: what a target lacks, page by page, as of the moment when it was selected (SData sync 5.2, 5.6).
+
+The feed is not stored. An operation keeps two digests, the target's and ours, and each page is selected between
+them; where it begins stands in the link that leads to it. So no page costs more than another. What changes
+meanwhile has a tick beyond our digest of that moment and belongs to a later feed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from ..atom.feed import SyncMode
+from ..atom.renderer import Paging, render_feed
+from ..core.digest import Digest
+from ..core.selection import missing_ranges
+from ..exceptions import FeedError
+from ..models import TrackedResource
+from ..resources import SyncResource
+from .clock import now
+from .digests import StoredDigest, load_digest
+from .pages import read_page
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a page begins: at ``tick`` of the endpoint with the primary key ``endpoint``."""
+
+    endpoint: int
+    tick: int
+
+    def __str__(self) -> str:
+        return f"{self.endpoint}.{self.tick}"
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read what ``str`` gave.
+
+        Raises:
+            FeedError
+        """
+        endpoint, _, tick = text.partition(".")
+        if not (text.isascii() and endpoint.isdigit() and tick.isdigit() and len(text) < 40):
+            raise FeedError(f"Expected the place of a next link as it was given, received {text[:60]!r}.")
+        return cls(endpoint=int(endpoint), tick=int(tick))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceFeed:
+    """The changes that ``target`` lacks of what ``source``, our digest of some moment, contains.
+
+    ``url`` is the feed's own, ``total`` the number of entries when they were counted.
+    """
+
+    resource: SyncResource
+    source: Digest
+    target: Digest
+    url: str
+    total: int
+
+    def page(self, *, place: Place | None, start_index: int, count: int) -> Iterator[bytes]:
+        """Return the page of ``count`` entries that begins at ``place``, or, without one, at ``start_index``.
+
+        Raises:
+            FeedError: the place is none of this feed.
+        """
+        stored = load_digest(self.resource)
+        stored.value = self.source
+        begin = self._skip(stored, start_index - 1) if place is None else self._at(stored, place)
+        page = read_page(self.resource, stored, begin, limit=count)
+        next_url = ""
+        if not page.is_last:
+            place = _next_place(stored, page.cursor)
+            next_url = f"{self.url}?startIndex={start_index + len(page.states)}&count={count}&place={place}"
+        return render_feed(
+            page.entries,
+            url=self.url,
+            title=f"{self.resource.kind} of {self.resource.endpoint}",
+            digest=self.source,
+            now=now(),
+            sync_mode=SyncMode.CATCH_UP,
+            paging=Paging(
+                next_url=next_url, first_url=self.url, total=self.total, start_index=start_index, count=count
+            ),
+        )
+
+    def _at(self, stored: StoredDigest, place: Place) -> Digest:
+        cursor = self.target
+        for missing in missing_ranges(self.source, self.target):
+            if stored.endpoint_id(missing.endpoint) == place.endpoint:
+                return cursor.raised(missing.endpoint, place.tick, stamp=0)
+            cursor = cursor.raised(missing.endpoint, missing.end, stamp=0)
+        raise FeedError(f"Expected the place of a next link of this feed, received {place}.")
+
+    def _skip(self, stored: StoredDigest, entries: int) -> Digest:
+        """Return the target's digest as it would be had it the first ``entries``."""
+        cursor = self.target
+        for missing in missing_ranges(self.source, self.target):
+            if entries <= 0:
+                break
+            rows = TrackedResource.objects.using(self.resource.database).filter(
+                kind=self.resource.kind,
+                endpoint_id=stored.endpoint_id(missing.endpoint),
+                tick__gte=missing.start,
+                tick__lt=missing.end,
+            )
+            first_left = rows.order_by("tick").values_list("tick", flat=True)[entries : entries + 1].first()
+            reached = missing.end if first_left is None else first_left
+            entries = 0 if first_left is not None else entries - rows.count()
+            cursor = cursor.raised(missing.endpoint, reached, stamp=0)
+        return cursor
+
+
+def _next_place(stored: StoredDigest, cursor: Digest) -> Place:
+    following = missing_ranges(stored.value, cursor)[0]
+    return Place(endpoint=stored.endpoint_id(following.endpoint), tick=following.start)
+
+
+def count_missing(resource: SyncResource, stored: StoredDigest, target: Digest) -> int:
+    """Return how many entries a feed from ``stored`` to ``target`` has."""
+    tracked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+    return sum(
+        tracked.filter(
+            endpoint_id=stored.endpoint_id(missing.endpoint), tick__gte=missing.start, tick__lt=missing.end
+        ).count()
+        for missing in missing_ranges(stored.value, target)
+    )
