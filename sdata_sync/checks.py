@@ -75,6 +75,7 @@ def _check_values(value: dict[str, Any]) -> Iterator[CheckMessage]:
         yield Error("SDATA_SYNC['CONFLICT_PRIORITY'] must be from 1 to 9.", id="sdata_sync.E003")
     for name in (
         "MAX_PAGE_SIZE",
+        "OPERATION_SECONDS",
         "PAGE_SIZE",
         "MAX_BODY_BYTES",
         "TIMEOUT_SECONDS",

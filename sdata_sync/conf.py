@@ -37,6 +37,7 @@ class Settings:
         "MAX_BODY_BYTES",
         "MAX_CLOCK_SKEW",
         "MAX_PAGE_SIZE",
+        "OPERATION_SECONDS",
         "PAGE_SIZE",
         "POLL_SECONDS",
         "TIMEOUT_SECONDS",
@@ -77,6 +78,11 @@ class Settings:
         return self._get("PAGE_SIZE", 100)
 
     @property
+    def catch_up_page_size(self) -> int:
+        """Entries in a page of a catch-up, where nobody waits for the first of them."""
+        return min(5 * self.page_size, max(self.max_page_size, self.page_size))
+
+    @property
     def max_page_size(self) -> int:
         """The most entries that one page of a feed has, whatever ``count`` asks for."""
         return self._get("MAX_PAGE_SIZE", 1000)
@@ -100,6 +106,11 @@ class Settings:
     def timeout_seconds(self) -> float:
         """How long a peer may take to answer."""
         return self._get("TIMEOUT_SECONDS", 30)
+
+    @property
+    def operation_seconds(self) -> float:
+        """How long a peer may be busy with an asynchronous call, a first selection of all its rows for instance."""
+        return self._get("OPERATION_SECONDS", 3600)
 
     @property
     def max_backoff_seconds(self) -> float:

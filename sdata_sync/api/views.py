@@ -27,13 +27,13 @@ from ..resources import SyncResource
 from ..sync.clock import now
 from ..sync.digests import lock_digest
 from ..sync.numbering import number_all_under_lock, number_changes
-from ..sync.operations import RunLabel, carry_out, check_success, find, operation_url, source_feed, start_after_commit
 from ..sync.operations import begin as begin_operation
+from ..sync.operations import carry_out, check_success, find, operation_url, source_feed, start_after_commit
 from ..sync.operations import delete as delete_operation
 from ..sync.receiving import receive_feed
 from ..sync.rejoining import take_higher_tick
-from ..sync.runs import record_results
-from ..sync.sources import Place
+from ..sync.runs import RunLabel, record_results
+from ..sync.sources import Place, RenderedPage
 from .errors import KindNotFound, UrlNotFound, answer_error
 from .negotiation import SDataNegotiation
 from .parsers import AtomFeedParser, DigestParser
@@ -141,7 +141,7 @@ class _OperationView(_SDataView):
             progress=100.0 * operation.done / operation.total if operation.total else 0.0,
             elapsed_seconds=elapsed,
             remaining_seconds=1,
-            polling_millis=min(100 + 50 * elapsed, 2000),
+            polling_millis=min(20 + 100 * elapsed, 2000),
         )
         return Response(
             tracking,
@@ -192,24 +192,22 @@ class SourceView(_OperationView):
         carry_out(begun.pk)
         begun.refresh_from_db()
         check_success(begun)
-        response = self.outcome(request, begun)
-        if begun.total <= self._count(query):
+        page = self._page(request, begun)
+        if page.is_last:
             begun.delete()  # there is no other page that somebody could ask for
-        return response
-
-    @staticmethod
-    def _count(query: dict[str, str]) -> int:
-        return min(_number(query, "count", conf.page_size), conf.max_page_size)
+        return Response(page.content)
 
     def outcome(self, request: Request, operation: Operation) -> HttpResponseBase:
         """Return the page that the URL asks for."""
+        return Response(self._page(request, operation).content)
+
+    def _page(self, request: Request, operation: Operation) -> RenderedPage:
         query = _query(request)
-        page = source_feed(self.resource, operation).page(
+        return source_feed(self.resource, operation).page(
             place=Place.read(query["place"]) if query.get("place") else None,
             start_index=_number(query, "startIndex", 1),
-            count=self._count(query),
+            count=min(_number(query, "count", conf.page_size), conf.max_page_size),
         )
-        return Response(b"".join(page))
 
 
 class TargetView(_OperationView):
@@ -248,11 +246,10 @@ class ResultsView(_SDataView):
 
     def post(self, request: Request, kind: str, operation: str) -> HttpResponseBase:
         """Record the results."""
-        run = _run(request)
         with _body(request, IOBase) as body:
             reader = read_result_feed(cast(BinaryIO, body))
             target = reader.header.digest.origin if reader.header.digest else ""
-            record_results(self.resource, reader.entries(), name=run.name, stamp=run.stamp, target=target)
+            record_results(self.resource, reader.entries(), label=_run(request), target=target)
         return HttpResponse("Recorded.", content_type="text/plain")
 
 

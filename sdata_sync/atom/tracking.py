@@ -1,8 +1,11 @@
 """How far an asynchronous operation is: the tracking payload (SData core 3.11)."""
 
 from dataclasses import dataclass
+from typing import BinaryIO
 
+from ..exceptions import DocumentError
 from . import names
+from .document import read_root
 from .text import escape
 
 
@@ -28,3 +31,16 @@ def render_tracking(tracking: Tracking) -> str:
         f"<remainingSeconds>{max(tracking.remaining_seconds, 0)}</remainingSeconds>"
         f"<pollingMillis>{max(tracking.polling_millis, 1)}</pollingMillis></tracking>"
     )
+
+
+def read_polling_millis(file: BinaryIO, default: int = 500) -> int:
+    """Return when the peer wishes to be asked again; what cannot be read says nothing.
+
+    Only the interval is used: a peer's idea of its own progress is for people.
+    """
+    try:
+        root = read_root(file)
+    except DocumentError:
+        return default
+    text = next((e.text or "" for e in root.iter() if names.local_name(e.tag) == "pollingMillis"), "").strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else default

@@ -1,25 +1,35 @@
-"""HTTP to a peer: its digest, its target. Nothing outside its dataset URL is ever asked."""
+"""HTTP to a peer: its digest, its source, its target. Nothing outside its dataset URL is ever asked."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
+from urllib.parse import urljoin, urlsplit
 
 import httpx2
 
 from ..atom import names
 from ..atom.body import spool
 from ..atom.diagnosis import read_diagnoses
-from ..atom.digest import read_digest_entry
+from ..atom.digest import read_digest_entry, render_digest_entry
 from ..atom.entry import ReceivedResult
 from ..atom.feed import read_result_feed
+from ..atom.tracking import read_polling_millis
 from ..conf import Credentials, conf
 from ..core.digest import Digest
-from ..exceptions import DocumentError, FeedError, PeerMisbehaved, PeerRefused, PeerUnreachable
+from ..exceptions import DocumentError, FeedError, PeerError, PeerMisbehaved, PeerRefused, PeerUnreachable
+from ..sync.clock import now
+from ..sync.runs import RunLabel
 
-#: The connection went away under the request. A page may be posted again: the second time changes nothing.
+#: The connection went away under the request. Every request here may be repeated: the second time changes nothing.
 _DROPPED = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError, httpx2.CloseError)
+#: How often at most, and how rarely at least, a peer is asked how far it is, whatever it wishes.
+_POLLING_MILLIS = (20, 5000)
+#: What a peer answers that does not have the URL.
+ABSENT = (404, 405, 410, 501)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,10 +40,18 @@ class Answer:
     exceptions: tuple[ReceivedResult, ...]
 
 
-class PeerClient:
-    """Talks to one peer on kept-alive connections, until it is closed."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Response:
+    url: str
+    status: int
+    location: str
+    body: BinaryIO
 
-    def __init__(self, url: str, credentials: Credentials) -> None:
+
+class PeerClient:
+    """Talks to one peer on kept-alive connections, until it is closed. ``transport`` replaces the network in tests."""
+
+    def __init__(self, url: str, credentials: Credentials, *, transport: httpx2.BaseTransport | None = None) -> None:
         self.url = url
         headers = {"User-Agent": "django-sdata-sync", "Accept": f"{names.MEDIA_TYPE}, {names.XML_TYPE}"}
         if credentials.token:
@@ -43,6 +61,7 @@ class PeerClient:
             auth=(credentials.username, credentials.password) if credentials.username else None,
             timeout=httpx2.Timeout(conf.timeout_seconds, connect=min(5.0, conf.timeout_seconds)),
             follow_redirects=False,
+            transport=transport,
         )
 
     def close(self) -> None:
@@ -55,15 +74,13 @@ class PeerClient:
         Raises:
             PeerError
         """
-        with self._send("GET", f"{self.url}/{kind}/$syncDigest") as body:
+        with self._send("GET", f"{self.url}/{kind}/$syncDigest").body as body:
             try:
                 return read_digest_entry(body)
             except (DocumentError, FeedError) as error:
                 raise PeerMisbehaved(f"The digest of {self.url}/{kind} cannot be read: {error}") from error
 
-    def post_page(
-        self, kind: str, feed: Iterable[bytes], *, run_name: str, run_stamp: str, with_results: bool
-    ) -> Answer:
+    def post_page(self, kind: str, feed: Iterable[bytes], *, run: RunLabel, with_results: bool) -> Answer:
         """Post one page of changes (SData sync 5.3, 5.8).
 
         ``with_results`` reads what became of each entry; without it the answer is read as far as its digest.
@@ -71,23 +88,112 @@ class PeerClient:
         Raises:
             PeerError: ``PeerRefused`` with status 400 if the ticks do not continue where the peer stands.
         """
-        url = f"{self.url}/{kind}/$syncTarget"
-        params = {"runName": run_name, "runStamp": run_stamp}
+        with self.post_feed(kind, b"".join(feed), run=run) as body:
+            return read_answer(body, self.url, with_results=with_results)
+
+    def post_feed(self, kind: str, feed: bytes, *, run: RunLabel) -> BinaryIO:
+        """Post one page of changes as it is, and return the result feed.
+
+        Raises:
+            PeerError
+        """
         # Not chunked: WSGI has no way to read a body whose length is not said.
-        with self._send("POST", url, content=b"".join(feed), params=params) as body:
-            try:
-                reader = read_result_feed(body)
-                # A digest that does not stand at the beginning is found when all has been read.
-                read = reader.entries() if with_results or reader.header.digest is None else ()
-                results = tuple(result for result in read if result.status != 200)
-                return Answer(digest=reader.header.digest, exceptions=results)
-            except (DocumentError, FeedError) as error:
-                raise PeerMisbehaved(f"The answer of {url} cannot be read: {error}") from error
+        response = self._send("POST", f"{self.url}/{kind}/$syncTarget", content=feed, params=run.params)
+        waited = self._wait(response)
+        if waited is not response:
+            self.delete(waited.url)
+        return waited.body
+
+    def post_results(self, kind: str, feed: bytes, *, run: RunLabel) -> None:
+        """Tell the peer what became of its changes (SData sync 5.7).
+
+        Raises:
+            PeerError: ``PeerRefused`` with one of ``ABSENT`` if it does not want to know.
+        """
+        self._send("POST", f"{self.url}/{kind}/$syncResults", content=feed, params=run.params).body.close()
+
+    def open_source(self, kind: str, target: Digest, *, run: RunLabel, tracking_id: str, count: int) -> RemoteFeed:
+        """Have the peer select what ``target`` lacks (SData sync 5.2), and return the feed when it is ready.
+
+        Without a ``tracking_id`` the peer answers at once, if it can in the time of one request.
+
+        Raises:
+            PeerError
+        """
+        params = {**({"trackingID": tracking_id} if tracking_id else {}), **run.params, "count": str(count)}
+        entry = render_digest_entry(target, now=now()).encode()
+        url = f"{self.url}/{kind}/$syncSource"
+        response = self._send("POST", url, content=entry, params=params, content_type=names.ENTRY_TYPE)
+        ready = self._wait(response, params={"count": str(count)})
+        operation = ready.url if ready is not response else ""
+        return RemoteFeed(client=self, first=ready.body, url=ready.url or url, operation=operation)
+
+    def read_page(self, url: str, *, base: str) -> tuple[str, BinaryIO]:
+        """Return the page that a ``next`` link of the page at ``base`` leads to, and its URL.
+
+        Raises:
+            PeerError: also if the link leads out of the peer's dataset.
+        """
+        address = self._inside(url, base)
+        return address, self._send("GET", address).body
+
+    def delete(self, url: str) -> None:
+        """End an operation; it is a courtesy, whose failure costs the peer some space."""
+        with suppress(PeerError):  # it expires
+            self._send("DELETE", url).body.close()
+
+    def _wait(self, response: _Response, params: dict[str, str] | None = None) -> _Response:
+        """Poll until an operation is done; an answer that came at once is returned as it is."""
+        deadline = time.monotonic() + conf.operation_seconds
+        while response.status == 202:
+            with response.body:
+                wished = read_polling_millis(response.body)
+            if not response.location:
+                raise PeerMisbehaved(f"{response.url}: 202 without a Location to ask how far it is.")
+            if time.monotonic() > deadline:
+                raise PeerUnreachable(f"{response.location} is not done after {conf.operation_seconds} s.")
+            time.sleep(min(max(wished, _POLLING_MILLIS[0]), _POLLING_MILLIS[1]) / 1000)
+            address = self._inside(response.location, response.url)
+            # One that asks for smaller pages must not lose what stands in the URL already.
+            extra = None if urlsplit(address).query else params
+            following = self._send("GET", address, params=extra)
+            response = _Response(
+                url=address,
+                status=following.status,
+                location=following.location or address,
+                body=following.body,
+            )
+        return response
+
+    def _inside(self, url: str, base: str) -> str:
+        """Return ``url``, which the peer sent, as an absolute one; refuse it if it leads out of the dataset.
+
+        Raises:
+            PeerMisbehaved
+        """
+        try:
+            address = urljoin(base, url)
+            ours, theirs = urlsplit(self.url), urlsplit(address)
+            same_place = (ours.scheme, ours.hostname, ours.port) == (theirs.scheme, theirs.hostname, theirs.port)
+        except ValueError:
+            same_place = False
+        path = theirs.path if same_place else ""
+        # A server may resolve dots after unquoting, whatever we make of them.
+        is_below = path.lower().startswith(f"{ours.path.lower()}/") and ".." not in path and "%2e" not in path.lower()
+        if not (same_place and is_below) or theirs.username or theirs.password:
+            raise PeerMisbehaved(f"Expected a URL below {self.url}, received {url[:200]!r}; it is not followed.")
+        return address
 
     def _send(
-        self, method: str, url: str, *, content: bytes | None = None, params: dict[str, str] | None = None
-    ) -> BinaryIO:
-        headers = {"Content-Type": names.FEED_TYPE} if content is not None else {}
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes | None = None,
+        params: dict[str, str] | None = None,
+        content_type: str = names.FEED_TYPE,
+    ) -> _Response:
+        headers = {"Content-Type": content_type} if content is not None else {}
         request = self._http.build_request(method, url, content=content, params=params, headers=headers)
         try:
             try:
@@ -99,15 +205,61 @@ class PeerClient:
         except (httpx2.DecodingError, DocumentError) as error:
             raise PeerMisbehaved(f"{url}: {error}") from error
 
-    def _exchange(self, request: httpx2.Request) -> BinaryIO:
+    def _exchange(self, request: httpx2.Request) -> _Response:
         response = self._http.send(request, stream=True)
         try:
             body = spool(response.iter_bytes(), limit=conf.max_body_bytes)
         finally:
             response.close()
-        if response.status_code == 200:
-            return body
+        if response.status_code in (200, 201, 202, 204):
+            location = response.headers.get("Location", "")
+            url = str(request.url.copy_with(query=None))
+            return _Response(url=url, status=response.status_code, location=location, body=body)
         with body:
             said = "; ".join(diagnosis.message for diagnosis in read_diagnoses(body) if diagnosis.message)
         text = f"{request.method} {request.url.copy_with(query=None)}: {response.status_code} {said}".strip()
         raise PeerRefused(text, status=response.status_code)
+
+
+class RemoteFeed:
+    """The pages of a source feed at a peer, one after the other."""
+
+    def __init__(self, *, client: PeerClient, first: BinaryIO, url: str, operation: str) -> None:
+        self._client = client
+        self._operation = operation
+        self._url = url
+        self._seen: set[str] = set()
+        self.first = first
+
+    def following(self, next_url: str) -> BinaryIO:
+        """Return the page that ``next_url`` leads to.
+
+        Raises:
+            PeerError: also if the pages go round in a circle.
+        """
+        if next_url in self._seen:
+            raise PeerMisbehaved(f"The next link {next_url[:200]!r} leads to a page that was read before.")
+        self._seen.add(next_url)
+        self._url, body = self._client.read_page(next_url, base=self._url)
+        return body
+
+    def close(self) -> None:
+        """Tell the peer that the feed is not needed any more."""
+        if self._operation:
+            self._client.delete(self._operation)
+
+
+def read_answer(body: BinaryIO, url: str, *, with_results: bool) -> Answer:
+    """Read a result feed; ``url`` is for the message.
+
+    Raises:
+        PeerMisbehaved
+    """
+    try:
+        reader = read_result_feed(body)
+        # A digest that does not stand at the beginning is found when all has been read.
+        read = reader.entries() if with_results or reader.header.digest is None else ()
+        results = tuple(result for result in read if result.status != 200)
+        return Answer(digest=reader.header.digest, exceptions=results)
+    except (DocumentError, FeedError) as error:
+        raise PeerMisbehaved(f"The answer of {url} cannot be read: {error}") from error

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import TypeVar
 
@@ -19,16 +19,21 @@ from ..core.order import TickOrder
 from ..core.selection import missing_ranges
 from ..core.state import SyncState, same_endpoint
 from ..exceptions import FeedError, PeerError, PeerMisbehaved, PeerRefused
-from ..models import Peer
+from ..models import Peer, Stream
 from ..resources import SyncResource
 from ..sync.clock import now
 from ..sync.digests import StoredDigest, load_digest, lock_digest
+from ..sync.existing import track_existing
 from ..sync.numbering import number_changes
 from ..sync.pages import Page, is_own, read_page
 from ..sync.rejoining import take_higher_tick
+from ..sync.runs import new_run
+from ..sync.sources import count_missing
 from .abreast import meanwhile
 from .client import Answer, PeerClient
+from .pulling import pull
 from .streams import Lease, find_stream, known_digest
+from .watch import Watch
 
 T = TypeVar("T")
 
@@ -125,6 +130,35 @@ class Courier:
             self._known[resource.kind] = passage.known
         return look_again, None
 
+    def catch_up(self, resource: SyncResource, watch: Watch) -> None:
+        """Push all of ``resource`` that the peer lacks, whoever made it; ``watch`` sees the pages go.
+
+        Raises:
+            PeerError
+        """
+        track_existing(resource)
+        stored = number_changes(resource)
+        lease = self._wait_for_lease(find_stream(self.peer, resource.kind))
+        passage = _Passage(self, resource, lease, watch=watch)
+        passage.known = None
+        error: Exception | None = None
+        try:
+            passage.bring_level_in_pages_that_fit(stored)
+        except Exception as raised:
+            error = raised
+            raise
+        finally:
+            lease.give_back(passage.known, error)
+            self._known.pop(resource.kind, None)
+
+    def _wait_for_lease(self, stream: Stream) -> Lease:
+        deadline = time.monotonic() + conf.lease_seconds
+        while (lease := Lease.take(stream)) is None:
+            if time.monotonic() > deadline:
+                raise PeerError(f"{stream} has been held by another process for {conf.lease_seconds} s.")
+            time.sleep(0.05)
+        return lease
+
     def wanted(self, resource: SyncResource) -> Callable[[str], bool]:
         """Return which endpoints' changes are pushed at once: our own, or with relay all but the peer's."""
         if not self.peer.relay:
@@ -136,6 +170,17 @@ class Courier:
         """Tell whether a peer with the digest ``known`` lacks something that is to be pushed at once."""
         wanted = self.wanted(resource)
         return any(wanted(missing.endpoint) for missing in missing_ranges(stored.value, known))
+
+    def refuse_ourselves(self, resource: SyncResource, shown: Digest) -> None:
+        """Refuse a peer that has our own name.
+
+        Raises:
+            PeerMisbehaved
+        """
+        if shown.origin and same_endpoint(shown.origin, resource.endpoint):
+            raise PeerMisbehaved(
+                f"The peer calls itself {shown.origin}, and so are we called; two nodes must not have one BASE_URL."
+            )
 
     def client(self) -> PeerClient:
         """Return the client, logged in as the peer's credentials say.
@@ -154,13 +199,14 @@ class Courier:
 class _Passage:
     """One stream brought level, under a lease. ``known`` is the peer's digest as far as it is known."""
 
-    def __init__(self, courier: Courier, resource: SyncResource, lease: Lease) -> None:
+    def __init__(self, courier: Courier, resource: SyncResource, lease: Lease, *, watch: Watch | None = None) -> None:
+        self._watch = watch
         self._courier = courier
         self._resource = resource
         self._lease = lease
-        self._run_name = f"{conf.base_url} to {courier.peer.url}"
-        self._run_stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self._run = new_run(conf.base_url, courier.peer.url)
         self._limit = conf.page_size
+        self._catch_up_limit = conf.catch_up_page_size
         self.known = known_digest(lease.stream)
 
     def bring_level(self, stored: StoredDigest) -> None:
@@ -189,9 +235,10 @@ class _Passage:
             try:
                 return self.bring_level(stored)
             except PeerRefused as refusal:
-                if refusal.status != 413 or self._limit == 1:
+                if refusal.status != 413 or self._limit == self._catch_up_limit == 1:
                     raise
                 self._limit = max(self._limit // 4, 1)
+                self._catch_up_limit = max(self._catch_up_limit // 4, 1)
                 logger.info("%s: pages of %d from here on; %s", self._lease.stream, self._limit, refusal)
                 stored = number_changes(self._resource)
 
@@ -216,7 +263,7 @@ class _Passage:
                 logger.info("%s: %s; catching up", self._lease.stream, refusal)
                 return False
             self._note_progress(answer, sent.states)
-            if answer.digest is not None and self._learn_of_ourselves(answer.digest, sent_digest):
+            if answer.digest is not None and self._knows_more_of_us(answer.digest, sent_digest.value):
                 return False  # whatever it has under the ticks just sent may be something else
             if following is None:
                 return True
@@ -240,16 +287,22 @@ class _Passage:
         was restored from a backup meanwhile, that would hide what it lost.
         """
         resource = self._resource
+        track_existing(resource)
         target = self._courier.client().read_digest(resource.kind)
-        self._refuse_ourselves(target)
-        if self._learn_of_ourselves(target, load_digest(resource)):
-            logger.info("%s: goes on under new ticks", self._lease.stream)
+        self._courier.refuse_ourselves(resource, target)
+        if self._knows_more_of_us(target, load_digest(resource).value):
+            self._recover(target)
         stored = number_changes(resource)
-        page = read_page(resource, stored, target, limit=self._limit)
+        if target.covers(stored.value):
+            self.known = target
+            return stored
+        if self._watch is not None:
+            self._watch.begin(count_missing(resource, stored, target))
+        page = read_page(resource, stored, target, limit=self._catch_up_limit)
         while True:
 
             def read_next(cursor: Digest = page.cursor) -> Page:
-                return read_page(resource, stored, cursor, limit=self._limit)
+                return read_page(resource, stored, cursor, limit=self._catch_up_limit)
 
             answer, following = self._exchange(page, stored, SyncMode.CATCH_UP, read_next)
             if following is None:
@@ -289,10 +342,12 @@ class _Passage:
         answer = self._courier.client().post_page(
             resource.kind,
             feed,
-            run_name=self._run_name,
-            run_stamp=self._run_stamp,
-            with_results=logger.isEnabledFor(logging.INFO),  # they are for the log alone; the peer keeps them
+            run=self._run,
+            # They are for the log, and for whoever watches; the peer keeps them.
+            with_results=self._watch is not None or logger.isEnabledFor(logging.INFO),
         )
+        if self._watch is not None:
+            self._watch.see(len(page.states), [result.status for result in answer.exceptions])
         for result in answer.exceptions:
             said = "; ".join(diagnosis.message for diagnosis in result.diagnoses)
             logger.info("%s: %s %s %s %s", self._lease.stream, result.uuid, result.status, result.message, said)
@@ -302,23 +357,28 @@ class _Passage:
         if not self._lease.renew(self.known):
             raise PeerError("The stream was taken over by another process; it goes on from here.")
 
-    def _refuse_ourselves(self, target: Digest) -> None:
-        if target.origin and same_endpoint(target.origin, self._resource.endpoint):
-            raise PeerMisbehaved(
-                f"The peer calls itself {target.origin}, and so are we called; two nodes must not have one BASE_URL."
-            )
+    def _knows_more_of_us(self, shown: Digest, ours: Digest) -> bool:
+        own = self._resource.endpoint
+        return shown.tick(own) > ours.tick(own)
 
-    def _learn_of_ourselves(self, shown: Digest, ours: StoredDigest) -> bool:
-        """Go on from the highest tick that the peer has seen of us; return whether that is above ours."""
-        resource = self._resource
-        if shown.tick(resource.endpoint) <= ours.value.tick(resource.endpoint):
-            return False
-        with transaction.atomic(using=resource.database):
-            stored = lock_digest(resource)
-            try:
-                return take_higher_tick(resource, stored, shown, f"the peer {self._courier.peer}")
-            except FeedError as error:
-                raise PeerMisbehaved(str(error)) from error
+    def _recover(self, shown: Digest) -> None:
+        """Get back what we recorded, the peer has seen, and we have lost since: this node was restored.
+
+        What is marked here is numbered when the pull ends, under ticks that nobody has seen.
+        """
+        resource, peer = self._resource, self._courier.peer
+        try:
+            pull(self._courier.client(), peer, resource, Watch())
+        except PeerRefused as refusal:
+            # It cannot give it back; but the ticks that it has seen must not be used again.
+            logger.warning("%s: what this node has lost cannot be pulled: %s", self._lease.stream, refusal)
+            with transaction.atomic(using=resource.database):
+                stored = lock_digest(resource)
+                try:
+                    take_higher_tick(resource, stored, shown, f"the peer {peer}")
+                except FeedError as error:
+                    raise PeerMisbehaved(str(error)) from error
+        logger.info("%s: goes on under new ticks", self._lease.stream)
 
 
 def _is_contiguous(states: Iterable[SyncState], known: Digest) -> bool:

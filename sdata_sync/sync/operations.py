@@ -10,7 +10,6 @@ import json
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from io import BytesIO
 from uuid import uuid4
 
@@ -30,6 +29,7 @@ from .holders import holder_name, is_gone
 from .numbering import number_changes
 from .receiving import receive_feed
 from .results import render_results
+from .runs import RunLabel
 from .sources import SourceFeed, count_missing
 
 logger = logging.getLogger(__name__)
@@ -41,14 +41,6 @@ DELETED_MILLIS = 60_000
 #: How long one is kept that nobody deletes.
 KEPT_MILLIS = 24 * 60 * 60 * 1000
 MAX_TRACKING_ID = 200
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunLabel:
-    """How an engine names one of its runs: ``runName`` and ``runStamp``, which need not be a date."""
-
-    name: str = ""
-    stamp: str = ""
 
 
 def begin(

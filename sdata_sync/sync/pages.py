@@ -9,6 +9,7 @@ from django.db.models.functions import Coalesce
 
 from ..atom.entry import render_entry
 from ..atom.payload import Text, identity
+from ..conf import conf
 from ..core.digest import Digest
 from ..core.selection import TickRange, missing_ranges
 from ..core.state import SyncState, same_endpoint
@@ -34,6 +35,16 @@ class Page:
     states: list[SyncState] = field(default_factory=list)
     is_last: bool = True
 
+    def is_cut_to(self, limit: int) -> bool:
+        """Drop the last entries if all together have more than ``limit`` bytes, but not the first; tell whether."""
+        size = 0
+        for number, entry in enumerate(self.entries):
+            size += len(entry) if entry.isascii() else len(entry.encode())
+            if size > limit and number:
+                del self.entries[number:], self.states[number:]
+                return True
+        return False
+
 
 def read_page(
     resource: SyncResource,
@@ -48,6 +59,8 @@ def read_page(
     ``stored`` is this node's digest; what is recorded after it was read belongs to a later feed. ``wanted``
     narrows the endpoints whose changes are looked at.
 
+    A page is cut short where it would become larger than what we ourselves would accept.
+
     A version is sent only with the state that it has: where the content of a row is not what its state was
     given for, somebody has changed it since, and it will come again under its own number.
     """
@@ -57,10 +70,13 @@ def read_page(
             continue
         room = limit - len(page.states)
         tracked = _tracked(resource, stored, missing, room + 1)
-        taken = tracked[:room]
+        taken, before = tracked[:room], len(page.states)
         _render(resource, stored, missing.endpoint, taken, page)
         page.is_last = len(tracked) == len(taken)
         reached = missing.end if page.is_last else (taken[-1].tick or 0) + 1 if taken else missing.start
+        if page.is_cut_to(conf.max_body_bytes // 2):
+            page.is_last = False
+            reached = page.states[-1].tick + 1 if len(page.states) > before else missing.start
         page.cursor = page.cursor.raised(missing.endpoint, reached, stamp=0)
         if not page.is_last:
             break

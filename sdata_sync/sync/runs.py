@@ -1,16 +1,19 @@
 """Results that an engine reports to us as the source (SData sync 5.7): counted, and kept where something is to say."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import islice
 
 from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+from ..atom.dates import format_stamp
 from ..atom.entry import ReceivedResult
 from ..atom.text import replace_forbidden
 from ..models import Run, RunResult
 from ..resources import SyncResource
+from .clock import now
 
 #: Of one run, at most so many results are kept; all are counted.
 KEPT_RESULTS = 10_000
@@ -18,9 +21,25 @@ KEPT_RESULTS = 10_000
 KEPT_RUNS = 100
 
 
-def record_results(
-    resource: SyncResource, results: Iterable[ReceivedResult], *, name: str, stamp: str, target: str
-) -> Run:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunLabel:
+    """How an engine names one of its runs (SData sync 4.1): ``runName`` and ``runStamp``, which need not be a date."""
+
+    name: str = ""
+    stamp: str = ""
+
+    @property
+    def params(self) -> dict[str, str]:
+        """The parameters of a URL."""
+        return {"runName": self.name, "runStamp": self.stamp}
+
+
+def new_run(source: str, target: str) -> RunLabel:
+    """Return the label of a run that begins now, between two dataset URLs."""
+    return RunLabel(name=f"{source} to {target}", stamp=format_stamp(now()))
+
+
+def record_results(resource: SyncResource, results: Iterable[ReceivedResult], *, label: RunLabel, target: str) -> Run:
     """Note what became of a page of our changes at ``target``; in one transaction, or not at all.
 
     What an entry's earlier result said is forgotten when it has been taken since.
@@ -28,8 +47,8 @@ def record_results(
     with transaction.atomic():
         run, _ = Run.objects.get_or_create(
             kind=resource.kind,
-            name=name[:200],
-            stamp=stamp[:200],
+            name=label.name[:200],
+            stamp=label.stamp[:200],
             target=target[:500],
             defaults={"reported_at": timezone.now()},
         )

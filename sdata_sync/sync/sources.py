@@ -7,7 +7,6 @@ meanwhile has a tick beyond our digest of that moment and belongs to a later fee
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -47,6 +46,14 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RenderedPage:
+    """One page of a feed as it is sent."""
+
+    content: bytes
+    is_last: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFeed:
     """The changes that ``target`` lacks of what ``source``, our digest of some moment, contains.
 
@@ -59,7 +66,7 @@ class SourceFeed:
     url: str
     total: int
 
-    def page(self, *, place: Place | None, start_index: int, count: int) -> Iterator[bytes]:
+    def page(self, *, place: Place | None, start_index: int, count: int) -> RenderedPage:
         """Return the page of ``count`` entries that begins at ``place``, or, without one, at ``start_index``.
 
         Raises:
@@ -73,7 +80,7 @@ class SourceFeed:
         if not page.is_last:
             place = _next_place(stored, page.cursor)
             next_url = f"{self.url}?startIndex={start_index + len(page.states)}&count={count}&place={place}"
-        return render_feed(
+        content = render_feed(
             page.entries,
             url=self.url,
             title=f"{self.resource.kind} of {self.resource.endpoint}",
@@ -84,6 +91,7 @@ class SourceFeed:
                 next_url=next_url, first_url=self.url, total=self.total, start_index=start_index, count=count
             ),
         )
+        return RenderedPage(content=b"".join(content), is_last=page.is_last)
 
     def _at(self, stored: StoredDigest, place: Place) -> Digest:
         cursor = self.target

@@ -90,6 +90,13 @@ class TestSynchronous:
         known = [(APP2, int(root.findtext(".//sync:tick", namespaces=NS)))]
         assert read(ask(peer_client, *known))[0] == ["changed", "new"]
 
+    def test_pages_are_bounded_in_bytes(self, peer_client, settings):
+        settings.SDATA_SYNC = {**settings.SDATA_SYNC, "MAX_BODY_BYTES": 20_000}
+        for n in range(9):
+            Account.objects.create(name=f"a{n}", notes="é" * (2_000 if n != 4 else 30_000))
+        pages = read_all(peer_client, ask(peer_client))
+        assert pages == [["a0", "a1"], ["a2", "a3"], ["a4"], ["a5", "a6"], ["a7", "a8"]]
+
     def test_start_index(self, peer_client):
         made(5)
         assert read(ask(peer_client, query="?startIndex=3&count=2"))[0] == ["a2", "a3"]

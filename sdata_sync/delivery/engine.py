@@ -1,0 +1,154 @@
+"""The engine: brings peers level in both directions, kind by kind (SData sync 3.1, 5).
+
+It lives in this node, and then this side is no HTTP; or it carries feeds between two endpoints that are both
+elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+from ..atom.feed import read_sync_feed
+from ..conf import conf
+from ..exceptions import DocumentError, FeedError, PeerError, PeerMisbehaved, PeerRefused
+from ..models import Peer
+from ..resources import SyncResource
+from ..sync.digests import load_digest
+from ..sync.runs import RunLabel, new_run
+from .abreast import meanwhile
+from .client import ABSENT, PeerClient, RemoteFeed, read_answer
+from .courier import Courier
+from .pulling import pull
+from .watch import Watch
+
+logger = logging.getLogger(__name__)
+
+#: Makes what watches one kind in one direction: peer, kind, direction.
+MakeWatch = Callable[[str, str, str], Watch]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passed:
+    """What one direction of one kind came to; ``error`` is empty if all arrived."""
+
+    peer: str
+    kind: str
+    direction: str
+    seconds: float
+    watch: Watch
+    error: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        who = {"peer": self.peer, "kind": self.kind, "direction": self.direction}
+        return {**who, **self.watch.as_dict(), "seconds": round(self.seconds, 3), "error": self.error}
+
+
+def catch_up(
+    peers: Iterable[Peer], resources: Iterable[SyncResource], *, directions: Iterable[str], make_watch: MakeWatch
+) -> Iterator[Passed]:
+    """Bring ``peers`` level in ``resources``, and yield what each direction of each came to.
+
+    Pulled first: what is known of the peer's changes need not be pushed at it. What goes wrong with one does not
+    keep the others.
+    """
+    resources, directions = list(resources), list(directions)
+    for peer in peers:
+        with Courier(peer) as courier:
+            for resource in resources:
+                for direction in ("pull", "push"):
+                    if direction in directions:
+                        watch = make_watch(peer.name, resource.kind, direction)
+                        act = _pull if direction == "pull" else _push
+                        yield _attempt(peer.name, resource.kind, direction, watch, lambda w: act(courier, resource, w))  # noqa: B023
+
+
+def _pull(courier: Courier, resource: SyncResource, watch: Watch) -> None:
+    shown = courier.client().read_digest(resource.kind)
+    courier.refuse_ourselves(resource, shown)
+    # Even so the peer is asked: there may be rows that it tracks only when somebody wants them.
+    is_level = load_digest(resource).value.covers(shown)
+    pull(courier.client(), courier.peer, resource, watch, in_a_hurry=is_level)
+
+
+def _push(courier: Courier, resource: SyncResource, watch: Watch) -> None:
+    courier.catch_up(resource, watch)
+
+
+def _attempt(peer: str, kind: str, direction: str, watch: Watch, act: Callable[[Watch], None]) -> Passed:
+    started = time.monotonic()
+    error = ""
+    try:
+        act(watch)
+    except PeerError as raised:
+        error = str(raised)
+    return Passed(
+        peer=peer, kind=kind, direction=direction, seconds=time.monotonic() - started, watch=watch, error=error
+    )
+
+
+def carry(source: PeerClient, target: PeerClient, kind: str, watch: Watch) -> Passed:
+    """Carry the changes of ``kind`` from one endpoint to another, neither of them ours."""
+    carrier = _Carrier(source, target, kind)
+    return _attempt(source.url, kind, f"to {target.url}", watch, carrier.run)
+
+
+class _Carrier:
+    def __init__(self, source: PeerClient, target: PeerClient, kind: str) -> None:
+        self._source, self._target, self._kind = source, target, kind
+        self._label: RunLabel = new_run(source.url, target.url)
+        self._wants_results = True
+
+    def run(self, watch: Watch) -> None:
+        self._watch = watch
+        digest = self._target.read_digest(self._kind)
+        feed = self._source.open_source(
+            self._kind, digest, run=self._label, tracking_id=str(uuid4()), count=conf.catch_up_page_size
+        )
+        try:
+            page: BinaryIO | None = feed.first
+            while page is not None:
+                page = self._carry_page(feed, page)
+        finally:
+            feed.close()
+
+    def _carry_page(self, feed: RemoteFeed, page: BinaryIO) -> BinaryIO | None:
+        with page:
+            content = page.read()
+            page.seek(0)
+            next_url, entries = self._look_through(page)
+        answer, following = meanwhile(
+            lambda: self._target.post_feed(self._kind, content, run=self._label),
+            lambda: feed.following(next_url) if next_url else None,
+        )
+        with answer:
+            exceptions = read_answer(answer, self._target.url, with_results=True).exceptions
+            self._watch.see(entries, [result.status for result in exceptions])
+            answer.seek(0)
+            self._report(answer.read())
+        return following
+
+    def _look_through(self, page: BinaryIO) -> tuple[str, int]:
+        try:
+            reader = read_sync_feed(page)
+            if self._watch.total is None:
+                self._watch.begin(reader.header.total)
+            entries = sum(1 for _ in reader.entries())
+        except (DocumentError, FeedError) as error:
+            raise PeerMisbehaved(f"A page of {self._source.url}/{self._kind}: {error}") from error
+        return reader.next_url, entries
+
+    def _report(self, results: bytes) -> None:
+        if not self._wants_results:
+            return
+        try:
+            self._source.post_results(self._kind, results, run=self._label)
+        except PeerRefused as refusal:
+            self._wants_results = False
+            level = logging.DEBUG if refusal.status in ABSENT else logging.WARNING
+            logger.log(level, "The results are not reported any more: %s", refusal)

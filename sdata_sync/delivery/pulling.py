@@ -1,0 +1,127 @@
+"""Pulling: this node as target and engine in one, a peer as the source (SData sync 5.1 to 5.7).
+
+While a page is applied here, the peer is told what became of the page before it, and the page after it is read.
+What is cut off goes on where it stopped: the digest moves on with every page.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import BinaryIO
+from uuid import uuid4
+
+from ..atom.feed import FeedHeader, read_sync_feed
+from ..conf import conf
+from ..core.digest import Digest
+from ..exceptions import DocumentError, FeedError, PeerMisbehaved, PeerRefused, PeerUnreachable
+from ..models import Peer
+from ..resources import SyncResource
+from ..sync.digests import load_digest
+from ..sync.receiving import Receipt, receive_feed
+from ..sync.results import render_results
+from ..sync.runs import new_run
+from .abreast import meanwhile
+from .client import ABSENT, PeerClient, RemoteFeed
+from .watch import Watch
+
+logger = logging.getLogger(__name__)
+
+
+def pull(
+    client: PeerClient,
+    peer: Peer,
+    resource: SyncResource,
+    watch: Watch,
+    *,
+    known: Digest | None = None,
+    in_a_hurry: bool = False,
+) -> None:
+    """Apply all of ``resource`` that this node lacks and ``peer`` has.
+
+    ``known`` is what the peer is told that we have; without it, our digest. What is marked here and not numbered
+    is numbered when the feed is applied, never before the peer has been heard: this node may have been restored.
+    ``in_a_hurry`` asks for an answer at once, where little is expected.
+
+    Raises:
+        PeerError
+    """
+    known = load_digest(resource).value if known is None else known
+    _Pull(client, peer, resource, watch).run(known, in_a_hurry=in_a_hurry)
+
+
+class _Pull:
+    def __init__(self, client: PeerClient, peer: Peer, resource: SyncResource, watch: Watch) -> None:
+        self._client = client
+        self._resource = resource
+        self._watch = watch
+        self._label = new_run(peer.url, conf.base_url)
+        self._wants_results = True
+
+    def run(self, known: Digest, *, in_a_hurry: bool) -> None:
+        feed = self._open(known, in_a_hurry=in_a_hurry)
+        try:
+            self._read(feed)
+        finally:
+            feed.close()
+
+    def _open(self, known: Digest, *, in_a_hurry: bool) -> RemoteFeed:
+        kind, count = self._resource.kind, conf.catch_up_page_size
+        if in_a_hurry:
+            try:
+                return self._client.open_source(kind, known, run=self._label, tracking_id="", count=count)
+            except (PeerUnreachable, PeerRefused) as error:
+                # It takes longer than a request may, or the peer knows only asynchronous calls.
+                logger.info("%s: %s; asked again, asynchronously", kind, error)
+        return self._client.open_source(kind, known, run=self._label, tracking_id=str(uuid4()), count=count)
+
+    def _read(self, feed: RemoteFeed) -> None:
+        page: BinaryIO | None = feed.first
+        report: bytes | None = None
+        while page is not None:
+            with page as body:
+                header = self._header(body)
+                if self._watch.total is None:
+                    self._watch.begin(header.total)
+                receipt, page = self._apply(body, self._next_exchange(feed, header.next_url, report))
+            if page is None and receipt.next_url:  # the link stood behind the entries
+                page = feed.following(receipt.next_url)
+            report = render_results(self._resource, receipt.results, receipt.digest) if receipt.results else None
+            self._watch.see(len(receipt.results), [r.status for r in receipt.results if r.status != 200])
+        self._post_results(report)
+
+    def _next_exchange(self, feed: RemoteFeed, next_url: str, report: bytes | None) -> Callable[[], BinaryIO | None]:
+        def exchange() -> BinaryIO | None:
+            self._post_results(report)
+            return feed.following(next_url) if next_url else None
+
+        return exchange
+
+    def _apply(self, body: BinaryIO, exchange: Callable[[], BinaryIO | None]) -> tuple[Receipt, BinaryIO | None]:
+        def apply() -> Receipt:
+            try:
+                return receive_feed(self._resource, body)
+            except (DocumentError, FeedError) as error:
+                raise PeerMisbehaved(f"A page of {self._client.url}/{self._resource.kind}: {error}") from error
+
+        page, receipt = meanwhile(exchange, apply)
+        return receipt, page
+
+    def _header(self, body: BinaryIO) -> FeedHeader:
+        try:
+            header = read_sync_feed(body).header
+        except (DocumentError, FeedError) as error:
+            raise PeerMisbehaved(f"A page of {self._client.url}/{self._resource.kind}: {error}") from error
+        body.seek(0)
+        return header
+
+    def _post_results(self, report: bytes | None) -> None:
+        if report is None or not self._wants_results:
+            return
+        try:
+            self._client.post_results(self._resource.kind, report, run=self._label)
+        except PeerRefused as refusal:
+            # Not every peer has the URL, and not everybody who may read may report: that is no reason to stop.
+            self._wants_results = False
+            level = logging.DEBUG if refusal.status in ABSENT else logging.WARNING
+            logger.log(level, "The results are not reported any more: %s", refusal)

@@ -1,0 +1,145 @@
+"""``manage.py sync_catchup``: make good whatever was missed, in both directions."""
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ...conf import conf
+from ...delivery.client import PeerClient
+from ...delivery.engine import Passed, carry, catch_up
+from ...delivery.watch import Watch
+from ...models import Peer
+from ...registry import registry
+from ...resources import SyncResource
+
+
+class Command(BaseCommand):
+    """Brings the enabled peers level, or two endpoints that are both elsewhere."""
+
+    help = (
+        "Makes good whatever was missed: all kinds, every enabled peer, first what they have and we lack, then what "
+        "we have and they lack. Exits with 0 only if everything arrived."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument("--peer", action="append", help="only this peer (its name); may be repeated")
+        parser.add_argument("--kind", action="append", help="only this kind; may be repeated")
+        parser.add_argument("--push", action="store_true", help="only what we have and they lack")
+        parser.add_argument("--pull", action="store_true", help="only what they have and we lack")
+        parser.add_argument("--source", help="dataset URL to carry from; with --target")
+        parser.add_argument("--target", help="dataset URL to carry to; with --source")
+        parser.add_argument("--source-credentials", default="", help="a name in CREDENTIALS (default: the peer's)")
+        parser.add_argument("--target-credentials", default="", help="a name in CREDENTIALS (default: the peer's)")
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Catch up."""
+        if bool(options["source"]) != bool(options["target"]):
+            raise CommandError("--source and --target go together.")
+        quiet = options["json"] or not self.stdout.isatty()
+        with _Bars(quiet=quiet) as bars:
+            passed = list(self._carry(options, bars) if options["source"] else self._catch_up(options, bars))
+        if options["json"]:
+            self.stdout.write(json.dumps([item.as_dict() for item in passed], indent=2))
+        else:
+            self._print(passed)
+        if any(item.error for item in passed):
+            raise SystemExit(1)
+
+    def _catch_up(self, options: dict[str, Any], bars: "_Bars") -> Iterator[Passed]:
+        peers = Peer.objects.filter(enabled=True)
+        if options["peer"]:
+            peers = peers.filter(name__in=options["peer"])
+            _expect_all(options["peer"], [peer.name for peer in peers], "enabled peer")
+        if not peers:
+            raise CommandError("There is no enabled peer. Add one with: manage.py sync_peer add")
+        directions = [name for name in ("pull", "push") if options[name]] or ["pull", "push"]
+        yield from catch_up(peers, _resources(options["kind"]), directions=directions, make_watch=bars.watch)
+
+    def _carry(self, options: dict[str, Any], bars: "_Bars") -> Iterator[Passed]:
+        with closing(_client(options, "source")) as source, closing(_client(options, "target")) as target:
+            # Kinds that are not registered here may be named all the same: neither end is ours.
+            for kind in options["kind"] or [resource.kind for resource in registry]:
+                yield carry(source, target, kind, bars.watch(source.url, kind, "carry"))
+
+    def _print(self, passed: list[Passed]) -> None:
+        table = Table("peer", "kind", "direction")
+        for heading in ("entries", "conflicts", "deferred", "refused", "seconds"):
+            table.add_column(heading, justify="right")
+        table.add_column("outcome", overflow="fold")
+        for item in passed:
+            watch = item.watch
+            numbers = (watch.entries, watch.conflicts, watch.deferred, watch.others, f"{item.seconds:.2f}")
+            outcome = item.error or "level"
+            table.add_row(item.peer, item.kind, item.direction, *map(str, numbers), outcome)
+        width = None if self.stdout.isatty() else 160
+        Console(file=self.stdout, width=width, highlight=False).print(table)  # type: ignore[arg-type]
+
+
+def _resources(kinds: list[str] | None) -> list[SyncResource]:
+    if not kinds:
+        return list(registry)
+    chosen = [resource for resource in registry if resource.kind in kinds]
+    _expect_all(kinds, [resource.kind for resource in chosen], "kind")
+    return chosen
+
+
+def _expect_all(wanted: list[str], found: list[str], what: str) -> None:
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise CommandError(f"There is no {what} {', '.join(map(repr, missing))} here.")
+
+
+def _client(options: dict[str, Any], end: str) -> PeerClient:
+    url = options[end].strip().rstrip("/")
+    name = options[f"{end}_credentials"]
+    if not name:
+        peer = Peer.objects.filter(url__iexact=url).first()
+        name = peer.credentials if peer else ""
+    try:
+        return PeerClient(url, conf.credentials(name))
+    except ImproperlyConfigured as error:
+        raise CommandError(str(error)) from error
+
+
+class _Bars:
+    """A progress bar for each kind and direction, where somebody sees them."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+        )
+        self._progress = Progress(*columns, console=Console(stderr=True), disable=quiet)
+
+    def __enter__(self) -> "_Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._progress.stop()
+
+    def watch(self, peer: str, kind: str, direction: str) -> Watch:
+        """Return what counts, and moves a bar while it does."""
+        task = self._progress.add_task(f"{peer} {kind} {direction}", total=None, rate="")
+        progress = self._progress
+
+        class Bar(Watch):
+            def moved(self) -> None:
+                elapsed = progress.tasks[task].elapsed or 0
+                rate = f"{self.entries / elapsed:.0f}/s" if elapsed else ""
+                progress.update(task, completed=self.entries, total=self.total, rate=rate)
+
+        return Bar()
