@@ -10,6 +10,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .conflicts import Conflict
     from .managers import SyncManager, SyncQuerySet
     from .registry import register, registered, unregister
     from .resources import SyncResource
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Conflict",
     "SyncManager",
     "SyncQuerySet",
     "SyncResource",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Conflict": "conflicts",
     "SyncManager": "managers",
     "SyncQuerySet": "managers",
     "SyncResource": "resources",

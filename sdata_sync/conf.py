@@ -27,11 +27,13 @@ class Settings:
 
     #: The names that ``SDATA_SYNC`` may have.
     NAMES = (
+        "ASK_PEERS_FIRST",
         "BASE_URL",
         "CONFLICT_PRIORITY",
         "CREDENTIALS",
         "DELIVERY",
         "DRAIN_SECONDS",
+        "HEARTBEAT",
         "LEASE_SECONDS",
         "MAX_BACKOFF_SECONDS",
         "MAX_BODY_BYTES",
@@ -66,6 +68,16 @@ class Settings:
         """The path of ``BASE_URL`` as ``django.urls.path`` takes it: no slash at the beginning, one at the end."""
         path = urlsplit(self.base_url).path.strip("/")
         return f"{path}/" if path else ""
+
+    @property
+    def ask_peers_first(self) -> bool:
+        """Whether a process asks its peers how far they know this node before it numbers its first change."""
+        return self._get("ASK_PEERS_FIRST", True)
+
+    @property
+    def heartbeat(self) -> float:
+        """Seconds between two comparisons with a peer, whether anything was saved or not; 0 for never."""
+        return self._get("HEARTBEAT", 60)
 
     @property
     def conflict_priority(self) -> int:

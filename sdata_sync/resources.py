@@ -12,6 +12,7 @@ from django.db import models, router
 
 from .atom.payload import Payload, PayloadTemplate, Text
 from .conf import conf
+from .conflicts import Conflict, Decision
 from .exceptions import PayloadError
 from .textual import TextualForm, textual_form
 
@@ -74,6 +75,15 @@ class SyncResource:
         name = camel_case(model.__name__)
         self.kind = self.path or plural(name)
         self.element_name = self.element or name
+
+    def resolve(self, conflict: Conflict) -> Decision:
+        """Decide a conflict otherwise than the rules of the protocol do.
+
+        Return ``"local"`` or ``"remote"``, or a mapping of column names to values: a merged version, written over
+        the local one. What differs from the rules is recorded as a change of this node, so that all others learn
+        it. ``None`` leaves it to the rules. Called in the transaction of the page; it must not write.
+        """
+        return None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.kind} of {self.model._meta.label}>"

@@ -6,10 +6,12 @@ os.environ.setdefault("SDATA_BASE_URL", "http://www.example.com/sdata/myApp2/myC
 os.environ.setdefault("SDATA_DELIVERY", "sdata_sync.delivery.worker.WorkerDelivery")
 
 from testproject.settings import *  # noqa: F403
-from testproject.settings import DATABASES, INSTALLED_APPS
+from testproject.settings import DATABASES, INSTALLED_APPS, SDATA_SYNC
 
 ALLOWED_HOSTS = ["*"]
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.shapes"]
+# Most tests have peers that nobody is.
+SDATA_SYNC = {**SDATA_SYNC, "ASK_PEERS_FIRST": False}
 DATABASES["default"].setdefault("TEST", {})
 # A login in a test is no place to spend a quarter of a second.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -23,6 +23,7 @@ class Rule(StrEnum):
     PRIORITY = "conflict priority"
     STAMP = "later stamp"
     ENDPOINT = "smaller endpoint"
+    APPLICATION = "the application"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -51,15 +51,23 @@ class _Response:
 class PeerClient:
     """Talks to one peer on kept-alive connections, until it is closed. ``transport`` replaces the network in tests."""
 
-    def __init__(self, url: str, credentials: Credentials, *, transport: httpx2.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        credentials: Credentials,
+        *,
+        timeout: float | None = None,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
         self.url = url
+        seconds = conf.timeout_seconds if timeout is None else timeout
         headers = {"User-Agent": "django-sdata-sync", "Accept": f"{names.MEDIA_TYPE}, {names.XML_TYPE}"}
         if credentials.token:
             headers["Authorization"] = f"Token {credentials.token}"
         self._http = httpx2.Client(
             headers=headers,
             auth=(credentials.username, credentials.password) if credentials.username else None,
-            timeout=httpx2.Timeout(conf.timeout_seconds, connect=min(5.0, conf.timeout_seconds)),
+            timeout=httpx2.Timeout(seconds, connect=min(5.0, seconds)),
             follow_redirects=False,
             transport=transport,
         )
@@ -241,6 +249,8 @@ class RemoteFeed:
             raise PeerMisbehaved(f"The next link {next_url[:200]!r} leads to a page that was read before.")
         self._seen.add(next_url)
         self._url, body = self._client.read_page(next_url, base=self._url)
+        if "$syncsource('" in self._url.lower():
+            self._operation = self._url.partition("?")[0]  # one that the peer has named itself
         return body
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import InterfaceError, transaction
+from django.db import InterfaceError
 
 from ..atom.feed import SyncMode
 from ..atom.renderer import Paging, render_feed
@@ -18,21 +18,21 @@ from ..core.digest import Digest
 from ..core.order import TickOrder
 from ..core.selection import missing_ranges
 from ..core.state import SyncState, same_endpoint
-from ..exceptions import FeedError, PeerError, PeerMisbehaved, PeerRefused
+from ..exceptions import PeerError, PeerMisbehaved, PeerRefused
 from ..models import Peer, Stream
 from ..resources import SyncResource
 from ..sync.clock import now
-from ..sync.digests import StoredDigest, load_digest, lock_digest
+from ..sync.digests import StoredDigest, load_digest
 from ..sync.existing import track_existing
 from ..sync.numbering import number_changes
 from ..sync.pages import Page, is_own, read_page
-from ..sync.rejoining import take_higher_tick
 from ..sync.runs import new_run
 from ..sync.sources import count_missing
 from .abreast import meanwhile
 from .client import Answer, PeerClient
 from .pulling import pull
-from .streams import Lease, find_stream, known_digest
+from .recovery import knows_more_of_us, recover
+from .streams import Lease, claim_comparison, find_stream, forget_known_digest, known_digest, note_failure
 from .watch import Watch
 
 T = TypeVar("T")
@@ -151,6 +151,34 @@ class Courier:
             lease.give_back(passage.known, error)
             self._known.pop(resource.kind, None)
 
+    def compare(self, resource: SyncResource) -> None:
+        """Look at the peer's digest, if nobody has for a while: pull what it has more, forget what was assumed.
+
+        A stall that no save would end is noticed here. What goes wrong is noted on the stream.
+        """
+        stream = find_stream(self.peer, resource.kind)
+        pause = int(conf.heartbeat * 1000)
+        if not pause or max(stream.retry_at, stream.compared_at + pause) > now():
+            return
+        if not claim_comparison(stream, pause):
+            return  # another process was quicker
+        try:
+            shown = self.client().read_digest(resource.kind)
+            self.refuse_ourselves(resource, shown)
+            if knows_more_of_us(resource, shown):
+                recover(self.client(), self.peer, resource, shown)
+            elif not load_digest(resource).value.covers(shown):
+                pull(self.client(), self.peer, resource, Watch())
+        except PeerError as error:
+            logger.warning("%s could not be compared: %s", stream, error)
+            note_failure(stream, error)
+            return
+        known = known_digest(stream)
+        if known is not None and not shown.covers(known):
+            # It has less than it was thought to have: it was restored itself.
+            forget_known_digest(stream)
+            self._known.pop(resource.kind, None)
+
     def _wait_for_lease(self, stream: Stream) -> Lease:
         deadline = time.monotonic() + conf.lease_seconds
         while (lease := Lease.take(stream)) is None:
@@ -263,7 +291,7 @@ class _Passage:
                 logger.info("%s: %s; catching up", self._lease.stream, refusal)
                 return False
             self._note_progress(answer, sent.states)
-            if answer.digest is not None and self._knows_more_of_us(answer.digest, sent_digest.value):
+            if answer.digest is not None and knows_more_of_us(resource, answer.digest):
                 return False  # whatever it has under the ticks just sent may be something else
             if following is None:
                 return True
@@ -290,8 +318,8 @@ class _Passage:
         track_existing(resource)
         target = self._courier.client().read_digest(resource.kind)
         self._courier.refuse_ourselves(resource, target)
-        if self._knows_more_of_us(target, load_digest(resource).value):
-            self._recover(target)
+        if knows_more_of_us(resource, target):
+            recover(self._courier.client(), self._courier.peer, resource, target)
         stored = number_changes(resource)
         if target.covers(stored.value):
             self.known = target
@@ -356,29 +384,6 @@ class _Passage:
     def _renew(self) -> None:
         if not self._lease.renew(self.known):
             raise PeerError("The stream was taken over by another process; it goes on from here.")
-
-    def _knows_more_of_us(self, shown: Digest, ours: Digest) -> bool:
-        own = self._resource.endpoint
-        return shown.tick(own) > ours.tick(own)
-
-    def _recover(self, shown: Digest) -> None:
-        """Get back what we recorded, the peer has seen, and we have lost since: this node was restored.
-
-        What is marked here is numbered when the pull ends, under ticks that nobody has seen.
-        """
-        resource, peer = self._resource, self._courier.peer
-        try:
-            pull(self._courier.client(), peer, resource, Watch())
-        except PeerRefused as refusal:
-            # It cannot give it back; but the ticks that it has seen must not be used again.
-            logger.warning("%s: what this node has lost cannot be pulled: %s", self._lease.stream, refusal)
-            with transaction.atomic(using=resource.database):
-                stored = lock_digest(resource)
-                try:
-                    take_higher_tick(resource, stored, shown, f"the peer {peer}")
-                except FeedError as error:
-                    raise PeerMisbehaved(str(error)) from error
-        logger.info("%s: goes on under new ticks", self._lease.stream)
 
 
 def _is_contiguous(states: Iterable[SyncState], known: Digest) -> bool:

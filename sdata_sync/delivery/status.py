@@ -10,15 +10,17 @@ from typing import Any
 from ..core.selection import missing_ranges
 from ..core.state import same_endpoint
 from ..models import DeferredEntry, Endpoint, Peer, Stream, TrackedResource
+from ..models import Digest as DigestRow
 from ..registry import registry
 from ..resources import SyncResource
+from ..sync.clock import now
 from ..sync.digests import StoredDigest, load_digest
 from .streams import known_digest
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamStatus:
-    """How far one peer is in one kind.
+    """How far one peer is in one kind; ``reason`` says why it is behind, empty if it is not.
 
     ``ticks_behind`` counts what it is known to lack of what it is to get; ``None`` if its digest is not known.
     """
@@ -29,6 +31,7 @@ class StreamStatus:
     last_success: datetime | None
     last_error: str
     last_error_at: datetime | None
+    reason: str
 
     @property
     def is_level(self) -> bool:
@@ -38,7 +41,10 @@ class StreamStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class KindStatus:
-    """How one kind stands at this node: our tick, what is not numbered yet, what is held back or deferred."""
+    """How one kind stands at this node: our tick, what is not numbered yet, what is held back or deferred.
+
+    ``rejoined`` says that a peer once knew more of this node than it did itself.
+    """
 
     kind: str
     endpoint: str
@@ -46,6 +52,8 @@ class KindStatus:
     unnumbered: int
     held_back: int
     deferred: int
+    rejoined: str
+    rejoined_at: datetime | None
     streams: tuple[StreamStatus, ...]
 
 
@@ -59,12 +67,22 @@ class ClockWarning:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CloneWarning:
+    """An endpoint one of whose ticks was seen with two different changes."""
+
+    endpoint: str
+    note: str
+    seen_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Status:
     """The whole of it."""
 
     node: str
     kinds: tuple[KindStatus, ...]
     clocks: tuple[ClockWarning, ...]
+    clones: tuple[CloneWarning, ...]
 
     @property
     def is_level(self) -> bool:
@@ -86,11 +104,17 @@ def collect_status(node: str) -> Status:
         ClockWarning(endpoint=row.url, ahead_seconds=row.clock_ahead / 1000, seen_at=row.clock_ahead_at)
         for row in Endpoint.objects.filter(clock_ahead__gt=0)
     )
-    return Status(node=node, kinds=tuple(_of_kind(resource, peers) for resource in registry), clocks=tuple(clocks))
+    clones = (
+        CloneWarning(endpoint=row.url, note=row.clone_note, seen_at=row.clone_seen_at)
+        for row in Endpoint.objects.filter(clone_seen_at__isnull=False)
+    )
+    kinds = (_of_kind(resource, peers) for resource in registry)
+    return Status(node=node, kinds=tuple(kinds), clocks=tuple(clocks), clones=tuple(clones))
 
 
 def _of_kind(resource: SyncResource, peers: Iterable[Peer]) -> KindStatus:
     stored = load_digest(resource)
+    row = DigestRow.objects.using(resource.database).filter(pk=resource.kind).first()
     tracked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
     streams = {stream.peer_id: stream for stream in Stream.objects.filter(kind=resource.kind).select_related("peer")}
     return KindStatus(
@@ -100,6 +124,8 @@ def _of_kind(resource: SyncResource, peers: Iterable[Peer]) -> KindStatus:
         unnumbered=tracked.filter(mark__isnull=False, problem="").count(),
         held_back=tracked.filter(mark__isnull=False).exclude(problem="").count(),
         deferred=DeferredEntry.objects.using(resource.database).filter(resource__kind=resource.kind).count(),
+        rejoined="" if row is None else row.rejoined_note,
+        rejoined_at=None if row is None else row.rejoined_at,
         streams=tuple(_of_stream(resource, stored, peer, streams.get(peer.pk)) for peer in peers),
     )
 
@@ -112,7 +138,25 @@ def _of_stream(resource: SyncResource, stored: StoredDigest, peer: Peer, stream:
         last_success=_moment(0 if stream is None else stream.last_success),
         last_error="" if stream is None else stream.last_error,
         last_error_at=_moment(0 if stream is None else stream.last_error_at),
+        reason=_reason(resource, stored, peer, stream),
     )
+
+
+def _reason(resource: SyncResource, stored: StoredDigest, peer: Peer, stream: Stream | None) -> str:
+    if stream is None or stream.known_ticks() is None:
+        never = "nothing was ever delivered to it" if stream is None or not stream.last_success else ""
+        failing = stream.last_error if stream is not None and stream.failures else ""
+        return failing or never or "its digest must be asked for again"
+    if stream.failures:
+        wait = max(stream.retry_at - now(), 0) / 1000
+        return f"{stream.last_error} (tried again in {wait:.0f} s)"
+    if not ticks_behind(resource, stored, stream):
+        return ""
+    if stream.held_until > now():
+        return f"being delivered by {stream.holder}"
+    if not peer.immediate:
+        return "nothing is pushed to it at once: it waits for a sync_catchup"
+    return "it waits for the delivery: does a process that delivers run?"
 
 
 def _moment(millis: int) -> datetime | None:

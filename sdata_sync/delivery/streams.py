@@ -91,6 +91,22 @@ def heard_from(origin: str, kind: str) -> bool:
     return bool(waiting.update(retry_at=0))
 
 
+def claim_comparison(stream: Stream, pause: int) -> bool:
+    """Tell whether it is for the caller to compare digests with the peer; of all processes, one every ``pause`` ms."""
+    due = Stream.objects.filter(pk=stream.pk, compared_at__lte=now() - pause)
+    return bool(due.update(compared_at=now()))
+
+
+def forget_known_digest(stream: Stream) -> None:
+    """Have the peer asked before anything is delivered to it again."""
+    Stream.objects.filter(pk=stream.pk).update(known_digest="")
+
+
+def note_failure(stream: Stream, error: Exception) -> None:
+    """Note that something failed that was no delivery."""
+    Stream.objects.filter(pk=stream.pk).update(last_error=str(error)[:2000], last_error_at=now())
+
+
 class Lease:
     """The right to deliver one stream, until it is given back or runs out."""
 

@@ -260,6 +260,9 @@ class PeerThread(_Loop):
         wanted, self._wanted = self._wanted, set()
         everything = self._owes or not wanted
         self._owes = True  # until it is known to have arrived
+        if not woken:
+            for resource in registry:
+                self._courier.compare(resource)
         due = self._courier.deliver(r for r in registry if everything or r.kind in wanted)
         self._owes = due is not None
         if not woken:

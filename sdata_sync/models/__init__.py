@@ -1,5 +1,6 @@
 """What is kept in the database: the digests, the log of changes, the peers, what is under way."""
 
+from .conflict import ConflictRecord
 from .deferred import DeferredEntry
 from .digest import Digest, DigestEntry
 from .endpoint import Endpoint
@@ -10,6 +11,7 @@ from .stream import Stream
 from .tracked import TrackedResource
 
 __all__ = [
+    "ConflictRecord",
     "DeferredEntry",
     "Digest",
     "DigestEntry",

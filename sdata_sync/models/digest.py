@@ -15,6 +15,11 @@ class Digest(models.Model):
         default=False, help_text="All rows from before the app was installed are tracked, not just those saved since."
     )
 
+    rejoined_at = models.DateTimeField(
+        null=True, blank=True, help_text="When a peer last knew more of this node than it did itself."
+    )
+    rejoined_note = models.TextField(blank=True, default="")
+
     class Meta:
         ordering = ["kind"]
         # Not the permissions of a table, but of the protocol: what a client may do with a collection.

@@ -13,6 +13,10 @@ class Endpoint(models.Model):
         help_text="By how many milliseconds a stamp from there was last ahead of our clock; 0 if it was not.",
     )
     clock_ahead_at = models.DateTimeField(null=True, blank=True)
+    clone_seen_at = models.DateTimeField(
+        null=True, blank=True, help_text="When one tick of it was last seen with two different changes."
+    )
+    clone_note = models.TextField(blank=True, default="")
 
     class Meta:
         ordering = ["url"]

@@ -29,6 +29,7 @@ class Stream(models.Model):
     last_success = models.BigIntegerField(default=0)
     last_error = models.TextField(blank=True, default="")
     last_error_at = models.BigIntegerField(default=0)
+    compared_at = models.BigIntegerField(default=0, help_text="When our digest was last compared with the peer's.")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["peer", "kind"], name="sdata_sync_one_stream_per_kind")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from uuid import UUID
@@ -12,17 +12,20 @@ from django.db import connections, models
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from ..atom.dates import format_stamp
 from ..atom.entry import Entry, Result
 from ..conf import conf
-from ..core.decision import Relation, decide, resolve
+from ..core.decision import Relation, Resolution, Rule, decide, resolve
 from ..core.digest import Digest
-from ..core.state import SyncState, stamp_after
+from ..core.state import SyncState, same_endpoint, stamp_after
 from ..exceptions import PayloadError
-from ..models import Endpoint, TrackedResource
+from ..models import ConflictRecord, Endpoint, TrackedResource
 from ..resources import SyncResource
+from .announcing import announce
 from .clock import now
 from .deferring import defer, forget, set_values
 from .digests import StoredDigest
+from .disputes import LocalVersion, ask_application, record_of
 from .log import create_tracked, new_tracked, update_tracked
 from .numbering import is_young_intent, number, number_all_under_lock
 from .prepared import PreparedQuery
@@ -43,6 +46,7 @@ class _Version:
     row: RowChange | None = None
     extra: str = ""
     error: PayloadError | None = None
+    is_deleted: bool = False
 
 
 @dataclass(kw_only=True, eq=False)
@@ -86,7 +90,7 @@ class Applier:
     ``digest`` is this node's, moving on with what is recorded here; ``results`` say what became of the entries.
     """
 
-    def __init__(self, resource: SyncResource, stored: StoredDigest, source: Digest) -> None:
+    def __init__(self, resource: SyncResource, stored: StoredDigest, source: Digest, *, is_restored: bool) -> None:
         self.resource = resource
         self.stored = stored
         self.source = source
@@ -98,6 +102,11 @@ class Applier:
         self.has_written = False
         self.has_recorded = False
         self._now = now()
+        #: This node was restored, and what it lost is coming back: nothing is numbered before that has ended.
+        self._is_restored = is_restored
+        #: Edits since the restore, which have no number yet.
+        self._edited: set[UUID] = set()
+        self._conflicts: list[ConflictRecord] = []
         self._highest: dict[str, SyncState] = {}
         self._ahead: dict[str, int] = {}
 
@@ -137,35 +146,50 @@ class Applier:
         tracked = query.instances(resource.database, TrackedResource, resource.kind, *uuids)
         # Marked by somebody who committed while we waited for the row: a local edit like any other, which the
         # decision must see.
+        alive = [row.local_key for row in tracked if row.local_key]
+        instances = read_instances(resource, alive)
         marked = [row for row in tracked if row.mark is not None and not row.problem]
-        if marked:
+        if self._is_restored:
+            self._edited.update(row.uuid for row in marked if self._is_edited(row, instances))
+        elif marked:
             self.stored.value = self.digest  # with the ticks that conflicts were recorded under
             number(resource, self.stored, marked)
             self.digest = self.stored.value
-        alive = [row.local_key for row in tracked if row.local_key]
         return _Batch(
             tracked={row.uuid: row for row in tracked},
-            instances=read_instances(resource, alive),
+            instances=instances,
             first_result=len(self.results),
         )
+
+    def _is_edited(self, tracked: TrackedResource, instances: dict[str, models.Model]) -> bool:
+        instance = instances.get(tracked.local_key or "")
+        if instance is None:
+            return not tracked.is_deleted
+        return self.resource.etag(self.resource.texts_of(instance), tracked.extra) != tracked.etag
 
     def _settle(self, entry: Entry, batch: _Batch) -> Result:
         tracked = batch.tracked.get(entry.uuid)
         held = None if tracked is None else self._held_state(tracked)
         relation = decide(entry.state, held, self.source, self._target)
+        if entry.uuid in self._edited and not self._target.contains(entry.state):
+            relation = Relation.CONCURRENT  # whatever the endpoints: our own lost change did not know of the edit
         if relation is Relation.KNOWN:
+            if held is not None:
+                self._note_clone(entry, held)
             return result_of(self.resource, entry, tracked, message="Unchanged")
-        version = self._version(entry, tracked, batch)
         if relation is Relation.CONCURRENT:
             assert held is not None
-            return self._settle_conflict(version, held, batch)
+            assert tracked is not None
+            local = LocalVersion(self.resource, tracked, batch.instances.get(tracked.local_key or ""))
+            return self._settle_conflict(self._version(entry, tracked, batch), held, local, batch)
+        version = self._version(entry, tracked, batch)
         return self._accept(version, entry.state, batch)
 
     def _held_state(self, tracked: TrackedResource) -> SyncState | None:
-        if tracked.problem and tracked.mark is not None:
-            # An edit that is held back, not numbered: it is the local version all the same.
-            own = self.resource.endpoint
-            return SyncState(endpoint=own, tick=self.digest.tick(own), stamp=stamp_after(tracked.mark, tracked.stamp))
+        if tracked.mark is not None and (tracked.problem or tracked.uuid in self._edited):
+            # An edit that is not numbered, because it is held back or we were restored: the local version all the same.
+            own, stamp = self.resource.endpoint, stamp_after(tracked.mark, tracked.stamp)
+            return SyncState(endpoint=own, tick=self._free_tick(), stamp=stamp, user=tracked.mark_user)
         if tracked.tick is None or tracked.endpoint_id is None:
             return None
         url = self.stored.endpoint_url(tracked.endpoint_id)
@@ -176,7 +200,7 @@ class Applier:
         if tracked is None:
             tracked = new_tracked(self.resource.kind, entry.uuid)
             batch.tracked[entry.uuid] = tracked
-        version = _Version(entry=entry, tracked=tracked, is_new=is_new)
+        version = _Version(entry=entry, tracked=tracked, is_new=is_new, is_deleted=entry.is_deleted)
         instance = batch.instances.get(tracked.local_key or "")
         try:
             self._prepare_row(version, instance)
@@ -202,25 +226,19 @@ class Applier:
         assert version.row is not None
         return self.resource.etag(self.resource.texts_of(version.row.instance), version.extra)
 
-    def _settle_conflict(self, version: _Version, held: SyncState, batch: _Batch) -> Result:
+    def _settle_conflict(self, version: _Version, held: SyncState, local: LocalVersion, batch: _Batch) -> Result:
         entry, tracked = version.entry, version.tracked
         same_content = self._has_same_content(version)
         outcome = resolve(entry.state, held, self.source, self._target, same_content=same_content)
+        if not same_content:
+            outcome = self._as_the_application_says(version, held, local, outcome, batch)
+            self._note_conflict(version, held, local, outcome)
         state = entry.state if outcome.source_wins else held
         if outcome.record:
             state = self._recorded(state, entry.state, held)
-        logger.info(
-            "%s %s: conflict between %s and %s, won by the %s (%s)",
-            self.resource.kind,
-            entry.uuid,
-            entry.state,
-            held,
-            "source" if outcome.source_wins else "target",
-            outcome.by,
-        )
         if outcome.source_wins:
             return self._accept(version, state, batch)
-        if outcome.record:
+        if outcome.record and tracked.uuid not in self._edited:
             self._set_state(tracked, state)
             batch.touched[tracked.uuid] = tracked
         if tracked.problem:
@@ -230,6 +248,48 @@ class Applier:
         if same_content:
             return result_of(self.resource, entry, tracked, message="Unchanged")
         return lost_result(self.resource, entry, tracked, outcome)
+
+    def _as_the_application_says(
+        self, version: _Version, held: SyncState, local: LocalVersion, outcome: Resolution, batch: _Batch
+    ) -> Resolution:
+        """Return the outcome after the application was heard; a merged version takes the received one's place."""
+        resource, tracked = self.resource, version.tracked
+        if type(resource).resolve is SyncResource.resolve or version.error is not None or tracked.is_deferred:
+            return outcome
+        row = version.row
+        remote = None
+        if row is not None and not row.is_deletion:
+            remote = {name: getattr(row.instance, name) for name in row.names}
+        decision = ask_application(resource, version.entry, held, local, remote, outcome)
+        if decision is None:
+            return outcome
+        if not isinstance(decision, Mapping):
+            source_wins = decision == "remote"
+            is_otherwise = source_wins != outcome.source_wins
+            record = is_otherwise or outcome.record
+            return Resolution(source_wins=source_wins, by=Rule.APPLICATION, record=record)
+        instance = row.instance if row is not None else batch.instances.get(tracked.local_key or "") or resource.model()
+        if local.values is not None:
+            set_values(instance, local.values, is_new=False)
+        names = set_values(instance, dict(decision), is_new=tracked.local_key is None)
+        version.is_deleted = False
+        version.row = RowChange(instance=instance, names=names, is_new=tracked.local_key is None)
+        return Resolution(source_wins=True, by=Rule.APPLICATION, record=True)
+
+    def _note_conflict(self, version: _Version, held: SyncState, local: LocalVersion, outcome: Resolution) -> None:
+        logger.info(
+            "%s %s: conflict between %s and %s, won by the %s (%s)",
+            self.resource.kind,
+            version.entry.uuid,
+            version.entry.state,
+            held,
+            "source" if outcome.source_wins else "target",
+            outcome.by,
+        )
+        record = record_of(
+            version.tracked, version.entry, held, local, remote_won=outcome.source_wins, rule=str(outcome.by)
+        )
+        self._conflicts.append(record)
 
     def _has_same_content(self, version: _Version) -> bool:
         tracked, entry = version.tracked, version.entry
@@ -243,12 +303,15 @@ class Applier:
         """Return the state of a change of our own: the outcome of a decision that others must learn as such."""
         own = self.resource.endpoint
         stamp = stamp_after(self._now, *(state.stamp for state in both))
-        # Beyond whatever anybody has seen of us, should we have been restored from a backup.
-        tick = max(self.digest.tick(own), self.source.tick(own))
-        state = SyncState(endpoint=own, tick=tick, stamp=stamp, user=winner.user)
+        state = SyncState(endpoint=own, tick=self._free_tick(), stamp=stamp, user=winner.user)
         self.digest = self.digest.advance(state, stamp=self._now)
         self.has_recorded = True
         return state
+
+    def _free_tick(self) -> int:
+        # Beyond whatever anybody has seen of us, should we have been restored from a backup.
+        own = self.resource.endpoint
+        return max(self.digest.tick(own), self.source.tick(own))
 
     def _accept(self, version: _Version, state: SyncState, batch: _Batch) -> Result:
         entry, tracked = version.entry, version.tracked
@@ -265,6 +328,7 @@ class Applier:
 
     def _write(self, batch: _Batch) -> None:
         resource = self.resource
+        ConflictRecord.objects.using(resource.database).bulk_create(self._conflicts)
         # Before the rows: what an application's receivers mark from here on is a change of theirs.
         self._clear_marks([v.tracked for v in batch.versions if not v.is_new])
         write_rows(resource, [v.row for v in batch.versions if v.row is not None and v.error is None])
@@ -278,6 +342,8 @@ class Applier:
         self._defer([v for v in batch.versions if v.error is not None])
         self._amend_results(batch)
         self.has_written = self.has_written or bool(batch.versions)
+        announce(resource, self._conflicts, [(v.tracked, v.error is not None) for v in batch.versions])
+        self._conflicts = []
 
     def _clear_marks(self, replaced: Iterable[TrackedResource]) -> None:
         """Take back the marks of what a received version replaces: an edit that lost, or never was one.
@@ -336,8 +402,8 @@ class Applier:
         if version.error is not None:
             tracked.is_deleted = False
             return
-        tracked.is_deleted, tracked.extra = version.entry.is_deleted, version.extra
-        if version.entry.is_deleted:
+        tracked.is_deleted, tracked.extra = version.is_deleted, version.extra
+        if version.is_deleted:
             tracked.local_key, tracked.etag = None, ""
         else:
             assert row is not None
@@ -357,6 +423,21 @@ class Applier:
             elif result.method == "POST":
                 url = self.resource.resource_url(version.tracked.local_key or "")
                 self.results[index] = replace(result, id=url, location=url)
+
+    def _note_clone(self, entry: Entry, held: SyncState) -> None:
+        """Say it loudly if one tick names two changes: two live nodes have one BASE_URL. Nothing is merged."""
+        state = entry.state
+        if state.tick != held.tick or state.stamp == held.stamp or not same_endpoint(state.endpoint, held.endpoint):
+            return
+        note = (
+            f"Its tick {state.tick} came as a change of {self.resource.kind} {entry.uuid} at "
+            f"{format_stamp(state.stamp)}; here it is one of {format_stamp(held.stamp)}. Two nodes have one BASE_URL, "
+            "or one was restored and used ticks again. Compare the nodes, and give each its own."
+        )
+        logger.error("%s: %s", state.endpoint, note)
+        Endpoint.objects.using(self.resource.database).filter(pk=self.stored.endpoint_id(state.endpoint)).update(
+            clone_seen_at=timezone.now(), clone_note=note
+        )
 
     def _note_clock(self, state: SyncState) -> None:
         ahead = state.stamp - self._now

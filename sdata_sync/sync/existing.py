@@ -1,6 +1,6 @@
 """First contact: the rows from before the app was installed, tracked and numbered a thousand at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.db import transaction
@@ -9,6 +9,7 @@ from ..models import Digest as DigestRow
 from ..models import TrackedResource
 from ..resources import SyncResource
 from .digests import lock_digest
+from .hearing import may_number
 from .log import new_tracked
 from .marks import new_uuid
 from .numbering import BATCH, number_new
@@ -30,27 +31,42 @@ def track_existing(resource: SyncResource, *, on_batch: Callable[[int], None] = 
 
 def track_untracked(resource: SyncResource, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
     """Track and number every row that is not tracked, and return how many there were."""
-    found, last = 0, None
+    if not may_number(resource):
+        return 0
+    return sum(_track(resource, keys) for keys in _keys(resource, on_batch))
+
+
+def count_untracked(resource: SyncResource, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
+    """Return how many rows are not tracked."""
+    return sum(len(set(keys) - _tracked(resource, keys)) for keys in _keys(resource, on_batch))
+
+
+def _keys(resource: SyncResource, on_batch: Callable[[int], None]) -> Iterator[list[str]]:
+    """Yield the local keys of all rows, in chunks that each begin where the last one ended."""
+    last: Any = None
     while True:
         rows = resource.rows().order_by("pk")
         if last is not None:
             rows = rows.filter(pk__gt=last)
-        # The values are read again under the lock, with those that are numbered.
         keys: list[Any] = list(rows.values_list("pk", flat=True)[:BATCH])
         if not keys:
-            return found
-        found += _track(resource, [str(key) for key in keys])
+            return
+        yield [str(key) for key in keys]
         last = keys[-1]
         on_batch(len(keys))
 
 
+def _tracked(resource: SyncResource, keys: list[str]) -> set[str | None]:
+    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, local_key__in=keys)
+    return set(rows.values_list("local_key", flat=True))
+
+
 def _track(resource: SyncResource, keys: list[str]) -> int:
-    known = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, local_key__in=keys)
-    if not set(keys) - set(known.values_list("local_key", flat=True)):
+    if not set(keys) - _tracked(resource, keys):
         return 0
     with transaction.atomic(using=resource.database):
         stored = lock_digest(resource)
-        tracked = set(known.values_list("local_key", flat=True))
+        tracked = _tracked(resource, keys)
         new = []
         for key in keys:
             if key not in tracked:

@@ -9,6 +9,8 @@ from uuid import UUID
 from django.db import connections, models
 
 from ..models import TrackedResource
+from ..users import current_user
+from .clock import now
 from .marks import write_uuid
 
 _COLUMNS = (
@@ -63,6 +65,12 @@ def create_tracked(using: str, rows: Sequence[TrackedResource]) -> None:
     values = [(row.kind, write_uuid(connection, row.uuid), *_marked_values_of(row)) for row in rows]
     with connection.cursor() as cursor:
         cursor.executemany(_insert_statement(using), values)
+
+
+def mark_found(using: str, pks: Sequence[int]) -> None:
+    """Mark rows that were found changed, unless somebody has marked them meanwhile."""
+    found = TrackedResource.objects.using(using).filter(pk__in=pks, mark__isnull=True)
+    found.update(mark=now(), is_intent=False, mark_user=current_user())
 
 
 # One prepared statement for all rows. The ORM's bulk_update would write a CASE with a branch for each row and

@@ -16,6 +16,7 @@ from ..models import DeferredEntry, TrackedResource
 from ..resources import SyncResource
 from .clock import now
 from .digests import StoredDigest, load_digest, lock_digest
+from .hearing import may_number
 from .log import create_tracked, update_tracked
 from .marks import mark
 from .prepared import PreparedQuery
@@ -38,6 +39,8 @@ def number_changes(resource: SyncResource) -> StoredDigest:
     """
     database = resource.database
     position = _START
+    if not _first_mark.rows(database, resource.kind, *position) or not may_number(resource):
+        return load_digest(resource)
     while _first_mark.rows(database, resource.kind, *position):
         with transaction.atomic(using=database):
             stored = lock_digest(resource)

@@ -17,6 +17,7 @@ from ..resources import SyncResource
 from .applying import Applier
 from .deferring import retry
 from .digests import StoredDigest, lock_digest
+from .hearing import may_number
 from .numbering import number_all_under_lock
 from .rejoining import check_leap
 from .wakeup import wake_after_commit
@@ -50,12 +51,13 @@ def receive_feed(resource: SyncResource, file: BinaryIO) -> Receipt:
     source, mode = reader.header.digest, reader.header.sync_mode
     assert source is not None
     _refuse_ourselves(resource, source)
+    numbers = may_number(resource)
     with transaction.atomic(using=resource.database):
         stored = lock_digest(resource)
         is_behind = _is_behind_itself(resource, stored, source, mode)
-        if not is_behind:
+        if numbers and not is_behind:
             number_all_under_lock(resource, stored)
-        applier = Applier(resource, stored, source)
+        applier = Applier(resource, stored, source, is_restored=is_behind)
         order = TickOrder(stored.value, contiguous=mode is SyncMode.IMMEDIATE)
         for batch in _batches(_checked(reader.entries(), order)):
             applier.apply(batch)

@@ -7,10 +7,12 @@ the highest tick that anybody shows for it, and what it may have numbered with u
 import logging
 
 from django.db.models import F
+from django.utils import timezone
 
 from ..core.digest import Digest
 from ..core.state import MAX_LEAP
 from ..exceptions import FeedError
+from ..models import Digest as DigestRow
 from ..models import Stream, TrackedResource
 from ..resources import SyncResource
 from .clock import now
@@ -33,13 +35,13 @@ def take_higher_tick(resource: SyncResource, stored: StoredDigest, shown: Digest
     if theirs <= ours:
         return False
     check_leap(resource, ours, theirs)
-    logger.error(
-        "%s: %s knows our tick %d, we stand at %d. This node was restored from a backup, or another node has our "
-        "BASE_URL. It goes on from the higher tick.",
-        own,
-        where,
-        theirs,
-        ours,
+    note = (
+        f"{where} knows our tick {theirs}, we stood at {ours}. This node was restored from a backup, or another node "
+        "has our BASE_URL. It goes on from the higher tick."
+    )
+    logger.error("%s: %s", own, note)
+    DigestRow.objects.using(resource.database).update_or_create(
+        pk=resource.kind, defaults={"rejoined_at": timezone.now(), "rejoined_note": note}
     )
     stored.save(stored.value.raised(own, theirs, stamp=now()))
     streams = Stream.objects.filter(kind=resource.kind)

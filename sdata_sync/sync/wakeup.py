@@ -27,9 +27,10 @@ def wake_after_commit(kind: str, using: str, *, is_own: bool = True) -> None:
 
 @cache
 def _waking(kind: str, is_own: bool) -> Callable[[], None]:
-    return partial(_wake, kind, is_own)
+    return partial(wake, kind, is_own)
 
 
-def _wake(kind: str, is_own: bool) -> None:
+def wake(kind: str, is_own: bool = True) -> None:
+    """Wake the listeners now."""
     for listener in _listeners:
         listener(kind, is_own)

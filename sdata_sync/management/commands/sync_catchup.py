@@ -19,6 +19,7 @@ from ...delivery.watch import Watch
 from ...models import Peer
 from ...registry import registry
 from ...resources import SyncResource
+from ...sync.scanning import scan
 
 
 class Command(BaseCommand):
@@ -35,6 +36,7 @@ class Command(BaseCommand):
         parser.add_argument("--kind", action="append", help="only this kind; may be repeated")
         parser.add_argument("--push", action="store_true", help="only what we have and they lack")
         parser.add_argument("--pull", action="store_true", help="only what they have and we lack")
+        parser.add_argument("--scan", action="store_true", help="first find what was changed past the signals")
         parser.add_argument("--source", help="dataset URL to carry from; with --target")
         parser.add_argument("--target", help="dataset URL to carry to; with --source")
         parser.add_argument("--source-credentials", default="", help="a name in CREDENTIALS (default: the peer's)")
@@ -62,8 +64,12 @@ class Command(BaseCommand):
             _expect_all(options["peer"], [peer.name for peer in peers], "enabled peer")
         if not peers:
             raise CommandError("There is no enabled peer. Add one with: manage.py sync_peer add")
+        resources = _resources(options["kind"])
+        if options["scan"]:
+            for resource in resources:
+                scan(resource)
         directions = [name for name in ("pull", "push") if options[name]] or ["pull", "push"]
-        yield from catch_up(peers, _resources(options["kind"]), directions=directions, make_watch=bars.watch)
+        yield from catch_up(peers, resources, directions=directions, make_watch=bars.watch)
 
     def _carry(self, options: dict[str, Any], bars: "_Bars") -> Iterator[Passed]:
         with closing(_client(options, "source")) as source, closing(_client(options, "target")) as target:

@@ -39,13 +39,18 @@ class Command(BaseCommand):
                 self.stdout.write(f"  {self._line(stream)}")
             if not kind.streams:
                 self.stdout.write("  no peers")
+            if kind.rejoined_at:
+                self._warn(f"RESTORED: {kind.rejoined} ({kind.rejoined_at:%Y-%m-%d %H:%M:%S})")
+        for clone in status.clones:
+            self._warn(f"CLONE: {clone.endpoint}: {clone.note}")
         for clock in status.clocks:
-            self.stdout.write(
-                self.style.WARNING(
-                    f"\nCLOCK: {clock.endpoint} stamped changes {clock.ahead_seconds:.1f} s ahead of our clock "
-                    f"({clock.seen_at:%Y-%m-%d %H:%M:%S})"
-                )
+            self._warn(
+                f"CLOCK: {clock.endpoint} stamped changes {clock.ahead_seconds:.1f} s ahead of our clock "
+                f"({clock.seen_at:%Y-%m-%d %H:%M:%S})"
             )
+
+    def _warn(self, text: str) -> None:
+        self.stdout.write(self.style.WARNING(f"\n{text}"))
 
     def _waiting(self, kind: KindStatus) -> str:
         counts = (
@@ -60,6 +65,8 @@ class Command(BaseCommand):
         text = f"{stream.peer}: {'level' if stream.is_level else behind}"
         if stream.last_success:
             text += f", last success {stream.last_success:%Y-%m-%d %H:%M:%S}"
-        if stream.last_error:
-            text += f", failing {stream.failures} times in a row, last error {stream.last_error}"
+        if stream.failures:
+            text += f", failing {stream.failures} times in a row"
+        if stream.reason:
+            text += f": {stream.reason}"
         return self.style.SUCCESS(text) if stream.is_level else self.style.ERROR(text)

@@ -1,0 +1,101 @@
+"""Getting back what this node has lost: it was restored from a backup, and its peers know more of it than itself."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
+
+from ..conf import conf
+from ..core.digest import Digest
+from ..exceptions import FeedError, PeerError, PeerMisbehaved, PeerRefused
+from ..models import Peer
+from ..resources import SyncResource
+from ..sync.digests import load_digest, lock_digest
+from ..sync.rejoining import take_higher_tick
+from .client import PeerClient
+from .pulling import pull
+from .watch import Watch
+
+logger = logging.getLogger(__name__)
+
+#: How long a peer may take to say how far it knows us, when a process begins.
+HEARING_SECONDS = 2.0
+
+
+def knows_more_of_us(resource: SyncResource, shown: Digest) -> bool:
+    """Tell whether ``shown`` has a higher tick for us than we have."""
+    return shown.tick(resource.endpoint) > load_digest(resource).value.tick(resource.endpoint)
+
+
+def recover(client: PeerClient, peer: Peer, resource: SyncResource, shown: Digest) -> None:
+    """Pull what we recorded, the peer has seen, and we have lost since; then go on above its tick for us.
+
+    What is marked here is numbered when the pull ends, under ticks that nobody has seen.
+
+    Raises:
+        PeerError
+    """
+    logger.warning("%s: %s knows more of us than we do; pulling what was lost", resource.kind, peer)
+    try:
+        pull(client, peer, resource, Watch())
+    except PeerRefused as refusal:
+        # It does not give it back; but the ticks that it has seen must not be used again.
+        logger.warning("%s: what this node has lost cannot be pulled: %s", resource.kind, refusal)
+        with transaction.atomic(using=resource.database):
+            stored = lock_digest(resource)
+            try:
+                take_higher_tick(resource, stored, shown, f"the peer {peer}")
+            except FeedError as error:
+                raise PeerMisbehaved(str(error)) from error
+
+
+def ask_peers(resource: SyncResource) -> dict[str, str]:
+    """Ask every enabled peer how far it knows us, and recover from those that know more.
+
+    Returns what each of them came to: "knows no more", "recovered", or why it could not be asked.
+    """
+    peers = list(Peer.objects.filter(enabled=True))
+    if not peers:
+        return {}
+    # All at once, and the threads do not use the database: those that are away cost one waiting time together.
+    with ThreadPoolExecutor(max_workers=min(len(peers), 16)) as pool:
+        shown = list(pool.map(lambda peer: _shown(peer, resource.kind), peers))
+    outcomes: dict[str, str] = {}
+    for peer, digest in sorted(zip(peers, shown, strict=True), key=lambda item: _tick(item[1], resource), reverse=True):
+        if isinstance(digest, str):
+            outcomes[peer.name] = digest
+        elif knows_more_of_us(resource, digest):
+            outcomes[peer.name] = _recover(peer, resource, digest)
+        else:
+            outcomes[peer.name] = "knows no more"
+    return outcomes
+
+
+def _tick(shown: Digest | str, resource: SyncResource) -> int:
+    return -1 if isinstance(shown, str) else shown.tick(resource.endpoint)
+
+
+def _shown(peer: Peer, kind: str) -> Digest | str:
+    try:
+        client = PeerClient(peer.url, conf.credentials(peer.credentials), timeout=HEARING_SECONDS)
+        try:
+            return client.read_digest(kind)
+        finally:
+            client.close()
+    except (PeerError, ImproperlyConfigured, TypeError) as error:
+        return f"not asked: {error}"
+
+
+def _recover(peer: Peer, resource: SyncResource, shown: Digest) -> str:
+    client = PeerClient(peer.url, conf.credentials(peer.credentials))
+    try:
+        recover(client, peer, resource, shown)
+    except PeerError as error:
+        logger.warning("%s: could not recover from %s: %s", resource.kind, peer, error)
+        return f"not recovered: {error}"
+    finally:
+        client.close()
+    return "recovered"

@@ -1,0 +1,41 @@
+"""``manage.py sync_scan``: find what was changed past the signals."""
+
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from ...registry import registry
+from ...sync.scanning import scan
+
+
+class Command(BaseCommand):
+    """Compares every row with what is tracked."""
+
+    help = (
+        "Finds rows that were written, changed or deleted past the signals (raw SQL, update(), a restored table) and "
+        "numbers them as changes of this node."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument("--kind", action="append", help="only this kind; may be repeated")
+        parser.add_argument("--dry-run", action="store_true", help="only count")
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Scan."""
+        kinds = options["kind"] or [resource.kind for resource in registry]
+        resources = [registry.of_kind(kind) for kind in kinds]
+        if None in resources:
+            raise CommandError(f"There is no kind {kinds[resources.index(None)]!r} here.")
+        found = {r.kind: scan(r, dry_run=options["dry_run"]) for r in resources if r is not None}
+        if options["json"]:
+            self.stdout.write(json.dumps({kind: result.as_dict() for kind, result in found.items()}, indent=2))
+            return
+        for kind, result in found.items():
+            self.stdout.write(
+                f"{kind}: {result.looked_at} tracked rows compared; {result.new} new, {result.changed} changed, "
+                f"{result.deleted} deleted past the signals{' (nothing was done)' if options['dry_run'] else ''}"
+            )

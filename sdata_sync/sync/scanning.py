@@ -1,0 +1,73 @@
+"""Finding what came past the signals: raw SQL, ``update()``, restored tables, rows the database deleted by itself."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from ..models import TrackedResource
+from ..resources import SyncResource
+from .existing import count_untracked, track_untracked
+from .log import mark_found
+from .numbering import BATCH, number_changes
+from .rows import read_rows
+from .wakeup import wake_after_commit
+
+
+@dataclass(kw_only=True)
+class Found:
+    """How many rows are not as they were tracked."""
+
+    looked_at: int = 0
+    new: int = 0
+    changed: int = 0
+    deleted: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.new + self.changed + self.deleted
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the numbers, for JSON."""
+        return asdict(self)
+
+
+def scan(
+    resource: SyncResource, *, dry_run: bool = False, on_batch: Callable[[int], None] = lambda count: None
+) -> Found:
+    """Compare every row with what is tracked, in chunks, and number what differs; ``dry_run`` only counts."""
+    found = Found()
+    last = 0
+    rows = TrackedResource.objects.using(resource.database).filter(
+        kind=resource.kind, local_key__isnull=False, mark__isnull=True
+    )
+    while chunk := list(rows.filter(pk__gt=last).order_by("pk")[:BATCH]):
+        _compare(resource, chunk, found, dry_run=dry_run)
+        last = chunk[-1].pk
+        on_batch(len(chunk))
+    find_new = count_untracked if dry_run else track_untracked
+    found.new = find_new(resource, on_batch=on_batch)
+    if not dry_run:
+        number_changes(resource)
+        if found.total:
+            wake_after_commit(resource.kind, resource.database)
+    return found
+
+
+def _compare(resource: SyncResource, chunk: list[TrackedResource], found: Found, *, dry_run: bool) -> None:
+    values = read_rows(resource, [row.local_key for row in chunk if row.local_key])
+    odd = []
+    for tracked in chunk:
+        row = values.get(tracked.local_key or "")
+        if row is None:
+            # A version that waits to be written has its key, and may well have no row.
+            if tracked.is_deferred:
+                continue
+            found.deleted += 1
+        elif tracked.is_deferred or resource.etag(resource.texts(row), tracked.extra) == tracked.etag:
+            continue
+        else:
+            found.changed += 1
+        odd.append(tracked.pk)
+    found.looked_at += len(chunk)
+    if not dry_run:
+        mark_found(resource.database, odd)
