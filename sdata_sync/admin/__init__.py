@@ -1,9 +1,20 @@
-"""The admin: digests, peers, tracked resources, deferred entries. Read-only where a hand would break it."""
+"""The admin: what there is to see, and the few things a hand may do. Read-only where a hand would break it."""
 
+from .conflict import ConflictRecordAdmin
 from .deferred import DeferredEntryAdmin
 from .digest import DigestAdmin
 from .endpoint import EndpointAdmin
 from .peer import PeerAdmin
+from .run import OperationAdmin, RunAdmin
 from .tracked import TrackedResourceAdmin
 
-__all__ = ["DeferredEntryAdmin", "DigestAdmin", "EndpointAdmin", "PeerAdmin", "TrackedResourceAdmin"]
+__all__ = [
+    "ConflictRecordAdmin",
+    "DeferredEntryAdmin",
+    "DigestAdmin",
+    "EndpointAdmin",
+    "OperationAdmin",
+    "PeerAdmin",
+    "RunAdmin",
+    "TrackedResourceAdmin",
+]

@@ -34,8 +34,8 @@ class DigestEntryInline(ReadOnlyInline[DigestEntry, Digest]):
 class DigestAdmin(ReadOnlyAdmin[Digest]):
     """The digests, one for each kind."""
 
-    list_display = ["kind", "our_tick", "endpoints"]
-    fields = ["kind"]
+    list_display = ["kind", "our_tick", "endpoints", "is_complete", "rejoined_at"]
+    fields = ["kind", "is_complete", "rejoined_at", "rejoined_note"]
     inlines = [DigestEntryInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Digest]:

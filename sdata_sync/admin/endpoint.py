@@ -10,7 +10,7 @@ from .readonly import ReadOnlyAdmin
 class EndpointAdmin(ReadOnlyAdmin[Endpoint]):
     """Endpoints."""
 
-    list_display = ["url", "clock", "clock_ahead_at"]
+    list_display = ["url", "clock", "clock_ahead_at", "clone_seen_at", "clone_note"]
     search_fields = ["url"]
 
     @admin.display(description="clock", ordering="clock_ahead")

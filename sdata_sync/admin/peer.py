@@ -5,7 +5,9 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from ..delivery.courier import Courier
+from ..delivery.engine import catch_up
 from ..delivery.status import ticks_behind
+from ..delivery.watch import Watch
 from ..models import Peer, Stream
 from ..registry import registry
 from ..sync.digests import load_digest
@@ -53,7 +55,7 @@ class PeerAdmin(ModelAdmin[Peer]):
     list_display = ["name", "lag", "state", "enabled", "immediate", "relay", "url"]
     list_filter = ["enabled", "immediate"]
     search_fields = ["name", "url"]
-    actions = ["deliver_now"]
+    actions = ["deliver_now", "catch_up_now"]
     inlines = [StreamInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Peer]:
@@ -72,6 +74,14 @@ class PeerAdmin(ModelAdmin[Peer]):
             return "disabled"
         errors = [f"{stream.kind}: {stream.last_error}" for stream in peer.streams.all() if stream.last_error]
         return "; ".join(errors) or "ok"
+
+    @admin.action(description="Catch up now, both ways", permissions=["change"])
+    def catch_up_now(self, request: HttpRequest, queryset: QuerySet[Peer]) -> None:
+        """Make good whatever was missed, while the page loads."""
+        passed = catch_up(queryset, registry, directions=("pull", "push"), make_watch=lambda *_: Watch())
+        for item in passed:
+            text = f"{item.peer}, {item.kind}, {item.direction}: {item.error or f'{item.watch.entries} entries'}"
+            self.message_user(request, text, messages.ERROR if item.error else messages.SUCCESS)
 
     @admin.action(description="Deliver now", permissions=["change"])
     def deliver_now(self, request: HttpRequest, queryset: QuerySet[Peer]) -> None:

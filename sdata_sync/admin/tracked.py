@@ -2,10 +2,10 @@
 
 from django.contrib import admin
 from django.urls import NoReverseMatch, reverse
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 
-from ..models import TrackedResource
+from ..models import RunResult, TrackedResource
 from ..registry import registry
 from .readonly import ReadOnlyAdmin, shown_stamp
 
@@ -19,7 +19,14 @@ class TrackedResourceAdmin(ReadOnlyAdmin[TrackedResource]):
     search_fields = ["uuid", "local_key"]
     list_select_related = ["endpoint"]
     show_full_result_count = False
-    readonly_fields = ["object_link", "changed", "state"]
+    readonly_fields = ["object_link", "changed", "state", "reported"]
+
+    @admin.display(description="reported by others")
+    def reported(self, tracked: TrackedResource) -> SafeString | str:
+        """What other nodes said became of it, where they did not simply take it."""
+        results = RunResult.objects.filter(uuid=tracked.uuid, run__kind=tracked.kind).select_related("run")
+        lines = ((r.run.target, r.status, r.message, r.diagnosis) for r in results.order_by("-pk")[:20])
+        return format_html_join(mark_safe("<br>"), "{}: {} {} {}", lines) or "-"
 
     @admin.display(description="object", ordering="local_key")
     def object_link(self, tracked: TrackedResource) -> SafeString | str:

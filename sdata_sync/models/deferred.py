@@ -15,6 +15,10 @@ class DeferredEntry(models.Model):
     reason = models.TextField()
     payload_path = models.CharField(max_length=300, blank=True)
     received_at = models.DateTimeField()
+    is_discarded = models.BooleanField(
+        default=False,
+        help_text="Not to be tried again; it is sent on all the same, and a later version replaces it.",
+    )
     attempts = models.PositiveIntegerField(default=1)
 
     class Meta:

@@ -1,15 +1,17 @@
 """Entries that cannot be applied: kept as they came, tried again, forgotten when something newer comes."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from django.db import connections
+from django.db import connections, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from ..atom.payload import Payload
 from ..exceptions import PayloadError
 from ..models import DeferredEntry, TrackedResource
 from ..resources import SyncResource
+from .digests import lock_digest
 from .log import update_tracked
 from .prepared import PreparedQuery
 from .rows import RowChange, read_instances, write_rows
@@ -45,6 +47,7 @@ def defer(
             "payload_path": error.payload_path[:300],
             "received_at": timezone.now(),
             "attempts": 1,
+            "is_discarded": False,
         },
     )
 
@@ -65,10 +68,31 @@ def retry(resource: SyncResource) -> int:
         return 0
     # Not those with a local edit that is not numbered yet: that edit overrules what waits.
     tracked = TrackedResource.objects.using(resource.database).filter(
-        kind=resource.kind, is_deferred=True, mark__isnull=True
+        kind=resource.kind, is_deferred=True, mark__isnull=True, deferred_entry__is_discarded=False
     )
     least_tried = tracked.order_by("deferred_entry__attempts", "pk").values_list("pk", flat=True)
-    chosen = tracked.filter(pk__in=list(least_tried[:RETRIES_PER_PAGE])).order_by("pk")
+    return _retry(resource, list(least_tried[:RETRIES_PER_PAGE]))
+
+
+def retry_chosen(resource: SyncResource, entries: Collection[int]) -> int:
+    """Try the deferred ``entries``, primary keys, again because somebody wishes so; return how many were applied."""
+    if not entries:
+        return 0
+    with transaction.atomic(using=resource.database):
+        lock_digest(resource)
+        tracked = TrackedResource.objects.using(resource.database).filter(
+            kind=resource.kind, is_deferred=True, mark__isnull=True, deferred_entry__in=list(entries)
+        )
+        return _retry(resource, list(tracked.values_list("pk", flat=True)))
+
+
+def discard(entries: QuerySet[DeferredEntry]) -> int:
+    """Leave ``entries`` alone from now on, and return how many there were."""
+    return entries.update(is_discarded=True)
+
+
+def _retry(resource: SyncResource, pks: list[int]) -> int:
+    chosen = TrackedResource.objects.using(resource.database).filter(pk__in=pks).order_by("pk")
     if connections[resource.database].features.has_select_for_update:
         chosen = chosen.select_for_update()
     locked = {row.pk: row for row in chosen}

@@ -11,6 +11,7 @@ from django.db import models, transaction
 from django.utils import timezone
 
 from ..atom.entry import Entry
+from ..atom.names import SDATA, XSI
 from ..atom.payload import Payload, identity
 from ..atom.text import replace_forbidden
 from ..conflicts import Conflict, ConflictVersion, Decision
@@ -37,7 +38,8 @@ class LocalVersion:
         elif instance is not None:
             self.values = {name: getattr(instance, name) for name in resource.columns}
             texts = [None if text is None else replace_forbidden(text) for text in resource.texts_of(instance)]
-            self.payload = resource.template.render(identity(uuid=str(tracked.uuid)), texts, tracked.extra)
+            attributes = f' xmlns:sdata="{SDATA}" xmlns:xsi="{XSI}"{identity(uuid=str(tracked.uuid))}'
+            self.payload = resource.template.render(attributes, texts, tracked.extra)  # a document of its own
 
 
 def ask_application(

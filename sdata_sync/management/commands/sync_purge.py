@@ -1,0 +1,68 @@
+"""``manage.py sync_purge``: forget the tombstones that everybody has."""
+
+import json
+from argparse import ArgumentParser
+from contextlib import closing
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError
+
+from ...conf import conf
+from ...core.digest import Digest
+from ...delivery.client import PeerClient
+from ...delivery.streams import find_stream, known_digest
+from ...exceptions import PeerError
+from ...models import Peer
+from ...registry import registry
+from ...sync.purging import purge
+
+
+class Command(BaseCommand):
+    """Removes tombstones."""
+
+    help = (
+        "Removes the tombstones of deleted resources that every enabled peer is known to have. A peer that is not "
+        "coming back holds them up until it is disabled or removed."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument("--older-than", type=int, metavar="DAYS", help="also those deleted longer ago than this")
+        parser.add_argument("--dry-run", action="store_true", help="only count")
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Purge every kind."""
+        days = options["older_than"]
+        if days is not None and days < 1:
+            raise CommandError(f"--older-than takes a number of days above 0, received {days}.")
+        older_than = None if days is None else timedelta(days=days)
+        peers = list(Peer.objects.filter(enabled=True))
+        outcomes = {}
+        for resource in registry:
+            digests = {peer.name: _digest(peer, resource.kind) for peer in peers}
+            purged = purge(resource, digests, older_than=older_than, dry_run=options["dry_run"])
+            outcomes[resource.kind] = asdict(purged)
+            if not options["json"]:
+                self.stdout.write(f"{resource.kind}: {purged.removed} tombstones removed, {purged.kept} kept")
+            for name in purged.missed_by:
+                self.stderr.write(
+                    self.style.WARNING(
+                        f"{resource.kind}: {name} is not known to have all of these deletions, and will never learn "
+                        "of those; rows deleted here may live on there."
+                    )
+                )
+        if options["json"]:
+            self.stdout.write(json.dumps(outcomes, indent=2))
+
+
+def _digest(peer: Peer, kind: str) -> Digest | None:
+    """Return what the peer has: as it says now, else as it was last known, else ``None``."""
+    try:
+        with closing(PeerClient(peer.url, conf.credentials(peer.credentials))) as client:
+            return client.read_digest(kind)
+    except (PeerError, ImproperlyConfigured, TypeError):
+        return known_digest(find_stream(peer, kind))

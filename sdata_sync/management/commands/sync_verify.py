@@ -1,0 +1,66 @@
+"""``manage.py sync_verify``: compare this node's contents with its peers'."""
+
+import json
+from argparse import ArgumentParser
+from contextlib import closing
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError
+
+from ...conf import conf
+from ...delivery.client import PeerClient
+from ...delivery.verifying import Comparison, verify
+from ...exceptions import PeerError
+from ...models import Peer
+from ...registry import registry
+
+
+class Command(BaseCommand):
+    """Compares digests, then every row."""
+
+    help = "Compares this node with its peers: digests first, then every resource. Exits with 0 if nothing differs."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument("--peer", action="append", help="only this peer (its name); may be repeated")
+        parser.add_argument("--kind", action="append", help="only this kind; may be repeated")
+        parser.add_argument("--repair", action="store_true", help="send our version again where contents differ")
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Compare."""
+        peers = Peer.objects.filter(enabled=True)
+        if options["peer"]:
+            peers = peers.filter(name__in=options["peer"])
+        if not peers:
+            raise CommandError("There is no such enabled peer.")
+        found: list[Comparison] = []
+        failed = False
+        for peer in peers:
+            try:
+                with closing(PeerClient(peer.url, conf.credentials(peer.credentials))) as client:
+                    for resource in registry:
+                        if not options["kind"] or resource.kind in options["kind"]:
+                            found.append(verify(client, peer, resource, repair=options["repair"]))
+            except (PeerError, ImproperlyConfigured, TypeError) as error:
+                failed = True
+                self.stderr.write(self.style.ERROR(f"{peer}: {error}"))
+        if options["json"]:
+            self.stdout.write(json.dumps([comparison.as_dict() for comparison in found], indent=2))
+        else:
+            for comparison in found:
+                self.stdout.write(_line(comparison))
+        if failed or not all(comparison.is_equal for comparison in found):
+            raise SystemExit(1)
+
+
+def _line(comparison: Comparison) -> str:
+    digests = "equal digests" if comparison.digests_agree else "digests differ, one of both still lacks changes"
+    text = f"{comparison.peer}, {comparison.kind}: {digests}; {comparison.compared} compared"
+    for what, count in comparison.counts.items():
+        if count:
+            text += f"; {count} {what.replace('_', ' ')} ({', '.join(comparison.examples[what][:3])} …)"
+    if comparison.is_equal:
+        text += "; equal"
+    return text + (f"; {comparison.repaired} are sent again" if comparison.repaired else "")

@@ -1,0 +1,75 @@
+"""Forgetting tombstones: when every peer is known to have them, or when somebody says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db.models import Q, QuerySet
+
+from ..core.digest import Digest
+from ..models import ConflictRecord, TrackedResource
+from ..resources import SyncResource
+from .clock import now
+from .digests import load_digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Purged:
+    """How many tombstones went, and how many stay; ``missed_by`` names the peers that will not learn of some."""
+
+    removed: int
+    kept: int
+    missed_by: tuple[str, ...]
+
+
+def purge(
+    resource: SyncResource, peers: Mapping[str, Digest | None], *, older_than: timedelta | None, dry_run: bool
+) -> Purged:
+    """Remove the tombstones that all ``peers`` contain, and with ``older_than`` those before that whoever has them.
+
+    ``peers`` are the known digests of the enabled peers by name, ``None`` for one whose digest is not known: it may
+    lack everything.
+    """
+    stones = TrackedResource.objects.using(resource.database).filter(
+        kind=resource.kind, is_deleted=True, is_deferred=False, local_key__isnull=True, mark__isnull=True
+    )
+    settled = _contained(resource, stones, list(peers.values()))
+    chosen = settled
+    missed_by: tuple[str, ...] = ()
+    if older_than is not None:
+        limit = now() - int(older_than.total_seconds() * 1000)
+        old = stones.filter(stamp__lt=limit)
+        missed_by = tuple(
+            name
+            for name, digest in peers.items()
+            if old.exclude(pk__in=_contained(resource, old, [digest]).values("pk")).exists()
+        )
+        chosen = stones.filter(Q(pk__in=settled.values("pk")) | Q(stamp__lt=limit))
+    total, removed = stones.count(), chosen.count()
+    if not dry_run:
+        _remove(resource, chosen)
+    return Purged(removed=removed, kept=total - removed, missed_by=missed_by)
+
+
+def _contained(
+    resource: SyncResource, stones: QuerySet[TrackedResource], digests: list[Digest | None]
+) -> QuerySet[TrackedResource]:
+    """Narrow ``stones`` to those that every digest contains."""
+    if any(digest is None for digest in digests):
+        return stones.none()
+    everywhere = Q()
+    stored = load_digest(resource)
+    # With no peer there is nobody to wait for.
+    for entry in stored.value if digests else ():
+        tick = min(digest.tick(entry.endpoint) for digest in digests if digest is not None)
+        everywhere |= Q(endpoint_id=stored.endpoint_id(entry.endpoint), tick__lt=tick)
+    return stones.filter(everywhere)
+
+
+def _remove(resource: SyncResource, chosen: QuerySet[TrackedResource]) -> None:
+    # In chunks, without the collector: what refers to a tombstone is deleted by hand.
+    while pks := list(chosen.values_list("pk", flat=True)[:500]):
+        ConflictRecord.objects.using(resource.database).filter(resource__in=pks).delete()
+        TrackedResource.objects.using(resource.database).filter(pk__in=pks)._raw_delete(resource.database)
