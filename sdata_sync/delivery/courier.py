@@ -321,7 +321,7 @@ class _Passage:
         if knows_more_of_us(resource, target):
             recover(self._courier.client(), self._courier.peer, resource, target)
         stored = number_changes(resource)
-        if target.covers(stored.value):
+        if not missing_ranges(stored.value, target):
             self.known = target
             return stored
         if self._watch is not None:

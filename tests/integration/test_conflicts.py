@@ -91,7 +91,7 @@ class TestAdmin:
         return client.post(url, {"action": action, "_selected_action": [obj.pk]}, follow=True).content.decode()
 
     def test_side_by_side(self, peer_client, edited, admin):
-        send(peer_client, 2, city="<There>", notes="same".replace("same", ""), stamp=LATER)
+        send(peer_client, 2, city="&lt;There&gt;", stamp=LATER)
         record = ConflictRecord.objects.get()
         page = admin.get(reverse("admin:sdata_sync_conflictrecord_change", args=[record.pk])).content.decode()
         assert "<td><mark>Here</mark></td>" in page

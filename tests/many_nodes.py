@@ -1,0 +1,140 @@
+"""Several nodes in one process: the real code, each node with a database, a BASE_URL and a clock of its own.
+
+They talk HTTP to each other through the client's in-process transport, on which faults can be laid.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import SimpleNamespace
+
+import httpx2
+from django.db import OperationalError, connections
+
+_present: ContextVar[LocalNode | None] = ContextVar("node", default=None)
+
+
+class NodeRouter:
+    """Sends every query to the database of the node that is at work."""
+
+    def db_for_read(self, model, **hints):
+        node = _present.get()
+        return None if node is None else node.alias
+
+    db_for_write = db_for_read
+
+    def allow_relation(self, *objects, **hints):
+        return True
+
+
+class LocalNode:
+    """A node; what is done ``with node.at_work():`` is done at it."""
+
+    def __init__(self, number: int, *, priority: int = 5, skew_millis: int = 0) -> None:
+        self.alias = f"node{number}"
+        self.base_url = f"http://{self.alias}/sdata/myApp2/myContract/-"
+        self.skew_millis = skew_millis
+        self.settings = {
+            "BASE_URL": self.base_url,
+            "CONFLICT_PRIORITY": priority,
+            "CREDENTIALS": {"peer": {"token": "secret"}},
+            "DELIVERY": "sdata_sync.delivery.worker.WorkerDelivery",
+            "ASK_PEERS_FIRST": False,
+            "PAGE_SIZE": 2,
+            "MAX_PAGE_SIZE": 3,
+        }
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        token = _present.set(self)
+        try:
+            yield
+        finally:
+            _present.reset(token)
+
+    def reset(self, others: list[LocalNode]) -> None:
+        """Empty the database, then let the others in and make them peers."""
+        from django.contrib.auth.models import User
+        from rest_framework.authtoken.models import Token
+
+        from sdata_sync.models import Peer
+
+        with connections[self.alias].cursor() as cursor:
+            cursor.execute("PRAGMA foreign_keys = OFF")
+            for table in connections[self.alias].introspection.table_names(cursor):
+                if table.startswith(("sdata_sync", "crm_", "auth_user", "authtoken")):
+                    cursor.execute(f'DELETE FROM "{table}"')
+        with self.at_work():
+            user = User.objects.create(username="peer", is_superuser=True)
+            Token.objects.create(user=user, key="secret")
+            for other in others:
+                Peer.objects.create(name=other.alias, url=other.base_url, credentials="peer")
+
+
+class Wire(httpx2.BaseTransport):
+    """Carries requests to the nodes; ``fault`` is asked before each what is to happen to it."""
+
+    def __init__(self, nodes: list[LocalNode]) -> None:
+        from django.core.wsgi import get_wsgi_application
+
+        self._nodes = {node.alias: node for node in nodes}
+        self._inner = httpx2.WSGITransport(app=get_wsgi_application())
+        self.fault: Callable[[], str] = lambda: ""
+        self.crashes = 0
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        fault = self.fault()
+        if fault == "request lost":
+            raise httpx2.ConnectError("lost", request=request)
+        if fault == "died while applying":
+            self.crashes += 1
+        with self._nodes[request.url.host].at_work():
+            response = self._inner.handle_request(request)
+            content = response.read()
+        self.crashes = 0
+        if fault == "response lost":
+            raise httpx2.ReadError("lost", request=request)
+        if fault == "response cut off":
+            content = content[: len(content) // 2]
+        return httpx2.Response(response.status_code, headers=response.headers, content=content)
+
+
+@contextmanager
+def wired(nodes: list[LocalNode], monkeypatch) -> Iterator[Wire]:
+    """Let the nodes work: settings and clock are of the one at work, clients use the wire."""
+    from sdata_sync.conf import Settings
+    from sdata_sync.delivery import client, courier, engine, pulling
+    from sdata_sync.sync import clock, operations
+    from sdata_sync.sync.applying import Applier
+
+    wire = Wire(nodes)
+    usual_raw, usual_init, usual_finish = Settings.raw, client.PeerClient.__init__, Applier.finish
+
+    def raw(self):
+        node = _present.get()
+        return usual_raw.fget(self) if node is None else node.settings
+
+    def init(self, url, credentials, **options):
+        usual_init(self, url, credentials, transport=wire)
+
+    def finish(self, **options):
+        if wire.crashes:
+            raise OperationalError("died")
+        return usual_finish(self, **options)
+
+    def time_ns():
+        node = _present.get()
+        return time.time_ns() + (node.skew_millis if node else 0) * 1_000_000
+
+    monkeypatch.setattr(Settings, "raw", property(raw))
+    monkeypatch.setattr(client.PeerClient, "__init__", init)
+    monkeypatch.setattr(Applier, "finish", finish)
+    monkeypatch.setattr(clock, "time", SimpleNamespace(time_ns=time_ns))
+    # At once: a thread of its own would not know which node it is at.
+    monkeypatch.setattr(operations, "_start", operations.carry_out)
+    for module in (courier, engine, pulling):  # one thing at a time: which node is at work is said per thread
+        monkeypatch.setattr(module, "meanwhile", lambda wait, work: (wait(), work()))
+    yield wire
