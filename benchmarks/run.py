@@ -9,8 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks import catch_up
 from testproject.nodes import ROOT, Node, are_level, wait_until
 
 LATENCY_SAVES = 500
@@ -114,6 +116,19 @@ with transaction.atomic():
 """
 
 
+def catch_up_cost(directory: Path) -> None:
+    """Print rows per second from nothing to level, and what little and nothing cost."""
+
+    def pairs() -> Iterator[tuple[Node, Node]]:
+        while True:
+            here, there = _pair(directory)
+            for node in (here, there):
+                node.environment["SDATA_DELIVERY"] = "sdata_sync.delivery.worker.WorkerDelivery"
+            yield here, there
+
+    catch_up.run(pairs())
+
+
 def _pair(directory: Path) -> tuple[Node, Node]:
     folder = directory / f"pair{time.monotonic_ns()}"
     folder.mkdir()
@@ -127,7 +142,7 @@ def _pair(directory: Path) -> tuple[Node, Node]:
 
 def main() -> None:
     """Run what is named on the command line, or everything."""
-    benchmarks = {"save": save_cost, "latency": latency, "throughput": throughput}
+    benchmarks = {"save": save_cost, "latency": latency, "throughput": throughput, "catchup": catch_up_cost}
     chosen = sys.argv[1:] or list(benchmarks)
     with tempfile.TemporaryDirectory() as directory:
         for name in chosen:

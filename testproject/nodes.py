@@ -121,6 +121,19 @@ class Node:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     @property
+    def driver_pid(self) -> int:
+        """The process that ``run`` uses."""
+        assert self._driver is not None
+        return self._driver.pid
+
+    @property
+    def worker_pid(self) -> int:
+        """The process that answers requests: the one child of the server."""
+        assert self._server is not None
+        pid = self._server.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+    @property
     def is_serving(self) -> bool:
         """Whether the server process runs."""
         return self._server is not None and self._server.poll() is None

@@ -18,6 +18,8 @@ SDATA_SYNC = {
     "BASE_URL": SDATA_BASE_URL,
     "CONFLICT_PRIORITY": int(os.environ.get("SDATA_CONFLICT_PRIORITY", "5")),
     "DELIVERY": os.environ.get("SDATA_DELIVERY", "sdata_sync.delivery.thread.ThreadDelivery"),
+    "HEARTBEAT": float(os.environ.get("SDATA_HEARTBEAT", "60")),
+    "POLL_SECONDS": float(os.environ.get("SDATA_POLL_SECONDS", "30")),
     "CREDENTIALS": json.loads(os.environ.get("SDATA_CREDENTIALS", "{}")),
 }
 

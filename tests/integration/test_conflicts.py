@@ -1,12 +1,15 @@
 """Conflicts are seen: recorded with both versions, decided by the application, overruled by people, announced."""
 
+from io import StringIO
+
 import pytest
 from django.contrib.auth.models import User
+from django.core.management import call_command
 from django.urls import reverse
 
 import sdata_sync
 from sdata_sync import signals
-from sdata_sync.models import ConflictRecord, DeferredEntry, TrackedResource
+from sdata_sync.models import ConflictRecord, DeferredEntry, Endpoint, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.numbering import number_changes
 from testproject.crm.models import Account
@@ -78,6 +81,24 @@ class TestRecords:
         send(peer_client, 2, stamp=LATER, deleted=True)
         record = ConflictRecord.objects.get()
         assert (record.remote_payload, Account.objects.count()) == ("", 0)
+
+
+class TestClones:
+    def test_one_tick_for_two_changes_is_reported_and_not_merged(self, peer_client):
+        send(peer_client, 1, city="Rome")
+        assert not Endpoint.objects.filter(clone_seen_at__isnull=False).exists()
+        assert send(peer_client, 1, city="Rome").message == "Unchanged"
+        assert not Endpoint.objects.filter(clone_seen_at__isnull=False).exists()
+        assert send(peer_client, 1, city="Milan", stamp="2010-01-01T00:00:00Z").message == "Unchanged"
+        assert Account.objects.get().city == "Rome"
+        clone = Endpoint.objects.get(clone_seen_at__isnull=False)
+        assert clone.url == APP1
+        assert "Its tick 1 came as a change" in clone.clone_note
+        out = StringIO()
+        with pytest.raises(SystemExit):
+            call_command("sync_status", stdout=out)
+            raise SystemExit  # level or not, it is said
+        assert f"CLONE: {APP1}" in out.getvalue()
 
 
 class TestAdmin:
