@@ -8,9 +8,9 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo "make demo        two nodes, two servers: saves arriving, a node away and back (STAY=1: leave them running)"
-	@echo "make test        the tests, with 500 random histories"
-	@echo "make test-long   the random histories of the algorithm, 10,000 of them"
-	@echo "make bench       cost of a save, latency, changes per second, beside raw Django's"
+	@echo "make test        the tests, with 500 random histories of the algorithm and 200 of the real code"
+	@echo "make test-long   10,000 histories of the algorithm, 5,000 of the real code, 200 crashes: about 40 minutes"
+	@echo "make bench       cost of a save, latency, changes per second, catch-up, beside raw Django's"
 	@echo "make lint        ruff, mypy, import-linter, migrations, deployment checks"
 
 $(STAMP): pyproject.toml
@@ -24,6 +24,8 @@ test: $(STAMP)
 
 test-long: $(STAMP)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/core
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/integration/test_histories.py
+	SDATA_CRASHES=200 $(BIN)/python -m pytest -q tests/acceptance/test_catch_up.py -k killed
 
 demo: $(STAMP)
 	$(BIN)/python -m testproject.demo $(if $(STAY),--stay)

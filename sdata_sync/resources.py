@@ -75,6 +75,7 @@ class SyncResource:
         name = camel_case(model.__name__)
         self.kind = self.path or plural(name)
         self.element_name = self.element or name
+        self._tags: dict[str, dict[str, ResourceProperty]] = {}
 
     def resolve(self, conflict: Conflict) -> Decision:
         """Decide a conflict otherwise than the rules of the protocol do.
@@ -133,10 +134,15 @@ class SyncResource:
             if not field.is_relation and (form := textual_form(field)) is not None
         )
 
-    @cached_property
-    def property_named(self) -> dict[str, ResourceProperty]:
-        """The properties by the name of their element."""
-        return {prop.name: prop for prop in self.properties}
+    def _by_tag(self, namespace: str) -> dict[str, ResourceProperty]:
+        """Return the properties by the tags that their elements may have in a payload of ``namespace``."""
+        known = self._tags.get(namespace)
+        if known is None:
+            spaces = (f"{{{namespace}}}" if namespace else "", f"{{{self.namespace}}}", "")
+            known = {f"{space}{prop.name}": prop for space in spaces for prop in self.properties}
+            if len(self._tags) < 100:  # namespaces come from peers
+                self._tags[namespace] = known
+        return known
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -190,9 +196,9 @@ class SyncResource:
             raise PayloadError(f"Expected a payload of <{self.element_name}>, received <{payload.name}>.")
         values: dict[str, Any] = {}
         unknown: list[str] = []
-        spaces = (payload.namespace, self.namespace, "")
+        known = self._by_tag(payload.namespace)
         for item in payload:
-            prop = self.property_named.get(item.name) if item.namespace in spaces else None
+            prop = known.get(item.tag)
             if prop is None:
                 unknown.append(item.xml())
                 continue

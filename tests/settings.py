@@ -15,7 +15,11 @@ SDATA_SYNC = {**SDATA_SYNC, "ASK_PEERS_FIRST": False}
 DATABASES["default"].setdefault("TEST", {})
 # Nodes that live in one process, each with a database of its own: see tests/many_nodes.py.
 for _name in ("node0", "node1", "node2"):
-    DATABASES[_name] = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+    DATABASES[_name] = {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": ":memory:",
+        "OPTIONS": {"transaction_mode": "IMMEDIATE"},
+    }
 DATABASE_ROUTERS = ["tests.many_nodes.NodeRouter"]
 # A login in a test is no place to spend a quarter of a second.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -59,16 +59,17 @@ class Payload:
 class Property:
     """One child of a payload's element."""
 
-    __slots__ = ("_element", "name")
+    __slots__ = ("_element", "tag")
 
     def __init__(self, element: etree._Element) -> None:
         self._element = element
-        self.name = names.local_name(element.tag)
+        #: The name with its namespace, as ``{namespace}name``.
+        self.tag: str = element.tag
 
     @property
-    def namespace(self) -> str:
-        """The namespace of the element, empty if it has none."""
-        return names.namespace(self._element.tag)
+    def name(self) -> str:
+        """The local name of the element."""
+        return names.local_name(self.tag)
 
     @property
     def is_plain(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from uuid import UUID
 
@@ -30,7 +30,7 @@ from .log import create_tracked, new_tracked, update_tracked
 from .numbering import is_young_intent, number, number_all_under_lock
 from .prepared import PreparedQuery
 from .rejoining import take_higher_tick
-from .results import deferred_result, lost_result, result_of
+from .results import created_result, deferred_result, lost_result, result_of
 from .rows import RowChange, read_instances, write_rows
 
 logger = logging.getLogger(__name__)
@@ -422,7 +422,7 @@ class Applier:
                 self.results[index] = deferred_result(result, version.error)
             elif result.method == "POST":
                 url = self.resource.resource_url(version.tracked.local_key or "")
-                self.results[index] = replace(result, id=url, location=url)
+                self.results[index] = created_result(result, url)
 
     def _note_clone(self, entry: Entry, held: SyncState) -> None:
         """Say it loudly if one tick names two changes: two live nodes have one BASE_URL. Nothing is merged."""

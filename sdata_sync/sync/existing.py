@@ -15,17 +15,23 @@ from .marks import new_uuid
 from .numbering import BATCH, number_new
 
 
+def is_complete(resource: SyncResource) -> bool:
+    """Tell whether that has been done, once and for all."""
+    return DigestRow.objects.using(resource.database).filter(pk=resource.kind, is_complete=True).exists()
+
+
 def track_existing(resource: SyncResource, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
     """Track and number every row that is not tracked yet, if that was never done; return how many there were.
 
     Each batch is a transaction, and what is tracked is passed over the next time: an interruption costs nothing.
     ``on_batch`` is told how many rows were looked at.
     """
-    digests = DigestRow.objects.using(resource.database)
-    if digests.filter(pk=resource.kind, is_complete=True).exists():
+    if is_complete(resource):
+        return 0
+    if not may_number(resource):
         return 0
     found = track_untracked(resource, on_batch=on_batch)
-    digests.update_or_create(pk=resource.kind, defaults={"is_complete": True})
+    DigestRow.objects.using(resource.database).update_or_create(pk=resource.kind, defaults={"is_complete": True})
     return found
 
 

@@ -29,6 +29,19 @@ def result_of(
     )
 
 
+def created_result(result: Result, url: str) -> Result:
+    """Return ``result`` for a resource that was created as ``url``."""
+    return Result(
+        uuid=result.uuid,
+        state=result.state,
+        status=result.status,
+        message=result.message,
+        method=result.method,
+        id=url,
+        location=url,
+    )
+
+
 def lost_result(resource: SyncResource, entry: Entry, tracked: TrackedResource, outcome: Resolution) -> Result:
     """Return the result of an entry that lost a conflict."""
     diagnosis = Diagnosis(
