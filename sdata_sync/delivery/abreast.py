@@ -1,7 +1,8 @@
 """Two things at once: waiting for a peer, and preparing what comes next."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 A = TypeVar("A")
@@ -34,3 +35,28 @@ def meanwhile(wait: Callable[[], A], work: Callable[[], B]) -> tuple[A, B]:
     if errors:
         raise errors[0]
     return answers[0], done
+
+
+def all_at_once(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
+    """Call ``function``, which must neither raise nor use the database, with each of ``items``; return all answers.
+
+    Not with a pool of the standard library: that cannot be used any more when a process is ending.
+    """
+    answers: dict[int, B] = {}
+
+    def call(index: int) -> None:
+        answers[index] = function(items[index])
+
+    threads = []
+    for index in range(1, len(items)):
+        thread = threading.Thread(target=call, args=(index,), name="sdata-sync-exchange", daemon=True)
+        with suppress(RuntimeError):  # no new threads: the process is ending
+            thread.start()
+            threads.append(thread)
+    if items:
+        call(0)
+    for thread in threads:
+        thread.join()
+    for index in set(range(len(items))) - answers.keys():
+        call(index)
+    return [answers[index] for index in range(len(items))]

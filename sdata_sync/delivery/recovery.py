@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
@@ -15,6 +14,7 @@ from ..models import Peer
 from ..resources import SyncResource
 from ..sync.digests import load_digest, lock_digest
 from ..sync.rejoining import take_higher_tick
+from .abreast import all_at_once
 from .client import PeerClient
 from .pulling import pull
 from .watch import Watch
@@ -60,9 +60,8 @@ def ask_peers(resource: SyncResource) -> dict[str, str]:
     peers = list(Peer.objects.filter(enabled=True))
     if not peers:
         return {}
-    # All at once, and the threads do not use the database: those that are away cost one waiting time together.
-    with ThreadPoolExecutor(max_workers=min(len(peers), 16)) as pool:
-        shown = list(pool.map(lambda peer: _shown(peer, resource.kind), peers))
+    # Those that are away cost one waiting time together.
+    shown = all_at_once(lambda peer: _shown(peer, resource.kind), peers)
     outcomes: dict[str, str] = {}
     for peer, digest in sorted(zip(peers, shown, strict=True), key=lambda item: _tick(item[1], resource), reverse=True):
         if isinstance(digest, str):
