@@ -13,7 +13,7 @@ from django.utils.module_loading import import_string
 from ..conf import conf
 from ..sync.hearing import ask_with
 from ..sync.wakeup import on_wakeup
-from .recovery import ask_peers
+from .recovery import hear_peers
 
 _UID = "sdata_sync.delivery"
 
@@ -57,7 +57,7 @@ def get_backend() -> DeliveryBackend:
 def connect() -> None:
     """Pass wake-ups on to the backend from now on."""
     on_wakeup(_wake)
-    ask_with(ask_peers)
+    ask_with(hear_peers)
     request_started.connect(_on_first_request, dispatch_uid=_UID)
     setting_changed.connect(_on_setting_changed, dispatch_uid=_UID)
 

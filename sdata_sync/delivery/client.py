@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -28,6 +28,10 @@ from ..sync.runs import RunLabel
 _DROPPED = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError, httpx2.CloseError)
 #: How often at most, and how rarely at least, a peer is asked how far it is, whatever it wishes.
 _POLLING_MILLIS = (20, 5000)
+#: Of a link that a peer sends.
+MAX_URL = 2000
+#: Pages in a row without an entry that a feed may have: their rows were changed since they were counted.
+MAX_EMPTY_PAGES = 100
 #: What a peer answers that does not have the URL.
 ABSENT = (404, 405, 410, 501)
 
@@ -57,10 +61,13 @@ class PeerClient:
         credentials: Credentials,
         *,
         timeout: float | None = None,
+        total: float | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self.url = url
         seconds = conf.timeout_seconds if timeout is None else timeout
+        #: For a whole answer: a timeout is one of silence only, and somebody may answer a byte at a time.
+        self._total_seconds = 10 * seconds if total is None else total
         headers = {"User-Agent": "django-sdata-sync", "Accept": f"{names.MEDIA_TYPE}, {names.XML_TYPE}"}
         if credentials.token:
             headers["Authorization"] = f"Token {credentials.token}"
@@ -202,21 +209,28 @@ class PeerClient:
         content_type: str = names.FEED_TYPE,
     ) -> _Response:
         headers = {"Content-Type": content_type} if content is not None else {}
-        request = self._http.build_request(method, url, content=content, params=params, headers=headers)
         try:
+            request = self._http.build_request(method, url, content=content, params=params, headers=headers)
             try:
                 return self._exchange(request)
             except _DROPPED:
                 return self._exchange(request)
         except httpx2.TransportError as error:
             raise PeerUnreachable(f"{url}: {type(error).__name__}: {error}") from error
-        except (httpx2.DecodingError, DocumentError) as error:
-            raise PeerMisbehaved(f"{url}: {error}") from error
+        except (httpx2.DecodingError, httpx2.InvalidURL, DocumentError) as error:
+            raise PeerMisbehaved(f"{url[:500]}: {error}") from error
+
+    def _in_time(self, request: httpx2.Request, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        deadline = time.monotonic() + self._total_seconds
+        for chunk in chunks:
+            yield chunk
+            if time.monotonic() > deadline:
+                raise httpx2.ReadTimeout(f"not all there after {self._total_seconds:.0f} s", request=request)
 
     def _exchange(self, request: httpx2.Request) -> _Response:
         response = self._http.send(request, stream=True)
         try:
-            body = spool(response.iter_bytes(), limit=conf.max_body_bytes)
+            body = spool(self._in_time(request, response.iter_bytes()), limit=conf.max_body_bytes)
         finally:
             response.close()
         if response.status_code in (200, 201, 202, 204):
@@ -237,6 +251,7 @@ class RemoteFeed:
         self._operation = operation
         self._url = url
         self._seen: set[str] = set()
+        self._empty_pages = 0
         self.first = first
 
     def following(self, next_url: str) -> BinaryIO:
@@ -245,6 +260,8 @@ class RemoteFeed:
         Raises:
             PeerError: also if the pages go round in a circle.
         """
+        if len(next_url) > MAX_URL:
+            raise PeerMisbehaved(f"Expected a next link of {MAX_URL} characters at most, received {len(next_url)}.")
         if next_url in self._seen:
             raise PeerMisbehaved(f"The next link {next_url[:200]!r} leads to a page that was read before.")
         self._seen.add(next_url)
@@ -252,6 +269,16 @@ class RemoteFeed:
         if "$syncsource('" in self._url.lower():
             self._operation = self._url.partition("?")[0]  # one that the peer has named itself
         return body
+
+    def saw(self, entries: int) -> None:
+        """Note how many entries the last page had: some may be empty, but not one after the other for ever.
+
+        Raises:
+            PeerMisbehaved
+        """
+        self._empty_pages = 0 if entries else self._empty_pages + 1
+        if self._empty_pages > MAX_EMPTY_PAGES:
+            raise PeerMisbehaved(f"{MAX_EMPTY_PAGES} pages without an entry, and a link to yet another.")
 
     def close(self) -> None:
         """Tell the peer that the feed is not needed any more."""

@@ -24,6 +24,7 @@ from ..resources import SyncResource
 from ..sync.clock import now
 from ..sync.digests import StoredDigest, load_digest
 from ..sync.existing import track_existing
+from ..sync.hearing import wait_to_number
 from ..sync.numbering import number_changes
 from ..sync.pages import Page, is_own, read_page
 from ..sync.runs import new_run
@@ -136,6 +137,8 @@ class Courier:
         Raises:
             PeerError
         """
+        if not wait_to_number(resource):
+            raise PeerError("A peer knows more of this node than it does itself; it must be heard first.")
         track_existing(resource)
         stored = number_changes(resource)
         lease = self._wait_for_lease(find_stream(self.peer, resource.kind))

@@ -122,6 +122,7 @@ class _Carrier:
             content = page.read()
             page.seek(0)
             next_url, entries = self._look_through(page)
+        feed.saw(entries)
         answer, following = meanwhile(
             lambda: self._target.post_feed(self._kind, content, run=self._label),
             lambda: feed.following(next_url) if next_url else None,

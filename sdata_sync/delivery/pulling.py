@@ -84,6 +84,7 @@ class _Pull:
                 if self._watch.total is None:
                     self._watch.begin(header.total)
                 receipt, page = self._apply(body, self._next_exchange(feed, header.next_url, report))
+            feed.saw(len(receipt.results))
             if page is None and receipt.next_url:  # the link stood behind the entries
                 page = feed.following(receipt.next_url)
             report = render_results(self._resource, receipt.results, receipt.digest) if receipt.results else None

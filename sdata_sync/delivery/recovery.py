@@ -13,9 +13,9 @@ from ..exceptions import FeedError, PeerError, PeerMisbehaved, PeerRefused
 from ..models import Peer
 from ..resources import SyncResource
 from ..sync.digests import load_digest, lock_digest
-from ..sync.rejoining import take_higher_tick
+from ..sync.rejoining import behind, take_higher_tick
 from .abreast import all_at_once
-from .client import PeerClient
+from .client import ABSENT, PeerClient
 from .pulling import pull
 from .watch import Watch
 
@@ -23,11 +23,15 @@ logger = logging.getLogger(__name__)
 
 #: How long a peer may take to say how far it knows us, when a process begins.
 HEARING_SECONDS = 2.0
+NOT_RECOVERED = "not recovered"
 
 
 def knows_more_of_us(resource: SyncResource, shown: Digest) -> bool:
-    """Tell whether ``shown`` has a higher tick for us than we have."""
-    return shown.tick(resource.endpoint) > load_digest(resource).value.tick(resource.endpoint)
+    """Tell whether ``shown`` has a higher tick for us than we have, or can end a recovery that was cut off."""
+    own, noted = resource.endpoint, behind(resource)
+    if noted is not None and shown.tick(own) >= noted.until:
+        return True
+    return shown.tick(own) > load_digest(resource).value.tick(own)
 
 
 def recover(client: PeerClient, peer: Peer, resource: SyncResource, shown: Digest) -> None:
@@ -42,6 +46,8 @@ def recover(client: PeerClient, peer: Peer, resource: SyncResource, shown: Diges
     try:
         pull(client, peer, resource, Watch())
     except PeerRefused as refusal:
+        if refusal.status not in (*ABSENT, 401, 403):
+            raise  # busy, or broken for the moment: it may give it back later
         # It does not give it back; but the ticks that it has seen must not be used again.
         logger.warning("%s: what this node has lost cannot be pulled: %s", resource.kind, refusal)
         with transaction.atomic(using=resource.database):
@@ -50,6 +56,11 @@ def recover(client: PeerClient, peer: Peer, resource: SyncResource, shown: Diges
                 take_higher_tick(resource, stored, shown, f"the peer {peer}")
             except FeedError as error:
                 raise PeerMisbehaved(str(error)) from error
+
+
+def hear_peers(resource: SyncResource) -> bool:
+    """Ask the peers, and tell whether this node may number: not while one that knows more keeps it to itself."""
+    return not any(outcome.startswith(NOT_RECOVERED) for outcome in ask_peers(resource).values())
 
 
 def ask_peers(resource: SyncResource) -> dict[str, str]:
@@ -79,7 +90,9 @@ def _tick(shown: Digest | str, resource: SyncResource) -> int:
 
 def _shown(peer: Peer, kind: str) -> Digest | str:
     try:
-        client = PeerClient(peer.url, conf.credentials(peer.credentials), timeout=HEARING_SECONDS)
+        client = PeerClient(
+            peer.url, conf.credentials(peer.credentials), timeout=HEARING_SECONDS, total=2 * HEARING_SECONDS
+        )
         try:
             return client.read_digest(kind)
         finally:
@@ -94,7 +107,7 @@ def _recover(peer: Peer, resource: SyncResource, shown: Digest) -> str:
         recover(client, peer, resource, shown)
     except PeerError as error:
         logger.warning("%s: could not recover from %s: %s", resource.kind, peer, error)
-        return f"not recovered: {error}"
+        return f"{NOT_RECOVERED}: {error}"
     finally:
         client.close()
     return "recovered"

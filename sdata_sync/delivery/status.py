@@ -43,6 +43,7 @@ class StreamStatus:
 class KindStatus:
     """How one kind stands at this node: our tick, what is not numbered yet, what is held back or deferred.
 
+    ``is_behind`` while what this node lost in a restore is coming back: nothing is numbered until it has come.
     ``rejoined`` says that a peer once knew more of this node than it did itself.
     """
 
@@ -52,6 +53,7 @@ class KindStatus:
     unnumbered: int
     held_back: int
     deferred: int
+    is_behind: bool
     rejoined: str
     rejoined_at: datetime | None
     streams: tuple[StreamStatus, ...]
@@ -88,7 +90,8 @@ class Status:
     def is_level(self) -> bool:
         """Whether every enabled peer has everything and nothing waits."""
         return all(
-            not kind.unnumbered and not kind.held_back and all(stream.is_level for stream in kind.streams)
+            not (kind.unnumbered or kind.held_back or kind.is_behind)
+            and all(stream.is_level for stream in kind.streams)
             for kind in self.kinds
         )
 
@@ -124,6 +127,7 @@ def _of_kind(resource: SyncResource, peers: Iterable[Peer]) -> KindStatus:
         unnumbered=tracked.filter(mark__isnull=False, problem="").count(),
         held_back=tracked.filter(mark__isnull=False).exclude(problem="").count(),
         deferred=DeferredEntry.objects.using(resource.database).filter(resource__kind=resource.kind).count(),
+        is_behind=row is not None and row.behind_until is not None,
         rejoined="" if row is None else row.rejoined_note,
         rejoined_at=None if row is None else row.rejoined_at,
         streams=tuple(_of_stream(resource, stored, peer, streams.get(peer.pk)) for peer in peers),

@@ -15,6 +15,9 @@ class Digest(models.Model):
         default=False, help_text="All rows from before the app was installed are tracked, not just those saved since."
     )
 
+    # While this node, restored from a backup, gets back what it lost: the ticks that it may have used a second time.
+    behind_since = models.BigIntegerField(null=True, blank=True)
+    behind_until = models.BigIntegerField(null=True, blank=True, help_text="Set while lost changes are coming back.")
     rejoined_at = models.DateTimeField(
         null=True, blank=True, help_text="When a peer last knew more of this node than it did itself."
     )

@@ -26,10 +26,10 @@ from .clock import now
 from .deferring import defer, forget, set_values
 from .digests import StoredDigest
 from .disputes import LocalVersion, ask_application, record_of
-from .log import create_tracked, new_tracked, update_tracked
+from .log import ANEW, create_tracked, new_tracked, update_tracked
 from .numbering import is_young_intent, number, number_all_under_lock
 from .prepared import PreparedQuery
-from .rejoining import take_higher_tick
+from .rejoining import Behind, take_higher_tick
 from .results import created_result, deferred_result, lost_result, result_of
 from .rows import RowChange, read_instances, write_rows
 
@@ -90,7 +90,7 @@ class Applier:
     ``digest`` is this node's, moving on with what is recorded here; ``results`` say what became of the entries.
     """
 
-    def __init__(self, resource: SyncResource, stored: StoredDigest, source: Digest, *, is_restored: bool) -> None:
+    def __init__(self, resource: SyncResource, stored: StoredDigest, source: Digest, *, behind: Behind | None) -> None:
         self.resource = resource
         self.stored = stored
         self.source = source
@@ -103,9 +103,11 @@ class Applier:
         self.has_recorded = False
         self._now = now()
         #: This node was restored, and what it lost is coming back: nothing is numbered before that has ended.
-        self._is_restored = is_restored
-        #: Edits since the restore, which have no number yet.
+        self._behind = behind
+        #: Edits since the restore, which have no number yet, or one that may have been used before.
         self._edited: set[UUID] = set()
+        #: What is to get a number of its own when that has ended.
+        self._anew: list[UUID] = []
         self._conflicts: list[ConflictRecord] = []
         self._highest: dict[str, SyncState] = {}
         self._ahead: dict[str, int] = {}
@@ -121,6 +123,7 @@ class Applier:
 
     def rejoin(self) -> None:
         """Go on from the tick that the source has seen of us, and number again what may have a used one."""
+        self._mark_anew()
         self.stored.value = self.digest
         take_higher_tick(self.resource, self.stored, self.source, f"the feed of {self.source.origin or 'a peer'}")
         self.digest = self.stored.value
@@ -129,6 +132,7 @@ class Applier:
 
     def finish(self, *, merge: bool) -> Digest:
         """Move the digest on (SData sync 5.5), store it and return it; ``merge`` after the last catch-up page."""
+        self._mark_anew()
         digest = self.digest
         for state in self._highest.values():
             digest = digest.advance(state, stamp=self._now)
@@ -137,6 +141,14 @@ class Applier:
         self.stored.save(digest.with_priorities(self.source))
         self._store_clocks()
         return self.stored.value
+
+    def _mark_anew(self) -> None:
+        """Have the outcomes that others must learn as changes of ours numbered when this node is no longer behind."""
+        if self._anew:
+            TrackedResource.objects.using(self.resource.database).filter(
+                kind=self.resource.kind, uuid__in=self._anew
+            ).update(mark=self._now, is_intent=False, etag=ANEW)
+            self._anew = []
 
     def _read(self, entries: Sequence[Entry]) -> _Batch:
         resource = self.resource
@@ -149,8 +161,9 @@ class Applier:
         alive = [row.local_key for row in tracked if row.local_key]
         instances = read_instances(resource, alive)
         marked = [row for row in tracked if row.mark is not None and not row.problem]
-        if self._is_restored:
+        if self._behind is not None:
             self._edited.update(row.uuid for row in marked if self._is_edited(row, instances))
+            self._edited.update(row.uuid for row in tracked if self._has_doubtful_tick(row, self._behind))
         elif marked:
             self.stored.value = self.digest  # with the ticks that conflicts were recorded under
             number(resource, self.stored, marked)
@@ -160,6 +173,10 @@ class Applier:
             instances=instances,
             first_result=len(self.results),
         )
+
+    def _has_doubtful_tick(self, tracked: TrackedResource, behind: Behind) -> bool:
+        own = self.stored.endpoint_id(self.resource.endpoint)
+        return tracked.endpoint_id == own and tracked.tick is not None and tracked.tick in behind
 
     def _is_edited(self, tracked: TrackedResource, instances: dict[str, models.Model]) -> bool:
         instance = instances.get(tracked.local_key or "")
@@ -234,11 +251,13 @@ class Applier:
             outcome = self._as_the_application_says(version, held, local, outcome, batch)
             self._note_conflict(version, held, local, outcome)
         state = entry.state if outcome.source_wins else held
-        if outcome.record:
+        if outcome.record and self._behind is not None:
+            self._anew.append(entry.uuid)
+        elif outcome.record:
             state = self._recorded(state, entry.state, held)
         if outcome.source_wins:
             return self._accept(version, state, batch)
-        if outcome.record and tracked.uuid not in self._edited:
+        if outcome.record and self._behind is None:
             self._set_state(tracked, state)
             batch.touched[tracked.uuid] = tracked
         if tracked.problem:

@@ -21,6 +21,7 @@ from ..exceptions import PayloadError
 from ..models import ConflictRecord, DeferredEntry, TrackedResource
 from ..resources import SyncResource
 from .deferring import set_values
+from .digests import lock_digest
 from .rows import read_instances
 
 logger = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ def use_other_version(resource: SyncResource, record: ConflictRecord) -> None:
     """
     database = resource.database
     with transaction.atomic(using=database):
+        lock_digest(resource)
         tracked = TrackedResource.objects.using(database).get(pk=record.resource_id)
         key = tracked.local_key
         instance = read_instances(resource, [key] if key else []).get(key or "")

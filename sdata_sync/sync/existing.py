@@ -13,6 +13,7 @@ from .hearing import may_number
 from .log import new_tracked
 from .marks import new_uuid
 from .numbering import BATCH, number_new
+from .rejoining import behind
 
 
 def is_complete(resource: SyncResource) -> bool:
@@ -28,7 +29,7 @@ def track_existing(resource: SyncResource, *, on_batch: Callable[[int], None] = 
     """
     if is_complete(resource):
         return 0
-    if not may_number(resource):
+    if not may_number(resource) or behind(resource) is not None:
         return 0
     found = track_untracked(resource, on_batch=on_batch)
     DigestRow.objects.using(resource.database).update_or_create(pk=resource.kind, defaults={"is_complete": True})
@@ -37,7 +38,7 @@ def track_existing(resource: SyncResource, *, on_batch: Callable[[int], None] = 
 
 def track_untracked(resource: SyncResource, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
     """Track and number every row that is not tracked, and return how many there were."""
-    if not may_number(resource):
+    if not may_number(resource) or behind(resource) is not None:
         return 0
     return sum(_track(resource, keys) for keys in _keys(resource, on_batch))
 

@@ -8,33 +8,57 @@ anything of a kind; what is marked meanwhile waits.
 from __future__ import annotations
 
 import threading
+import time
+from collections import defaultdict
 from collections.abc import Callable
 
 from ..conf import conf
 from ..resources import SyncResource
 from .wakeup import wake
 
-_ask: list[Callable[[SyncResource], object]] = []
+#: When the peers are asked again after one that knows more of this node would not give it back.
+RETRY_SECONDS = 5.0
+#: How long whoever selects waits for another thread that is asking.
+PATIENCE_SECONDS = 5.0
+
+_ask: list[Callable[[SyncResource], bool]] = []
 _heard: set[str] = set()
-_lock = threading.Lock()
+_again_at: dict[str, float] = {}
+_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
-def ask_with(ask: Callable[[SyncResource], object]) -> None:
-    """Have ``ask`` called for each kind, once in a process, before its first change is numbered."""
+def ask_with(ask: Callable[[SyncResource], bool]) -> None:
+    """Have ``ask`` called for each kind, once in a process, before its first change is numbered.
+
+    It returns whether this node may number; if not, it is called again later.
+    """
     _ask[:] = [ask]
 
 
 def may_number(resource: SyncResource) -> bool:
     """Ask the peers if nobody has yet; false while somebody is at it: then what is marked is numbered later."""
-    if resource.kind in _heard or not _ask or not conf.ask_peers_first:
+    kind = resource.kind
+    if kind in _heard or not _ask or not conf.ask_peers_first:
         return True
-    if not _lock.acquire(blocking=False):
+    if time.monotonic() < _again_at.get(kind, 0) or not _locks[kind].acquire(blocking=False):
         return False
     try:
-        if resource.kind not in _heard:
-            _ask[0](resource)
-            _heard.add(resource.kind)
+        if kind not in _heard:
+            if not _ask[0](resource):
+                _again_at[kind] = time.monotonic() + RETRY_SECONDS
+                return False
+            _heard.add(kind)
     finally:
-        _lock.release()
-    wake(resource.kind)  # for those who were told to wait
+        _locks[kind].release()
+    wake(kind)  # for those who were told to wait
+    return True
+
+
+def wait_to_number(resource: SyncResource) -> bool:
+    """Do the same, with some patience; not for ever, since two nodes may be waiting for each other."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not may_number(resource):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
     return True

@@ -24,6 +24,8 @@ _COLUMNS = (
     "etag",
     "extra",
 )
+#: In the place of an etag: what is marked gets a number of its own whether its content has changed or not.
+ANEW = "anew"
 _MARK_COLUMNS = ("mark", "is_intent", "mark_user", "problem")
 
 

@@ -17,9 +17,10 @@ from ..resources import SyncResource
 from .clock import now
 from .digests import StoredDigest, load_digest, lock_digest
 from .hearing import may_number
-from .log import create_tracked, update_tracked
+from .log import ANEW, create_tracked, update_tracked
 from .marks import mark
 from .prepared import PreparedQuery
+from .rejoining import behind
 from .rows import read_rows
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ def number_changes(resource: SyncResource) -> StoredDigest:
     position = _START
     if not _first_mark.rows(database, resource.kind, *position) or not may_number(resource):
         return load_digest(resource)
+    if behind(resource) is not None:
+        return load_digest(resource)  # restored: when what was lost has come back
     while _first_mark.rows(database, resource.kind, *position):
         with transaction.atomic(using=database):
             stored = lock_digest(resource)
@@ -145,7 +148,7 @@ class _Stamper:
         elif tracked.tick is None and not tracked.is_deferred:
             # Nobody has ever heard of it. Without a key it was announced, and whoever did so is gone.
             (self.forgotten if tracked.local_key else self.stale_births).append(tracked.pk)
-        elif tracked.is_deleted or (tracked.is_deferred and tracked.local_key is None):
+        elif (tracked.is_deleted and tracked.etag != ANEW) or (tracked.is_deferred and tracked.local_key is None):
             self._clear(tracked)
         else:
             self._number(tracked)

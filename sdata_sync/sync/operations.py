@@ -25,6 +25,7 @@ from ..resources import SyncResource
 from .clock import now
 from .digests import digest_as_json, digest_from_json
 from .existing import is_complete, track_existing
+from .hearing import wait_to_number
 from .holders import holder_name, is_gone
 from .numbering import number_changes
 from .receiving import receive_feed
@@ -159,6 +160,7 @@ def _failure(status: int, code: str, message: str, path: str) -> dict[str, objec
 
 
 def _select(resource: SyncResource, operation: Operation, note: Callable[[int], None]) -> dict[str, object]:
+    wait_to_number(resource)
     if not is_complete(resource):
         Operation.objects.filter(pk=operation.pk).update(total=resource.rows().count())
     looked_at = 0

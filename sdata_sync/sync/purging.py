@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from django.db import connections, transaction
 from django.db.models import Q, QuerySet
 
 from ..core.digest import Digest
 from ..models import ConflictRecord, TrackedResource
 from ..resources import SyncResource
 from .clock import now
-from .digests import load_digest
+from .digests import load_digest, lock_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,17 @@ def _contained(
 
 def _remove(resource: SyncResource, chosen: QuerySet[TrackedResource]) -> None:
     # In chunks, without the collector: what refers to a tombstone is deleted by hand.
-    while pks := list(chosen.values_list("pk", flat=True)[:500]):
+    while _remove_some(resource, chosen):
+        pass
+
+
+def _remove_some(resource: SyncResource, chosen: QuerySet[TrackedResource]) -> bool:
+    with transaction.atomic(using=resource.database):
+        lock_digest(resource)  # nobody applies a newer version or brings one back to life meanwhile
+        rows = chosen
+        if connections[resource.database].features.has_select_for_update:
+            rows = chosen.select_for_update(of=("self",))
+        pks = [row.pk for row in rows[:500]]
         ConflictRecord.objects.using(resource.database).filter(resource__in=pks).delete()
         TrackedResource.objects.using(resource.database).filter(pk__in=pks)._raw_delete(resource.database)
+    return bool(pks)

@@ -19,7 +19,7 @@ from .deferring import retry
 from .digests import StoredDigest, lock_digest
 from .hearing import may_number
 from .numbering import number_all_under_lock
-from .rejoining import check_leap
+from .rejoining import Behind, behind, check_leap, fall_behind
 from .wakeup import wake_after_commit
 
 #: Entries that are decided and written together.
@@ -54,16 +54,16 @@ def receive_feed(resource: SyncResource, file: BinaryIO) -> Receipt:
     numbers = may_number(resource)
     with transaction.atomic(using=resource.database):
         stored = lock_digest(resource)
-        is_behind = _is_behind_itself(resource, stored, source, mode)
-        if numbers and not is_behind:
+        noted = _is_behind_itself(resource, stored, source, mode)
+        if numbers and noted is None:
             number_all_under_lock(resource, stored)
-        applier = Applier(resource, stored, source, is_restored=is_behind)
+        applier = Applier(resource, stored, source, behind=noted)
         order = TickOrder(stored.value, contiguous=mode is SyncMode.IMMEDIATE)
         for batch in _batches(_checked(reader.entries(), order)):
             applier.apply(batch)
         # Only now: the link to a next page may stand behind the entries.
         is_end = mode is SyncMode.CATCH_UP and not reader.next_url
-        if is_end and is_behind:
+        if is_end and noted is not None and source.tick(resource.endpoint) >= noted.until:
             applier.rejoin()
         digest = applier.finish(merge=is_end)
         if applier.has_written:
@@ -73,8 +73,10 @@ def receive_feed(resource: SyncResource, file: BinaryIO) -> Receipt:
     return Receipt(results=applier.results, digest=digest, source=source, next_url=reader.next_url)
 
 
-def _is_behind_itself(resource: SyncResource, stored: StoredDigest, source: Digest, mode: SyncMode | None) -> bool:
-    """Tell whether the source knows ticks of ours that we do not: we were restored from a backup.
+def _is_behind_itself(
+    resource: SyncResource, stored: StoredDigest, source: Digest, mode: SyncMode | None
+) -> Behind | None:
+    """Return whether the source, or somebody before, knows ticks of ours that we do not: we were restored.
 
     What we recorded under them and lost comes back with a catch-up feed, so nothing is numbered before its end;
     an immediate feed is refused, which makes its sender catch us up.
@@ -84,7 +86,7 @@ def _is_behind_itself(resource: SyncResource, stored: StoredDigest, source: Dige
     """
     ours, theirs = stored.value.tick(resource.endpoint), source.tick(resource.endpoint)
     if theirs <= ours:
-        return False
+        return behind(resource)
     check_leap(resource, ours, theirs)
     if mode is SyncMode.IMMEDIATE:
         raise FeedRefused(
@@ -93,7 +95,7 @@ def _is_behind_itself(resource: SyncResource, stored: StoredDigest, source: Dige
             application_code="Restored",
             payload_path="feed/digest",
         )
-    return True
+    return fall_behind(resource, stored)
 
 
 def _refuse_ourselves(resource: SyncResource, source: Digest) -> None:

@@ -5,50 +5,97 @@ the highest tick that anybody shows for it, and what it may have numbered with u
 """
 
 import logging
+from dataclasses import dataclass
 
 from django.db.models import F
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from ..core.digest import Digest
-from ..core.state import MAX_LEAP
+from ..core.state import FIRST_TICK, MAX_LEAP
 from ..exceptions import FeedError
 from ..models import Digest as DigestRow
 from ..models import Stream, TrackedResource
 from ..resources import SyncResource
 from .clock import now
 from .digests import StoredDigest
+from .log import ANEW
 
 logger = logging.getLogger(__name__)
 
 
-def take_higher_tick(resource: SyncResource, stored: StoredDigest, shown: Digest, where: str) -> bool:
-    """Go on from the tick that ``shown`` has for us, if it is above ours; return whether it was.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Behind:
+    """The ticks of ours, ``since <= tick < until``, that may have been given a second time after a restore."""
 
-    Under the digest's lock. ``where`` says who showed it, for the log. What this node has numbered since the
-    backup was made has ticks that the peers were not known to have at that time.
+    since: int
+    until: int
+
+    def __contains__(self, tick: int) -> bool:
+        return self.since <= tick < self.until
+
+
+def fall_behind(resource: SyncResource, stored: StoredDigest) -> Behind:
+    """Note that somebody knows more of us than we do, or return what was noted; under the digest's lock.
+
+    It stays noted, across pages, processes and failures, until ``take_higher_tick`` ends it.
+    """
+    if (noted := behind(resource)) is not None:
+        return noted
+    ours = stored.value.tick(resource.endpoint)
+    noted = Behind(since=_confirmed(resource, ours), until=ours)
+    DigestRow.objects.using(resource.database).update_or_create(
+        pk=resource.kind, defaults={"behind_since": noted.since, "behind_until": noted.until}
+    )
+    return noted
+
+
+def behind(resource: SyncResource) -> Behind | None:
+    """Return what ``fall_behind`` has noted, ``None`` if this node knows itself best."""
+    rows = DigestRow.objects.using(resource.database).filter(pk=resource.kind, behind_until__isnull=False)
+    row = rows.values_list("behind_since", "behind_until").first()
+    return None if row is None or row[1] is None else Behind(since=row[0] or FIRST_TICK, until=row[1])
+
+
+def _confirmed(resource: SyncResource, ours: int) -> int:
+    """Return up to where all peers were known to have our changes: those are from before the backup was made."""
+    own, ticks = resource.endpoint, []
+    for stream in Stream.objects.filter(kind=resource.kind):
+        known = stream.known_ticks()
+        if known is None:
+            return FIRST_TICK  # forgotten since: whatever is ours may have a used tick
+        ticks.append(known.get(own, FIRST_TICK))
+    return min(ticks, default=FIRST_TICK if ours > FIRST_TICK else ours)
+
+
+def take_higher_tick(resource: SyncResource, stored: StoredDigest, shown: Digest, where: str) -> bool:
+    """Go on from the tick that ``shown`` has for us, if this node is behind; return whether it was.
+
+    Under the digest's lock, when all that could be got back has come. ``where`` says who showed it. What this node
+    has numbered since the backup was made is marked, to be numbered again.
 
     Raises:
         FeedError: the tick is so high that it cannot be ours.
     """
     own = resource.endpoint
     ours, theirs = stored.value.tick(own), shown.tick(own)
-    if theirs <= ours:
+    noted = behind(resource)
+    if theirs <= ours and noted is None:
         return False
     check_leap(resource, ours, theirs)
+    noted = noted or fall_behind(resource, stored)
     note = (
-        f"{where} knows our tick {theirs}, we stood at {ours}. This node was restored from a backup, or another node "
-        "has our BASE_URL. It goes on from the higher tick."
+        f"{where} knows our tick {theirs}, we stood at {noted.until}. This node was restored from a backup, or another "
+        "node has our BASE_URL. It goes on from the higher tick."
     )
     logger.error("%s: %s", own, note)
-    DigestRow.objects.using(resource.database).update_or_create(
-        pk=resource.kind, defaults={"rejoined_at": timezone.now(), "rejoined_note": note}
+    DigestRow.objects.using(resource.database).filter(pk=resource.kind).update(
+        behind_since=None, behind_until=None, rejoined_at=timezone.now(), rejoined_note=note
     )
     stored.save(stored.value.raised(own, theirs, stamp=now()))
-    streams = Stream.objects.filter(kind=resource.kind)
-    known = [ticks.get(own, ours) for stream in streams if (ticks := stream.known_ticks())]
-    _number_again(resource, stored, since=min(known, default=ours), until=ours)
+    _number_again(resource, stored, noted)
     # What the peers are remembered to have was learned under the ticks that are given up.
-    streams.update(known_digest="")
+    Stream.objects.filter(kind=resource.kind).update(known_digest="")
     return True
 
 
@@ -65,8 +112,11 @@ def check_leap(resource: SyncResource, ours: int, theirs: int) -> None:
         )
 
 
-def _number_again(resource: SyncResource, stored: StoredDigest, *, since: int, until: int) -> None:
+def _number_again(resource: SyncResource, stored: StoredDigest, given: Behind) -> None:
     # Not from ``until`` on: those are our own lost changes, which have just come back.
     TrackedResource.objects.using(resource.database).filter(
-        kind=resource.kind, endpoint_id=stored.endpoint_id(resource.endpoint), tick__gte=since, tick__lt=until
-    ).update(mark=F("stamp"), is_intent=False, mark_user=F("user"), etag="")
+        kind=resource.kind,
+        endpoint_id=stored.endpoint_id(resource.endpoint),
+        tick__gte=given.since,
+        tick__lt=given.until,
+    ).update(mark=Coalesce("mark", F("stamp")), is_intent=False, mark_user=F("user"), etag=ANEW)

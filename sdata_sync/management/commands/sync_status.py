@@ -39,6 +39,11 @@ class Command(BaseCommand):
                 self.stdout.write(f"  {self._line(stream)}")
             if not kind.streams:
                 self.stdout.write("  no peers")
+            if kind.is_behind:
+                self._warn(
+                    "RESTORED: peers know more of this node than it does. Nothing is numbered until that has come "
+                    "back: sync_catchup --pull, or sync_rejoin."
+                )
             if kind.rejoined_at:
                 self._warn(f"RESTORED: {kind.rejoined} ({kind.rejoined_at:%Y-%m-%d %H:%M:%S})")
         for clone in status.clones:
