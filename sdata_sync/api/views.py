@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from io import IOBase
 from typing import Any, BinaryIO, ClassVar, TypeVar, cast
-from uuid import uuid4
 
 from django.db import transaction
 from django.http import HttpResponse
@@ -28,7 +27,7 @@ from ..sync.clock import now
 from ..sync.digests import lock_digest
 from ..sync.numbering import number_all_under_lock, number_changes
 from ..sync.operations import begin as begin_operation
-from ..sync.operations import carry_out, check_success, find, operation_url, source_feed, start_after_commit
+from ..sync.operations import check_success, find, keep, operation_url, select_now, source_feed, start_after_commit
 from ..sync.operations import delete as delete_operation
 from ..sync.receiving import receive_feed
 from ..sync.rejoining import take_higher_tick
@@ -186,15 +185,12 @@ class SourceView(_OperationView):
         """Select what the posted digest lacks: at once, or, with a trackingID, in an operation of that name."""
         target, query = _body(request, Digest), _query(request)
         name = tracking_id or query.get("trackingid", "")
-        begun = begin_operation(self.resource, self.role, name or str(uuid4()), target=target, run=_run(request))
         if name:
-            return self._accept(begun)
-        carry_out(begun.pk)
-        begun.refresh_from_db()
-        check_success(begun)
-        page = self._page(request, begun)
-        if page.is_last:
-            begun.delete()  # there is no other page that somebody could ask for
+            return self._accept(begin_operation(self.resource, self.role, name, target=target, run=_run(request)))
+        selected = select_now(self.resource, target, run=_run(request))
+        page = self._page(request, selected)
+        if not page.is_last:
+            keep(selected)
         return Response(page.content)
 
     def outcome(self, request: Request, operation: Operation) -> HttpResponseBase:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit
 
@@ -52,6 +54,12 @@ class _Response:
     body: BinaryIO
 
 
+@cache
+def _ssl_context() -> ssl.SSLContext:
+    # Reading all the certificates takes longer than a peer takes to say that there is nothing to do.
+    return httpx2.create_ssl_context()
+
+
 class PeerClient:
     """Talks to one peer on kept-alive connections, until it is closed. ``transport`` replaces the network in tests."""
 
@@ -76,6 +84,7 @@ class PeerClient:
             auth=(credentials.username, credentials.password) if credentials.username else None,
             timeout=httpx2.Timeout(seconds, connect=min(5.0, seconds)),
             follow_redirects=False,
+            verify=_ssl_context(),
             transport=transport,
         )
 

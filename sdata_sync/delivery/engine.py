@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from ..atom.feed import read_sync_feed
 from ..conf import conf
+from ..core.selection import missing_ranges
 from ..exceptions import DocumentError, FeedError, PeerError, PeerMisbehaved, PeerRefused
 from ..models import Peer
 from ..resources import SyncResource
@@ -71,9 +72,10 @@ def catch_up(
 def _pull(courier: Courier, resource: SyncResource, watch: Watch) -> None:
     shown = courier.client().read_digest(resource.kind)
     courier.refuse_ourselves(resource, shown)
-    # Even so the peer is asked: there may be rows that it tracks only when somebody wants them.
-    is_level = load_digest(resource).value.covers(shown)
-    pull(courier.client(), courier.peer, resource, watch, in_a_hurry=is_level)
+    # Even where nothing is missing the peer is asked: there may be rows that it tracks only when somebody wants them.
+    missing = missing_ranges(shown, load_digest(resource).value)
+    is_little = sum(lacking.end - lacking.start for lacking in missing) < conf.catch_up_page_size
+    pull(courier.client(), courier.peer, resource, watch, in_a_hurry=is_little)
 
 
 def _push(courier: Courier, resource: SyncResource, watch: Watch) -> None:

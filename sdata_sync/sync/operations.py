@@ -77,6 +77,30 @@ def begin(
     return operation
 
 
+def select_now(resource: SyncResource, target: Digest, *, run: RunLabel) -> Operation:
+    """Return a ``$syncSource`` operation that is done, not stored: it need not be if the feed has just one page."""
+    tracking_id = str(uuid4())
+    operation = Operation(
+        kind=resource.kind,
+        role=Role.SOURCE,
+        key=tracking_id,
+        tracking_id=tracking_id,
+        run_name=run.name[:200],
+        run_stamp=run.stamp[:200],
+        target_digest=digest_as_json(target),
+        created_at=now(),
+    )
+    for name, value in _select(resource, operation, lambda done: None).items():
+        setattr(operation, name, value)
+    return operation
+
+
+def keep(operation: Operation) -> None:
+    """Store what ``select_now`` returned, so that the other pages can be asked for."""
+    _clear_away()
+    operation.save()
+
+
 def find(resource: SyncResource, role: Role, tracking_id: str) -> Operation | None:
     """Return the operation that ``tracking_id`` names, if it can be read still."""
     operation = Operation.objects.filter(kind=resource.kind, role=role, key=tracking_id.lower()).first()

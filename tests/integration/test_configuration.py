@@ -23,7 +23,7 @@ def ids(messages) -> list[str]:
 
 
 class TestSettings:
-    @pytest.mark.django_db
+    @pytest.mark.django_db(databases="__all__")
     def test_the_test_project_is_in_order(self):
         assert ids(run_checks()) == []
 
