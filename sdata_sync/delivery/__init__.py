@@ -7,6 +7,11 @@
 ``courier``     one peer brought level: immediate when contiguous, catch-up when not
 ``streams``     who may deliver a kind to a peer, and how it went
 ``client``      HTTP to a peer
+``pulling``     what a peer has and this node lacks
+``engine``      both directions, all kinds, every peer; or between two that are both elsewhere
+``recovery``    getting back what this node lost in a restore
+``verifying``   comparing contents with a peer
+``watch``       counting what passes
 ==============  ==========================================================================================
 """
 

@@ -10,7 +10,11 @@ At the node where it arrives:
 
 4. ``receiving``: a posted feed is read, its ticks are checked, all in one transaction.
 5. ``applying``: each entry is decided by ``core``; conflicts are resolved.
-6. ``writing``: rows are created, updated and deleted, in bulk where nobody listens.
+6. ``rows``: rows are created, updated and deleted, in bulk where nobody listens.
 7. ``deferring``: what could not be written is kept, sent on, and tried again.
-8. The digest advances, and the sender is told what became of every entry.
+8. The digest advances, and the sender is told what became of every entry (``results``).
+
+Beside the way: ``sources``, ``operations`` and ``runs`` answer engines elsewhere; ``existing`` and ``scanning`` find
+rows that no signal told of; ``hearing`` and ``rejoining`` bring back a node that was restored; ``disputes`` keeps
+conflicts for people; ``purging`` forgets tombstones.
 """
