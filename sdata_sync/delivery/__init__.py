@@ -8,6 +8,7 @@
 ``streams``     who may deliver a kind to a peer, and how it went
 ``client``      HTTP to a peer
 ``pulling``     what a peer has and this node lacks
+``reporting``   telling the source what became of its changes
 ``engine``      both directions, all kinds, every peer; or between two that are both elsewhere
 ``recovery``    getting back what this node lost in a restore
 ``verifying``   comparing contents with a peer

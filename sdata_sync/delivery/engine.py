@@ -6,7 +6,6 @@ elsewhere.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,18 +15,17 @@ from uuid import uuid4
 from ..atom.feed import read_sync_feed
 from ..conf import conf
 from ..core.selection import missing_ranges
-from ..exceptions import DocumentError, FeedError, PeerError, PeerMisbehaved, PeerRefused
+from ..exceptions import DocumentError, FeedError, PeerError, PeerMisbehaved
 from ..models import Peer
 from ..resources import SyncResource
 from ..sync.digests import load_digest
 from ..sync.runs import RunLabel, new_run
 from .abreast import meanwhile
-from .client import ABSENT, PeerClient, RemoteFeed, read_answer
+from .client import PeerClient, RemoteFeed, read_answer
 from .courier import Courier
 from .pulling import pull
+from .reporting import Reporter
 from .watch import Watch
-
-logger = logging.getLogger(__name__)
 
 #: Makes what watches one kind in one direction: peer, kind, direction.
 MakeWatch = Callable[[str, str, str], Watch]
@@ -104,7 +102,7 @@ class _Carrier:
     def __init__(self, source: PeerClient, target: PeerClient, kind: str) -> None:
         self._source, self._target, self._kind = source, target, kind
         self._label: RunLabel = new_run(source.url, target.url)
-        self._wants_results = True
+        self._reporter = Reporter(source, kind, self._label)
 
     def run(self, watch: Watch) -> None:
         self._watch = watch
@@ -133,7 +131,7 @@ class _Carrier:
             exceptions = read_answer(answer, self._target.url, with_results=True).exceptions
             self._watch.see(entries, [result.status for result in exceptions])
             answer.seek(0)
-            self._report(answer.read())
+            self._reporter.report(answer.read())
         return following
 
     def _look_through(self, page: BinaryIO) -> tuple[str, int]:
@@ -145,13 +143,3 @@ class _Carrier:
         except (DocumentError, FeedError) as error:
             raise PeerMisbehaved(f"A page of {self._source.url}/{self._kind}: {error}") from error
         return reader.next_url, entries
-
-    def _report(self, results: bytes) -> None:
-        if not self._wants_results:
-            return
-        try:
-            self._source.post_results(self._kind, results, run=self._label)
-        except PeerRefused as refusal:
-            self._wants_results = False
-            level = logging.DEBUG if refusal.status in ABSENT else logging.WARNING
-            logger.log(level, "The results are not reported any more: %s", refusal)

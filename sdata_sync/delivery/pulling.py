@@ -22,7 +22,8 @@ from ..sync.receiving import Receipt, receive_feed
 from ..sync.results import render_results
 from ..sync.runs import new_run
 from .abreast import meanwhile
-from .client import ABSENT, PeerClient, RemoteFeed
+from .client import PeerClient, RemoteFeed
+from .reporting import Reporter
 from .watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class _Pull:
         self._resource = resource
         self._watch = watch
         self._label = new_run(peer.url, conf.base_url)
-        self._wants_results = True
+        self._reporter = Reporter(client, resource.kind, self._label)
 
     def run(self, known: Digest, *, in_a_hurry: bool) -> None:
         feed = self._open(known, in_a_hurry=in_a_hurry)
@@ -89,11 +90,11 @@ class _Pull:
                 page = feed.following(receipt.next_url)
             report = render_results(self._resource, receipt.results, receipt.digest) if receipt.results else None
             self._watch.see(len(receipt.results), [r.status for r in receipt.results if r.status != 200])
-        self._post_results(report)
+        self._reporter.report(report)
 
     def _next_exchange(self, feed: RemoteFeed, next_url: str, report: bytes | None) -> Callable[[], BinaryIO | None]:
         def exchange() -> BinaryIO | None:
-            self._post_results(report)
+            self._reporter.report(report)
             return feed.following(next_url) if next_url else None
 
         return exchange
@@ -115,14 +116,3 @@ class _Pull:
             raise PeerMisbehaved(f"A page of {self._client.url}/{self._resource.kind}: {error}") from error
         body.seek(0)
         return header
-
-    def _post_results(self, report: bytes | None) -> None:
-        if report is None or not self._wants_results:
-            return
-        try:
-            self._client.post_results(self._resource.kind, report, run=self._label)
-        except PeerRefused as refusal:
-            # Not every peer has the URL, and not everybody who may read may report: that is no reason to stop.
-            self._wants_results = False
-            level = logging.DEBUG if refusal.status in ABSENT else logging.WARNING
-            logger.log(level, "The results are not reported any more: %s", refusal)
