@@ -1,19 +1,18 @@
 """First contact: the rows from before the app was installed, tracked and numbered a thousand at a time."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 from django.db import transaction
 
 from ..models import Digest as DigestRow
-from ..models import TrackedResource
 from ..resources import SyncResource
 from .digests import lock_digest
 from .hearing import may_number
 from .log import new_tracked
 from .marks import new_uuid
-from .numbering import BATCH, number_new
+from .numbering import number_new
 from .rejoining import behind
+from .untracked import untracked_keys, without_tracked
 
 
 def is_complete(resource: SyncResource) -> bool:
@@ -40,45 +39,23 @@ def track_untracked(resource: SyncResource, *, on_batch: Callable[[int], None] =
     """Track and number every row that is not tracked, and return how many there were."""
     if not may_number(resource) or behind(resource) is not None:
         return 0
-    return sum(_track(resource, keys) for keys in _keys(resource, on_batch))
+    return sum(_track(resource, keys) for keys in untracked_keys(resource, on_batch=on_batch))
 
 
 def count_untracked(resource: SyncResource, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
     """Return how many rows are not tracked."""
-    return sum(len(set(keys) - _tracked(resource, keys)) for keys in _keys(resource, on_batch))
-
-
-def _keys(resource: SyncResource, on_batch: Callable[[int], None]) -> Iterator[list[str]]:
-    """Yield the local keys of all rows, in chunks that each begin where the last one ended."""
-    last: Any = None
-    while True:
-        rows = resource.rows().order_by("pk")
-        if last is not None:
-            rows = rows.filter(pk__gt=last)
-        keys: list[Any] = list(rows.values_list("pk", flat=True)[:BATCH])
-        if not keys:
-            return
-        yield [str(key) for key in keys]
-        last = keys[-1]
-        on_batch(len(keys))
-
-
-def _tracked(resource: SyncResource, keys: list[str]) -> set[str | None]:
-    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, local_key__in=keys)
-    return set(rows.values_list("local_key", flat=True))
+    return sum(len(keys) for keys in untracked_keys(resource, on_batch=on_batch))
 
 
 def _track(resource: SyncResource, keys: list[str]) -> int:
-    if not set(keys) - _tracked(resource, keys):
+    if not keys:
         return 0
     with transaction.atomic(using=resource.database):
         stored = lock_digest(resource)
-        tracked = _tracked(resource, keys)
         new = []
-        for key in keys:
-            if key not in tracked:
-                row = new_tracked(resource.kind, new_uuid())
-                row.local_key = key
-                new.append(row)
+        for key in without_tracked(resource, keys):  # once more, under the lock
+            row = new_tracked(resource.kind, new_uuid())
+            row.local_key = key
+            new.append(row)
         number_new(resource, stored, new)
     return len(new)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import connections, transaction
@@ -22,6 +22,7 @@ from .marks import mark
 from .prepared import PreparedQuery
 from .rejoining import behind
 from .rows import read_rows
+from .untracked import untracked_keys
 
 logger = logging.getLogger(__name__)
 
@@ -230,21 +231,7 @@ def track_missing(resource: SyncResource) -> int:
     It reads the keys of the whole table, in chunks.
     """
     found = 0
-    for chunk in _chunks(resource.rows().order_by("pk").values_list("pk", flat=True).iterator(BATCH)):
-        keys = {str(pk) for pk in chunk}
-        known = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, local_key__in=keys)
-        missing = keys - set(known.values_list("local_key", flat=True))
-        mark(resource.database, resource.kind, sorted(missing))
-        found += len(missing)
+    for keys in untracked_keys(resource):
+        mark(resource.database, resource.kind, keys)
+        found += len(keys)
     return found
-
-
-def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
-    chunk: list[Any] = []
-    for value in values:
-        chunk.append(value)
-        if len(chunk) == BATCH:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

@@ -11,7 +11,7 @@ from django.db import connection
 from sdata_sync.core.digest import Digest, DigestEntry
 from sdata_sync.models import TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync import existing
+from sdata_sync.sync import untracked
 from sdata_sync.sync.existing import track_existing
 from sdata_sync.sync.numbering import number_changes
 from sdata_sync.sync.purging import purge
@@ -38,7 +38,7 @@ class TestScan:
     @pytest.fixture(autouse=True)
     def rows(self, monkeypatch):
         monkeypatch.setattr("sdata_sync.sync.scanning.BATCH", 2)
-        monkeypatch.setattr(existing, "BATCH", 2)
+        monkeypatch.setattr(untracked, "BATCH", 2)
         for n in range(5):
             Account.objects.create(name=f"a{n}")
         assert tick() == 6
@@ -68,7 +68,7 @@ class TestScan:
 
 class TestExisting:
     def test_goes_on_where_it_was_interrupted(self, monkeypatch):
-        monkeypatch.setattr(existing, "BATCH", 2)
+        monkeypatch.setattr(untracked, "BATCH", 2)
         Account.objects.bulk_create([Account(name=f"a{n}") for n in range(7)])
 
         class Interrupted(Exception):
