@@ -53,6 +53,9 @@ class ThreadDelivery(DeliveryBackend):
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
+        #: Held while the process forks, with the loops that stand still for it.
+        self._forking = threading.Lock()
+        self._parked: list[_Loop] = []
         self._threads: dict[int, PeerThread] = {}
         self._supervisor: Supervisor | None = None
 
@@ -60,17 +63,30 @@ class ThreadDelivery(DeliveryBackend):
         return [*self._threads.values(), *([self._supervisor] if self._supervisor else [])]
 
     def _park(self) -> None:
-        """Have no connection open while the process forks.
+        """Have no connection open while the process forks, and no thread running that could begin one.
 
         The child would inherit it, with SQLite's idea of which locks this process holds: "database is locked"
         at best.
         """
-        for loop in self._loops():
-            loop.park(PARKING_SECONDS)
+        self._forking.acquire()
+        while True:
+            running = [loop for loop in self._loops() if loop not in self._parked]
+            for loop in running:
+                if loop is not threading.current_thread():
+                    loop.park(PARKING_SECONDS)
+                self._parked.append(loop)
+            # What ran until now may just have started another; from here on nobody can.
+            self._lock.acquire()
+            if all(loop in self._parked for loop in self._loops()):
+                return
+            self._lock.release()
 
     def _unpark(self) -> None:
-        for loop in self._loops():
+        self._lock.release()
+        for loop in self._parked:
             loop.unpark()
+        self._parked.clear()
+        self._forking.release()
 
     @property
     def poll_seconds(self) -> float:
