@@ -15,6 +15,7 @@ from django.db import connections, models, router
 
 from .conf import Settings, conf
 from .registry import registry
+from .relations import Association, Reference, Relation
 from .resources import SyncResource
 from .textual import textual_form
 
@@ -137,7 +138,7 @@ def check_scheme(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
 
 
 def check_resources(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E010 to E018: the registered resources."""
+    """E010 to E019, E022 to E024: the registered resources."""
     found: list[CheckMessage] = []
     kinds: dict[str, SyncResource] = {}
     for resource in registry:
@@ -191,23 +192,92 @@ def _check_resource(resource: SyncResource) -> Iterator[CheckMessage]:
 
 def _check_fields(resource: SyncResource, fields: Sequence[models.Field[Any, Any]]) -> Iterator[CheckMessage]:
     for field in fields:
-        if field.is_relation:
-            yield Error(
-                f"{resource!r}: {field.name} is a relation; this version does not synchronise relations.",
-                hint="Name the fields to share in `fields`, without it.",
-                obj=resource.model,
-                id="sdata_sync.E014",
-            )
-        elif textual_form(field) is None:
+        if not field.is_relation and textual_form(field) is None:
             yield Error(
                 f"{resource!r}: {field.name} is a {type(field).__name__}, which has no textual form.",
                 hint="Name the fields to share in `fields`, without it.",
                 obj=resource.model,
                 id="sdata_sync.E015",
             )
-    names = [prop.name for prop in resource.properties]
+    yield from _check_children(resource)
+    try:
+        relations = resource.relations
+    except (FieldDoesNotExist, AttributeError):
+        return  # said by _check_children
+    for relation in relations:
+        yield from _check_relation(resource, relation)
+    names = resource.property_names
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield Error(f"{resource!r}: two fields are both called {name}.", obj=resource.model, id="sdata_sync.E016")
+    yield from _check_names(resource)
+
+
+def _check_relation(resource: SyncResource, relation: Relation) -> Iterator[CheckMessage]:
+    problem = hint = ""
+    if isinstance(relation, Reference) and registry.of_model(relation.model) is None:
+        has_natural_key = hasattr(relation.model, "natural_key") and hasattr(
+            relation.model._default_manager, "get_by_natural_key"
+        )
+        if not has_natural_key:
+            problem = f"leads to {relation.model._meta.label}, which is neither registered nor has a natural key"
+            hint = "Register that model, give it natural keys, or name the fields to share in `fields`, without it."
+    elif isinstance(relation, Association):
+        if registry.of_model(relation.model) is None:
+            problem = f"leads to {relation.model._meta.label}, which is not registered"
+            hint = "Register that model too."
+        elif not relation.through._meta.auto_created:
+            problem = f"goes through {relation.through._meta.label}, which may have columns of its own"
+            hint = "Register that model as a resource with two references, and leave the association out."
+    if problem:
+        yield Error(f"{resource!r}: {relation.name} {problem}.", hint=hint, obj=resource.model, id="sdata_sync.E014")
+
+
+def _check_children(resource: SyncResource) -> Iterator[CheckMessage]:
+    for name, child in resource.children.items():
+        model = getattr(child, "model", None)
+        problem = ""
+        if model is None:
+            problem = f"{child.__name__} has no `model`"
+        elif registry.of_model(model) is not None:
+            problem = f"{model._meta.label} is registered as a resource of its own too; its rows would travel twice"
+        elif child.children:
+            problem = f"{child.__name__} has children itself; they go one level deep"
+        if problem:
+            yield Error(f"{resource!r}: {name}: {problem}.", obj=resource.model, id="sdata_sync.E019")
+            continue
+        try:
+            lists = [children for children in resource.child_lists if children.name == name]
+        except FieldDoesNotExist as error:
+            yield Error(f"{resource!r}: {error}", obj=resource.model, id="sdata_sync.E019")
+            continue
+        for children in lists:
+            yield from _check_fields(children.resource, children.resource.model_fields)
+
+
+def _check_names(resource: SyncResource) -> Iterator[CheckMessage]:
+    known = {field.name for field in resource.model_fields}
+    for name in sorted(resource.field_names.keys() - known):
+        yield Error(
+            f"{resource!r}: field_names has {name!r}, which is no field that travels.",
+            hint=f"There are: {', '.join(sorted(known))}.",
+            obj=resource.model,
+            id="sdata_sync.E022",
+        )
+    columns = {field.name for field in resource.model._meta.concrete_fields}
+    match_on = type(resource).match_on
+    for name in match_on if isinstance(match_on, list | tuple) else ():
+        if name not in columns:
+            yield Error(
+                f"{resource!r}: match_on names {name!r}, which is no column of {resource.model._meta.label}.",
+                obj=resource.model,
+                id="sdata_sync.E023",
+            )
+    if resource.on_duplicate not in ("defer", "link"):
+        yield Error(
+            f"{resource!r}: on_duplicate is {resource.on_duplicate!r}; it must be 'defer' or 'link'.",
+            obj=resource.model,
+            id="sdata_sync.E024",
+        )
 
 
 def check_peers(

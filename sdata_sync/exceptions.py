@@ -22,6 +22,9 @@
 A conflict is none of these: it is an ordinary decision (``sdata_sync.core.decision``).
 """
 
+from collections.abc import Sequence
+from uuid import UUID
+
 
 class SyncError(Exception):
     """Something went wrong in the synchronisation."""
@@ -98,9 +101,13 @@ class PayloadError(SyncError):
 
     application_code = "Deferred"
 
-    def __init__(self, message: str, *, payload_path: str = "", public: str = "") -> None:
+    def __init__(
+        self, message: str, *, payload_path: str = "", public: str = "", waits_for: Sequence[tuple[str, UUID]] = ()
+    ) -> None:
         super().__init__(message)
         self.payload_path = payload_path
+        #: The kinds and uuids that have to come first.
+        self.waits_for = tuple(waits_for)
         #: What the sender is told; the message itself may say what is none of its business.
         self.public = public or message
 

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 from django.db import models, transaction
 
 from .registry import registry
+from .resources import all_rows
+from .sync.inner import mark_parents
 from .sync.marks import key_text, mark, mark_known
 from .sync.suppression import is_applied
 from .sync.wakeup import wake_after_commit
@@ -46,6 +48,7 @@ class SyncQuerySet(models.QuerySet[M]):
             else:
                 mark_known(self.db, resource.kind, wanted)
             wake_after_commit(resource.kind, self.db)
+        self._mark_parents(keys)
 
     def bulk_create(self, objs: Iterable[M], *args: Any, **kwargs: Any) -> list[M]:
         """Create rows in bulk and capture them."""
@@ -79,8 +82,16 @@ class SyncQuerySet(models.QuerySet[M]):
                 marked = self.filter(pk__in=keys[start : start + KEYS_PER_STATEMENT])
                 marked._is_marked = True
                 updated += super(SyncQuerySet, marked).update(**kwargs)
+            self._mark_parents(keys)  # those too to which children have been moved
         self._result_cache = None
         return updated
+
+    def _mark_parents(self, keys: list[Any]) -> None:
+        """Mark the resources inside which the rows ``keys`` travel."""
+        for resource, children in registry.parents_of(self.model._meta.concrete_model or self.model):
+            for start in range(0, len(keys), KEYS_PER_STATEMENT):
+                rows = all_rows(self.model, self.db).filter(pk__in=keys[start : start + KEYS_PER_STATEMENT])
+                mark_parents(resource, children, rows.values_list(children.link.attname, flat=True), self.db)
 
     update.alters_data = True  # type: ignore[attr-defined]
 

@@ -4,10 +4,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.dispatch import Signal
 
 from .exceptions import RegistrationError
+from .ordering import sync_orders
+from .relations import Children
 from .resources import SyncResource
 
 R = TypeVar("R", bound=type[SyncResource])
@@ -22,10 +25,22 @@ class Registry:
 
     def __init__(self) -> None:
         self._resources: dict[type[models.Model], SyncResource] = {}
+        self._orders: dict[type[models.Model], int] | None = None
 
     def __iter__(self) -> Iterator[SyncResource]:
         """Yield the resources in the order in which their kinds are synchronised."""
-        return iter(sorted(self._resources.values(), key=lambda resource: (_order(resource), resource.kind)))
+        orders = self.orders()
+        return iter(sorted(self._resources.values(), key=lambda resource: (orders[resource.model], resource.kind)))
+
+    def orders(self) -> dict[type[models.Model], int]:
+        """Return the ``syncOrder`` of each model: its resource's own, else one above all that it refers to.
+
+        Where references go round in a circle, those that may be empty do not count: they are filled in later
+        (SData sync 6.1).
+        """
+        if self._orders is None:
+            self._orders = sync_orders(self._resources)
+        return self._orders
 
     def add(self, model: type[models.Model], resource_class: type[SyncResource]) -> SyncResource:
         """Register ``model``.
@@ -43,6 +58,7 @@ class Registry:
             raise RegistrationError(f"{model._meta.label} is registered already, as {self._resources[model]!r}.")
         resource = resource_class(model)
         self._resources[model] = resource
+        self._orders = None
         resource_registered.send(sender=type(self), resource=resource)
         return resource
 
@@ -55,6 +71,7 @@ class Registry:
         if model not in self._resources:
             raise RegistrationError(f"{model._meta.label} is not registered.")
         resource = self._resources.pop(model)
+        self._orders = None
         resource_unregistered.send(sender=type(self), resource=resource)
 
     def of_model(self, model: type[models.Model]) -> SyncResource | None:
@@ -66,9 +83,22 @@ class Registry:
         wanted = kind.lower()
         return next((resource for resource in self._resources.values() if resource.kind.lower() == wanted), None)
 
+    def parents_of(self, model: type[models.Model]) -> list[tuple[SyncResource, Children]]:
+        """Return the resources of which rows of ``model`` are children, and the lists."""
+        return [
+            (resource, children)
+            for resource in self._resources.values()
+            for children in child_lists(resource)
+            if children.resource.model is model
+        ]
 
-def _order(resource: SyncResource) -> int:
-    return 0 if resource.order is None else resource.order
+
+def child_lists(resource: SyncResource) -> tuple[Children, ...]:
+    """Return the lists of children of ``resource``; what is wrong with them is for the checks to say."""
+    try:
+        return resource.child_lists
+    except FieldDoesNotExist:
+        return ()
 
 
 registry = Registry()

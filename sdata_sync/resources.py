@@ -1,10 +1,12 @@
 """What of a model travels, and how it becomes a payload and a row again."""
 
-from collections.abc import Iterable, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import quote
 
 from django.core.exceptions import FieldDoesNotExist
@@ -14,7 +16,13 @@ from .atom.payload import Payload, PayloadTemplate, Text
 from .conf import conf
 from .conflicts import Conflict, Decision
 from .exceptions import PayloadError
+from .relations import NO_KEYS, Association, Children, GenericReference, Keys, Reading, Received, Reference, Relation
 from .textual import TextualForm, textual_form
+
+if TYPE_CHECKING:
+    from django.contrib.contenttypes.fields import GenericForeignKey
+
+    from .models import Peer
 
 
 def camel_case(name: str) -> str:
@@ -30,12 +38,17 @@ def plural(noun: str) -> str:
     return f"{noun}es" if noun.endswith(("s", "x", "z", "ch", "sh")) else f"{noun}s"
 
 
+def all_rows(model: type[models.Model], using: str) -> models.QuerySet[Any]:
+    """Return all rows of a model, past its managers: they may hide some, or capture what is written."""
+    return models.QuerySet(model, using=using)
+
+
 @dataclass(frozen=True, slots=True)
 class ResourceProperty:
     """One property of a payload: its element's ``name``, the model ``field``, and how its values are written."""
 
     name: str
-    field: "models.Field[Any, Any]"
+    field: models.Field[Any, Any]
     form: TextualForm
 
     def read(self, text: Text) -> Any:
@@ -62,20 +75,46 @@ class SyncResource:
     #: The payload's element; default: the model's name, lowerCamelCase.
     element: ClassVar[str] = ""
     #: The contract's namespace.
-    namespace: ClassVar[str] = "http://schemas.sage.com/myContract"
+    namespace: str = "http://schemas.sage.com/myContract"
     #: Names of model fields; default: every concrete field but the primary key.
     fields: ClassVar[Sequence[str] | None] = None
     #: 1 to 9, the lower number wins a conflict; default: the setting's.
     conflict_priority: ClassVar[int | None] = None
     #: Kinds with a lower number are synchronised first; default: after what its foreign keys point to.
     order: ClassVar[int | None] = None
+    #: Names in the payload other than the usual ones, by the name of the model's field.
+    field_names: ClassVar[Mapping[str, str]] = {}
+    #: Rows that travel inside this one, by the name of their list: ``{"orderLines": SalesOrderLineSync}``.
+    children: ClassVar[Mapping[str, type[SyncResource]]] = {}
+    #: Of a child: its model; other resources are told when they are registered.
+    model: type[models.Model]
+    #: Of a child: the name of its foreign key to the parent; default: the only one there is.
+    parent: ClassVar[str] = ""
+    #: What becomes of a received row whose unique value another row has: it waits (``"defer"``), or both are taken
+    #: for the same thing (``"link"``).
+    on_duplicate: ClassVar[Literal["defer", "link"]] = "defer"
+    #: How ``sync_link`` finds out that rows of two nodes are the same thing: names of fields that must all agree,
+    #: whatever their case; or a function that compares the values of two rows, and returns from 0.0 to 1.0.
+    match_on: ClassVar[Sequence[str] | Callable[[Mapping[str, Any], Mapping[str, Any]], float] | None] = None
+    #: Whether others may have this node's changes, and whether it takes theirs.
+    is_source: ClassVar[bool] = True
+    is_target: ClassVar[bool] = True
 
-    def __init__(self, model: type[models.Model]) -> None:
+    def __init__(self, model: type[models.Model], *, inside: str = "") -> None:
         self.model = model
         name = camel_case(model.__name__)
-        self.kind = self.path or plural(name)
+        self.is_inside = bool(inside)
+        self.kind = inside or self.path or plural(name)
         self.element_name = self.element or name
-        self._tags: dict[str, dict[str, ResourceProperty]] = {}
+        self._tags: dict[str, dict[str, ResourceProperty | Relation]] = {}
+
+    def queryset_for(self, peer: Peer | None) -> models.QuerySet[Any] | None:
+        """Return the rows that ``peer`` may have; ``None`` for all of them.
+
+        Whoever is logged in without being the user of a peer is asked for with ``None``. A row that leaves what a
+        peer may have is withdrawn there, and comes back when it belongs there again.
+        """
+        return None
 
     def resolve(self, conflict: Conflict) -> Decision:
         """Decide a conflict otherwise than the rules of the protocol do.
@@ -85,6 +124,28 @@ class SyncResource:
         it. ``None`` leaves it to the rules. Called in the transaction of the page; it must not write.
         """
         return None
+
+    def find_duplicate(self, instance: models.Model) -> models.Model | None:
+        """Return the row that ``instance``, received and not saved yet, is the same thing as; ``None`` if none is.
+
+        By default, with ``on_duplicate = "link"``, the row that has one of its unique values.
+        """
+        if self.on_duplicate != "link":
+            return None
+        for names in self._unique_together():
+            values = {name: getattr(instance, name) for name in names}
+            if None not in values.values():
+                found: models.Model | None = self.rows().filter(**values).first()
+                if found is not None:
+                    return found
+        return None
+
+    def _unique_together(self) -> list[list[str]]:
+        """Return the columns that are unique, alone or together; the primary key is each node's own."""
+        meta = self.model._meta
+        alone = [[field.attname] for field in meta.concrete_fields if field.unique and not field.primary_key]
+        together = [*meta.unique_together, *(constraint.fields for constraint in meta.total_unique_constraints)]
+        return alone + [[_attname(meta.get_field(name)) for name in names] for names in together]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.kind} of {self.model._meta.label}>"
@@ -105,7 +166,7 @@ class SyncResource:
         return router.db_for_write(self.model)
 
     @cached_property
-    def model_fields(self) -> "list[models.Field[Any, Any]]":
+    def model_fields(self) -> list[models.Field[Any, Any]]:
         """The model's fields that travel.
 
         Raises:
@@ -113,50 +174,118 @@ class SyncResource:
         """
         meta = self.model._meta
         if self.fields is None:
-            parent_links = set(meta.parents.values())
-            return [
-                field
-                for field in meta.concrete_fields
-                if not field.primary_key and field not in parent_links and not getattr(field, "generated", False)
-            ]
+            return [*filter(self._travels, meta.concrete_fields), *map(_as_field, _generic_references(self.model))]
         chosen = [meta.get_field(name) for name in self.fields]
         for field in chosen:
-            if not isinstance(field, models.Field) or not field.concrete:
+            is_kept = isinstance(field, models.Field) and (field.concrete or field.many_to_many)
+            if not (is_kept or _is_generic(field)):
                 raise FieldDoesNotExist(f"{meta.label}.{field.name} is not a column of the model's table.")
         return chosen  # type: ignore[return-value]
 
+    def _travels(self, field: models.Field[Any, Any]) -> bool:
+        parts = {name for generic in _generic_references(self.model) for name in (generic.ct_field, generic.fk_field)}
+        is_link = field in self.model._meta.parents.values() or field.name == self.parent_name
+        is_key = field.primary_key and not field.is_relation
+        return not (is_link or is_key or field.name in parts or getattr(field, "generated", False))
+
+    @cached_property
+    def parent_name(self) -> str:
+        """The name of a child's foreign key to its parent; set by the parent."""
+        return self.parent
+
     @cached_property
     def properties(self) -> tuple[ResourceProperty, ...]:
-        """The properties of the payload, in their order; what has no textual form is left to the checks."""
+        """The plain properties of the payload, in their order; what has no textual form is left to the checks."""
         return tuple(
-            ResourceProperty(camel_case(field.name), field, form)
+            ResourceProperty(self.name_of(field), field, form)
             for field in self.model_fields
             if not field.is_relation and (form := textual_form(field)) is not None
         )
 
-    def _by_tag(self, namespace: str) -> dict[str, ResourceProperty]:
+    @cached_property
+    def relations(self) -> tuple[Relation, ...]:
+        """The properties that lead to other rows; they stand in the payload behind the plain ones."""
+        related = [self._relation(field) for field in self.model_fields if field.is_relation]
+        return (*related, *(self._children(name, child) for name, child in self.children.items()))
+
+    @property
+    def property_names(self) -> list[str]:
+        """The names of the properties and relations, in the order of a resource's contents."""
+        return [*(prop.name for prop in self.properties), *(relation.name for relation in self.relations)]
+
+    @cached_property
+    def child_lists(self) -> tuple[Children, ...]:
+        """The lists of children among the relations."""
+        return tuple(relation for relation in self.relations if isinstance(relation, Children))
+
+    def _relation(self, field: models.Field[Any, Any]) -> Relation:
+        name = self.name_of(field)
+        if _is_generic(field):
+            return GenericReference(name=name, field=field, model=self.model)  # type: ignore[arg-type]
+        if isinstance(field, models.ManyToManyField):
+            related: Any = field.related_model
+            return Association(name=name, field=field, element=camel_case(related.__name__))
+        return Reference(name=name, field=field)  # type: ignore[arg-type]
+
+    def _children(self, name: str, child: type[SyncResource]) -> Children:
+        if getattr(child, "model", None) is None:
+            raise FieldDoesNotExist(f"{child.__name__} has no model.")
+        resource = child(child.model, inside=f"{self.kind}.{name}")
+        link = self._link(child)
+        resource.parent_name = link.name
+        resource.namespace = self.namespace  # they stand in their parent's element
+        return Children(name=name, resource=resource, link=link)
+
+    def _link(self, child: type[SyncResource]) -> models.ForeignKey[Any, Any]:
+        lineage = (self.model, *self.model._meta.get_parent_list())
+        links = [
+            field
+            for field in child.model._meta.concrete_fields
+            if isinstance(field, models.ForeignKey)
+            and field.related_model in lineage
+            and (not child.parent or field.name == child.parent)
+        ]
+        if len(links) != 1:
+            raise FieldDoesNotExist(
+                f"{child.model._meta.label} has {len(links)} foreign keys to {self.model._meta.label}; name the one "
+                "that makes it a child in `parent`."
+            )
+        return links[0]
+
+    def name_of(self, field: models.Field[Any, Any]) -> str:
+        """Return what a field is called in the payload."""
+        return self.field_names.get(field.name) or camel_case(field.name)
+
+    def _by_tag(self, namespace: str) -> dict[str, ResourceProperty | Relation]:
         """Return the properties by the tags that their elements may have in a payload of ``namespace``."""
         known = self._tags.get(namespace)
         if known is None:
             spaces = (f"{{{namespace}}}" if namespace else "", f"{{{self.namespace}}}", "")
-            known = {f"{space}{prop.name}": prop for space in spaces for prop in self.properties}
+            every: tuple[ResourceProperty | Relation, ...] = (*self.properties, *self.relations)
+            known = {f"{space}{prop.name}": prop for space in spaces for prop in every}
             if len(self._tags) < 100:  # namespaces come from peers
                 self._tags[namespace] = known
         return known
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """The names to select, in the order of the properties."""
-        return tuple(prop.field.attname for prop in self.properties)
+        """The names to select: those of the properties in their order, then what the relations stand on."""
+        return (*(prop.field.attname for prop in self.properties), *self.relation_columns)
+
+    @cached_property
+    def relation_columns(self) -> tuple[str, ...]:
+        """The columns that the relations stand on, in their order."""
+        return tuple(column for relation in self.relations for column in relation.columns)
 
     @cached_property
     def template(self) -> PayloadTemplate:
         """What writes this kind's payloads."""
-        return PayloadTemplate.of(self.element_name, self.namespace, tuple(prop.name for prop in self.properties))
+        namespace = "" if self.is_inside else self.namespace
+        return PayloadTemplate.of(self.element_name, namespace, tuple(prop.name for prop in self.properties))
 
-    def rows(self) -> "models.QuerySet[Any]":
+    def rows(self) -> models.QuerySet[Any]:
         """Return all rows, past the model's managers: they may hide some, or capture what is written."""
-        return models.QuerySet(self.model, using=self.database)
+        return all_rows(self.model, self.database)
 
     def resource_url(self, key: str) -> str:
         """Return the URL of the resource with the local key ``key`` (SData core 2.7)."""
@@ -167,15 +296,27 @@ class SyncResource:
         return f"{self.endpoint}/${role}('{_quoted(tracking_id)}')"
 
     def texts(self, values: Iterable[Any]) -> list[Text]:
-        """Return the properties' texts for column ``values`` in the order of ``columns``; a null is ``None``."""
-        return [
-            None if value is None else prop.form.to_text(value)
-            for prop, value in zip(self.properties, values, strict=True)
-        ]
+        """Return the plain properties' texts for column ``values`` in the order of ``columns``; a null is ``None``.
+
+        What ``sdata_sync.sync.relations`` finds out about the relations stands behind them in a resource's contents.
+        """
+        return [None if value is None else prop.form.to_text(value) for prop, value in zip(self.properties, values)]  # noqa: B905
 
     def texts_of(self, instance: models.Model) -> list[Text]:
-        """Return the properties' texts for an instance."""
+        """Return the plain properties' texts for an instance."""
         return self.texts(_plain(instance.__dict__.get(name, getattr(instance, name))) for name in self.columns)
+
+    def render(self, attributes: str, contents: Sequence[Text], extra: str = "", keys: Keys = NO_KEYS) -> str:
+        """Return the payload of a resource with ``contents``: the texts of its properties and relations.
+
+        Raises:
+            UnrepresentableText: a text has a character that XML forbids.
+        """
+        if not self.relations:
+            return self.template.render(attributes, contents, extra)
+        plain = len(self.properties)
+        related = [relation.render(text, keys) for relation, text in zip(self.relations, contents[plain:], strict=True)]
+        return self.template.render(attributes, contents[:plain], "".join(related) + extra)
 
     @staticmethod
     def etag(texts: Sequence[Text], extra: str = "") -> str:
@@ -184,10 +325,8 @@ class SyncResource:
         content = "\x03".join(["\x01" if text is None else text for text in texts])
         return blake2b(f"{content}\x02{extra}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
-    def read_payload(self, payload: Payload) -> tuple[dict[str, Any], str]:
-        """Return the values by column name, and the XML of the elements that this node does not know.
-
-        Properties that the payload lacks are absent from the values.
+    def read_payload(self, payload: Payload, within: str = "") -> Reading:
+        """Return what a payload says of the properties and relations, and the XML of elements not known here.
 
         Raises:
             PayloadError: an element is not what the field takes.
@@ -195,21 +334,44 @@ class SyncResource:
         if payload.name.lower() != self.element_name.lower():
             raise PayloadError(f"Expected a payload of <{self.element_name}>, received <{payload.name}>.")
         values: dict[str, Any] = {}
+        related: dict[str, Received] = {}
         unknown: list[str] = []
         known = self._by_tag(payload.namespace)
         for item in payload:
             prop = known.get(item.tag)
-            if prop is None:
-                unknown.append(item.xml())
-                continue
-            path = f"{self.element_name}/{item.name}"
-            if not item.is_plain:
-                raise PayloadError(f"In {path}: expected text, received elements.", payload_path=path)
             try:
-                values[prop.field.attname] = prop.read(item.text)
+                if type(prop) is ResourceProperty:
+                    if not item.is_plain:
+                        raise ValueError("expected text, received elements")
+                    values[prop.field.attname] = prop.read(item.text)
+                elif prop is None:
+                    unknown.append(item.xml())
+                else:
+                    related[prop.name] = prop.read(item)  # type: ignore[arg-type]
             except ValueError as error:
+                path = f"{within}{self.element_name}/{item.name}"
                 raise PayloadError(f"In {path}: {error}.", payload_path=path) from error
-        return values, "".join(unknown)
+            except PayloadError as error:
+                path = f"{within}{self.element_name}/{error.payload_path}"
+                raise PayloadError(str(error), payload_path=path) from error
+        return Reading(values, "".join(unknown), related)
+
+
+def _attname(field: Any) -> str:
+    return str(field.attname)
+
+
+def _is_generic(field: Any) -> bool:
+    # Not by its class: to import that, a project without content types would have to have them.
+    return hasattr(field, "ct_field") and hasattr(field, "fk_field")
+
+
+def _generic_references(model: type[models.Model]) -> list[GenericForeignKey]:
+    return [field for field in model._meta.private_fields if _is_generic(field)]
+
+
+def _as_field(field: Any) -> models.Field[Any, Any]:
+    return field  # type: ignore[no-any-return]
 
 
 def _plain(value: Any) -> Any:

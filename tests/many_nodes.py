@@ -65,7 +65,7 @@ class LocalNode:
         with connections[self.alias].cursor() as cursor:
             cursor.execute("PRAGMA foreign_keys = OFF")
             for table in connections[self.alias].introspection.table_names(cursor):
-                if table.startswith(("sdata_sync", "crm_", "auth_user", "authtoken")):
+                if table.startswith(("sdata_sync", "crm_", "shapes_", "auth_user", "authtoken")):
                     cursor.execute(f'DELETE FROM "{table}"')
         with self.at_work():
             user = User.objects.create(username="peer", is_superuser=True)

@@ -12,7 +12,7 @@ from . import names
 from .dates import format_stamp
 from .diagnosis import Diagnosis, read_diagnosis
 from .digest import read_endpoint, read_stamp, read_tick
-from .payload import Payload, identity
+from .payload import Payload, attribute, identity, is_true
 from .text import escape, escape_attribute
 
 _OF_ATOM = frozenset(
@@ -73,10 +73,10 @@ def read_entry(element: etree._Element, number: int) -> Entry:
             case "uuid":
                 lone_uuid = child.text
             case "isDeleted":
-                is_deleted = _is_true(child.text)
+                is_deleted = is_true(child.text)
             case "resource" if bare is None:
                 bare = child
-            case "unnamed" if bare is None and _flag(child, "uuid"):
+            case "unnamed" if bare is None and attribute(child, "uuid"):
                 bare = child
     if state is None:
         raise FeedError(f"Expected a syncState in {path}, found none.", payload_path=f"{path}/syncState")
@@ -85,7 +85,7 @@ def read_entry(element: etree._Element, number: int) -> Entry:
     return Entry(
         uuid=_uuid(holders, lone_uuid, path),
         state=read_state(state, f"{path}/syncState"),
-        is_deleted=is_deleted or any(_is_true(_flag(holder, "isDeleted")) for holder in holders),
+        is_deleted=is_deleted or any(is_true(attribute(holder, "isDeleted")) for holder in holders),
         payload=None if resource is None else Payload(resource),
         id=(atom_id or "").strip(),
     )
@@ -111,23 +111,8 @@ def _resource(wrapper: etree._Element) -> etree._Element | None:
     return next((child for child in wrapper if child.tag != _LONE_UUID), None)
 
 
-def _flag(element: etree._Element, name: str) -> str | None:
-    """Return an attribute that is written in the sdata namespace, but also met in others or in none."""
-    attributes = element.attrib
-    if not attributes:
-        return None
-    for spelled in (f"{{{names.SDATA}}}{name}", f"{{{names.SYNC}}}{name}", name):
-        if spelled in attributes:
-            return str(attributes[spelled])
-    return None
-
-
-def _is_true(text: str | None) -> bool:
-    return text is not None and text.strip().lower() in ("true", "1")
-
-
 def _uuid(holders: list[etree._Element], lone: str | None, path: str) -> UUID:
-    text = next((value for holder in holders if (value := _flag(holder, "uuid"))), None) or lone
+    text = next((value for holder in holders if (value := attribute(holder, "uuid"))), None) or lone
     if text is None:
         inner = next((child.text for h in holders for child in h if child.tag == _LONE_UUID), None)
         text = inner
@@ -217,7 +202,7 @@ def read_result(element: etree._Element, number: int) -> ReceivedResult:
         path = f"feed/entry[{number}]/httpStatus"
         raise FeedError(f"Expected an HTTP status in {path}, received {status[:40]!r}.", payload_path=path)
     wrapper = next((child for child in element if names.local_name(child.tag) == "payload"), None)
-    text = None if wrapper is None else next((u for h in [*wrapper, wrapper] if (u := _flag(h, "uuid"))), None)
+    text = None if wrapper is None else next((u for h in [*wrapper, wrapper] if (u := attribute(h, "uuid"))), None)
     try:
         uuid = UUID(text.strip()) if text else None
     except ValueError:

@@ -9,6 +9,10 @@ SYNC: Final = "http://schemas.sage.com/sdata/sync/2008/1"
 HTTP: Final = "http://schemas.sage.com/sdata/http/2008/1"
 OPENSEARCH: Final = "http://a9.com/-/spec/opensearch/1.1/"
 XSI: Final = "http://www.w3.org/2001/XMLSchema-instance"
+SME: Final = "http://schemas.sage.com/sdata/sme/2007"
+XS: Final = "http://www.w3.org/2001/XMLSchema"
+#: What this implementation says beyond the specification; others skip it.
+OWN: Final = "urn:django-sdata-sync"
 
 MEDIA_TYPE: Final = "application/atom+xml"
 FEED_TYPE: Final = "application/atom+xml; type=feed"
@@ -18,8 +22,11 @@ XML_TYPE: Final = "application/xml"
 #: Declared once, on the root of whatever is written.
 DECLARATIONS: Final = (
     f'xmlns="{ATOM}" xmlns:sdata="{SDATA}" xmlns:sync="{SYNC}" xmlns:http="{HTTP}"'
-    f' xmlns:opensearch="{OPENSEARCH}" xmlns:xsi="{XSI}"'
+    f' xmlns:opensearch="{OPENSEARCH}" xmlns:xsi="{XSI}" xmlns:dss="{OWN}"'
 )
+#: The same for a payload that is to be a document of its own.
+PAYLOAD_DECLARATIONS: Final = f' xmlns:sdata="{SDATA}" xmlns:xsi="{XSI}" xmlns:dss="{OWN}"'
+
 
 UUID: Final = f"{{{SDATA}}}uuid"
 NIL: Final = f"{{{XSI}}}nil"

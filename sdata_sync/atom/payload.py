@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from . import names
 from .text import escape, escape_attribute
 
 etree.register_namespace("sdata", names.SDATA)
+etree.register_namespace("dss", names.OWN)
 
 #: The content of one property: its text, or ``None`` for a null (``xsi:nil="true"``).
 Text = str | None
@@ -71,10 +72,33 @@ class Property:
         """The local name of the element."""
         return names.local_name(self.tag)
 
+    def __iter__(self) -> Iterator[Property]:
+        """Yield the elements inside, of a list for instance."""
+        for element in self._element:
+            if isinstance(element.tag, str):
+                yield Property(element)
+
     @property
     def is_plain(self) -> bool:
         """Whether it is text or null, without elements of its own."""
         return len(self._element) == 0
+
+    @property
+    def is_nil(self) -> bool:
+        """Whether it says that it is null."""
+        return is_true(self._element.get(names.NIL) or self._element.get("nil"))
+
+    def attribute(self, name: str, namespace: str = names.SDATA) -> str | None:
+        """Return an attribute, also where it stands in the sync namespace or in none."""
+        return attribute(self._element, name, namespace)
+
+    def flag(self, name: str) -> bool:
+        """Tell whether an attribute says true."""
+        return is_true(self.attribute(name))
+
+    def as_payload(self) -> Payload:
+        """Return the element as a resource of its own: a child inside its parent."""
+        return Payload(self._element)
 
     @property
     def text(self) -> Text:
@@ -88,6 +112,22 @@ class Property:
     def xml(self) -> str:
         """Return the element as text that can be put into another document."""
         return _as_text(self._element)
+
+
+def attribute(element: etree._Element, name: str, namespace: str = names.SDATA) -> str | None:
+    """Return an attribute that is written in ``namespace``, but also met in the sync namespace or in none."""
+    attributes = element.attrib
+    if not attributes:
+        return None
+    for spelled in (f"{{{namespace}}}{name}", f"{{{names.SYNC}}}{name}", name):
+        if spelled in attributes:
+            return str(attributes[spelled])
+    return None
+
+
+def is_true(text: str | None) -> bool:
+    """Tell whether the text of a flag says true."""
+    return text is not None and text.strip().lower() in ("true", "1")
 
 
 def _as_text(element: etree._Element) -> str:
@@ -109,14 +149,17 @@ class PayloadTemplate:
 
     @classmethod
     def of(cls, element: str, namespace: str, properties: tuple[str, ...]) -> PayloadTemplate:
-        """Prepare for resources that are an ``element`` of ``namespace`` with ``properties``, in that order."""
+        """Prepare for resources that are an ``element`` of ``namespace`` with ``properties``, in that order.
+
+        Without a ``namespace`` they stand inside an element of the same one.
+        """
         return cls(
             element=element,
-            start=f'<{element} xmlns="{escape_attribute(namespace)}"',
+            start=f'<{element} xmlns="{escape_attribute(namespace)}"' if namespace else f"<{element}",
             properties=tuple((f"<{name}>", f"</{name}>", f'<{name} xsi:nil="true"/>') for name in properties),
         )
 
-    def render(self, attributes: str, texts: list[Text], fragments: str = "") -> str:
+    def render(self, attributes: str, texts: Sequence[Text], fragments: str = "") -> str:
         """Return the element. ``fragments`` is XML that is sent on as it came.
 
         Raises:

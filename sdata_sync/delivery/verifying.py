@@ -13,9 +13,12 @@ from ..core.digest import Digest
 from ..exceptions import DocumentError, FeedError, PayloadError, PeerMisbehaved
 from ..models import Peer, TrackedResource
 from ..resources import SyncResource
-from ..sync.deferring import set_values
+from ..sync.changes import set_values
+from ..sync.disputes import LocalVersion
 from ..sync.log import mark_found
 from ..sync.numbering import number_changes
+from ..sync.relations.contents import merged
+from ..sync.rows import read_instances
 from ..sync.runs import new_run
 from ..sync.wakeup import wake
 from .client import PeerClient
@@ -125,7 +128,9 @@ class _Verifier:
             return
         if tracked.is_deferred or tracked.mark is not None or not self._is_settled(tracked):
             return
-        if entry.is_deleted != tracked.is_deleted or (not entry.is_deleted and self._etag(entry) != tracked.etag):
+        if entry.is_deleted != tracked.is_deleted or (
+            not entry.is_deleted and self._etag(entry, tracked) != tracked.etag
+        ):
             self._comparison.note("different", entry.uuid)
             self.odd.append(tracked.pk)
 
@@ -135,16 +140,20 @@ class _Verifier:
             return True
         return self._theirs.tick(tracked.endpoint.url) > (tracked.tick or 0)
 
-    def _etag(self, entry: Entry) -> str:
-        if entry.payload is None:
+    def _etag(self, entry: Entry, tracked: TrackedResource) -> str:
+        """Return the etag that our row would have with the peer's content; what the peer does not know is ours."""
+        resource, key = self._resource, tracked.local_key or ""
+        instance = read_instances(resource, [key]).get(key)
+        if entry.payload is None or instance is None:
             return ""
+        present = LocalVersion(resource, tracked, instance).contents
         try:
-            values, extra = self._resource.read_payload(entry.payload)
+            reading = resource.read_payload(entry.payload)
+            set_values(instance, reading.values, is_new=False)
+            contents = merged(resource, resource.texts_of(instance), reading, present)
         except PayloadError:
             return ""
-        instance = self._resource.model()
-        set_values(instance, values, is_new=True)
-        return self._resource.etag(self._resource.texts_of(instance), extra)
+        return resource.etag(contents, reading.extra)
 
     def find_missing_there(self) -> None:
         """Go through what is alive here and was not among what they have."""

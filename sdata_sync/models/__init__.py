@@ -1,16 +1,19 @@
 """What is kept in the database: the digests, the log of changes, the peers, what is under way."""
 
+from .child import ChildResource
 from .conflict import ConflictRecord
 from .deferred import DeferredEntry
 from .digest import Digest, DigestEntry
 from .endpoint import Endpoint
 from .operation import Operation
 from .peer import Peer
+from .pending import PendingReference
 from .run import Run, RunResult
 from .stream import Stream
 from .tracked import TrackedResource
 
 __all__ = [
+    "ChildResource",
     "ConflictRecord",
     "DeferredEntry",
     "Digest",
@@ -18,6 +21,7 @@ __all__ = [
     "Endpoint",
     "Operation",
     "Peer",
+    "PendingReference",
     "Run",
     "RunResult",
     "Stream",

@@ -29,6 +29,12 @@ class TrackedResource(models.Model):
     # What that change left behind.
     is_deleted = models.BooleanField(default=False)
     is_deferred = models.BooleanField(default=False, help_text="The version waits in a deferred entry.")
+    is_incomplete = models.BooleanField(
+        default=False, help_text="The row is written, but something that it refers to has not come yet."
+    )
+    replaced_by = models.UUIDField(
+        null=True, blank=True, help_text="The uuid that this resource has now; this one is an alias of it."
+    )
     etag = models.CharField(max_length=32, default="", blank=True, help_text="A hash of the row's content.")
     extra = models.TextField(default="", blank=True, help_text="Elements that this node does not know, as XML.")
 

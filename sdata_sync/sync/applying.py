@@ -20,18 +20,24 @@ from ..core.digest import Digest
 from ..core.state import SyncState, same_endpoint, stamp_after
 from ..exceptions import PayloadError
 from ..models import ConflictRecord, Endpoint, TrackedResource
+from ..relations import Reading
 from ..resources import SyncResource
 from .announcing import announce
+from .changes import RowChange, prepare_row, set_values
 from .clock import now
-from .deferring import defer, forget, set_values
+from .deferring import defer, forget
 from .digests import StoredDigest
 from .disputes import LocalVersion, ask_application, record_of
 from .log import ANEW, create_tracked, new_tracked, update_tracked
 from .numbering import is_young_intent, number, number_all_under_lock
 from .prepared import PreparedQuery
 from .rejoining import Behind, take_higher_tick
+from .relations.contents import merged
+from .relations.placing import Known, targets_of
+from .relations.settling import store_pending
 from .results import created_result, deferred_result, lost_result, result_of
-from .rows import RowChange, read_instances, write_rows
+from .rows import read_instances
+from .writing import write_rows
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +50,7 @@ class _Version:
     tracked: TrackedResource
     is_new: bool
     row: RowChange | None = None
-    extra: str = ""
+    reading: Reading = field(default_factory=lambda: Reading({}))
     error: PayloadError | None = None
     is_deleted: bool = False
 
@@ -58,6 +64,8 @@ class _Batch:
     first_result: int
     versions: list[_Version] = field(default_factory=list)
     touched: dict[UUID, TrackedResource] = field(default_factory=dict)
+    readings: dict[UUID, Reading | PayloadError] = field(default_factory=dict)
+    known: Known = field(default_factory=Known)
 
 
 @lru_cache(maxsize=512)
@@ -115,6 +123,7 @@ class Applier:
     def apply(self, entries: Sequence[Entry]) -> None:
         """Apply ``entries``, each of another resource."""
         batch = self._read(entries)
+        self._look_up_references(entries, batch)
         for entry in entries:
             self.results.append(self._settle(entry, batch))
             self._highest[entry.state.endpoint.lower()] = entry.state
@@ -174,6 +183,23 @@ class Applier:
             first_result=len(self.results),
         )
 
+    def _look_up_references(self, entries: Sequence[Entry], batch: _Batch) -> None:
+        if not self.resource.relations:
+            return
+        for entry in entries:
+            if entry.payload is not None and not entry.is_deleted:
+                batch.readings[entry.uuid] = self._read_payload(entry)
+        readings = [reading for reading in batch.readings.values() if isinstance(reading, Reading)]
+        batch.known.look_up(target for reading in readings for target in targets_of(self.resource, reading))
+
+    def _read_payload(self, entry: Entry) -> Reading | PayloadError:
+        if entry.payload is None:
+            return PayloadError("Expected a payload, found none.")
+        try:
+            return self.resource.read_payload(entry.payload)
+        except PayloadError as error:
+            return error
+
     def _has_doubtful_tick(self, tracked: TrackedResource, behind: Behind) -> bool:
         own = self.stored.endpoint_id(self.resource.endpoint)
         return tracked.endpoint_id == own and tracked.tick is not None and tracked.tick in behind
@@ -182,7 +208,8 @@ class Applier:
         instance = instances.get(tracked.local_key or "")
         if instance is None:
             return not tracked.is_deleted
-        return self.resource.etag(self.resource.texts_of(instance), tracked.extra) != tracked.etag
+        contents = LocalVersion(self.resource, tracked, instance).contents
+        return contents is None or self.resource.etag(contents, tracked.extra) != tracked.etag
 
     def _settle(self, entry: Entry, batch: _Batch) -> Result:
         tracked = batch.tracked.get(entry.uuid)
@@ -220,32 +247,32 @@ class Applier:
         version = _Version(entry=entry, tracked=tracked, is_new=is_new, is_deleted=entry.is_deleted)
         instance = batch.instances.get(tracked.local_key or "")
         try:
-            self._prepare_row(version, instance)
+            self._prepare_row(version, instance, batch)
         except PayloadError as error:
             version.error = error
         return version
 
-    def _prepare_row(self, version: _Version, instance: models.Model | None) -> None:
-        entry, resource = version.entry, self.resource
+    def _prepare_row(self, version: _Version, instance: models.Model | None, batch: _Batch) -> None:
+        entry = version.entry
         if entry.is_deleted:
             if instance is not None:
                 version.row = RowChange(instance=instance, is_deletion=True)
             return
-        if entry.payload is None:
-            raise PayloadError("Expected a payload, found none.")
-        values, version.extra = resource.read_payload(entry.payload)
-        is_new = instance is None
-        instance = resource.model() if instance is None else instance
-        names = set_values(instance, values, is_new=is_new)
-        version.row = RowChange(instance=instance, names=names, is_new=is_new)
+        reading = batch.readings.get(entry.uuid) or self._read_payload(entry)
+        if isinstance(reading, PayloadError):
+            raise reading
+        version.reading = reading
+        version.row = prepare_row(self.resource, instance, reading, batch.known)
 
-    def _etag(self, version: _Version) -> str:
+    def _etag(self, version: _Version, local: LocalVersion) -> str:
         assert version.row is not None
-        return self.resource.etag(self.resource.texts_of(version.row.instance), version.extra)
+        plain = self.resource.texts_of(version.row.instance)
+        contents = merged(self.resource, plain, version.reading, local.contents)
+        return self.resource.etag(contents, version.reading.extra)
 
     def _settle_conflict(self, version: _Version, held: SyncState, local: LocalVersion, batch: _Batch) -> Result:
         entry, tracked = version.entry, version.tracked
-        same_content = self._has_same_content(version)
+        same_content = self._has_same_content(version, local)
         outcome = resolve(entry.state, held, self.source, self._target, same_content=same_content)
         if not same_content:
             outcome = self._as_the_application_says(version, held, local, outcome, batch)
@@ -310,13 +337,16 @@ class Applier:
         )
         self._conflicts.append(record)
 
-    def _has_same_content(self, version: _Version) -> bool:
+    def _has_same_content(self, version: _Version, local: LocalVersion) -> bool:
         tracked, entry = version.tracked, version.entry
         if tracked.is_deferred or version.error is not None or tracked.problem:
             return False
         if entry.is_deleted or tracked.is_deleted:
             return entry.is_deleted and tracked.is_deleted
-        return self._etag(version) == tracked.etag
+        try:
+            return self._etag(version, local) == tracked.etag
+        except PayloadError:
+            return False
 
     def _recorded(self, winner: SyncState, *both: SyncState) -> SyncState:
         """Return the state of a change of our own: the outcome of a decision that others must learn as such."""
@@ -352,12 +382,14 @@ class Applier:
         self._clear_marks([v.tracked for v in batch.versions if not v.is_new])
         write_rows(resource, [v.row for v in batch.versions if v.row is not None and v.error is None])
         replaced = [v.tracked for v in batch.versions if v.tracked.is_deferred]
+        waited = [v.tracked.pk for v in batch.versions if v.tracked.is_deferred or v.tracked.is_incomplete]
         for version in batch.versions:
             self._note_outcome(version)
         self._make_room(batch.versions)
         create_tracked(resource.database, [v.tracked for v in batch.versions if v.is_new])
         update_tracked(resource.database, list(batch.touched.values()), with_marks=False)
         forget(resource, [row for row in replaced if not row.is_deferred])
+        self._note_pending([v for v in batch.versions if v.tracked.is_incomplete], waited)
         self._defer([v for v in batch.versions if v.error is not None])
         self._amend_results(batch)
         self.has_written = self.has_written or bool(batch.versions)
@@ -399,6 +431,12 @@ class Applier:
         others.filter(tick__isnull=True, is_deferred=False).delete()
         others.update(local_key=None, mark=self._now, is_intent=False)
 
+    def _note_pending(self, incomplete: Sequence[_Version], replaced: Sequence[int]) -> None:
+        if incomplete or replaced:
+            self._find_created(version.tracked for version in incomplete if version.is_new)
+            pending = {v.tracked.pk: v.row.pending for v in incomplete if v.row is not None}
+            store_pending(self.resource, pending, replaced=replaced)
+
     def _defer(self, failed: Sequence[_Version]) -> None:
         self._find_created(version.tracked for version in failed if version.is_new)
         for version in failed:
@@ -418,17 +456,18 @@ class Applier:
         if row is not None and row.error is not None:
             version.error = row.error
         tracked.is_deferred = version.error is not None
+        tracked.is_incomplete = version.error is None and row is not None and bool(row.pending)
         if version.error is not None:
             tracked.is_deleted = False
             return
-        tracked.is_deleted, tracked.extra = version.is_deleted, version.extra
+        tracked.is_deleted, tracked.extra = version.is_deleted, version.reading.extra
         if version.is_deleted:
             tracked.local_key, tracked.etag = None, ""
         else:
             assert row is not None
             tracked.local_key = str(row.instance.pk)
             # Of what was written, which is not always what came: a model may complete what it saves.
-            tracked.etag = self.resource.etag(row.texts, version.extra)
+            tracked.etag = self.resource.etag(row.texts, version.reading.extra)
 
     def _amend_results(self, batch: _Batch) -> None:
         versions = {version.entry.uuid: version for version in batch.versions}

@@ -5,6 +5,9 @@ model row. Outside of one, Django sends ``post_save`` after the row has been com
 between must leave a trace, so there the mark is made before and again after.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -13,15 +16,38 @@ from django.db.models import signals
 
 from ..registry import registry, resource_registered, resource_unregistered
 from ..resources import SyncResource
+from .inner import (
+    Inside,
+    after_child_save,
+    associations,
+    before_child_delete,
+    before_child_save,
+    on_association_changed,
+)
 from .marks import announce_birth, key_text, mark, mark_known, settle_birth
+from .relations.referrers import Referrer, mark_referrers, referrers_of
 from .suppression import is_applied, note_key
 from .wakeup import wake_after_commit
 
 _UID = "sdata_sync.capture"
 
-#: For every class whose writes matter: the resources whose rows are written with it, and those whose rows
-#: extend what is written (the children in multi-table inheritance).
-_watched: dict[type[models.Model], tuple[tuple[SyncResource, ...], tuple[SyncResource, ...]]] = {}
+
+@dataclass(frozen=True)
+class _Watch:
+    """Why the writes of a class matter."""
+
+    #: The resources whose rows are written with it.
+    direct: tuple[SyncResource, ...] = ()
+    #: Those whose rows extend what is written: the children in multi-table inheritance.
+    extended: tuple[SyncResource, ...] = ()
+    #: Those inside which its rows travel.
+    inside: tuple[Inside, ...] = ()
+    #: The references that are emptied when a row is deleted.
+    referrers: tuple[Referrer, ...] = ()
+
+
+_watched: dict[type[models.Model], _Watch] = {}
+_watched_associations: set[type[models.Model]] = set()
 
 
 def connect() -> None:
@@ -34,16 +60,7 @@ def connect() -> None:
 def _rewatch(**kwargs: Any) -> None:
     from django.apps import apps
 
-    wanted: dict[type[models.Model], tuple[tuple[SyncResource, ...], tuple[SyncResource, ...]]] = {}
-    for model in apps.get_models(include_auto_created=True):
-        direct = tuple(resource for resource in registry if issubclass(model, resource.model))
-        extended = tuple(
-            resource
-            for resource in registry
-            if resource not in direct and model._meta.concrete_model in resource.model._meta.get_parent_list()
-        )
-        if direct or extended:
-            wanted[model] = (direct, extended)
+    wanted = {model: watch for model in apps.get_models(include_auto_created=True) if (watch := _watch(model))}
     for model in _watched.keys() - wanted.keys():
         for signal, receiver in _RECEIVERS:
             signal.disconnect(receiver, sender=model, dispatch_uid=_UID)
@@ -53,6 +70,30 @@ def _rewatch(**kwargs: Any) -> None:
             signal.connect(receiver, sender=model, dispatch_uid=_UID)
     _watched.clear()
     _watched.update(wanted)
+    _rewatch_associations()
+
+
+def _watch(model: type[models.Model]) -> _Watch | None:
+    direct = tuple(resource for resource in registry if issubclass(model, resource.model))
+    extended = tuple(
+        resource
+        for resource in registry
+        if resource not in direct and model._meta.concrete_model in resource.model._meta.get_parent_list()
+    )
+    inside = tuple(registry.parents_of(model._meta.concrete_model or model))
+    if not (direct or extended or inside):
+        return None
+    return _Watch(direct, extended, inside, referrers_of(model))
+
+
+def _rewatch_associations() -> None:
+    wanted = {relation.through for resource in registry for relation in associations(resource)}
+    for through in _watched_associations - wanted:
+        signals.m2m_changed.disconnect(on_association_changed, sender=through, dispatch_uid=_UID)
+    for through in wanted - _watched_associations:
+        signals.m2m_changed.connect(on_association_changed, sender=through, dispatch_uid=_UID)
+    _watched_associations.clear()
+    _watched_associations.update(wanted)
 
 
 def _key(resource: SyncResource, instance: models.Model) -> str | None:
@@ -66,7 +107,8 @@ def _key(resource: SyncResource, instance: models.Model) -> str | None:
 
 def _before_save(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
     in_transaction = connections[using].in_atomic_block
-    for resource in _watched[sender][0]:
+    watch = _watched[sender]
+    for resource in watch.direct:
         key = _key(resource, instance)
         if is_applied(resource.kind, instance, key):
             continue
@@ -81,13 +123,15 @@ def _before_save(sender: type[models.Model], instance: models.Model, using: str,
         else:
             mark(using, resource.kind, [key], is_intent=True)
     if instance.pk is not None:
-        for resource in _watched[sender][1]:
+        for resource in watch.extended:
             _mark_extension(resource, instance, using, is_intent=not in_transaction)
+    if watch.inside:
+        before_child_save(watch.inside, instance, using)
 
 
 def _after_save(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
-    direct, extended = _watched[sender]
-    for resource in direct:
+    watch = _watched[sender]
+    for resource in watch.direct:
         key = _key(resource, instance)
         assert key is not None
         births = _births(instance)
@@ -103,20 +147,25 @@ def _after_save(sender: type[models.Model], instance: models.Model, using: str, 
         else:
             settle_birth(using, resource.kind, birth, key)
         wake_after_commit(resource.kind, using)
-    for resource in extended:
+    for resource in watch.extended:
         _mark_extension(resource, instance, using)
+    if watch.inside:
+        after_child_save(watch.inside, instance, using)
 
 
 def _before_delete(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
     # Django's collector is in a transaction here, always.
-    direct, extended = _watched[sender]
-    for resource in direct:
+    watch = _watched[sender]
+    for resource in watch.direct:
         key = _key(resource, instance)
         if key is not None and not is_applied(resource.kind, instance, key):
             mark(using, resource.kind, [key])
             wake_after_commit(resource.kind, using)
-    for resource in extended:
+    for resource in watch.extended:
         _mark_extension(resource, instance, using)
+    if watch.inside:
+        before_child_delete(watch.inside, instance, using)
+    mark_referrers(watch.referrers, instance, using)
 
 
 def _mark_extension(resource: SyncResource, instance: models.Model, using: str, *, is_intent: bool = False) -> None:

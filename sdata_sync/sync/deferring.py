@@ -10,11 +10,16 @@ from django.utils import timezone
 from ..atom.payload import Payload
 from ..exceptions import PayloadError
 from ..models import DeferredEntry, TrackedResource
+from ..registry import registry
 from ..resources import SyncResource
+from .changes import RowChange, prepare_row
 from .digests import lock_digest
 from .log import update_tracked
 from .prepared import PreparedQuery
-from .rows import RowChange, read_instances, write_rows
+from .relations.placing import Known, Target
+from .relations.settling import fill_in, kinds_waiting_for, store_pending
+from .rows import read_instances
+from .writing import write_rows
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +42,7 @@ def defer(
     """Keep a version that could not be written; ``tracked`` is stored and has the version's state."""
     logger.warning("%s %s is deferred: %s", resource.kind, tracked.uuid, error)
     text = payload.xml(uuid=str(tracked.uuid)) if payload is not None and not is_deleted else ""
+    store_pending(resource, {tracked.pk: awaited(error)}, replaced=[])
     DeferredEntry.objects.using(resource.database).update_or_create(
         resource=tracked,
         defaults={
@@ -58,20 +64,50 @@ def forget(resource: SyncResource, tracked: Sequence[TrackedResource]) -> None:
         DeferredEntry.objects.using(resource.database).filter(resource__in=[row.pk for row in tracked]).delete()
 
 
-def retry(resource: SyncResource) -> int:
-    """Try the deferred entries of ``resource`` again, and return how many could be applied.
+def awaited(error: PayloadError) -> dict[str, list[Target]]:
+    """Return what a whole entry waits for, as ``store_pending`` takes it."""
+    return {"": list(error.waits_for)} if error.waits_for else {}
+
+
+def settle(resource: SyncResource) -> int:
+    """Fill in the references that have come, and try the deferred entries again; return how many could be applied.
 
     In the transaction of the page, under the digest's lock. Their states stay what they are: to apply is not
     to change.
     """
-    if not _any_deferred.rows(resource.database, resource.kind):
-        return 0
-    # Not those with a local edit that is not numbered yet: that edit overrules what waits.
-    tracked = TrackedResource.objects.using(resource.database).filter(
-        kind=resource.kind, is_deferred=True, mark__isnull=True, deferred_entry__is_discarded=False
-    )
-    least_tried = tracked.order_by("deferred_entry__attempts", "pk").values_list("pk", flat=True)
-    return _retry(resource, list(least_tried[:RETRIES_PER_PAGE]))
+    applied = 0
+    while ready := fill_in(resource):  # what is written now may be what others wait for
+        written = _retry(resource, ready)
+        applied += written
+        if not written:
+            break
+    if _any_deferred.rows(resource.database, resource.kind):
+        # Not those with a local edit that is not numbered yet: that edit overrules what waits.
+        tracked = TrackedResource.objects.using(resource.database).filter(
+            kind=resource.kind, is_deferred=True, mark__isnull=True, deferred_entry__is_discarded=False
+        )
+        # Nor those whose time comes with what they refer to.
+        free = tracked.filter(pending_references__isnull=True)
+        least_tried = free.order_by("deferred_entry__attempts", "pk").values_list("pk", flat=True)
+        applied += _retry(resource, list(least_tried[:RETRIES_PER_PAGE]))
+    return applied
+
+
+def settle_others(resource: SyncResource) -> None:
+    """Do the same for the other kinds that wait for something of ``resource``; each in a transaction of its own."""
+    waiting = set(kinds_waiting_for(resource))
+    # A deletion may have been refused because of what pointed at the row, and does not any more.
+    deletions = DeferredEntry.objects.using(resource.database).filter(is_deleted=True, is_discarded=False)
+    waiting.update(deletions.order_by().values_list("resource__kind", flat=True).distinct())
+    for kind in sorted(waiting - {resource.kind}):
+        other = registry.of_kind(kind)
+        if other is None:
+            continue
+        with transaction.atomic(using=other.database):
+            lock_digest(other)
+            settled = settle(other)
+        if settled:
+            settle_others(other)
 
 
 def retry_chosen(resource: SyncResource, entries: Collection[int]) -> int:
@@ -111,13 +147,15 @@ def _retry_one(resource: SyncResource, entry: DeferredEntry, tracked: TrackedRes
         entry.attempts += 1
         entry.reason, entry.payload_path = str(error), error.payload_path[:300]
         entry.save(using=resource.database)
+        store_pending(resource, {tracked.pk: awaited(error)}, replaced=[tracked.pk])
         return False
-    tracked.is_deferred = False
+    tracked.is_deferred, tracked.is_incomplete = False, bool(change.pending)
     tracked.is_deleted = entry.is_deleted
     tracked.local_key = None if entry.is_deleted else str(change.instance.pk)
     tracked.extra = extra
     tracked.etag = "" if entry.is_deleted else resource.etag(change.texts, extra)
     update_tracked(resource.database, [tracked], with_marks=False)
+    store_pending(resource, {tracked.pk: change.pending}, replaced=[tracked.pk])
     entry.delete(using=resource.database)
     return True
 
@@ -128,17 +166,5 @@ def _change(resource: SyncResource, entry: DeferredEntry, key: str | None) -> tu
         return RowChange(instance=instance or resource.model(), is_deletion=True), ""
     if not entry.payload:
         raise PayloadError("Expected a payload, found none.")
-    values, extra = resource.read_payload(Payload.from_xml(entry.payload))
-    is_new = instance is None
-    instance = instance or resource.model()
-    names = set_values(instance, values, is_new=is_new)
-    return RowChange(instance=instance, names=names, is_new=is_new), extra
-
-
-def set_values(instance: object, values: dict[str, object], *, is_new: bool) -> frozenset[str]:
-    """Set what an entry brought on an instance, and return the names; the key of a row never changes."""
-    pk = instance._meta.pk.attname  # type: ignore[attr-defined]
-    names = frozenset(values) if is_new else frozenset(values) - {pk}
-    for name in names:
-        setattr(instance, name, values[name])
-    return names
+    reading = resource.read_payload(Payload.from_xml(entry.payload))
+    return prepare_row(resource, instance, reading, Known()), reading.extra

@@ -11,8 +11,8 @@ from django.db import models, transaction
 from django.utils import timezone
 
 from ..atom.entry import Entry
-from ..atom.names import SDATA, XSI
-from ..atom.payload import Payload, identity
+from ..atom.names import PAYLOAD_DECLARATIONS
+from ..atom.payload import Payload, Text, identity
 from ..atom.text import replace_forbidden
 from ..conflicts import Conflict, ConflictVersion, Decision
 from ..core.decision import Resolution
@@ -20,9 +20,13 @@ from ..core.state import SyncState
 from ..exceptions import PayloadError
 from ..models import ConflictRecord, DeferredEntry, TrackedResource
 from ..resources import SyncResource
-from .deferring import set_values
+from .changes import prepare_row
 from .digests import lock_digest
+from .relations.contents import contents_of, waiting_of
+from .relations.inside import write_inside
+from .relations.placing import Known
 from .rows import read_instances
+from .writing import write_rows
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +36,20 @@ class LocalVersion:
 
     def __init__(self, resource: SyncResource, tracked: TrackedResource, instance: models.Model | None) -> None:
         self.values: dict[str, Any] | None = None
+        #: The texts of its properties and relations, ``None`` if there is no row.
+        self.contents: list[Text] | None = None
         self.payload = ""
         if tracked.is_deferred:
             waiting = DeferredEntry.objects.using(resource.database).filter(resource=tracked.pk).first()
             self.payload = waiting.payload if waiting is not None else ""
         elif instance is not None:
             self.values = {name: getattr(instance, name) for name in resource.columns}
-            texts = [None if text is None else replace_forbidden(text) for text in resource.texts_of(instance)]
-            attributes = f' xmlns:sdata="{SDATA}" xmlns:xsi="{XSI}"{identity(uuid=str(tracked.uuid))}'
-            self.payload = resource.template.render(attributes, texts, tracked.extra)  # a document of its own
+            row = tuple(self.values.values())
+            waits_for = waiting_of(resource, [tracked])
+            [self.contents] = contents_of(resource, {tracked.local_key or "": row}, waits_for).values()
+            texts = [None if text is None else replace_forbidden(text) for text in self.contents]
+            attributes = f"{PAYLOAD_DECLARATIONS}{identity(uuid=str(tracked.uuid))}"
+            self.payload = resource.render(attributes, texts, tracked.extra)  # a document of its own
 
 
 def ask_application(
@@ -122,14 +131,14 @@ def use_other_version(resource: SyncResource, record: ConflictRecord) -> None:
 
 
 def _write(resource: SyncResource, tracked: TrackedResource, instance: models.Model | None, payload: str) -> None:
-    values, _ = resource.read_payload(Payload.from_xml(payload))
-    is_new = instance is None
-    if instance is None:
-        instance = resource.model()
-    set_values(instance, values, is_new=is_new)
-    instance.full_clean(exclude=[f.name for f in instance._meta.fields if f.attname not in values])
-    instance.save(using=resource.database, force_insert=is_new)
-    if is_new:
+    change = prepare_row(resource, instance, resource.read_payload(Payload.from_xml(payload)), Known())
+    if change.pending:
+        raise PayloadError("It refers to something that is not here.")
+    instance = change.instance
+    instance.full_clean(exclude=[f.name for f in instance._meta.fields if f.attname not in change.names])
+    instance.save(using=resource.database, force_insert=change.is_new)
+    write_inside(resource, [change], write_rows)
+    if change.is_new:
         # It comes back to life under the name that everybody knows it by.
         _adopt(resource, tracked.uuid, str(instance.pk))
 

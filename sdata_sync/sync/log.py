@@ -21,6 +21,7 @@ _COLUMNS = (
     "user",
     "is_deleted",
     "is_deferred",
+    "is_incomplete",
     "etag",
     "extra",
 )

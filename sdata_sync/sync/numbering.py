@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from django.db import connections, transaction
 from django.db.models import Q, QuerySet
 
+from ..atom.payload import Text
 from ..atom.text import escape, is_representable
 from ..core.state import SyncState, stamp_after
 from ..exceptions import UnrepresentableText
@@ -21,7 +21,8 @@ from .log import ANEW, create_tracked, update_tracked
 from .marks import mark
 from .prepared import PreparedQuery
 from .rejoining import behind
-from .rows import read_rows
+from .relations.contents import read_contents
+from .relations.settling import drop_overruled
 from .untracked import untracked_keys
 
 logger = logging.getLogger(__name__)
@@ -100,9 +101,9 @@ def number(resource: SyncResource, stored: StoredDigest, marked: Sequence[Tracke
     if not marked:
         return
     stamper = _Stamper(resource, stored)
-    rows = read_rows(resource, [row.local_key for row in marked if row.local_key is not None])
+    contents = read_contents(resource, marked)
     for tracked in marked:
-        stamper.settle(tracked, rows)
+        stamper.settle(tracked, contents)
     stamper.write()
 
 
@@ -111,10 +112,10 @@ def number_new(resource: SyncResource, stored: StoredDigest, new: Sequence[Track
     if not new:
         return
     stamper = _Stamper(resource, stored)
-    rows = read_rows(resource, [row.local_key for row in new if row.local_key is not None])
+    contents = read_contents(resource, new)
     for tracked in new:
         tracked.mark = stamper.now
-        stamper.settle(tracked, rows)
+        stamper.settle(tracked, contents)
     # What is gone already, or cannot be written as XML, is not among them; the latter stays marked.
     create_tracked(resource.database, [row for row in new if row.tick is not None or row.problem])
     stamper.changed.clear()
@@ -138,12 +139,13 @@ class _Stamper:
         self.undeferred: list[int] = []
         self.forgotten: list[int] = []
         self.stale_births: list[int] = []
+        self.incomplete: dict[int, list[Text]] = {}
 
-    def settle(self, tracked: TrackedResource, rows: dict[str, tuple[Any, ...]]) -> None:
+    def settle(self, tracked: TrackedResource, contents: dict[str, list[Text]]) -> None:
         """Find out what became of one marked resource."""
-        row = None if tracked.local_key is None else rows.get(tracked.local_key)
-        if row is not None:
-            self._settle_row(tracked, self.resource.texts(row))
+        texts = None if tracked.local_key is None else contents.get(tracked.local_key)
+        if texts is not None:
+            self._settle_row(tracked, texts)
         elif self._is_young_intent(tracked):
             pass  # the row may be on its way
         elif tracked.tick is None and not tracked.is_deferred:
@@ -154,8 +156,11 @@ class _Stamper:
         else:
             self._number(tracked)
             tracked.is_deleted, tracked.local_key, tracked.etag, tracked.extra = True, None, "", ""
+            tracked.is_incomplete = False
 
-    def _settle_row(self, tracked: TrackedResource, texts: list[str | None]) -> None:
+    def _settle_row(self, tracked: TrackedResource, texts: list[Text]) -> None:
+        if tracked.is_incomplete:
+            self.incomplete[tracked.pk] = texts
         etag = self.resource.etag(texts, tracked.extra)
         if etag == tracked.etag and tracked.tick is not None:
             if not self._is_young_intent(tracked):
@@ -172,18 +177,21 @@ class _Stamper:
         tracked.is_deleted, tracked.etag = False, etag
         self.stored.numbered[tracked.local_key or ""] = texts
 
-    def _problem(self, texts: list[str | None]) -> str:
+    def _problem(self, texts: list[Text]) -> str:
         # Not numbered, so not promised: a change that cannot be written as XML is held back until it can.
+        for relation, text in zip(self.resource.relations, texts[len(self.resource.properties) :], strict=True):
+            if problem := relation.problem(text):
+                return f"{relation.name}: {problem}"
         content = "".join([text for text in texts if text])
         if is_representable(content) and len(content) < MAX_TEXT // 4:
             return ""
-        for prop, text in zip(self.resource.properties, texts, strict=True):
+        for name, text in zip(self.resource.property_names, texts, strict=True):
             try:
                 if len((text or "").encode("utf-8", "replace")) > MAX_TEXT:
-                    return f"{prop.name}: XML parsers take {MAX_TEXT} bytes of text at most."
+                    return f"{name}: XML parsers take {MAX_TEXT} bytes of text at most."
                 escape(text or "")
             except UnrepresentableText as error:
-                return f"{prop.name}: {error}"
+                return f"{name}: {error}"
         return ""
 
     def _is_young_intent(self, tracked: TrackedResource) -> bool:
@@ -221,6 +229,7 @@ class _Stamper:
         if self.stale_births:
             track_missing(self.resource)
             tracked.filter(pk__in=self.stale_births).delete()
+        drop_overruled(self.resource, self.incomplete)
         last = SyncState(endpoint=self.resource.endpoint, tick=self.next_tick - 1, stamp=self.now)
         self.stored.save(self.digest.advance(last, stamp=self.now))
 

@@ -14,11 +14,12 @@ from ..core.digest import Digest
 from ..core.selection import TickRange, missing_ranges
 from ..core.state import SyncState, same_endpoint
 from ..models import DeferredEntry, TrackedResource
+from ..relations import Keys
 from ..resources import SyncResource
 from .clock import now
 from .digests import StoredDigest
 from .prepared import PreparedQuery
-from .rows import read_rows
+from .relations.contents import keys_for, read_contents
 from .wakeup import wake_after_commit
 
 
@@ -104,6 +105,7 @@ def _render(
     resource: SyncResource, stored: StoredDigest, endpoint: str, tracked: list[TrackedResource], page: Page
 ) -> None:
     contents = _contents(resource, stored, tracked)
+    keys = keys_for(resource, contents.values()) if resource.relations else {}
     deferred = _deferred_payloads(resource, tracked)
     for row in tracked:
         url = entry_id(resource, row.local_key, row.uuid)
@@ -112,7 +114,7 @@ def _render(
         elif row.is_deleted:
             payload = resource.template.render_empty(identity(uuid=str(row.uuid), deleted=True))
         else:
-            payload = _render_row(resource, row, url, contents.get(row.local_key or ""))
+            payload = _render_row(resource, row, url, contents.get(row.local_key or ""), keys)
         if payload is None:
             _number_again(resource, row)
             continue
@@ -143,18 +145,20 @@ def _contents(resource: SyncResource, stored: StoredDigest, tracked: list[Tracke
     """Return the texts of the rows by local key: those just numbered as they were then, the others as they are."""
     alive = [row.local_key for row in tracked if row.local_key and not (row.is_deleted or row.is_deferred)]
     contents = {key: texts for key in alive if (texts := stored.numbered.get(key)) is not None}
-    unread = [key for key in alive if key not in contents]
-    contents.update((key, resource.texts(values)) for key, values in read_rows(resource, unread).items())
+    unread = {key for key in alive if key not in contents}
+    contents.update(read_contents(resource, [row for row in tracked if row.local_key in unread]))
     return contents
 
 
-def _render_row(resource: SyncResource, row: TrackedResource, url: str, texts: list[Text] | None) -> str | None:
+def _render_row(
+    resource: SyncResource, row: TrackedResource, url: str, texts: list[Text] | None, keys: Keys
+) -> str | None:
     if texts is None or row.local_key is None:
         return None
     if resource.etag(texts, row.extra) != row.etag:
         return None
     attributes = identity(uuid=str(row.uuid), key=row.local_key, url=url)
-    return resource.template.render(attributes, texts, row.extra)
+    return resource.render(attributes, texts, row.extra, keys)
 
 
 def _deferred_payloads(resource: SyncResource, tracked: list[TrackedResource]) -> dict[int, str]:

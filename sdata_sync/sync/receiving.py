@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from ..core.state import same_endpoint
 from ..exceptions import FeedRefused
 from ..resources import SyncResource
 from .applying import Applier
-from .deferring import retry
+from .deferring import settle, settle_others
 from .digests import StoredDigest, lock_digest
 from .hearing import may_number
 from .numbering import number_all_under_lock
@@ -67,7 +68,8 @@ def receive_feed(resource: SyncResource, file: BinaryIO) -> Receipt:
             applier.rejoin()
         digest = applier.finish(merge=is_end)
         if applier.has_written:
-            retry(resource)
+            settle(resource)
+            transaction.on_commit(partial(settle_others, resource), using=resource.database)
         if applier.has_written or applier.has_recorded:
             wake_after_commit(resource.kind, resource.database, is_own=applier.has_recorded)
     return Receipt(results=applier.results, digest=digest, source=source, next_url=reader.next_url)

@@ -8,7 +8,7 @@ from ..resources import SyncResource
 from .existing import count_untracked, track_untracked
 from .log import mark_found
 from .numbering import BATCH, number_changes
-from .rows import read_rows
+from .relations.contents import read_contents
 from .wakeup import wake_after_commit
 
 
@@ -54,16 +54,16 @@ def scan(
 
 
 def _compare(resource: SyncResource, chunk: list[TrackedResource], found: Found, *, dry_run: bool) -> None:
-    values = read_rows(resource, [row.local_key for row in chunk if row.local_key])
+    contents = read_contents(resource, chunk)
     odd = []
     for tracked in chunk:
-        row = values.get(tracked.local_key or "")
-        if row is None:
+        texts = contents.get(tracked.local_key or "")
+        if texts is None:
             # A version that waits to be written has its key, and may well have no row.
             if tracked.is_deferred:
                 continue
             found.deleted += 1
-        elif tracked.is_deferred or resource.etag(resource.texts(row), tracked.extra) == tracked.etag:
+        elif tracked.is_deferred or resource.etag(texts, tracked.extra) == tracked.etag:
             continue
         else:
             found.changed += 1

@@ -12,6 +12,8 @@ class Account(models.Model):
     credit_limit = models.DecimalField(max_digits=12, decimal_places=2, null=True, blank=True)
     is_active = models.BooleanField(default=True)
     notes = models.TextField(blank=True)
+    # Contacts point back at their account: a circle.
+    main_contact = models.ForeignKey("Contact", models.SET_NULL, null=True, blank=True, related_name="+")
 
     def __str__(self) -> str:
         return self.name

@@ -2,6 +2,8 @@
 
 import uuid
 
+from django.contrib.contenttypes.fields import GenericForeignKey
+from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db import models
 
@@ -84,3 +86,58 @@ class BulkAccount(models.Model):
     rank = models.IntegerField(default=0)
 
     objects = sdata_sync.SyncManager()
+
+
+class CountryManager(models.Manager):
+    def get_by_natural_key(self, code):
+        return self.get(code=code)
+
+
+class Country(models.Model):
+    """Not shared: every node has its own, and they are told apart by their codes."""
+
+    code = models.CharField(max_length=2, unique=True)
+
+    objects = CountryManager()
+
+    def natural_key(self):
+        return (self.code,)
+
+
+class Tag(models.Model):
+    name = models.CharField(max_length=50)
+
+
+class Author(models.Model):
+    name = models.CharField(max_length=50)
+
+
+class Article(models.Model):
+    """Leads to other rows in every way there is."""
+
+    title = models.CharField(max_length=50)
+    author = models.ForeignKey(Author, models.CASCADE, null=True, related_name="articles")
+    editor = models.ForeignKey(Author, models.SET_NULL, null=True, related_name="+")
+    country = models.ForeignKey(Country, models.PROTECT, null=True)
+    unnatural = models.ForeignKey(Stamped, models.SET_NULL, null=True)
+    sequel_to = models.ForeignKey("self", models.SET_NULL, null=True)
+    tags = models.ManyToManyField(Tag, related_name="articles")
+    labels = models.ManyToManyField(Stamped, related_name="+")
+    about_type = models.ForeignKey(ContentType, models.CASCADE, null=True)
+    about_id = models.PositiveIntegerField(null=True)
+    about = GenericForeignKey("about_type", "about_id")
+
+
+class Profile(models.Model):
+    """Shares its primary key with its author."""
+
+    author = models.OneToOneField(Author, models.CASCADE, primary_key=True)
+    text = models.CharField(max_length=50)
+
+
+class Part(models.Model):
+    """A child, with a reference of its own."""
+
+    article = models.ForeignKey(Article, models.CASCADE, related_name="parts")
+    rank = models.IntegerField()
+    writer = models.ForeignKey(Author, models.SET_NULL, null=True)

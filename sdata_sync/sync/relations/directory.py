@@ -1,0 +1,67 @@
+"""Which uuid belongs to which row, of any kind."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import TypeVar
+from uuid import UUID
+
+from ...models import TrackedResource
+from ...resources import SyncResource
+from ..marks import mark
+from ..wakeup import wake_after_commit
+
+T = TypeVar("T")
+
+#: How often a uuid may have been replaced by another, one after the other.
+MAX_ALIASES = 10
+#: Values in one statement.
+CHUNK = 5000
+
+
+def uuids_of(resource: SyncResource, keys: Iterable[str]) -> dict[str, UUID]:
+    """Return the uuids of rows by local key; a row that is not tracked yet is, from now on."""
+    wanted = set(keys)
+    found = _tracked(resource, wanted)
+    missing = wanted - found.keys()
+    if missing:
+        mark(resource.database, resource.kind, sorted(missing))
+        wake_after_commit(resource.kind, resource.database)
+        found.update(_tracked(resource, missing))
+    return found
+
+
+def _tracked(resource: SyncResource, keys: Collection[str]) -> dict[str, UUID]:
+    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+    found: dict[str, UUID] = {}
+    for chunk in chunks(keys):
+        found.update(rows.filter(local_key__in=chunk).values_list("local_key", "uuid"))  # type: ignore[arg-type]
+    return found
+
+
+def keys_of(resource: SyncResource, uuids: Iterable[UUID]) -> dict[UUID, str]:
+    """Return the local keys of rows by uuid, also by one that was replaced; what has no row here is absent."""
+    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+    found: dict[UUID, str] = {}
+    #: What is asked for, by the uuid that it has now.
+    wanted: dict[UUID, list[UUID]] = {uuid: [uuid] for uuid in uuids}
+    for _ in range(MAX_ALIASES):
+        following: dict[UUID, list[UUID]] = {}
+        for chunk in chunks(wanted):
+            known = rows.filter(uuid__in=chunk).values_list("uuid", "local_key", "replaced_by")
+            for uuid, key, replacement in known:
+                if key is not None:
+                    found.update(dict.fromkeys(wanted[uuid], key))
+                elif replacement is not None:
+                    following.setdefault(replacement, []).extend(wanted[uuid])
+        wanted = following
+        if not wanted:
+            break
+    return found
+
+
+def chunks(values: Iterable[T]) -> Iterator[list[T]]:
+    """Yield ``values`` in lists that fit into one statement."""
+    every = list(values)
+    for start in range(0, len(every), CHUNK):
+        yield every[start : start + CHUNK]

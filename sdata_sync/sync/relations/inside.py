@@ -1,0 +1,163 @@
+"""What travels inside a payload and stands in tables of its own, written: associations and children."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from ...exceptions import PayloadError
+from ...models import ChildResource
+from ...relations import Association, Children, ReceivedChild, ReceivedChildren, ReceivedList
+from ...resources import SyncResource
+from ..changes import RowChange, prepare_row
+from ..marks import key_text, new_uuid
+from ..rows import read_instances
+from ..suppression import applying
+from .association import members, set_members
+from .children import identities, read_children
+from .directory import chunks
+from .placing import members_of
+
+#: Writes the rows of a resource: ``write_rows``, which writes what is inside them by this module.
+WriteRows = Callable[[SyncResource, Sequence[RowChange]], None]
+
+
+def write_inside(resource: SyncResource, changes: Sequence[RowChange], write_rows: WriteRows) -> None:
+    """Write the lists of rows that have just been written, in their transaction.
+
+    Raises:
+        PayloadError: a child cannot be written; then its parent must not be either.
+    """
+    keys = [str(change.instance.pk) for change in changes]
+    with applying(resource.kind, keys=keys):
+        for relation in resource.relations:
+            concerned = [change for change in changes if relation.name in change.lists]
+            if concerned and isinstance(relation, Association):
+                _write_members(resource, relation, concerned)
+            elif concerned and isinstance(relation, Children):
+                _ChildrenWriter(relation, concerned).write(write_rows)
+
+
+def _write_members(resource: SyncResource, relation: Association, changes: Iterable[RowChange]) -> None:
+    by_key = {str(change.instance.pk): change for change in changes}
+    present = members(resource, relation, by_key)
+    for key, change in by_key.items():
+        received = change.lists[relation.name]
+        assert isinstance(received, ReceivedList)
+        wanted = members_of(relation, received, present, key, change.known)
+        if wanted != set(present.get(key, ())):
+            set_members(resource, relation, key, wanted)
+
+
+class _ChildrenWriter:
+    """Writes the children of several parents together."""
+
+    def __init__(self, relation: Children, parents: Sequence[RowChange]) -> None:
+        self._relation = relation
+        self._resource = relation.resource
+        self._parents = parents
+        #: Children that stay or come: their uuid, what is kept of them, and their change.
+        self._kept: list[tuple[UUID, str, RowChange]] = []
+        self._deleted: dict[str, RowChange] = {}
+
+    def write(self, write_rows: WriteRows) -> None:
+        standing = self._standing()
+        keys = self._keys_by_uuid(standing)
+        instances = read_instances(self._resource, set(keys.values()) | set(standing))
+        for change in self._parents:
+            self._decide(change, standing, keys, instances)
+        for _, _, kept in self._kept:  # gone from one parent, come to another
+            self._deleted.pop(str(kept.instance.pk), None)
+        changes = [*(change for _, _, change in self._kept), *self._deleted.values()]
+        write_rows(self._resource, changes)
+        for change in changes:
+            if change.error is not None:
+                raise self._failure(change.error)
+        self._store_identities()
+
+    def _waiting(self, change: RowChange) -> PayloadError:
+        waits_for = [target for targets in change.pending.values() for target in targets]
+        path = f"{self._resource.element_name}/{next(iter(change.pending))}"
+        kind, uuid = waits_for[0]
+        return PayloadError(
+            f"In {path}: it refers to {kind} {uuid}, which has not come yet.", payload_path=path, waits_for=waits_for
+        )
+
+    def _failure(self, error: PayloadError) -> PayloadError:
+        path = f"{self._relation.name}/{error.payload_path}".rstrip("/")
+        said = f"In {self._relation.name}: "
+        return PayloadError(
+            f"{said}{error}", payload_path=path, public=f"{said}{error.public}", waits_for=error.waits_for
+        )
+
+    def _standing(self) -> dict[str, str]:
+        """Return the parents' keys of the children that stand here now, by their own keys."""
+        parents, _ = read_children(self._relation, [self._parent_key(change) for change in self._parents])
+        return parents
+
+    def _parent_key(self, change: RowChange) -> str:
+        return key_text(self._relation.link.target_field, self._parent_value(change))
+
+    def _parent_value(self, change: RowChange) -> Any:
+        return getattr(change.instance, self._relation.link.target_field.attname)
+
+    def _keys_by_uuid(self, standing: dict[str, str]) -> dict[UUID, str]:
+        """Return the local keys of the children by uuid, also of those that had another parent until now."""
+        keys = {uuid: key for key, (uuid, _) in identities(self._resource, standing).items()}
+        wanted = {child.uuid for change in self._parents for child in self._received(change).children if child.uuid}
+        known = ChildResource.objects.using(self._resource.database).filter(kind=self._resource.kind)
+        for chunk in chunks(wanted - keys.keys()):
+            keys.update(known.filter(uuid__in=chunk).values_list("uuid", "local_key"))
+        return keys
+
+    def _received(self, change: RowChange) -> ReceivedChildren:
+        received = change.lists[self._relation.name]
+        assert isinstance(received, ReceivedChildren)
+        return received
+
+    def _decide(
+        self, change: RowChange, standing: dict[str, str], keys: dict[UUID, str], instances: dict[str, Any]
+    ) -> None:
+        parent, received = self._parent_key(change), self._received(change)
+        mine = {key for key, of in standing.items() if of == parent}
+        going = set(mine) if received.is_complete else set()
+        for child in received.children:
+            key = keys.get(child.uuid) if child.uuid else None
+            if child.is_deleted:
+                going.update({key or ""} & mine)
+            else:
+                going.discard(key or "")
+                self._keep(change, child, instances.get(key or ""))
+        for key in going & instances.keys():
+            self._deleted[key] = RowChange(instance=instances[key], is_deletion=True)
+
+    def _keep(self, parent: RowChange, child: ReceivedChild, instance: Any) -> None:
+        try:
+            change = prepare_row(self._resource, instance, child.reading, parent.known)
+            if change.pending:  # a child has no state of its own, so that its reference could wait alone
+                raise self._waiting(change)
+        except PayloadError as error:
+            raise self._failure(error) from error
+        link = self._relation.link
+        setattr(change.instance, link.attname, self._parent_value(parent))
+        change.names |= {link.attname}
+        self._kept.append((child.uuid or new_uuid(), child.reading.extra, change))
+
+    def _store_identities(self) -> None:
+        known = ChildResource.objects.using(self._resource.database).filter(kind=self._resource.kind)
+        for chunk in chunks(self._deleted):
+            known.filter(local_key__in=chunk).delete()
+        rows = {
+            str(change.instance.pk): ChildResource(
+                kind=self._resource.kind, uuid=uuid, local_key=str(change.instance.pk), extra=extra
+            )
+            for uuid, extra, change in self._kept
+        }
+        for chunk in chunks(rows):
+            present = known.filter(local_key__in=chunk).values_list("local_key", "uuid", "extra")
+            unchanged = {key for key, uuid, extra in present if (uuid, extra) == (rows[key].uuid, rows[key].extra)}
+            stale = [rows[key] for key in chunk if key not in unchanged]
+            known.filter(local_key__in=[row.local_key for row in stale]).delete()
+            known.filter(uuid__in=[row.uuid for row in stale]).delete()
+            ChildResource.objects.using(self._resource.database).bulk_create(stale)

@@ -1,0 +1,83 @@
+"""Whoever points at a row that is about to go: the database empties those references without telling anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.exceptions import FieldDoesNotExist
+from django.db import models
+
+from ...registry import registry
+from ...relations import Association, Children, Reference, Relation
+from ...resources import SyncResource, all_rows
+from ..marks import key_text, mark
+from ..suppression import is_applied
+from ..wakeup import wake_after_commit
+
+#: With these nobody's reference is changed: its row goes too, or the deletion is refused.
+_UNTOUCHED = (models.CASCADE, models.PROTECT, models.RESTRICT, models.DO_NOTHING)
+
+
+@dataclass(frozen=True)
+class Referrer:
+    """A relation of a registered resource, or of its children, that is emptied when what it leads to is deleted."""
+
+    resource: SyncResource
+    relation: Reference | Association
+    children: Children | None = None
+
+    def rows_of(self, instance: models.Model, using: str) -> list[str]:
+        """Return the local keys of the resources that refer to ``instance``."""
+        if isinstance(self.relation, Association):
+            field: Any = self.relation.field
+            source = self.relation.through._meta.get_field(field.m2m_field_name())
+            rows = all_rows(self.relation.through, using).filter(**{field.m2m_reverse_field_name(): instance.pk})
+            return _keys(self.resource, rows.values_list(source.attname, flat=True))  # type: ignore[union-attr]
+        target = self.relation.field.target_field.attname
+        owner = self.resource if self.children is None else self.children.resource
+        rows = all_rows(owner.model, using).filter(**{self.relation.field.attname: getattr(instance, target)})
+        name = "pk" if self.children is None else self.children.link.attname
+        return _keys(self.resource, rows.values_list(name, flat=True))
+
+
+def _keys(resource: SyncResource, values: Any) -> list[str]:
+    return sorted({key_text(resource.model._meta.pk, value) for value in values})
+
+
+def referrers_of(model: type[models.Model]) -> tuple[Referrer, ...]:
+    """Return the relations that are emptied when a row of ``model`` is deleted."""
+    return tuple(
+        referrer
+        for resource in registry
+        for referrer in _referrers(resource)
+        if issubclass(model, referrer.relation.model)
+    )
+
+
+def _referrers(resource: SyncResource) -> Iterator[Referrer]:
+    try:
+        yield from (Referrer(resource, relation) for relation in resource.relations if _is_emptied(relation))  # type: ignore[arg-type]
+        for children in resource.child_lists:
+            for relation in children.resource.relations:
+                if isinstance(relation, Reference) and _is_emptied(relation):
+                    yield Referrer(resource, relation, children)
+    except FieldDoesNotExist:  # said by the checks
+        return
+
+
+def _is_emptied(relation: Relation) -> bool:
+    if isinstance(relation, Reference):
+        return relation.field.remote_field.on_delete not in _UNTOUCHED
+    return isinstance(relation, Association)
+
+
+def mark_referrers(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> None:
+    """Mark whatever refers to ``instance``, which is about to be deleted in this transaction."""
+    for referrer in referrers:
+        kind = referrer.resource.kind
+        keys = [key for key in referrer.rows_of(instance, using) if not is_applied(kind, None, key)]
+        if keys:
+            mark(using, kind, keys)
+            wake_after_commit(kind, using)

