@@ -13,6 +13,7 @@
     │   └── OperationFailed       what an asynchronous call came to; answered as it would have been at once
     ├── PayloadError              one entry whose payload cannot become a row; the entry is deferred
     ├── UnrepresentableText       a value that no XML document can hold; the change is held back
+    ├── LinkError                 a row that cannot get the uuid it is to have; answered with 409
     ├── RegistrationError         a resource that cannot be registered
     └── PeerError                 what a peer did wrong; the delivery tries again later
         ├── PeerUnreachable
@@ -116,6 +117,13 @@ class UnrepresentableText(SyncError):
     """A value has a character that no XML document can hold."""
 
     application_code = "UnrepresentableText"
+
+
+class LinkError(SyncError):
+    """The row cannot be linked."""
+
+    application_code = "NotLinked"
+    status = 409
 
 
 class RegistrationError(SyncError):

@@ -25,7 +25,8 @@ _LONE_UUID = f"{{{names.SYNC}}}uuid"
 class Entry:
     """One resource of a sync feed: what happened to it last, and what it is now.
 
-    ``payload`` is ``None`` when there is none, as in most deletions.
+    ``payload`` is ``None`` when there is none, as in most deletions. ``replaced_by`` is the uuid that the resource
+    has instead of this one, if it is not really gone.
     """
 
     uuid: UUID
@@ -33,6 +34,7 @@ class Entry:
     is_deleted: bool
     payload: Payload | None
     id: str = ""
+    replaced_by: UUID | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +90,16 @@ def read_entry(element: etree._Element, number: int) -> Entry:
         is_deleted=is_deleted or any(is_true(attribute(holder, "isDeleted")) for holder in holders),
         payload=None if resource is None else Payload(resource),
         id=(atom_id or "").strip(),
+        replaced_by=_replacement(holders),
     )
+
+
+def _replacement(holders: list[etree._Element]) -> UUID | None:
+    text = next((value for holder in holders if (value := holder.get(names.REPLACED_BY))), None)
+    try:
+        return UUID(text) if text else None
+    except ValueError:  # then it is a deletion like any other
+        return None
 
 
 @lru_cache(maxsize=4096)

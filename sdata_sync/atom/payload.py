@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from uuid import UUID
 
 from lxml import etree
 
@@ -177,9 +178,16 @@ class PayloadTemplate:
         return f"{self.start}{attributes}/>"
 
 
-def identity(*, uuid: str, key: str | None = None, url: str = "", deleted: bool = False) -> str:
-    """Return the attributes that say which resource an element is, with a leading space."""
+def identity(
+    *, uuid: str, key: str | None = None, url: str = "", deleted: bool = False, replaced_by: UUID | None = None
+) -> str:
+    """Return the attributes that say which resource an element is, with a leading space.
+
+    ``replaced_by`` is the uuid that a deleted one has now: it was not deleted, but goes by another name.
+    """
     flag = ' sdata:isDeleted="true"' if deleted else ""
+    if replaced_by is not None:
+        flag += f' dss:replacedBy="{replaced_by}"'
     if key is None:
         return f' sdata:uuid="{uuid}"{flag}'
     address = escape_attribute(url)

@@ -17,6 +17,7 @@ from ..core.digest import Digest
 from ..exceptions import DocumentError, FeedError, PeerMisbehaved, PeerRefused, PeerUnreachable
 from ..models import Peer
 from ..resources import SyncResource
+from ..sync.deferring import settle_waiting
 from ..sync.digests import load_digest
 from ..sync.receiving import Receipt, receive_feed
 from ..sync.results import render_results
@@ -65,6 +66,7 @@ class _Pull:
             self._read(feed)
         finally:
             feed.close()
+        settle_waiting(self._resource)
 
     def _open(self, known: Digest, *, in_a_hurry: bool) -> RemoteFeed:
         kind, count = self._resource.kind, conf.catch_up_page_size

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from uuid import UUID
 
-from django.db import connections, models
+from django.db import connections, models, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -28,15 +28,18 @@ from .clock import now
 from .deferring import defer, forget
 from .digests import StoredDigest
 from .disputes import LocalVersion, ask_application, record_of
+from .linking import KEPT, link, rename, tracked_rows
 from .log import ANEW, create_tracked, new_tracked, update_tracked
 from .numbering import is_young_intent, number, number_all_under_lock
 from .prepared import PreparedQuery
 from .rejoining import Behind, take_higher_tick
 from .relations.contents import merged
+from .relations.directory import keys_of
 from .relations.placing import Known, targets_of
 from .relations.settling import store_pending
 from .results import created_result, deferred_result, lost_result, result_of
 from .rows import read_instances
+from .uniting import Union
 from .writing import write_rows
 
 logger = logging.getLogger(__name__)
@@ -53,6 +56,14 @@ class _Version:
     reading: Reading = field(default_factory=lambda: Reading({}))
     error: PayloadError | None = None
     is_deleted: bool = False
+    #: Whether it and what stood here were made without knowledge of each other.
+    is_concurrent: bool = False
+    #: The key of the row that is the same thing as this one, under another uuid.
+    same_as: str = ""
+    #: Whether the row was linked to it, and is to keep its own content.
+    keeps_row: bool = False
+    #: The key of the row whose uuid it replaces by another.
+    renames: str = ""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -221,7 +232,8 @@ class Applier:
             if held is not None:
                 self._note_clone(entry, held)
             return result_of(self.resource, entry, tracked, message="Unchanged")
-        if relation is Relation.CONCURRENT:
+        is_alias = tracked is not None and tracked.replaced_by is not None and not entry.is_deleted
+        if relation is Relation.CONCURRENT and not is_alias:
             assert held is not None
             assert tracked is not None
             local = LocalVersion(self.resource, tracked, batch.instances.get(tracked.local_key or ""))
@@ -255,7 +267,9 @@ class Applier:
     def _prepare_row(self, version: _Version, instance: models.Model | None, batch: _Batch) -> None:
         entry = version.entry
         if entry.is_deleted:
-            if instance is not None:
+            if instance is not None and entry.replaced_by is not None:
+                version.renames = str(instance.pk)
+            elif instance is not None:
                 version.row = RowChange(instance=instance, is_deletion=True)
             return
         reading = batch.readings.get(entry.uuid) or self._read_payload(entry)
@@ -263,6 +277,20 @@ class Applier:
             raise reading
         version.reading = reading
         version.row = prepare_row(self.resource, instance, reading, batch.known)
+        if instance is None:
+            version.same_as = self._same_row(version)
+            if version.same_as:
+                version.row = None
+        elif version.tracked.tick is None and version.tracked.etag == KEPT:
+            version.row, version.keeps_row = None, True
+
+    def _same_row(self, version: _Version) -> str:
+        """Return the key of the row that is the same thing as the new one that came, empty if there is none."""
+        if version.tracked.replaced_by is not None:
+            return keys_of(self.resource, [version.tracked.replaced_by]).get(version.tracked.replaced_by, "")
+        assert version.row is not None
+        duplicate = self.resource.find_duplicate(version.row.instance)
+        return "" if duplicate is None else str(duplicate.pk)
 
     def _etag(self, version: _Version, local: LocalVersion) -> str:
         assert version.row is not None
@@ -272,6 +300,7 @@ class Applier:
 
     def _settle_conflict(self, version: _Version, held: SyncState, local: LocalVersion, batch: _Batch) -> Result:
         entry, tracked = version.entry, version.tracked
+        version.is_concurrent = True
         same_content = self._has_same_content(version, local)
         outcome = resolve(entry.state, held, self.source, self._target, same_content=same_content)
         if not same_content:
@@ -364,7 +393,8 @@ class Applier:
 
     def _accept(self, version: _Version, state: SyncState, batch: _Batch) -> Result:
         entry, tracked = version.entry, version.tracked
-        method = "DELETE" if entry.is_deleted else "PUT" if tracked.local_key else "POST"
+        has_row = tracked.local_key or version.same_as
+        method = "DELETE" if entry.is_deleted else "PUT" if has_row else "POST"
         self._set_state(tracked, state)
         batch.versions.append(version)
         if not version.is_new:
@@ -392,6 +422,7 @@ class Applier:
         self._note_pending([v for v in batch.versions if v.tracked.is_incomplete], waited)
         self._defer([v for v in batch.versions if v.error is not None])
         self._amend_results(batch)
+        self._amend_links(batch)
         self.has_written = self.has_written or bool(batch.versions)
         announce(resource, self._conflicts, [(v.tracked, v.error is not None) for v in batch.versions])
         self._conflicts = []
@@ -431,6 +462,64 @@ class Applier:
         others.filter(tick__isnull=True, is_deferred=False).delete()
         others.update(local_key=None, mark=self._now, is_intent=False)
 
+    def _amend_links(self, batch: _Batch) -> None:
+        """Do what concerns more than one resource: what is one thing with another row, and what was renamed."""
+        resource = self.resource
+        for version in batch.versions:
+            if version.error is not None:
+                continue
+            uuid, replaced_by = version.entry.uuid, version.entry.replaced_by
+            if version.tracked.replaced_by != replaced_by:
+                tracked_rows(resource).filter(uuid=uuid).update(replaced_by=replaced_by)
+            if version.renames and replaced_by is not None:
+                rename(resource, version.renames, replaced_by, is_edited=version.is_concurrent)
+            elif version.keeps_row:
+                tracked_rows(resource).filter(uuid=uuid).update(etag=ANEW, mark=self._now)
+                self.has_recorded = True
+            elif version.same_as:
+                self._unite(version, batch)
+
+    def _unite(self, version: _Version, batch: _Batch) -> None:
+        resource, key = self.resource, version.same_as
+        twin = self._numbered(key)
+        instance = read_instances(resource, [key]).get(key)
+        held = None if twin is None else self._held_state(twin)
+        index = next(i for i, result in enumerate(self.results) if result.uuid == version.entry.uuid)
+        if twin is None or instance is None or held is None or twin.uuid == version.entry.uuid:
+            version.error = PayloadError(
+                f"It is the same thing as {resource.kind}('{key}'), which cannot be taken now."
+            )
+        else:
+            union = Union(
+                resource=resource, entry=version.entry, reading=version.reading, twin=twin, instance=instance,
+                known=batch.known,
+            )  # fmt: skip
+            try:
+                with transaction.atomic(using=resource.database):
+                    outcome = union.settle(held, self.source, self._target)
+            except PayloadError as error:
+                version.error = error
+            else:
+                self.has_recorded = True
+                if not outcome.source_wins:
+                    self.results[index] = lost_result(resource, version.entry, twin, outcome)
+        if version.error is not None:
+            tracked_rows(resource).filter(uuid=version.entry.uuid).update(is_deferred=True, is_deleted=False)
+            self._defer([version])
+            self.results[index] = deferred_result(self.results[index], version.error)
+
+    def _numbered(self, key: str) -> TrackedResource | None:
+        """Return the resource of the row ``key``, tracked and numbered: a version like any other."""
+        row = tracked_rows(self.resource).filter(local_key=key).first()
+        if row is None:
+            link(self.resource, key, None)
+            row = tracked_rows(self.resource).get(local_key=key)
+        if row.mark is not None and not row.problem and self._behind is None:
+            self.stored.value = self.digest
+            number(self.resource, self.stored, [row])
+            self.digest = self.stored.value
+        return row
+
     def _note_pending(self, incomplete: Sequence[_Version], replaced: Sequence[int]) -> None:
         if incomplete or replaced:
             self._find_created(version.tracked for version in incomplete if version.is_new)
@@ -454,15 +543,19 @@ class Applier:
     def _note_outcome(self, version: _Version) -> None:
         tracked, row = version.tracked, version.row
         if row is not None and row.error is not None:
-            version.error = row.error
+            # What came in the same feed may have been the first of the two.
+            version.same_as = self._same_row(version) if row.is_new else ""
+            version.error = None if version.same_as else row.error
         tracked.is_deferred = version.error is not None
         tracked.is_incomplete = version.error is None and row is not None and bool(row.pending)
         if version.error is not None:
             tracked.is_deleted = False
             return
         tracked.is_deleted, tracked.extra = version.is_deleted, version.reading.extra
-        if version.is_deleted:
-            tracked.local_key, tracked.etag = None, ""
+        if version.keeps_row:
+            return
+        if version.is_deleted or version.same_as:  # until it is one with the other row
+            tracked.is_deleted, tracked.local_key, tracked.etag = True, None, ""
         else:
             assert row is not None
             tracked.local_key = str(row.instance.pk)

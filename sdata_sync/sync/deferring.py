@@ -93,6 +93,17 @@ def settle(resource: SyncResource) -> int:
     return applied
 
 
+def settle_waiting(resource: SyncResource) -> None:
+    """Do the same if anything waits, in a transaction of its own: something may have changed here meanwhile."""
+    if not _any_deferred.rows(resource.database, resource.kind):
+        return
+    with transaction.atomic(using=resource.database):
+        lock_digest(resource)
+        settled = settle(resource)
+    if settled:
+        settle_others(resource)
+
+
 def settle_others(resource: SyncResource) -> None:
     """Do the same for the other kinds that wait for something of ``resource``; each in a transaction of its own."""
     waiting = set(kinds_waiting_for(resource))

@@ -112,7 +112,9 @@ def _render(
         if row.is_deferred:
             payload = deferred.get(row.pk)
         elif row.is_deleted:
-            payload = resource.template.render_empty(identity(uuid=str(row.uuid), deleted=True))
+            payload = resource.template.render_empty(
+                identity(uuid=str(row.uuid), deleted=True, replaced_by=row.replaced_by)
+            )
         else:
             payload = _render_row(resource, row, url, contents.get(row.local_key or ""), keys)
         if payload is None:

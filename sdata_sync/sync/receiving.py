@@ -130,5 +130,8 @@ def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
             batch, uuids = [], set()
         batch.append(entry)
         uuids.add(entry.uuid)
+        if entry.replaced_by is not None:  # what comes after it may be of the row that is renamed
+            yield batch
+            batch, uuids = [], set()
     if batch:
         yield batch

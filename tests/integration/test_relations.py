@@ -13,7 +13,7 @@ from sdata_sync.sync.scanning import scan
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
 
 from ..many_nodes import LocalNode, wired
-from ..shapes.models import Article, Author, Country, Part, Profile, Tag
+from ..shapes.models import Article, Author, Country, Coupon, Part, Profile, Tag
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1", "node2"]),
@@ -425,3 +425,122 @@ class TestChildren:
                 found = verify(client, peer, registry.of_kind(kind), repair=False)
                 assert found.is_equal, found
                 assert found.compared == 1
+
+
+class LinkedCoupons(sdata_sync.SyncResource):
+    fields = ["code", "value"]
+    on_duplicate = "link"
+
+
+class TestUniqueValues:
+    """Two nodes create rows with the same unique value; neither is lost."""
+
+    def coupons(self, node):
+        with node.at_work():
+            return [(coupon.code, coupon.value) for coupon in Coupon.objects.order_by("code")]
+
+    def create(self, node, value):
+        with node.at_work():
+            return Coupon.objects.create(code="TEN", value=value)
+
+    def test_by_default_the_one_that_comes_waits(self, a, b):
+        with sdata_sync.registered(Coupon):
+            self.create(a, 1)
+            self.create(b, 2)
+            assert push(a, b)["coupons"].deferred == 1
+            assert push(b, a)["coupons"].deferred == 1
+            assert (self.coupons(a), self.coupons(b)) == ([("TEN", 1)], [("TEN", 2)])
+            with a.at_work():
+                Coupon.objects.get().delete()
+            push(a, b)
+            pull(a, b)
+            assert self.coupons(a) == self.coupons(b) == [("TEN", 2)]
+
+    @pytest.mark.parametrize("priorities", [(5, 5), (1, 2), (2, 1)])
+    def test_linked_they_become_one(self, a, b, priorities):
+        with sdata_sync.registered(Coupon, LinkedCoupons):
+            for node, priority in zip((a, b), priorities, strict=True):
+                node.settings["CONFLICT_PRIORITY"] = priority
+            self.create(a, 1)
+            self.create(b, 2)
+            self.exchange(a, b)
+            assert self.coupons(a) == self.coupons(b)
+            assert len(self.coupons(a)) == 1
+            assert self.same_uuid(a, b)
+            for node in (a, b):
+                with node.at_work():
+                    assert TrackedResource.objects.filter(replaced_by__isnull=False).count() == 1
+            with a.at_work():
+                coupon = Coupon.objects.get()
+                coupon.value = 9
+                coupon.save()
+            push(a, b)
+            assert self.coupons(b) == [("TEN", 9)]
+            with b.at_work():
+                Coupon.objects.get().delete()
+            push(b, a)
+            assert self.coupons(a) == []
+
+    def exchange(self, *nodes):
+        for _ in range(3):
+            for here in nodes:
+                for there in nodes:
+                    if here is not there:
+                        push(here, there)
+        assert level(*nodes)
+
+    def same_uuid(self, *nodes):
+        uuids = set()
+        for node in nodes:
+            with node.at_work():
+                uuids |= set(
+                    TrackedResource.objects.filter(local_key__isnull=False, kind="coupons").values_list("uuid")
+                )
+        return len(uuids) == 1
+
+    def test_both_at_once_and_a_third_that_has_both(self, nodes, a, b):
+        """Linked at both at the same time, before either has heard of the other's decision."""
+        c = nodes[2]
+        with sdata_sync.registered(Coupon, LinkedCoupons):
+            self.create(a, 1)
+            self.create(b, 2)
+            self.create(c, 3)
+            self.exchange(a, b, c)
+            assert self.coupons(a) == self.coupons(b) == self.coupons(c)
+            assert len(self.coupons(a)) == 1
+            assert self.same_uuid(a, b, c)
+
+    def test_an_edit_under_the_old_name_is_not_lost(self, nodes, a, b):
+        c = nodes[2]
+        with sdata_sync.registered(Coupon, LinkedCoupons):
+            first = self.create(a, 1)
+            self.create(b, 2)
+            push(b, c)  # it knows the coupon by b's name for it
+            push(b, a)
+            with c.at_work():
+                coupon = Coupon.objects.get()
+                coupon.value = 77
+                coupon.save()
+            self.exchange(a, b, c)
+            assert first.pk
+            assert self.coupons(a) == self.coupons(b) == self.coupons(c) == [("TEN", 77)]
+
+    def test_what_refers_to_it_goes_on_doing_so(self, a, b):
+        class LinkedAuthors(sdata_sync.SyncResource):
+            def find_duplicate(self, instance):
+                return Author.objects.filter(name=instance.name).first()
+
+        sdata_sync.unregister(Author)
+        try:
+            with sdata_sync.registered(Author, LinkedAuthors):
+                for node in (a, b):
+                    with node.at_work():
+                        Article.objects.create(title=f"At {node.alias}", author=Author.objects.create(name="Ann"))
+                self.exchange(a, b)
+                for node in (a, b):
+                    with node.at_work():
+                        assert Author.objects.count() == 1
+                        assert {article.author.name for article in Article.objects.all()} == {"Ann"}
+                        assert Article.objects.count() == 2
+        finally:
+            sdata_sync.register(Author)(sdata_sync.SyncResource)

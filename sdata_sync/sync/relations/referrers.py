@@ -48,20 +48,22 @@ def _keys(resource: SyncResource, values: Any) -> list[str]:
 
 def referrers_of(model: type[models.Model]) -> tuple[Referrer, ...]:
     """Return the relations that are emptied when a row of ``model`` is deleted."""
-    return tuple(
-        referrer
-        for resource in registry
-        for referrer in _referrers(resource)
-        if issubclass(model, referrer.relation.model)
-    )
+    return tuple(referrer for referrer in _all_referrers(model) if _is_emptied(referrer.relation))
+
+
+def _all_referrers(model: type[models.Model]) -> Iterator[Referrer]:
+    for resource in registry:
+        yield from (referrer for referrer in _referrers(resource) if issubclass(model, referrer.relation.model))
 
 
 def _referrers(resource: SyncResource) -> Iterator[Referrer]:
     try:
-        yield from (Referrer(resource, relation) for relation in resource.relations if _is_emptied(relation))  # type: ignore[arg-type]
+        for relation in resource.relations:
+            if isinstance(relation, Reference | Association):
+                yield Referrer(resource, relation)
         for children in resource.child_lists:
             for relation in children.resource.relations:
-                if isinstance(relation, Reference) and _is_emptied(relation):
+                if isinstance(relation, Reference):
                     yield Referrer(resource, relation, children)
     except FieldDoesNotExist:  # said by the checks
         return
@@ -73,8 +75,13 @@ def _is_emptied(relation: Relation) -> bool:
     return isinstance(relation, Association)
 
 
+def mark_all_referrers(instance: models.Model, using: str) -> None:
+    """Mark whatever refers to ``instance``: the name that it travels by is another."""
+    mark_referrers(tuple(_all_referrers(type(instance))), instance, using)
+
+
 def mark_referrers(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> None:
-    """Mark whatever refers to ``instance``, which is about to be deleted in this transaction."""
+    """Mark what ``referrers`` say refers to ``instance``."""
     for referrer in referrers:
         kind = referrer.resource.kind
         keys = [key for key in referrer.rows_of(instance, using) if not is_applied(kind, None, key)]

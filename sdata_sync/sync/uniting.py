@@ -1,0 +1,106 @@
+"""Two resources that turn out to be one thing: a received one, and a row that has its unique value or was renamed.
+
+Both versions are decided like a conflict. Of the two uuids the smaller stays, at whatever node, and the other becomes
+its alias: what two nodes do at the same time comes to the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db import models
+
+from ..atom.entry import Entry
+from ..core.decision import Resolution, resolve
+from ..core.digest import Digest
+from ..core.state import SyncState
+from ..exceptions import PayloadError
+from ..models import ConflictRecord, TrackedResource
+from ..relations import Reading
+from ..resources import SyncResource
+from .changes import prepare_row
+from .clock import now
+from .disputes import LocalVersion, record_of
+from .linking import mark_referrers_of_key, release, tracked_rows
+from .log import ANEW
+from .relations.contents import merged
+from .relations.placing import Known
+from .wakeup import wake_after_commit
+from .writing import write_rows
+
+
+@dataclass(kw_only=True, eq=False)
+class Union:
+    """A received version, and the row that is the same thing. ``twin`` is that row's resource, with a sync state."""
+
+    resource: SyncResource
+    entry: Entry
+    reading: Reading
+    twin: TrackedResource
+    instance: models.Model
+    known: Known
+
+    def settle(self, held: SyncState, source: Digest, target: Digest) -> Resolution:
+        """Make one resource of both, and return whose content it has.
+
+        The received one is stored already, without a row.
+
+        Raises:
+            PayloadError: its content cannot be written.
+        """
+        local = LocalVersion(self.resource, self.twin, self.instance)
+        same_content = self._has_same_content(local)
+        outcome = resolve(self.entry.state, held, source, target, same_content=same_content)
+        if not same_content:
+            record = record_of(
+                self.twin, self.entry, held, local, remote_won=outcome.source_wins, rule=f"same thing; {outcome.by}"
+            )
+            ConflictRecord.objects.using(self.resource.database).bulk_create([record])
+        etag = self._write() if outcome.source_wins else ""
+        if str(self.entry.uuid) < str(self.twin.uuid):
+            self._keep_received(etag)
+        else:
+            self._keep_twin(is_changed=outcome.source_wins and not same_content)
+        wake_after_commit(self.resource.kind, self.resource.database)
+        return outcome
+
+    def _has_same_content(self, local: LocalVersion) -> bool:
+        instance = self.resource.model()
+        change = prepare_row(self.resource, None, self.reading, self.known)
+        instance = change.instance
+        try:
+            contents = merged(self.resource, self.resource.texts_of(instance), self.reading, local.contents)
+        except PayloadError:
+            return False
+        return contents == local.contents
+
+    def _write(self) -> str:
+        """Write the received content into the row, and return its etag."""
+        change = prepare_row(self.resource, self.instance, self.reading, self.known)
+        write_rows(self.resource, [change])
+        if change.error is not None:
+            raise change.error
+        return self.resource.etag(change.texts, self.reading.extra)
+
+    def _keep_received(self, etag: str) -> None:
+        key = self.twin.local_key or ""
+        release(self.resource, self.twin, replaced_by=self.entry.uuid)
+        self._received().update(
+            local_key=key,
+            is_deleted=False,
+            replaced_by=None,
+            etag=etag or ANEW,
+            extra=self.reading.extra if etag else self.twin.extra,
+            mark=None if etag else now(),
+        )
+        mark_referrers_of_key(self.resource, key)
+
+    def _keep_twin(self, *, is_changed: bool) -> None:
+        self._received().update(local_key=None, is_deleted=True, replaced_by=self.twin.uuid, etag=ANEW, mark=now() - 1)
+        if is_changed:
+            tracked_rows(self.resource).filter(pk=self.twin.pk).update(
+                etag=ANEW, extra=self.reading.extra, mark=now(), is_intent=False
+            )
+
+    def _received(self) -> models.QuerySet[TrackedResource]:
+        return tracked_rows(self.resource).filter(uuid=self.entry.uuid)
