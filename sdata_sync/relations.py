@@ -32,6 +32,9 @@ NATURAL = "="
 #: A text that begins with it says why there is none.
 PROBLEM = "?"
 
+#: A name that begins with it is a local key: of what has no uuid yet, and must not get one by being looked at.
+KEY = "#"
+
 #: Local keys by kind and uuid, of what is referred to: said beside the uuid for people and for other engines.
 Keys = Mapping[tuple[str, UUID], str]
 NO_KEYS: Keys = MappingProxyType({})
@@ -173,10 +176,12 @@ class Reference(Relation):
         return f"{NATURAL}{text}"
 
     def uuids(self, text: Text) -> list[tuple[str, UUID]]:
-        return [] if text is None or text.startswith(NATURAL) else [("", UUID(text))]
+        return [] if text is None or text.startswith((NATURAL, KEY)) else [("", UUID(text))]
 
 
 def _identity(kind: str, uuid: str, keys: Keys) -> str:
+    if uuid.startswith(KEY):
+        return f' sdata:key="{escape_attribute(uuid[1:])}"'
     key = keys.get((kind, UUID(uuid)))
     said = "" if key is None else f' sdata:key="{escape_attribute(key)}"'
     return f' sdata:uuid="{uuid}"{said}'
@@ -222,7 +227,7 @@ class GenericReference(Relation):
         if text is None:
             return []
         kind, _, uuid = text.partition(" ")
-        return [(kind, UUID(uuid))]
+        return [] if uuid.startswith(KEY) else [(kind, UUID(uuid))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,10 +267,10 @@ class Association(Relation):
         return ReceivedList(is_complete, frozenset(kept), frozenset(removed))
 
     def uuids(self, text: Text) -> list[tuple[str, UUID]]:
-        return [("", UUID(uuid)) for uuid in (text or "").split()]
+        return [("", UUID(uuid)) for uuid in (text or "").split() if not uuid.startswith(KEY)]
 
 
-def association_text(uuids: Iterable[UUID]) -> str:
+def association_text(uuids: Iterable[UUID | str]) -> str:
     """Return the text of an association."""
     return " ".join(sorted(map(str, uuids)))
 

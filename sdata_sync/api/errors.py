@@ -14,7 +14,7 @@ from rest_framework.views import set_rollback
 
 from ..atom import names
 from ..atom.diagnosis import Diagnosis, SDataCode, Severity
-from ..exceptions import DocumentError, FeedError
+from ..exceptions import DocumentError, FeedError, LinkError
 from .renderers import Diagnoses
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def answer_error(error: Exception, context: dict[str, Any]) -> Response:
         error = exceptions.NotFound()
     elif isinstance(error, PermissionDenied):
         error = exceptions.PermissionDenied()
-    if isinstance(error, DocumentError | FeedError):
+    if isinstance(error, DocumentError | FeedError | LinkError):
         path = getattr(error, "payload_path", "")
         diagnosis = Diagnosis(message=str(error), application_code=error.application_code, payload_path=path)
         code = error.status

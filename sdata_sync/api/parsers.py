@@ -8,6 +8,7 @@ from rest_framework.parsers import BaseParser
 from ..atom import names
 from ..atom.body import chunks_of, spool
 from ..atom.digest import read_digest_entry
+from ..atom.linked import Link, read_link_entry
 from ..conf import conf
 from ..core.digest import Digest
 
@@ -32,6 +33,23 @@ class AtomFeedParser(BaseParser):
             DocumentError
         """
         return _spooled(stream, parser_context)
+
+
+class LinkParser(BaseParser):
+    """Reads the entry that ``$linked`` takes."""
+
+    media_type = names.MEDIA_TYPE
+
+    def parse(  # type: ignore[override]  # as above
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Link:
+        """Return the link.
+
+        Raises:
+            DocumentError, FeedError
+        """
+        with _spooled(stream, parser_context) as file:
+            return read_link_entry(file)
 
 
 class DigestParser(BaseParser):

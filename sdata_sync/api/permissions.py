@@ -7,6 +7,7 @@ from rest_framework.views import APIView
 READ_FEEDS = "sdata_sync.read_feeds"
 PUSH_FEEDS = "sdata_sync.push_feeds"
 SET_DIGEST = "sdata_sync.set_digest"
+LINK_RESOURCES = "sdata_sync.link_resources"
 
 
 class SDataPermission(BasePermission):

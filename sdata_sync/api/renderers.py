@@ -58,6 +58,13 @@ class DigestRenderer(_SDataRenderer):
         return render_digest_entry(data, now=now()).encode()
 
 
+class EntryRenderer(_SDataRenderer):
+    """Passes entries on that are rendered already."""
+
+    media_type = names.ENTRY_TYPE
+    format = "atom"
+
+
 class FeedRenderer(_SDataRenderer):
     """Passes feeds on that are rendered already, page by page."""
 

@@ -1,8 +1,7 @@
 """The views: ``$syncDigest``, ``$syncSource``, ``$syncTarget`` and ``$syncResults`` of each kind."""
 
-from collections.abc import Callable
 from io import IOBase
-from typing import Any, BinaryIO, ClassVar, TypeVar, cast
+from typing import Any, BinaryIO, ClassVar, cast
 
 from django.db import transaction
 from django.http import HttpResponse
@@ -18,11 +17,8 @@ from ..conf import conf
 from ..core.digest import Digest
 from ..delivery import get_backend
 from ..delivery.streams import heard_from
-from ..exceptions import FeedError, NotXml
 from ..models import Operation
 from ..models.operation import Phase, Role
-from ..registry import registry
-from ..resources import SyncResource
 from ..sync.clock import now
 from ..sync.digests import lock_digest
 from ..sync.numbering import number_all_under_lock, number_changes
@@ -33,45 +29,14 @@ from ..sync.receiving import receive_feed
 from ..sync.rejoining import take_higher_tick
 from ..sync.runs import RunLabel, record_results
 from ..sync.sources import Place, RenderedPage
-from .errors import KindNotFound, UrlNotFound, answer_error
-from .negotiation import SDataNegotiation
+from .base import SDataView, body_of, number, query_of, unescaped
+from .errors import UrlNotFound
 from .parsers import AtomFeedParser, DigestParser
-from .permissions import PUSH_FEEDS, READ_FEEDS, SET_DIGEST, SDataPermission
+from .permissions import PUSH_FEEDS, READ_FEEDS, SET_DIGEST
 from .renderers import DigestRenderer, FeedRenderer, ResultFeed, ResultFeedRenderer
 
-T = TypeVar("T")
 
-
-class _SDataView(APIView):
-    permission_classes = [SDataPermission]
-    content_negotiation_class = SDataNegotiation
-    metadata_class = None  # OPTIONS would describe parsers and renderers in JSON
-    #: The permission that each method asks for.
-    needed_permissions: ClassVar[dict[str, str]] = {}
-    resource: SyncResource
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Let nobody learn which kinds there are before the login; then find the kind."""
-        super().initial(request, *args, **kwargs)
-        resource = registry.of_kind(kwargs["kind"])
-        if resource is None:
-            raise KindNotFound(f"There is no resource kind {kwargs['kind']!r} here.")
-        self.resource = resource
-
-    def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
-        """Return what makes diagnoses of errors, whatever the project has set."""
-        return answer_error
-
-
-def _body(request: Request, kind: type[T]) -> T:
-    """Return what the parser made of the body; the framework asks no parser when there is no body."""
-    data = request.data
-    if not isinstance(data, kind):
-        raise NotXml("Expected a document in the body of the request, found none.")
-    return data
-
-
-class DigestView(_SDataView):
+class DigestView(SDataView):
     """``$syncDigest``: the digest of a kind, read and set (SData sync 4.1, 5.1)."""
 
     parser_classes = [DigestParser]
@@ -84,7 +49,7 @@ class DigestView(_SDataView):
 
     def put(self, request: Request, kind: str, operation: str) -> Response:
         """Raise ticks and take over priorities; a tick is never lowered. Answer with the digest afterwards."""
-        claimed = _body(request, Digest)
+        claimed = body_of(request, Digest)
         resource = self.resource
         with transaction.atomic(using=resource.database):
             stored = lock_digest(resource)
@@ -97,7 +62,7 @@ class DigestView(_SDataView):
     post = put
 
 
-class _OperationView(_SDataView):
+class _OperationView(SDataView):
     """A URL whose calls may outlive their request (SData core 11.5).
 
     ``$syncSource?trackingID=X`` names the same operation as ``$syncSource('X')``.
@@ -125,8 +90,7 @@ class _OperationView(_SDataView):
         raise NotImplementedError
 
     def _found(self, request: Request, tracking_id: str) -> Operation:
-        # A quote inside the id is doubled in a URL.
-        tracking_id = tracking_id.replace("''", "'") or _query(request).get("trackingid", "")
+        tracking_id = unescaped(tracking_id) or query_of(request).get("trackingid", "")
         operation = find(self.resource, self.role, tracking_id)
         if operation is None:
             raise UrlNotFound(f"There is no operation ${self.role}({tracking_id!r}) here, or it has been deleted.")
@@ -154,23 +118,9 @@ class _OperationView(_SDataView):
         return self._accepted(operation)
 
 
-def _query(request: Request) -> dict[str, str]:
-    """Return the parameters by their names in lower case."""
-    return {name.lower(): str(value) for name, value in request.query_params.items()}
-
-
 def _run(request: Request) -> RunLabel:
-    query = _query(request)
+    query = query_of(request)
     return RunLabel(name=query.get("runname", ""), stamp=query.get("runstamp", ""))
-
-
-def _number(query: dict[str, str], name: str, default: int) -> int:
-    text = query.get(name.lower(), "")
-    if not text:
-        return default
-    if not (text.isascii() and text.isdigit() and int(text[:18]) > 0 and len(text) <= 18):
-        raise FeedError(f"Expected {name} to be an integer above 0, received {text[:40]!r}.")
-    return int(text)
 
 
 class SourceView(_OperationView):
@@ -183,7 +133,7 @@ class SourceView(_OperationView):
 
     def post(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
         """Select what the posted digest lacks: at once, or, with a trackingID, in an operation of that name."""
-        target, query = _body(request, Digest), _query(request)
+        target, query = body_of(request, Digest), query_of(request)
         name = tracking_id or query.get("trackingid", "")
         if name:
             return self._accept(begin_operation(self.resource, self.role, name, target=target, run=_run(request)))
@@ -198,11 +148,11 @@ class SourceView(_OperationView):
         return Response(self._page(request, operation).content)
 
     def _page(self, request: Request, operation: Operation) -> RenderedPage:
-        query = _query(request)
+        query = query_of(request)
         return source_feed(self.resource, operation).page(
             place=Place.read(query["place"]) if query.get("place") else None,
-            start_index=_number(query, "startIndex", 1),
-            count=min(_number(query, "count", conf.page_size), conf.max_page_size),
+            start_index=number(query, "startIndex", 1),
+            count=min(number(query, "count", conf.page_size), conf.max_page_size),
         )
 
 
@@ -216,8 +166,8 @@ class TargetView(_OperationView):
 
     def post(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
         """Apply the page: at once, or, with a trackingID, in an operation of that name."""
-        name = tracking_id or _query(request).get("trackingid", "")
-        with _body(request, IOBase) as body:
+        name = tracking_id or query_of(request).get("trackingid", "")
+        with body_of(request, IOBase) as body:
             file = cast(BinaryIO, body)
             if name:
                 return self._accept(
@@ -233,7 +183,7 @@ class TargetView(_OperationView):
         return Response(bytes(operation.result or b""))
 
 
-class ResultsView(_SDataView):
+class ResultsView(SDataView):
     """``$syncResults``: what became of our changes elsewhere (SData sync 5.7)."""
 
     parser_classes = [AtomFeedParser]
@@ -242,14 +192,14 @@ class ResultsView(_SDataView):
 
     def post(self, request: Request, kind: str, operation: str) -> HttpResponseBase:
         """Record the results."""
-        with _body(request, IOBase) as body:
+        with body_of(request, IOBase) as body:
             reader = read_result_feed(cast(BinaryIO, body))
             target = reader.header.digest.origin if reader.header.digest else ""
             record_results(self.resource, reader.entries(), label=_run(request), target=target)
         return HttpResponse("Recorded.", content_type="text/plain")
 
 
-class UnknownView(_SDataView):
+class UnknownView(SDataView):
     """Whatever else is asked for under the dataset URL: answered in the protocol's own words."""
 
     parser_classes = [DigestParser]
@@ -259,6 +209,6 @@ class UnknownView(_SDataView):
         """Let nobody learn what there is before the login."""
         APIView.initial(self, request, *args, **kwargs)
         raise UrlNotFound(
-            f"There is nothing at {kwargs['rest']!r}; each kind has $syncDigest, $syncSource, $syncTarget and "
-            "$syncResults."
+            f"There is nothing at {kwargs['rest']!r}; there is $schema, and each kind has $syncDigest, $syncSource, "
+            "$syncTarget, $syncResults and $linked."
         )

@@ -8,6 +8,7 @@
 ``document``    bytes to elements: no DTD, bounded depth
 ``payload``     the contract's element inside an entry
 ``entry``       one entry of a sync feed or of a result feed
+``linked``      the entry that says which row has which uuid (SData sync 1.3)
 ``feed``        a feed, read as a stream of entries
 ``digest``      the digest as an element and as an entry
 ``diagnosis``   what is to be said about an error (SData core 3.10)

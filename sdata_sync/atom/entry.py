@@ -176,6 +176,20 @@ def render_entry(*, id: str, title: str, state: SyncState, payload: str) -> str:
     )
 
 
+def render_resource(*, id: str, title: str, updated: int, payload: str, etag: str = "", alone: bool = False) -> str:  # noqa: A002
+    """Return an ``entry`` that shows a resource, without a sync state; ``alone`` it is a document."""
+    heading = escape(title)
+    tag = f"<http:etag>{escape(etag)}</http:etag>" if etag else ""
+    link = f'<link rel="self" type="{names.ENTRY_TYPE}" title="Refresh" href="{escape_attribute(id)}"/>'
+    entry = (
+        f"<id>{escape(id)}</id><title>{heading}</title><updated>{format_stamp(updated)}</updated>{link}"
+        f"<content>{heading}</content>{tag}<sdata:payload>{payload}</sdata:payload></entry>"
+    )
+    if alone:
+        return f'<?xml version="1.0" encoding="utf-8"?>\n<entry {names.DECLARATIONS}>{entry}'
+    return f"<entry>{entry}"
+
+
 def render_result(result: Result, *, title: str, element: str, namespace: str) -> str:
     """Return an ``entry`` of a result feed; of the resource it repeats just the identity."""
     heading = escape(title)

@@ -30,7 +30,7 @@ def render_feed(
     *,
     url: str,
     title: str,
-    digest: Digest,
+    digest: Digest | None = None,
     now: int,
     sync_mode: SyncMode | None = None,
     paging: Paging = Paging(),
@@ -41,7 +41,7 @@ def render_feed(
         entries: what ``render_entry`` or ``render_result`` returned.
         url: the feed's own URL and id.
         title: for people.
-        digest: of the source in a sync feed, of the target in a result feed.
+        digest: of the source in a sync feed, of the target in a result feed; other feeds have none.
         now: milliseconds since 1970.
         sync_mode: for a sync feed; a result feed has none.
         paging: which part of the feed this is.
@@ -52,14 +52,15 @@ def render_feed(
     yield b"</feed>"
 
 
-def _heading(url: str, title: str, digest: Digest, now: int, sync_mode: SyncMode | None, paging: Paging) -> str:
+def _heading(url: str, title: str, digest: Digest | None, now: int, sync_mode: SyncMode | None, paging: Paging) -> str:
     links = _link("self", "Refresh", url) + _link("first", "First Page", paging.first_url)
     links += _link("next", "Next Page", paging.next_url)
     mode = f"<sync:syncMode>{sync_mode.value}</sync:syncMode>" if sync_mode else ""
     return (
         f'<?xml version="1.0" encoding="utf-8"?>\n<feed {names.DECLARATIONS}><id>{escape(url)}</id>'
         f"<title>{escape(title)}</title><updated>{format_stamp(now)}</updated>"
-        f"<author><name>{escape(digest.origin)}</name></author>{links}{_numbers(paging)}{mode}{render_digest(digest)}"
+        f"<author><name>{escape(digest.origin if digest else url)}</name></author>{links}{_numbers(paging)}{mode}"
+        f"{render_digest(digest) if digest else ''}"
     )
 
 

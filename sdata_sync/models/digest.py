@@ -30,6 +30,7 @@ class Digest(models.Model):
             ("read_feeds", "Can read digests and changes over SData"),
             ("push_feeds", "Can push changes over SData"),
             ("set_digest", "Can set digests over SData"),
+            ("link_resources", "Can link resources over SData"),
         ]
 
     def __str__(self) -> str:

@@ -2,6 +2,7 @@
 
 from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import models
 
@@ -22,6 +23,14 @@ class Peer(models.Model):
         max_length=100,
         blank=True,
         help_text="The name of an entry of the setting CREDENTIALS; secrets stay there.",
+    )
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="Whom this peer logs in as here. Needed where it may have only a part of a kind.",
     )
     immediate = models.BooleanField(default=True, help_text="Push changes at once; if not, the peer only catches up.")
     relay = models.BooleanField(default=False, help_text="Push also what came from others, not just our own changes.")

@@ -9,12 +9,13 @@ from uuid import UUID
 
 from ...atom.names import PAYLOAD_DECLARATIONS
 from ...atom.payload import Payload, Text, identity
+from ...atom.text import escape_attribute
 from ...exceptions import PayloadError, UnrepresentableText
 from ...models import ChildResource
-from ...relations import PROBLEM, Children, Reading, Received, ReceivedChildren
+from ...relations import KEY, PROBLEM, Children, Reading, Received, ReceivedChildren
 from ...resources import SyncResource
 from ..marks import key_text, new_uuid
-from .directory import chunks
+from .directory import chunks, is_only_looking
 
 #: Makes the contents of rows: ``contents_of``, which makes those of children by this module.
 Contents = Callable[[SyncResource, Mapping[str, Sequence[Any]]], dict[str, list[Text]]]
@@ -29,10 +30,11 @@ def children_texts(relation: Children, keys: Collection[str], contents_of: Conte
     elements: dict[str, list[tuple[str, str]]] = defaultdict(list)
     problems: dict[str, str] = {}
     for key, parent in parents.items():
-        uuid, extra = known[key]
+        uuid, extra = known.get(key, (f"{KEY}{key}", ""))
         problem = _problem(resource, contents[key])
+        said = _key_attribute(key) if isinstance(uuid, str) else identity(uuid=str(uuid))
         try:
-            element = resource.render(identity(uuid=str(uuid)), contents[key], extra)
+            element = resource.render(said, contents[key], extra)
         except UnrepresentableText as error:
             problem, element = problem or str(error), ""
         if problem:
@@ -41,6 +43,10 @@ def children_texts(relation: Children, keys: Collection[str], contents_of: Conte
     texts: dict[str, Text] = {key: "".join(element for _, element in sorted(elements[key])) for key in keys}
     texts.update(problems)
     return texts
+
+
+def _key_attribute(key: str) -> str:
+    return f' sdata:key="{escape_attribute(key)}"'
 
 
 def _problem(resource: SyncResource, contents: list[Text]) -> str:
@@ -66,7 +72,7 @@ def identities(resource: SyncResource, keys: Collection[str]) -> dict[str, tuple
     """Return the uuids of children, and what is kept with them, by local key; a child without one gets one."""
     found = _identities(resource, keys)
     missing = [key for key in keys if key not in found]
-    if missing:
+    if missing and not is_only_looking():
         new = (ChildResource(kind=resource.kind, uuid=new_uuid(), local_key=key) for key in missing)
         ChildResource.objects.using(resource.database).bulk_create(new, ignore_conflicts=True)
         found.update(_identities(resource, missing))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 from uuid import UUID
 
 from ...models import TrackedResource
+from ...relations import KEY
 from ...resources import SyncResource
 from ..marks import mark
 from ..wakeup import wake_after_commit
@@ -19,12 +22,35 @@ MAX_ALIASES = 10
 CHUNK = 5000
 
 
-def uuids_of(resource: SyncResource, keys: Iterable[str]) -> dict[str, UUID]:
-    """Return the uuids of rows by local key; a row that is not tracked yet is, from now on."""
+_only_looking: ContextVar[bool] = ContextVar("sdata_sync_only_looking", default=False)
+
+
+@contextmanager
+def only_looking() -> Iterator[None]:
+    """Give nothing a uuid inside: a resource has none until it is linked or sent (SData sync 1.2)."""
+    token = _only_looking.set(True)
+    try:
+        yield
+    finally:
+        _only_looking.reset(token)
+
+
+def is_only_looking() -> bool:
+    """Tell whether nothing is to get a uuid."""
+    return _only_looking.get()
+
+
+def uuids_of(resource: SyncResource, keys: Iterable[str]) -> dict[str, UUID | str]:
+    """Return the uuids of rows by local key; a row that is not tracked yet is, from now on.
+
+    While one is ``only_looking``, the local key stands for the uuid of such a row.
+    """
     wanted = set(keys)
-    found = _tracked(resource, wanted)
+    found: dict[str, UUID | str] = dict(_tracked(resource, wanted))
     missing = wanted - found.keys()
-    if missing:
+    if missing and is_only_looking():
+        found.update((key, f"{KEY}{key}") for key in missing)
+    elif missing:
         mark(resource.database, resource.kind, sorted(missing))
         wake_after_commit(resource.kind, resource.database)
         found.update(_tracked(resource, missing))

@@ -1,0 +1,76 @@
+"""What the views have in common."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from ..exceptions import FeedError, NotXml
+from ..registry import registry
+from ..resources import SyncResource
+from .errors import KindNotFound, answer_error
+from .negotiation import SDataNegotiation
+from .permissions import SDataPermission
+
+T = TypeVar("T")
+
+
+class SDataView(APIView):
+    """A URL of one kind."""
+
+    permission_classes = [SDataPermission]
+    content_negotiation_class = SDataNegotiation
+    metadata_class = None  # OPTIONS would describe parsers and renderers in JSON
+    #: The permission that each method asks for.
+    needed_permissions: ClassVar[dict[str, str]] = {}
+    resource: SyncResource
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Let nobody learn which kinds there are before the login; then find the kind."""
+        super().initial(request, *args, **kwargs)
+        resource = registry.of_kind(kwargs["kind"])
+        if resource is None:
+            raise KindNotFound(f"There is no resource kind {kwargs['kind']!r} here.")
+        self.resource = resource
+
+    def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
+        """Return what makes diagnoses of errors, whatever the project has set."""
+        return answer_error
+
+
+def body_of(request: Request, kind: type[T]) -> T:
+    """Return what the parser made of the body; the framework asks no parser when there is no body.
+
+    Raises:
+        NotXml
+    """
+    data = request.data
+    if not isinstance(data, kind):
+        raise NotXml("Expected a document in the body of the request, found none.")
+    return data
+
+
+def query_of(request: Request) -> dict[str, str]:
+    """Return the parameters by their names in lower case."""
+    return {name.lower(): str(value) for name, value in request.query_params.items()}
+
+
+def number(query: dict[str, str], name: str, default: int) -> int:
+    """Return a parameter that is a number above 0.
+
+    Raises:
+        FeedError
+    """
+    text = query.get(name.lower(), "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and int(text[:18]) > 0 and len(text) <= 18):
+        raise FeedError(f"Expected {name} to be an integer above 0, received {text[:40]!r}.")
+    return int(text)
+
+
+def unescaped(key: str) -> str:
+    """Return a key or an id as it is meant: a quote inside of one is doubled in a URL (SData core 2.7)."""
+    return key.replace("''", "'")
