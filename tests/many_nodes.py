@@ -40,12 +40,17 @@ class LocalNode:
         self.settings = {
             "BASE_URL": self.base_url,
             "CONFLICT_PRIORITY": priority,
-            "CREDENTIALS": {"peer": {"token": "secret"}},
+            "CREDENTIALS": {"peer": {"token": self.token}},
             "DELIVERY": "sdata_sync.delivery.worker.WorkerDelivery",
             "ASK_PEERS_FIRST": False,
             "PAGE_SIZE": 2,
             "MAX_PAGE_SIZE": 3,
         }
+
+    @property
+    def token(self) -> str:
+        """What it logs in with, everywhere."""
+        return f"secret of {self.alias}".replace(" ", "-")
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -68,10 +73,10 @@ class LocalNode:
                 if table.startswith(("sdata_sync", "crm_", "shapes_", "auth_user", "authtoken")):
                     cursor.execute(f'DELETE FROM "{table}"')
         with self.at_work():
-            user = User.objects.create(username="peer", is_superuser=True)
-            Token.objects.create(user=user, key="secret")
             for other in others:
-                Peer.objects.create(name=other.alias, url=other.base_url, credentials="peer")
+                user = User.objects.create(username=other.alias, is_superuser=True)
+                Token.objects.create(user=user, key=other.token)
+                Peer.objects.create(name=other.alias, url=other.base_url, credentials="peer", user=user)
 
 
 class Wire(httpx2.BaseTransport):

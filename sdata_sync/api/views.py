@@ -6,6 +6,7 @@ from typing import Any, BinaryIO, ClassVar, cast
 from django.db import transaction
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
+from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -20,14 +21,16 @@ from ..delivery.streams import heard_from
 from ..models import Operation
 from ..models.operation import Phase, Role
 from ..sync.clock import now
-from ..sync.digests import lock_digest
+from ..sync.digests import load_digest, lock_digest
 from ..sync.numbering import number_all_under_lock, number_changes
 from ..sync.operations import begin as begin_operation
 from ..sync.operations import check_success, find, keep, operation_url, select_now, source_feed, start_after_commit
 from ..sync.operations import delete as delete_operation
+from ..sync.parts import refuse_part
 from ..sync.receiving import receive_feed
 from ..sync.rejoining import take_higher_tick
 from ..sync.runs import RunLabel, record_results
+from ..sync.scopes import is_filtered, peer_of
 from ..sync.sources import Place, RenderedPage
 from .base import SDataView, body_of, number, query_of, unescaped
 from .errors import UrlNotFound
@@ -135,16 +138,26 @@ class SourceView(_OperationView):
         """Select what the posted digest lacks: at once, or, with a trackingID, in an operation of that name."""
         target, query = body_of(request, Digest), query_of(request)
         name = tracking_id or query.get("trackingid", "")
+        self._refuse_others(target)
+        peer = peer_of(request.user) if is_filtered(self.resource) else None
         if name:
-            return self._accept(begin_operation(self.resource, self.role, name, target=target, run=_run(request)))
-        selected = select_now(self.resource, target, run=_run(request))
+            run = _run(request)
+            return self._accept(begin_operation(self.resource, self.role, name, target=target, run=run, peer=peer))
+        selected = select_now(self.resource, target, run=_run(request), peer=peer)
         page = self._page(request, selected)
         if not page.is_last:
             keep(selected)
         return Response(page.content)
 
+    def _refuse_others(self, target: Digest) -> None:
+        if not self.resource.is_source:
+            raise PermissionDenied(f"The {self.resource.kind} of this node are not given to others.")
+        refuse_part(self.resource, load_digest(self.resource).value, target)
+
     def outcome(self, request: Request, operation: Operation) -> HttpResponseBase:
-        """Return the page that the URL asks for."""
+        """Return the page that the URL asks for; to nobody but whom it was selected for."""
+        if is_filtered(self.resource) and operation.peer != peer_of(request.user):
+            raise UrlNotFound("The operation was begun by somebody else.")
         return Response(self._page(request, operation).content)
 
     def _page(self, request: Request, operation: Operation) -> RenderedPage:
@@ -166,6 +179,8 @@ class TargetView(_OperationView):
 
     def post(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
         """Apply the page: at once, or, with a trackingID, in an operation of that name."""
+        if not self.resource.is_target:
+            raise PermissionDenied(f"The {self.resource.kind} of this node are not changed by others.")
         name = tracking_id or query_of(request).get("trackingid", "")
         with body_of(request, IOBase) as body:
             file = cast(BinaryIO, body)

@@ -47,7 +47,7 @@ def read_digest(element: etree._Element) -> Digest:
             origin = (child.text or "").strip()
         elif name == "digestEntry":
             entries.append(_read_entry(child, len(entries) + 1))
-    return Digest(entries, origin=origin)
+    return Digest(entries, origin=origin, part_of=(element.get(names.PART_OF) or "").strip()[:MAX_ENDPOINT])
 
 
 def _read_entry(element: etree._Element, number: int) -> DigestEntry:
@@ -115,7 +115,8 @@ def read_stamp(text: str, path: str) -> int:
 
 def render_digest(digest: Digest) -> str:
     """Return the ``sync:digest`` element (SData sync 4.2)."""
-    parts = ["<sync:digest>"]
+    part = f' dss:partOf="{escape_attribute(digest.part_of)}"' if digest.part_of else ""
+    parts = [f"<sync:digest{part}>"]
     if digest.origin:
         parts.append(f"<sync:origin>{escape(digest.origin)}</sync:origin>")
     parts.extend(

@@ -29,6 +29,7 @@ PAYLOAD_DECLARATIONS: Final = f' xmlns:sdata="{SDATA}" xmlns:xsi="{XSI}" xmlns:d
 
 
 UUID: Final = f"{{{SDATA}}}uuid"
+PART_OF: Final = f"{{{OWN}}}partOf"
 REPLACED_BY: Final = f"{{{OWN}}}replacedBy"
 NIL: Final = f"{{{XSI}}}nil"
 

@@ -29,13 +29,15 @@ class Digest:
     """An immutable version vector: one ``DigestEntry`` per known endpoint.
 
     ``origin`` is the endpoint whose digest this is, empty if it was not said. Endpoints are looked up
-    whatever their case. Of two entries for one endpoint the higher tick counts.
+    whatever their case. Of two entries for one endpoint the higher tick counts. ``part_of`` is the endpoint that
+    lets this one have only a part of the collection: then what is contained need not be there.
     """
 
-    __slots__ = ("_entries", "origin")
+    __slots__ = ("_entries", "origin", "part_of")
 
-    def __init__(self, entries: Iterable[DigestEntry] = (), *, origin: str = "") -> None:
+    def __init__(self, entries: Iterable[DigestEntry] = (), *, origin: str = "", part_of: str = "") -> None:
         self.origin = origin
+        self.part_of = part_of
         self._entries: dict[str, DigestEntry] = {}
         for entry in entries:
             key = entry.endpoint.lower()
@@ -131,11 +133,22 @@ class Digest:
             and (theirs.tick >= known.tick or same_endpoint(theirs.endpoint, source.origin))
         )
 
+    def as_part_of(self, endpoint: str) -> Digest:
+        """Return this digest for a feed that is only a part of what it contains."""
+        changed = Digest(origin=self.origin, part_of=endpoint)
+        changed._entries = self._entries
+        return changed
+
+    def of_origin_alone(self) -> Digest:
+        """Return what this digest says of its own origin: all that a part can vouch for."""
+        own = self.entry(self.origin)
+        return Digest([] if own is None else [own], origin=self.origin, part_of=self.part_of)
+
     def with_entry(self, entry: DigestEntry) -> Digest:
         """Return this digest with ``entry`` in the place of whatever it says of that endpoint."""
         return self._with_all([entry])
 
     def _with_all(self, entries: Iterable[DigestEntry]) -> Digest:
-        changed = Digest(origin=self.origin)
+        changed = Digest(origin=self.origin, part_of=self.part_of)
         changed._entries = {**self._entries, **{entry.endpoint.lower(): entry for entry in entries}}
         return changed

@@ -18,16 +18,19 @@ from ..core.digest import Digest
 from ..core.order import TickOrder
 from ..core.selection import missing_ranges
 from ..core.state import SyncState, same_endpoint
-from ..exceptions import PeerError, PeerMisbehaved, PeerRefused
+from ..exceptions import FeedRefused, PeerError, PeerMisbehaved, PeerRefused
 from ..models import Peer, Stream
 from ..resources import SyncResource
 from ..sync.clock import now
+from ..sync.deferring import settle_waiting
 from ..sync.digests import StoredDigest, load_digest
 from ..sync.existing import track_existing
 from ..sync.hearing import wait_to_number
 from ..sync.numbering import number_changes
 from ..sync.pages import Page, is_own, read_page
+from ..sync.parts import refuse_part
 from ..sync.runs import new_run
+from ..sync.scopes import is_filtered, review, scope_for
 from ..sync.sources import count_missing
 from .abreast import meanwhile
 from .client import Answer, PeerClient
@@ -87,6 +90,8 @@ class Courier:
             return now() + UNEXPECTED_MILLIS
 
     def _deliver_kind(self, resource: SyncResource, *, impatient: bool) -> int | None:
+        if not resource.is_source:
+            return None
         while True:
             stored = number_changes(resource)
             if self._is_level(resource, stored):
@@ -168,10 +173,14 @@ class Courier:
         try:
             shown = self.client().read_digest(resource.kind)
             self.refuse_ourselves(resource, shown)
-            if knows_more_of_us(resource, shown):
+            if not resource.is_target:
+                pass
+            elif knows_more_of_us(resource, shown):
                 recover(self.client(), self.peer, resource, shown)
             elif not load_digest(resource).value.covers(shown):
                 pull(self.client(), self.peer, resource, Watch())
+            settle_waiting(resource)
+            review(resource, self.peer, shown)
         except PeerError as error:
             logger.warning("%s could not be compared: %s", stream, error)
             note_failure(stream, error)
@@ -203,7 +212,7 @@ class Courier:
         return any(wanted(missing.endpoint) for missing in missing_ranges(stored.value, known))
 
     def refuse_ourselves(self, resource: SyncResource, shown: Digest) -> None:
-        """Refuse a peer that has our own name.
+        """Refuse a peer that has our own name, or one with which a part of the kind must not be exchanged.
 
         Raises:
             PeerMisbehaved
@@ -211,6 +220,23 @@ class Courier:
         if shown.origin and same_endpoint(shown.origin, resource.endpoint):
             raise PeerMisbehaved(
                 f"The peer calls itself {shown.origin}, and so are we called; two nodes must not have one BASE_URL."
+            )
+        try:
+            refuse_part(resource, load_digest(resource).value, shown)
+        except FeedRefused as error:
+            raise PeerMisbehaved(str(error)) from error
+
+    def refuse_part(self, resource: SyncResource, stored: StoredDigest) -> None:
+        """Refuse to give a part of a kind to anybody but the node that chose it.
+
+        Raises:
+            PeerError
+        """
+        chosen_by = stored.value.part_of
+        if chosen_by and not same_endpoint(chosen_by, self.peer.endpoint(resource.kind)):
+            raise PeerError(
+                f"This node has only a part of the {resource.kind}, which {chosen_by} chooses; they are exchanged with "
+                f"that node and with no other. Take them out of what {self.peer} gets, or let it have all of them."
             )
 
     def client(self) -> PeerClient:
@@ -247,6 +273,7 @@ class _Passage:
             PeerError
         """
         resource, courier = self._resource, self._courier
+        courier.refuse_part(resource, stored)
         while True:
             if self.known is None:
                 stored = self._catch_up()
@@ -275,16 +302,21 @@ class _Passage:
 
     def _push(self, stored: StoredDigest) -> bool:
         """Post immediate feeds while they are contiguous; false if it takes a catch-up to go on."""
-        resource, wanted = self._resource, self._courier.wanted(self._resource)
+        resource, courier = self._resource, self._courier
+        wanted = courier.wanted(resource)
         assert self.known is not None
-        page = read_page(resource, stored, self.known, limit=self._limit, wanted=wanted)
+        if is_filtered(resource):
+            review(resource, courier.peer, self.known)
+            stored = number_changes(resource)
+        scope = scope_for(resource, courier.peer)
+        page = read_page(resource, stored, self.known, limit=self._limit, wanted=wanted, scope=scope)
         while _is_contiguous(page.states, self.known):
             sent, sent_digest = page, stored
 
             def read_next(cursor: Digest = page.cursor) -> tuple[StoredDigest, Page]:
                 # Every immediate page is of its own moment: it does not end with our digest being taken over.
                 numbered = number_changes(resource)
-                return numbered, read_page(resource, numbered, cursor, limit=self._limit, wanted=wanted)
+                return numbered, read_page(resource, numbered, cursor, limit=self._limit, wanted=wanted, scope=scope)
 
             try:
                 answer, following = self._exchange(sent, sent_digest, SyncMode.IMMEDIATE, read_next)
@@ -323,17 +355,19 @@ class _Passage:
         self._courier.refuse_ourselves(resource, target)
         if knows_more_of_us(resource, target):
             recover(self._courier.client(), self._courier.peer, resource, target)
+        review(resource, self._courier.peer, target)
         stored = number_changes(resource)
         if not missing_ranges(stored.value, target):
             self.known = target
             return stored
+        scope = scope_for(resource, self._courier.peer)
         if self._watch is not None:
             self._watch.begin(count_missing(resource, stored, target))
-        page = read_page(resource, stored, target, limit=self._catch_up_limit)
+        page = read_page(resource, stored, target, limit=self._catch_up_limit, scope=scope)
         while True:
 
             def read_next(cursor: Digest = page.cursor) -> Page:
-                return read_page(resource, stored, cursor, limit=self._catch_up_limit)
+                return read_page(resource, stored, cursor, limit=self._catch_up_limit, scope=scope)
 
             answer, following = self._exchange(page, stored, SyncMode.CATCH_UP, read_next)
             if following is None:
@@ -361,11 +395,12 @@ class _Passage:
         resource = self._resource
         url = f"{resource.endpoint}/$syncSource"
         is_end = page.is_last or mode is SyncMode.IMMEDIATE
+        is_part = scope_for(resource, self._courier.peer) is not None
         feed = render_feed(
             page.entries,
             url=url,
             title=f"{resource.kind} of {conf.base_url}",
-            digest=stored.value,
+            digest=stored.value.as_part_of(resource.endpoint) if is_part else stored.value,
             now=now(),
             sync_mode=mode,
             paging=Paging(next_url="" if is_end else f"{url}?startIndex={len(page.states) + 1}"),

@@ -61,7 +61,7 @@ def catch_up(
         with Courier(peer) as courier:
             for resource in resources:
                 for direction in ("pull", "push"):
-                    if direction in directions:
+                    if direction in directions and (resource.is_target if direction == "pull" else resource.is_source):
                         watch = make_watch(peer.name, resource.kind, direction)
                         act = _pull if direction == "pull" else _push
                         yield _attempt(peer.name, resource.kind, direction, watch, lambda w: act(courier, resource, w))  # noqa: B023

@@ -9,6 +9,7 @@ from .operation import Operation
 from .peer import Peer
 from .pending import PendingReference
 from .run import Run, RunResult
+from .scoped import ScopedResource
 from .stream import Stream
 from .tracked import TrackedResource
 
@@ -24,6 +25,7 @@ __all__ = [
     "PendingReference",
     "Run",
     "RunResult",
+    "ScopedResource",
     "Stream",
     "TrackedResource",
 ]

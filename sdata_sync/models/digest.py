@@ -15,6 +15,13 @@ class Digest(models.Model):
         default=False, help_text="All rows from before the app was installed are tracked, not just those saved since."
     )
 
+    part_of = models.CharField(
+        max_length=500,
+        blank=True,
+        default="",
+        help_text="The endpoint that lets this node have only a part of the kind; it is exchanged with no other.",
+    )
+
     # While this node, restored from a backup, gets back what it lost: the ticks that it may have used a second time.
     behind_since = models.BigIntegerField(null=True, blank=True)
     behind_until = models.BigIntegerField(null=True, blank=True, help_text="Set while lost changes are coming back.")

@@ -2,6 +2,8 @@
 
 from django.db import models
 
+from .peer import Peer
+
 
 class Role(models.TextChoices):
     """Which of the two URLs was called."""
@@ -29,6 +31,7 @@ class Operation(models.Model):
     role = models.CharField(max_length=20, choices=Role)
     key = models.CharField(max_length=200, help_text="The trackingID in lower case.")
     tracking_id = models.CharField(max_length=200)
+    peer = models.ForeignKey(Peer, models.CASCADE, null=True, related_name="+", help_text="Whose user asked.")
     run_name = models.CharField(max_length=200, blank=True, default="")
     run_stamp = models.CharField(max_length=200, blank=True, default="")
 

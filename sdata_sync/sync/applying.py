@@ -156,7 +156,9 @@ class Applier:
         digest = self.digest
         for state in self._highest.values():
             digest = digest.advance(state, stamp=self._now)
-        if merge:
+        if merge and same_endpoint(self.source.part_of, self.resource.endpoint):
+            digest = digest.merge(self.source.of_origin_alone(), stamp=self._now)
+        elif merge:
             digest = digest.merge(self.source, stamp=self._now)
         self.stored.save(digest.with_priorities(self.source))
         self._store_clocks()

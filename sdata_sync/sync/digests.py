@@ -23,13 +23,23 @@ class _Row(NamedTuple):
     tick: int
     stamp: int | None
     conflict_priority: int
+    part_of: str = ""
 
 
 _entries: PreparedQuery[DigestEntryRow] = PreparedQuery(
     lambda kind: (
         DigestEntryRow.objects.filter(digest_id=kind)
         .order_by("pk")
-        .values_list("pk", "endpoint_id", "endpoint__url", "endpoint__key", "tick", "stamp", "conflict_priority")
+        .values_list(
+            "pk",
+            "endpoint_id",
+            "endpoint__url",
+            "endpoint__key",
+            "tick",
+            "stamp",
+            "conflict_priority",
+            "digest__part_of",
+        )
     ),
     str,
 )
@@ -61,7 +71,7 @@ class StoredDigest:
             DigestEntry(endpoint=row.url, tick=row.tick, stamp=row.stamp, conflict_priority=row.conflict_priority)
             for row in rows
         )
-        self.value = self._with_own(Digest(entries, origin=resource.endpoint))
+        self.value = self._with_own(Digest(entries, origin=resource.endpoint, part_of=rows[0].part_of if rows else ""))
 
     def _with_own(self, value: Digest) -> Digest:
         own = value.entry(self._resource.endpoint)
@@ -105,7 +115,7 @@ class StoredDigest:
                     conflict_priority=entry.conflict_priority,
                 )
                 self._rows[key] = _Row(created.pk, created.endpoint_id, entry.endpoint, key, *values)
-            elif row[4:] != values:
+            elif row[4:7] != values:
                 _update_entry.execute(database, row.pk, *values)
                 self._rows[key] = _Row(*row[:4], *values)
         self.value = changed

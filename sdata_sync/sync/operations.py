@@ -18,7 +18,7 @@ from django.db.models import Q, QuerySet
 
 from ..core.digest import Digest
 from ..exceptions import DocumentError, FeedError, OperationFailed
-from ..models import Operation
+from ..models import Operation, Peer
 from ..models.operation import Phase, Role
 from ..registry import registry
 from ..resources import SyncResource
@@ -31,6 +31,7 @@ from .numbering import number_changes
 from .receiving import receive_feed
 from .results import render_results
 from .runs import RunLabel
+from .scopes import review, scope_for
 from .sources import SourceFeed, count_missing
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def begin(
     run: RunLabel,
     target: Digest | None = None,
     body: bytes | None = None,
+    peer: Peer | None = None,
 ) -> Operation:
     """Return the operation that ``tracking_id`` names, new if there was none: a repeated call starts nothing.
 
@@ -71,13 +73,14 @@ def begin(
             "run_stamp": run.stamp[:200],
             "target_digest": digest_as_json(target) if target is not None else "",
             "body": body,
+            "peer": peer,
             "created_at": now(),
         },
     )
     return operation
 
 
-def select_now(resource: SyncResource, target: Digest, *, run: RunLabel) -> Operation:
+def select_now(resource: SyncResource, target: Digest, *, run: RunLabel, peer: Peer | None = None) -> Operation:
     """Return a ``$syncSource`` operation that is done, not stored: it need not be if the feed has just one page."""
     tracking_id = str(uuid4())
     operation = Operation(
@@ -89,6 +92,7 @@ def select_now(resource: SyncResource, target: Digest, *, run: RunLabel) -> Oper
         run_stamp=run.stamp[:200],
         target_digest=digest_as_json(target),
         created_at=now(),
+        peer=peer,
     )
     for name, value in _select(resource, operation, lambda done: None).items():
         setattr(operation, name, value)
@@ -194,9 +198,11 @@ def _select(resource: SyncResource, operation: Operation, note: Callable[[int], 
         looked_at += count
         note(looked_at)
 
+    target = digest_from_json(operation.target_digest)
     track_existing(resource, on_batch=on_batch)
+    review(resource, operation.peer, target)
     stored = number_changes(resource)
-    total = count_missing(resource, stored, digest_from_json(operation.target_digest))
+    total = count_missing(resource, stored, target)
     return {"phase": Phase.DONE, "source_digest": digest_as_json(stored.value), "total": total, "done": total}
 
 
@@ -219,6 +225,7 @@ def source_feed(resource: SyncResource, operation: Operation) -> SourceFeed:
         target=digest_from_json(operation.target_digest),
         url=operation_url(resource, operation),
         total=operation.total,
+        scope=scope_for(resource, operation.peer),
     )
 
 

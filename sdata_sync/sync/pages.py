@@ -20,6 +20,7 @@ from .clock import now
 from .digests import StoredDigest
 from .prepared import PreparedQuery
 from .relations.contents import keys_for, read_contents
+from .scopes import Scope
 from .wakeup import wake_after_commit
 
 
@@ -54,6 +55,7 @@ def read_page(
     *,
     limit: int,
     wanted: Callable[[str], bool] = lambda endpoint: True,
+    scope: Scope | None = None,
 ) -> Page:
     """Return the first ``limit`` changes that ``target`` lacks, by endpoint and tick (SData sync 2.5, 4.4).
 
@@ -61,6 +63,8 @@ def read_page(
     narrows the endpoints whose changes are looked at.
 
     A page is cut short where it would become larger than what we ourselves would accept.
+
+    ``scope`` narrows the resources to what a peer may have; what it may not have any more is a deletion there.
 
     A version is sent only with the state that it has: where the content of a row is not what its state was
     given for, somebody has changed it since, and it will come again under its own number.
@@ -72,7 +76,7 @@ def read_page(
         room = limit - len(page.states)
         tracked = _tracked(resource, stored, missing, room + 1)
         taken, before = tracked[:room], len(page.states)
-        _render(resource, stored, missing.endpoint, taken, page)
+        _render(resource, stored, missing.endpoint, taken, page, scope)
         page.is_last = len(tracked) == len(taken)
         reached = missing.end if page.is_last else (taken[-1].tick or 0) + 1 if taken else missing.start
         if page.is_cut_to(conf.max_body_bytes // 2):
@@ -102,14 +106,26 @@ def _in_range(limit: int) -> PreparedQuery[TrackedResource]:
 
 
 def _render(
-    resource: SyncResource, stored: StoredDigest, endpoint: str, tracked: list[TrackedResource], page: Page
+    resource: SyncResource,
+    stored: StoredDigest,
+    endpoint: str,
+    tracked: list[TrackedResource],
+    page: Page,
+    scope: Scope | None,
 ) -> None:
+    withdrawn: dict[int, bool] = {}
+    if scope is not None:
+        withdrawn = scope.sorted_out(tracked)
+        tracked = [row for row in tracked if row.pk in withdrawn]
     contents = _contents(resource, stored, tracked)
     keys = keys_for(resource, contents.values()) if resource.relations else {}
     deferred = _deferred_payloads(resource, tracked)
     for row in tracked:
         url = entry_id(resource, row.local_key, row.uuid)
-        if row.is_deferred:
+        payload: str | None
+        if withdrawn.get(row.pk):
+            payload = resource.template.render_empty(identity(uuid=str(row.uuid), deleted=True))
+        elif row.is_deferred:
             payload = deferred.get(row.pk)
         elif row.is_deleted:
             payload = resource.template.render_empty(

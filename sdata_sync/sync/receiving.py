@@ -20,7 +20,9 @@ from .deferring import settle, settle_others
 from .digests import StoredDigest, lock_digest
 from .hearing import may_number
 from .numbering import number_all_under_lock
+from .parts import note_part, refuse_part
 from .rejoining import Behind, behind, check_leap, fall_behind
+from .scopes import remember
 from .wakeup import wake_after_commit
 
 #: Entries that are decided and written together.
@@ -55,6 +57,7 @@ def receive_feed(resource: SyncResource, file: BinaryIO) -> Receipt:
     numbers = may_number(resource)
     with transaction.atomic(using=resource.database):
         stored = lock_digest(resource)
+        refuse_part(resource, stored.value, source)
         noted = _is_behind_itself(resource, stored, source, mode)
         if numbers and noted is None:
             number_all_under_lock(resource, stored)
@@ -67,6 +70,8 @@ def receive_feed(resource: SyncResource, file: BinaryIO) -> Receipt:
         if is_end and noted is not None and source.tick(resource.endpoint) >= noted.until:
             applier.rejoin()
         digest = applier.finish(merge=is_end)
+        note_part(resource, source)
+        remember(resource, source.origin, [result.uuid for result in applier.results])
         if applier.has_written:
             settle(resource)
             transaction.on_commit(partial(settle_others, resource), using=resource.database)

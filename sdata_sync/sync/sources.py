@@ -20,6 +20,7 @@ from ..resources import SyncResource
 from .clock import now
 from .digests import StoredDigest, load_digest
 from .pages import read_page
+from .scopes import Scope
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +66,7 @@ class SourceFeed:
     target: Digest
     url: str
     total: int
+    scope: Scope | None = None
 
     def page(self, *, place: Place | None, start_index: int, count: int) -> RenderedPage:
         """Return the page of ``count`` entries that begins at ``place``, or, without one, at ``start_index``.
@@ -75,7 +77,7 @@ class SourceFeed:
         stored = load_digest(self.resource)
         stored.value = self.source
         begin = self._skip(stored, start_index - 1) if place is None else self._at(stored, place)
-        page = read_page(self.resource, stored, begin, limit=count)
+        page = read_page(self.resource, stored, begin, limit=count, scope=self.scope)
         next_url = ""
         if not page.is_last:
             place = _next_place(stored, page.cursor)
@@ -84,7 +86,7 @@ class SourceFeed:
             page.entries,
             url=self.url,
             title=f"{self.resource.kind} of {self.resource.endpoint}",
-            digest=self.source,
+            digest=self.source if self.scope is None else self.source.as_part_of(self.resource.endpoint),
             now=now(),
             sync_mode=SyncMode.CATCH_UP,
             paging=Paging(

@@ -280,4 +280,5 @@ def test_permissions_are_those_of_the_protocol():
         "read_feeds",
         "push_feeds",
         "set_digest",
+        "link_resources",
     ]

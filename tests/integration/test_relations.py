@@ -421,7 +421,7 @@ class TestChildren:
         with a.at_work():
             peer = Peer.objects.get(name=b.alias)
             for kind in ("accounts", "salesOrders"):
-                client = PeerClient(peer.url, Credentials(token="secret"))
+                client = PeerClient(peer.url, Credentials(token=a.token))
                 found = verify(client, peer, registry.of_kind(kind), repair=False)
                 assert found.is_equal, found
                 assert found.compared == 1

@@ -4,6 +4,7 @@ import json
 from argparse import ArgumentParser
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
@@ -22,6 +23,7 @@ class Command(BaseCommand):
         add.add_argument("url", metavar="dataset-URL", help="http://host/sdata/app/contract/dataset, without a kind")
         add.add_argument("--name", required=True, help="what to call it here")
         add.add_argument("--credentials", default="", help="the name of an entry of SDATA_SYNC['CREDENTIALS']")
+        add.add_argument("--user", default="", help="whom it logs in as here (its user name)")
         add.add_argument("--no-immediate", action="store_true", help="do not push at once; only catch up")
         add.add_argument("--relay", action="store_true", help="push also what came from others")
         listing = actions.add_parser("list", help="list the peers")
@@ -43,6 +45,7 @@ class Command(BaseCommand):
             credentials=options["credentials"],
             immediate=not options["no_immediate"],
             relay=options["relay"],
+            user=_user(options["user"]),
         )
         try:
             peer.full_clean()
@@ -71,6 +74,16 @@ class Command(BaseCommand):
         return described, f"Removed {described['name']}, {described['url']}."
 
 
+def _user(name: str) -> Any:
+    if not name:
+        return None
+    model = get_user_model()
+    try:
+        return model._default_manager.get_by_natural_key(name)
+    except model.DoesNotExist as error:
+        raise CommandError(f"There is no user called {name!r}.") from error
+
+
 def _described(peer: Peer) -> dict[str, Any]:
     names = ("name", "url", "credentials", "immediate", "relay", "enabled")
-    return {name: getattr(peer, name) for name in names}
+    return {**{name: getattr(peer, name) for name in names}, "user": str(peer.user) if peer.user else ""}

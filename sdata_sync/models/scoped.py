@@ -1,0 +1,20 @@
+"""What the peers have that may have only a part of a kind."""
+
+from django.db import models
+
+from .peer import Peer
+from .tracked import TrackedResource
+
+
+class ScopedResource(models.Model):
+    """One resource that a peer may have, or had until it was withdrawn there."""
+
+    peer = models.ForeignKey(Peer, models.CASCADE, related_name="+")
+    resource = models.ForeignKey(TrackedResource, models.CASCADE, related_name="scopes")
+    is_withdrawn = models.BooleanField(default=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["peer", "resource"], name="sdata_sync_one_scope_per_peer")]
+
+    def __str__(self) -> str:
+        return f"{self.resource} at {self.peer}"

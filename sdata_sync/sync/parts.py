@@ -1,0 +1,46 @@
+"""A node that has only a part of a kind cannot vouch for the whole of it.
+
+At the end of a catch-up feed a target takes over all that the source claims to contain. Somebody who gets only a part
+takes that over too, and whoever believed it would never learn of the rest. So a part is exchanged with the node that
+chose it, and with no other.
+"""
+
+from __future__ import annotations
+
+from ..core.digest import Digest
+from ..core.state import same_endpoint
+from ..exceptions import FeedRefused
+from ..models import Digest as DigestRow
+from ..resources import SyncResource
+
+
+def note_part(resource: SyncResource, source: Digest) -> None:
+    """Note, under the digest's lock, whether what came from ``source`` makes of ours a part of it."""
+    digests = DigestRow.objects.using(resource.database)
+    if source.part_of and same_endpoint(source.part_of, source.origin):
+        digests.update_or_create(pk=resource.kind, defaults={"part_of": source.part_of})
+    elif source.origin:
+        digests.filter(pk=resource.kind, part_of__iexact=source.origin).update(part_of="")
+
+
+def refuse_part(resource: SyncResource, ours: Digest, theirs: Digest) -> None:
+    """Refuse to exchange a kind of which one of both has only a part, unless that is the other one's choice.
+
+    Raises:
+        FeedRefused
+    """
+    if ours.part_of and not same_endpoint(ours.part_of, theirs.origin):
+        raise FeedRefused(
+            f"{resource.endpoint} has only a part of its kind, which {ours.part_of} chooses; it is exchanged with "
+            f"that node and with no other. Received a digest of {theirs.origin or 'nobody'}.",
+            application_code="HoldsPart",
+            payload_path="digest",
+        )
+    is_theirs = theirs.part_of and not same_endpoint(theirs.part_of, theirs.origin)
+    if is_theirs and not same_endpoint(theirs.part_of, resource.endpoint):
+        raise FeedRefused(
+            f"{theirs.origin} has only a part of its kind, which {theirs.part_of} chooses; it is exchanged with that "
+            f"node and with no other.",
+            application_code="HoldsPart",
+            payload_path="digest",
+        )
