@@ -24,8 +24,11 @@ import json, sys, traceback
 import django
 django.setup()
 from django.db import connection, transaction
-from testproject.crm.models import Account
-namespace = dict(Account=Account, transaction=transaction, connection=connection)
+from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
+namespace = dict(
+    Account=Account, Contact=Contact, SalesOrder=SalesOrder, SalesOrderLine=SalesOrderLine,
+    transaction=transaction, connection=connection,
+)
 for line in sys.stdin:
     namespace["result"] = None
     try:
@@ -205,12 +208,26 @@ class Node:
         columns = "name, email, phone, city, country, credit_limit, is_active, notes"
         return self.query(f"SELECT {columns} FROM crm_account ORDER BY {columns}")
 
+    def related(self) -> list[tuple[Any, ...]]:
+        """Return how the contacts, orders and lines hang together, without any local key."""
+        contacts = self.query(
+            "SELECT c.last_name, c.first_name, c.email, a.name, a.main_contact_id = c.id FROM crm_contact c "
+            "JOIN crm_account a ON a.id = c.account_id ORDER BY 1, 2, 3, 4"
+        )
+        orders = self.query(
+            "SELECT o.order_number, o.order_date, o.ship_date, o.sub_total, a.name, c.last_name, l.line_number, "
+            "l.description, l.order_qty, l.unit_price FROM crm_salesorder o JOIN crm_account a ON a.id = o.account_id "
+            "LEFT JOIN crm_contact c ON c.id = o.contact_id LEFT JOIN crm_salesorderline l ON l.order_id = o.id "
+            "ORDER BY 1, 7, 8"
+        )
+        return contacts + orders
+
     def digest(self) -> dict[str, int]:
-        """Return the ticks of the accounts' digest by endpoint; one that never recorded a change is not named."""
+        """Return the ticks of the digests of all kinds by endpoint; one that never recorded a change is not named."""
         return dict(
             self.query(
                 "SELECT lower(e.url), d.tick FROM sdata_sync_digestentry d "
-                "JOIN sdata_sync_endpoint e ON e.id = d.endpoint_id WHERE d.digest_id = 'accounts' AND d.tick > 1"
+                "JOIN sdata_sync_endpoint e ON e.id = d.endpoint_id WHERE d.tick > 1"
             )
         )
 
@@ -223,5 +240,6 @@ def are_level(*nodes: Node) -> bool:
     """Tell whether the nodes have equal data and equal digests, and nothing waits."""
     first = nodes[0]
     return all(not node.unnumbered() for node in nodes) and all(
-        node.accounts() == first.accounts() and node.digest() == first.digest() for node in nodes[1:]
+        node.accounts() == first.accounts() and node.related() == first.related() and node.digest() == first.digest()
+        for node in nodes[1:]
     )

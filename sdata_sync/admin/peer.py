@@ -1,8 +1,14 @@
 """Peers, how far they are, and "deliver now"."""
 
+from functools import partial
+from typing import Any
+
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import path, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from ..delivery.courier import Courier
 from ..delivery.engine import catch_up
@@ -11,6 +17,7 @@ from ..delivery.watch import Watch
 from ..models import Peer, Stream
 from ..registry import registry
 from ..sync.digests import load_digest
+from .link import link_page
 from .readonly import ModelAdmin, ReadOnlyInline, shown_stamp
 
 
@@ -57,6 +64,27 @@ class PeerAdmin(ModelAdmin[Peer]):
     search_fields = ["name", "url"]
     actions = ["deliver_now", "catch_up_now"]
     inlines = [StreamInline]
+
+    readonly_fields = ["existing_rows"]
+
+    @admin.display(description="existing rows")
+    def existing_rows(self, peer: Peer) -> SafeString | str:
+        """The page where rows that both sides had before are linked."""
+        if peer.pk is None or not any(type(resource).match_on for resource in registry):
+            return "-"
+        return format_html(
+            '<a href="{}">Link them with ours</a>', reverse("admin:sdata_sync_peer_link", args=[peer.pk])
+        )
+
+    def get_urls(self) -> list[Any]:
+        """Add the page for linking."""
+        view = self.admin_site.admin_view(partial(link_page, self.admin_site))
+        name = "sdata_sync_peer_link"
+        return [
+            path("<int:pk>/link/", view, name=name),
+            path("<int:pk>/link/<str:kind>/", view, name=name),
+            *super().get_urls(),
+        ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Peer]:
         """Read the streams with their peers."""

@@ -19,7 +19,13 @@ class TrackedResourceAdmin(ReadOnlyAdmin[TrackedResource]):
     search_fields = ["uuid", "local_key"]
     list_select_related = ["endpoint"]
     show_full_result_count = False
-    readonly_fields = ["object_link", "changed", "state", "reported"]
+    readonly_fields = ["object_link", "changed", "state", "awaited", "reported"]
+
+    @admin.display(description="waits for")
+    def awaited(self, tracked: TrackedResource) -> SafeString | str:
+        """What it refers to that has not come yet."""
+        lines = tracked.pending_references.values_list("name", "kind", "uuid")
+        return format_html_join(mark_safe("<br>"), "{} {} {}", lines) or "-"
 
     @admin.display(description="reported by others")
     def reported(self, tracked: TrackedResource) -> SafeString | str:
@@ -55,6 +61,10 @@ class TrackedResourceAdmin(ReadOnlyAdmin[TrackedResource]):
             return f"held back: {tracked.problem}"
         if tracked.is_deferred:
             return "deferred"
+        if tracked.replaced_by is not None:
+            return f"alias of {tracked.replaced_by}"
+        if tracked.is_incomplete:
+            return "waits for what it refers to"
         if tracked.mark is not None:
             return "changed, not numbered yet"
         return "deleted" if tracked.is_deleted else ""

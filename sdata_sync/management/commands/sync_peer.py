@@ -1,4 +1,4 @@
-"""``manage.py sync_peer add|list|remove``: the applications that this one keeps level with."""
+"""``manage.py sync_peer add|list|enable|disable|remove``: the applications that this one keeps level with."""
 
 import json
 from argparse import ArgumentParser
@@ -17,7 +17,7 @@ class Command(BaseCommand):
     help = "Adds, lists and removes the applications that this one keeps level with."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the three actions."""
+        """Declare the actions."""
         actions = parser.add_subparsers(dest="action", required=True)
         add = actions.add_parser("add", help="add a peer")
         add.add_argument("url", metavar="dataset-URL", help="http://host/sdata/app/contract/dataset, without a kind")
@@ -26,16 +26,26 @@ class Command(BaseCommand):
         add.add_argument("--user", default="", help="whom it logs in as here (its user name)")
         add.add_argument("--no-immediate", action="store_true", help="do not push at once; only catch up")
         add.add_argument("--relay", action="store_true", help="push also what came from others")
+        add.add_argument("--disabled", action="store_true", help="exchange nothing yet: link existing rows first")
         listing = actions.add_parser("list", help="list the peers")
+        enable = actions.add_parser("enable", help="exchange changes with a peer from now on")
+        disable = actions.add_parser("disable", help="exchange nothing with a peer until it is enabled again")
         remove = actions.add_parser("remove", help="remove a peer")
-        remove.add_argument("name")
-        for action in (add, listing, remove):
+        for action in (enable, disable, remove):
+            action.add_argument("name")
+        for action in (add, listing, enable, disable, remove):
             action.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Do what was asked for."""
-        action = {"add": self._add, "list": self._list, "remove": self._remove}[options["action"]]
-        answer, text = action(options)
+        act = {
+            "add": self._add,
+            "list": self._list,
+            "enable": self._switch,
+            "disable": self._switch,
+            "remove": self._remove,
+        }[options["action"]]
+        answer, text = act(options)
         self.stdout.write(json.dumps(answer, indent=2) if options["json"] else text)
 
     def _add(self, options: dict[str, Any]) -> tuple[Any, str]:
@@ -46,6 +56,7 @@ class Command(BaseCommand):
             immediate=not options["no_immediate"],
             relay=options["relay"],
             user=_user(options["user"]),
+            enabled=not options["disabled"],
         )
         try:
             peer.full_clean()
@@ -64,14 +75,25 @@ class Command(BaseCommand):
         ]
         return [_described(peer) for peer in peers], "\n".join(lines) or "There are no peers."
 
+    def _switch(self, options: dict[str, Any]) -> tuple[Any, str]:
+        peer = _peer(options["name"])
+        peer.enabled = options["action"] == "enable"
+        peer.save(update_fields=["enabled"])
+        return _described(peer), f"{peer.name} is {options['action']}d."
+
     def _remove(self, options: dict[str, Any]) -> tuple[Any, str]:
-        peer = Peer.objects.filter(name=options["name"]).first()
-        if peer is None:
-            known = ", ".join(Peer.objects.values_list("name", flat=True)) or "none"
-            raise CommandError(f"There is no peer called {options['name']!r}; there are: {known}.")
+        peer = _peer(options["name"])
         described = _described(peer)
         peer.delete()
         return described, f"Removed {described['name']}, {described['url']}."
+
+
+def _peer(name: str) -> Peer:
+    peer = Peer.objects.filter(name=name).first()
+    if peer is None:
+        known = ", ".join(Peer.objects.values_list("name", flat=True)) or "none"
+        raise CommandError(f"There is no peer called {name!r}; there are: {known}.")
+    return peer
 
 
 def _user(name: str) -> Any:

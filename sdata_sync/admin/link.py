@@ -1,0 +1,90 @@
+"""Linking existing rows with a peer's, on a page of the admin: what ``manage.py sync_link`` does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import closing
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponseRedirect
+from django.http.response import HttpResponseBase
+from django.template.response import TemplateResponse
+
+from ..conf import conf
+from ..delivery.client import PeerClient
+from ..delivery.matching import Candidate, Certainty, find_candidates, link_pairs
+from ..exceptions import PeerError
+from ..models import Peer
+from ..registry import registry
+from ..resources import SyncResource
+
+#: So many candidates fit on a page, beside those that are certain.
+SHOWN = 500
+
+
+def link_page(site: admin.AdminSite, request: HttpRequest, pk: int, kind: str = "") -> HttpResponseBase:
+    """Show the candidates of one kind, and link those that were chosen."""
+    if not request.user.has_perm("sdata_sync.change_peer"):
+        raise PermissionDenied
+    peer = Peer.objects.filter(pk=pk).first()
+    kinds = [resource.kind for resource in registry if type(resource).match_on]
+    resource = registry.of_kind(kind or (kinds[0] if kinds else ""))
+    if peer is None or resource is None:
+        raise Http404("There is no such peer, or no kind that says what to match on.")
+    candidates, problem = _candidates(peer, resource)
+    if request.method == "POST" and not problem:
+        _link(request, resource, candidates)
+        return HttpResponseRedirect(request.path)
+    return TemplateResponse(
+        request,
+        "admin/sdata_sync/link.html",
+        {**site.each_context(request), **_context(peer, resource, kinds, candidates), "problem": problem},
+    )
+
+
+def _candidates(peer: Peer, resource: SyncResource) -> tuple[list[Candidate], str]:
+    try:
+        with closing(PeerClient(peer.url, conf.credentials(peer.credentials))) as client:
+            return find_candidates(client, peer, resource), ""
+    except (PeerError, ImproperlyConfigured, ValueError) as error:
+        return [], str(error)
+
+
+def _context(peer: Peer, resource: SyncResource, kinds: list[str], candidates: list[Candidate]) -> dict[str, Any]:
+    match_on = type(resource).match_on
+    doubtful = [candidate for candidate in candidates if candidate.certainty is not Certainty.CERTAIN]
+    counts = Counter(str(candidate.certainty) for candidate in candidates)
+    return {
+        "title": f"Link existing rows with {peer}",
+        "peer": peer,
+        "resource": resource,
+        "kinds": kinds,
+        "matched_on": "a comparison of its own" if callable(match_on) else ", ".join(match_on or ()),
+        "counts": {str(sort): counts[str(sort)] for sort in Certainty},
+        "shown": doubtful[:SHOWN],
+        "left_out": max(len(doubtful) - SHOWN, 0),
+    }
+
+
+def _link(request: HttpRequest, resource: SyncResource, candidates: Iterable[Candidate]) -> None:
+    wins = request.POST.get("wins")
+    if wins not in ("here", "there"):
+        messages.error(request, "Whose content stays? Choose ours or theirs.")
+        return
+    chosen = set(request.POST.getlist("pair"))
+    with_certain = request.POST.get("certain") == "yes"
+    # Only what was found just now: a page may have stood open for a day.
+    pairs: list[tuple[str, UUID]] = [
+        (candidate.local_key, candidate.uuid)
+        for candidate in candidates
+        if f"{candidate.local_key} {candidate.uuid}" in chosen
+        or (with_certain and candidate.certainty is Certainty.CERTAIN)
+    ]
+    outcome = link_pairs(resource, pairs, ours_win=wins == "here")
+    messages.success(request, f"{outcome.linked} linked. They are level after the next catch-up.")
+    for text in outcome.refused:
+        messages.error(request, text)

@@ -1,0 +1,155 @@
+"""``manage.py sync_link``: find out which rows of two nodes are the same thing, and link them."""
+
+import csv
+import json
+from argparse import ArgumentParser
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError
+from rich.console import Console
+from rich.table import Table
+
+from ...conf import conf
+from ...delivery.client import PeerClient
+from ...delivery.matching import Candidate, Certainty, Linked, find_candidates, link_pairs
+from ...exceptions import PeerError
+from ...models import Peer
+from ...registry import registry
+from ...resources import SyncResource
+
+_COLUMNS = ("link", "certainty", "score", "local_key", "uuid", "local", "remote")
+#: So many candidates are shown on a terminal; a file has all of them.
+SHOWN = 50
+
+
+class Command(BaseCommand):
+    """Matches, lists, and links what was approved."""
+
+    help = (
+        "Matches our rows of one kind with a peer's, by the fields that match_on of the resource names. Shows the "
+        "candidates, or writes them to a file to be reviewed; links those that are certain, or those that the file "
+        "says yes to. Do it before the peer is enabled: what is not linked is exchanged as rows of its own."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument("--peer", required=True, help="the peer (its name); it need not be enabled")
+        parser.add_argument("--kind", required=True, help="the kind")
+        parser.add_argument("--csv", metavar="FILE", help="write the candidates to this file, to be reviewed")
+        how = parser.add_mutually_exclusive_group()
+        how.add_argument("--apply", metavar="FILE", help="link the pairs of a reviewed file that say yes under 'link'")
+        how.add_argument("--certain", action="store_true", help="link those that are certain")
+        how.add_argument("--likely", action="store_true", help="link those that are certain or likely")
+        parser.add_argument("--wins", choices=["here", "there"], help="whose content stays in what is linked")
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Match, and link what is to be linked."""
+        peer, resource = _peer(options["peer"]), _resource(options["kind"])
+        links = options["apply"] or options["certain"] or options["likely"]
+        if links and not options["wins"]:
+            raise CommandError("Whose content stays? Say --wins here or --wins there.")
+        candidates = [] if options["apply"] else self._candidates(peer, resource)
+        if options["csv"]:
+            _write(Path(options["csv"]), candidates)
+        outcome = None
+        if links:
+            pairs = _read(Path(options["apply"])) if options["apply"] else _chosen(candidates, likely=options["likely"])
+            outcome = link_pairs(resource, pairs, ours_win=options["wins"] == "here")
+        self._say(candidates, outcome, options)
+        if outcome is not None and outcome.refused:
+            raise SystemExit(1)
+
+    def _candidates(self, peer: Peer, resource: SyncResource) -> list[Candidate]:
+        try:
+            with closing(PeerClient(peer.url, conf.credentials(peer.credentials))) as client:
+                return find_candidates(client, peer, resource)
+        except (PeerError, ImproperlyConfigured, ValueError) as error:
+            raise CommandError(str(error)) from error
+
+    def _say(self, candidates: list[Candidate], outcome: Linked | None, options: dict[str, Any]) -> None:
+        counts = Counter(candidate.certainty for candidate in candidates)
+        if options["json"]:
+            said: dict[str, Any] = {str(sort): counts[sort] for sort in Certainty}
+            said["candidates"] = [candidate.as_dict() for candidate in candidates]
+            if outcome is not None:
+                said.update(linked=outcome.linked, refused=outcome.refused)
+            self.stdout.write(json.dumps(said, indent=2))
+            return
+        if not options["apply"]:
+            self._show(candidates)
+            self.stdout.write(", ".join(f"{counts[sort]} {sort}" for sort in Certainty))
+        if outcome is not None:
+            self.stdout.write(f"{outcome.linked} linked. They are level after the next sync_catchup.")
+            for text in outcome.refused:
+                self.stderr.write(self.style.ERROR(text))
+
+    def _show(self, candidates: list[Candidate]) -> None:
+        table = Table("", "score", "here", "what it says", "what theirs says")
+        # The doubtful ones are worth the room.
+        for candidate in candidates[::-1][:SHOWN]:
+            table.add_row(
+                str(candidate.certainty),
+                f"{candidate.score:.2f}",
+                candidate.local_key,
+                candidate.local,
+                candidate.remote,
+            )
+        if candidates:
+            width = None if self.stdout.isatty() else 160
+            Console(file=self.stdout, width=width, highlight=False).print(table)  # type: ignore[arg-type]
+        if len(candidates) > SHOWN:
+            self.stdout.write(f"... and {len(candidates) - SHOWN} more; --csv FILE has all of them.")
+
+
+def _peer(name: str) -> Peer:
+    peer = Peer.objects.filter(name=name).first()
+    if peer is None:
+        raise CommandError(f"There is no peer called {name!r}.")
+    return peer
+
+
+def _resource(kind: str) -> SyncResource:
+    resource = registry.of_kind(kind)
+    if resource is None:
+        raise CommandError(f"There is no kind {kind!r} here.")
+    return resource
+
+
+def _chosen(candidates: Iterable[Candidate], *, likely: bool) -> list[tuple[str, UUID]]:
+    wanted = (Certainty.CERTAIN, Certainty.LIKELY) if likely else (Certainty.CERTAIN,)
+    return [(c.local_key, c.uuid) for c in candidates if c.certainty in wanted]
+
+
+def _write(path: Path, candidates: Iterable[Candidate]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, _COLUMNS)
+        writer.writeheader()
+        for candidate in candidates:
+            said = "yes" if candidate.certainty is Certainty.CERTAIN else "no"
+            writer.writerow({"link": said, **candidate.as_dict()})
+
+
+def _read(path: Path) -> list[tuple[str, UUID]]:
+    pairs = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            for number, row in enumerate(csv.DictReader(file), start=2):
+                if (row.get("link") or "").strip().lower() in ("yes", "y", "1", "true"):
+                    pairs.append(_pair(row, path, number))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{path} cannot be read: {error}") from error
+    return pairs
+
+
+def _pair(row: dict[str, Any], path: Path, number: int) -> tuple[str, UUID]:
+    try:
+        return str(row["local_key"]), UUID(row["uuid"])
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise CommandError(f"{path}, line {number}: expected a local_key and a uuid.") from error
