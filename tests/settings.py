@@ -6,9 +6,10 @@ os.environ.setdefault("SDATA_BASE_URL", "http://www.example.com/sdata/myApp2/myC
 os.environ.setdefault("SDATA_DELIVERY", "sdata_sync.delivery.worker.WorkerDelivery")
 
 from testproject.settings import *  # noqa: F403
-from testproject.settings import DATABASES, INSTALLED_APPS, SDATA_SYNC
+from testproject.settings import DATABASES, INSTALLED_APPS, MIDDLEWARE, SDATA_SYNC
 
 ALLOWED_HOSTS = ["*"]
+MIDDLEWARE = ["tests.validation.ValidatingMiddleware", *MIDDLEWARE]
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.shapes"]
 # Most tests have peers that nobody is.
 SDATA_SYNC = {**SDATA_SYNC, "ASK_PEERS_FIRST": False}

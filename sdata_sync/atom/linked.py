@@ -17,6 +17,9 @@ from .payload import attribute
 from .text import escape
 
 
+_METHODS = ("GET", "POST", "PUT", "DELETE")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Link:
     """One link as it came: ``uuid`` is ``None`` if the provider is to choose it, ``key`` the local key of the row.
@@ -69,11 +72,12 @@ def render_link_result(
     now: int,
 ) -> str:
     """Return what became of one entry of a batch."""
+    said_method = f"<http:httpMethod>{method}</http:httpMethod>" if method in _METHODS else ""
     said = "" if diagnosis is None else diagnosis.render()
     content = f"<sdata:payload>{payload}</sdata:payload>" if payload else ""
     return (
         f"<entry><id>{escape(id)}</id><title>{escape(id)}</title><updated>{format_stamp(now)}</updated>"
-        f"<content/><http:httpStatus>{status}</http:httpStatus><http:httpMethod>{escape(method)}</http:httpMethod>"
+        f"<content/><http:httpStatus>{status}</http:httpStatus>{said_method}"
         f"{said}{content}</entry>"
     )
 

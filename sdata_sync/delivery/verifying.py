@@ -76,7 +76,8 @@ def verify(client: PeerClient, peer: Peer, resource: SyncResource, *, repair: bo
     comparison = Comparison(peer=peer.name, kind=resource.kind, digests_agree=ours.level_with(theirs))
     verifier = _Verifier(resource, ours, theirs, comparison)
     run = new_run(peer.url, conf.base_url)
-    feed = client.open_source(resource.kind, Digest(), run=run, tracking_id=str(uuid4()), count=conf.catch_up_page_size)
+    nothing = Digest(origin=resource.endpoint)
+    feed = client.open_source(resource.kind, nothing, run=run, tracking_id=str(uuid4()), count=conf.catch_up_page_size)
     try:
         page: BinaryIO | None = feed.first
         while page is not None:

@@ -126,17 +126,22 @@ def _checked(entries: Iterable[Entry], order: TickOrder) -> Iterator[Entry]:
 
 
 def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Group ``entries``; two of one resource are never in one group, since the second is decided by the first."""
+    """Group ``entries``; two of one resource are never in one group, since the second is decided by the first.
+
+    One that gives a resource another uuid stands alone: what comes before it may have done so already, and what comes
+    after it may be of the row that it renames.
+    """
     batch: list[Entry] = []
     uuids: set[UUID] = set()
     for entry in entries:
-        if len(batch) == BATCH or entry.uuid in uuids:
+        is_alone = entry.replaced_by is not None
+        if batch and (is_alone or len(batch) == BATCH or entry.uuid in uuids):
             yield batch
             batch, uuids = [], set()
+        if is_alone:
+            yield [entry]
+            continue
         batch.append(entry)
         uuids.add(entry.uuid)
-        if entry.replaced_by is not None:  # what comes after it may be of the row that is renamed
-            yield batch
-            batch, uuids = [], set()
     if batch:
         yield batch

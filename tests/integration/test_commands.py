@@ -39,8 +39,12 @@ class TestPeer:
                 "immediate": True,
                 "relay": True,
                 "enabled": True,
+                "user": "",
             }
         ]
+        assert run("sync_peer", "disable", "Branch")[1] == "Branch is disabled.\n"
+        assert not Peer.objects.get().enabled
+        assert run("sync_peer", "enable", "Branch")[1] == "Branch is enabled.\n"
         assert "t0ken" not in json.dumps(listed)
         assert run("sync_peer", "remove", "Branch")[1] == f"Removed Branch, {URL}.\n"
         assert run("sync_peer", "list")[1] == "There are no peers.\n"
