@@ -16,7 +16,6 @@ from .document import check_depth, read_elements, read_root
 from .payload import attribute
 from .text import escape
 
-
 _METHODS = ("GET", "POST", "PUT", "DELETE")
 
 

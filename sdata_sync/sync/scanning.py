@@ -9,6 +9,7 @@ from .existing import count_untracked, track_untracked
 from .log import mark_found
 from .numbering import BATCH, number_changes
 from .relations.contents import read_contents
+from .upgrading import take_over_known
 from .wakeup import wake_after_commit
 
 
@@ -36,6 +37,8 @@ def scan(
 ) -> Found:
     """Compare every row with what is tracked, in chunks, and number what differs; ``dry_run`` only counts."""
     found = Found()
+    if not dry_run:
+        take_over_known(resource)
     last = 0
     rows = TrackedResource.objects.using(resource.database).filter(
         kind=resource.kind, local_key__isnull=False, mark__isnull=True

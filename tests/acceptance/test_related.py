@@ -139,3 +139,38 @@ def test_ours_win(tmp_path):
     finally:
         for node in nodes:
             node.close()
+
+
+@pytest.mark.xdist_group("related")
+def test_a_node_with_an_older_model_strips_nothing(tmp_path):
+    """a - b - c: b does not know phone and notes; edited at one end they arrive at the other, and survive b's own edit."""
+    older = {**QUIET, "DJANGO_SETTINGS_MODULE": "tests.older.settings"}
+    a, b, c = nodes = [Node(name, tmp_path, environment=older if name == "b" else QUIET) for name in "abc"]
+    try:
+        for node in nodes:
+            node.create()
+        b.add_peer(a)
+        b.add_peer(c)
+        for node in (a, c):
+            node.serve()
+        a.run("x = Account.objects.create(name='ACME', phone='1', notes='first')")
+        caught_up(b)
+        assert b.accounts()[0][2] == ""
+        assert a.accounts() == c.accounts()
+        c.run("x = Account.objects.get(); x.phone = '2'; x.save()")
+        caught_up(b)
+        b.run("x = Account.objects.get(); x.city = 'Berlin'; x.save()")
+        caught_up(b)
+        assert a.accounts() == c.accounts()
+        assert a.accounts()[0][2:4] == ("2", "Berlin")
+        # The node in the middle is upgraded: it takes over what it has kept, and nothing is sent for that.
+        b.end_driver()
+        before = b.digest()
+        b.environment["DJANGO_SETTINGS_MODULE"] = "testproject.settings"
+        b.manage("migrate", "-v0")
+        assert b.accounts() == a.accounts()
+        caught_up(b, "--scan")
+        assert b.digest() == before == a.digest() == c.digest()
+    finally:
+        for node in nodes:
+            node.close()

@@ -11,7 +11,7 @@ from sdata_sync.sync.digests import load_digest
 from testproject.crm.models import Account
 
 from ..many_nodes import LocalNode, wired
-from .test_relations import pull, push, talk
+from ..talk import pull, push, talk
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1", "node2"]),

@@ -3,95 +3,19 @@
 import pytest
 
 import sdata_sync
-from sdata_sync.delivery.engine import catch_up
 from sdata_sync.delivery.verifying import verify
-from sdata_sync.delivery.watch import Watch
-from sdata_sync.models import ChildResource, DeferredEntry, Peer, PendingReference, TrackedResource
+from sdata_sync.models import ChildResource, DeferredEntry, Peer, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.digests import load_digest
 from sdata_sync.sync.scanning import scan
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
 
-from ..many_nodes import LocalNode, wired
 from ..shapes.models import Article, Author, Country, Coupon, Part, Profile, Tag
+from ..talk import level, pull, push
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1", "node2"]),
     pytest.mark.xdist_group("histories"),
 ]
-
-
-class PartSync(sdata_sync.SyncResource):
-    model = Part
-
-
-class ArticleSync(sdata_sync.SyncResource):
-    fields = ["title", "author", "editor", "country", "sequel_to", "tags", "about"]
-    children = {"parts": PartSync}
-
-
-@pytest.fixture
-def nodes(monkeypatch):
-    nodes = [LocalNode(number) for number in range(3)]
-    with (
-        wired(nodes, monkeypatch),
-        sdata_sync.registered(Author),
-        sdata_sync.registered(Tag),
-        sdata_sync.registered(Profile),
-        sdata_sync.registered(Article, ArticleSync),
-    ):
-        for node in nodes:
-            node.settings["PAGE_SIZE"], node.settings["MAX_PAGE_SIZE"] = 10, 50
-            node.reset([other for other in nodes if other is not node])
-        yield nodes
-
-
-@pytest.fixture
-def a(nodes):
-    """The first node. Its keys are not those of the second."""
-    with nodes[0].at_work():
-        for model in (Author, Tag, Article, Account, Contact, SalesOrder):
-            if model in (Author, Tag):
-                for _ in range(3):
-                    model.objects.create(name="x").delete()
-    return nodes[0]
-
-
-@pytest.fixture
-def b(nodes):
-    return nodes[1]
-
-
-def push(here, there, kinds=None):
-    return talk(here, there, ["push"], kinds)
-
-
-def pull(here, there, kinds=None):
-    return talk(here, there, ["pull"], kinds)
-
-
-def talk(here, there, directions, kinds=None):
-    resources = [r for r in registry if kinds is None or r.kind in kinds]
-    with here.at_work():
-        peers = Peer.objects.filter(name=there.alias)
-        passed = list(catch_up(peers, resources, directions=directions, make_watch=lambda *_: Watch()))
-        assert not [p.error for p in passed if p.error]
-        return {p.kind: p.watch for p in passed}
-
-
-def level(*nodes):
-    """Nothing waits, and all have the same digests."""
-    digests = []
-    for node in nodes:
-        with node.at_work():
-            assert not DeferredEntry.objects.exists(), list(DeferredEntry.objects.all())
-            assert not PendingReference.objects.exists()
-            assert not TrackedResource.objects.filter(is_incomplete=True).exists()
-            for resource in registry:
-                assert scan(resource).total == 0, resource  # the contents are what they are tracked as
-            digests.append({r.kind: {e.endpoint: e.tick for e in load_digest(r).value if e.tick > 1} for r in registry})
-    assert all(digest == digests[0] for digest in digests)
-    return True
 
 
 class TestReferences:

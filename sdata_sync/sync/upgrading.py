@@ -1,0 +1,77 @@
+"""After an upgrade: what was kept because this node did not know it becomes part of the rows, now that it does."""
+
+from __future__ import annotations
+
+import logging
+
+from django.db import transaction
+
+from ..atom.names import PAYLOAD_DECLARATIONS
+from ..atom.payload import Payload
+from ..exceptions import PayloadError
+from ..models import TrackedResource
+from ..relations import Reading
+from ..resources import SyncResource
+from .changes import prepare_row
+from .digests import lock_digest
+from .linking import tracked_rows
+from .log import update_tracked
+from .relations.placing import Known
+from .relations.settling import store_pending
+from .rows import read_instances
+from .writing import write_rows
+
+logger = logging.getLogger(__name__)
+
+BATCH = 500
+
+
+def take_over_known(resource: SyncResource) -> int:
+    """Write into the rows what is kept of them and has a field by now; return how many rows that were.
+
+    Nothing is changed by it: the resources have had that content all the while.
+    """
+    taken = 0
+    last = 0
+    rows = tracked_rows(resource).exclude(extra="").filter(local_key__isnull=False, is_deferred=False)
+    while True:
+        with transaction.atomic(using=resource.database):
+            lock_digest(resource)
+            batch = list(rows.filter(pk__gt=last).order_by("pk")[:BATCH])
+            if not batch:
+                return taken
+            taken += sum(_take_over(resource, tracked) for tracked in batch)
+            last = batch[-1].pk
+
+
+def _take_over(resource: SyncResource, tracked: TrackedResource) -> bool:
+    reading = _reading(resource, tracked)
+    key = tracked.local_key or ""
+    instance = read_instances(resource, [key]).get(key)
+    if reading is None or instance is None or not (reading.values or reading.related):
+        return False
+    try:
+        change = prepare_row(resource, instance, reading, Known())
+        write_rows(resource, [change])
+        error = change.error
+    except PayloadError as raised:
+        error = raised
+    if error is not None:
+        logger.warning("%s('%s'): what was kept of it cannot be taken over: %s", resource.kind, key, error)
+        return False
+    tracked.extra = reading.extra
+    tracked.etag = resource.etag(change.texts, tracked.extra)
+    tracked.is_incomplete = bool(change.pending)
+    update_tracked(resource.database, [tracked], with_marks=False)
+    store_pending(resource, {tracked.pk: change.pending}, replaced=[])
+    return True
+
+
+def _reading(resource: SyncResource, tracked: TrackedResource) -> Reading | None:
+    name = resource.element_name
+    document = f'<{name} xmlns="{resource.namespace}"{PAYLOAD_DECLARATIONS}>{tracked.extra}</{name}>'
+    try:
+        return resource.read_payload(Payload.from_xml(document))
+    except PayloadError as error:
+        logger.warning("%s %s: what was kept of it cannot be taken over: %s", resource.kind, tracked.uuid, error)
+        return None

@@ -1,0 +1,41 @@
+"""What nodes that live in one process say to each other, and whether they are level then."""
+
+from sdata_sync.delivery.engine import catch_up
+from sdata_sync.delivery.watch import Watch
+from sdata_sync.models import DeferredEntry, Peer, PendingReference, TrackedResource
+from sdata_sync.registry import registry
+from sdata_sync.sync.digests import load_digest
+from sdata_sync.sync.scanning import scan
+
+
+def push(here, there, kinds=None):
+    return talk(here, there, ["push"], kinds)
+
+
+def pull(here, there, kinds=None):
+    return talk(here, there, ["pull"], kinds)
+
+
+def talk(here, there, directions, kinds=None):
+    resources = [r for r in registry if kinds is None or r.kind in kinds]
+    with here.at_work():
+        peers = Peer.objects.filter(name=there.alias)
+        passed = list(catch_up(peers, resources, directions=directions, make_watch=lambda *_: Watch()))
+        errors = [p.error for p in passed if p.error]
+        assert not errors, errors
+        return {p.kind: p.watch for p in passed}
+
+
+def level(*nodes):
+    """Nothing waits, and all have the same digests."""
+    digests = []
+    for node in nodes:
+        with node.at_work():
+            assert not DeferredEntry.objects.exists(), list(DeferredEntry.objects.all())
+            assert not PendingReference.objects.exists()
+            assert not TrackedResource.objects.filter(is_incomplete=True).exists()
+            for resource in registry:
+                assert scan(resource).total == 0, resource  # the contents are what they are tracked as
+            digests.append({r.kind: {e.endpoint: e.tick for e in load_digest(r).value if e.tick > 1} for r in registry})
+    assert all(digest == digests[0] for digest in digests)
+    return True
