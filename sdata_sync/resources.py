@@ -304,7 +304,12 @@ class SyncResource:
 
     def texts_of(self, instance: models.Model) -> list[Text]:
         """Return the plain properties' texts for an instance."""
-        return self.texts(_plain(instance.__dict__.get(name, getattr(instance, name))) for name in self.columns)
+        return self.texts(self.values_of(instance))
+
+    def values_of(self, instance: models.Model) -> list[Any]:
+        """Return an instance's values in the order of ``columns``."""
+        values = instance.__dict__
+        return [_plain(values[name] if name in values else getattr(instance, name)) for name in self.columns]
 
     def render(self, attributes: str, contents: Sequence[Text], extra: str = "", keys: Keys = NO_KEYS) -> str:
         """Return the payload of a resource with ``contents``: the texts of its properties and relations.

@@ -44,6 +44,15 @@ class Clerk:
         """Delete the account called ``name``."""
         self._submit(f"/admin/crm/account/{self._key(name)}/delete/", post="yes")
 
+    def order(self, number: str, account: str, *lines: str) -> None:
+        """Fill in the form for an order of the account called ``account``, with its lines."""
+        values = {"account": self._key(account), "order_number": number, "order_date": "2026-01-31", "sub_total": 27}
+        values |= {"lines-TOTAL_FORMS": len(lines), "lines-INITIAL_FORMS": 0}
+        for index, text in enumerate(lines):
+            line = {"line_number": index + 1, "description": text, "order_qty": 1, "unit_price": 9}
+            values |= {f"lines-{index}-{name}": value for name, value in line.items()}
+        self._submit("/admin/crm/salesorder/add/", **{name: str(value) for name, value in values.items()})
+
     def _key(self, name: str) -> int:
         return int(self.node.query("SELECT id FROM crm_account WHERE name = ?", name)[0][0])
 
@@ -91,17 +100,25 @@ def work(shop: Node, branch: Node) -> None:
     at_branch.create("Branch Customer", city="Leeds")
     arrived("Branch Customer created", shop, by_name, "Branch Customer")
 
-    say("\n3. The branch's server is killed. Both go on working: the branch from a shell.")
+    say("\n3. An order with its lines, which refers to an account that has another key at the other side:")
+    at_branch.order("4711", "Branch Customer", "Tea", "Milk", "Sugar")
+    with_lines = (
+        "SELECT 1 FROM crm_salesorder o JOIN crm_account a ON a.id = o.account_id "
+        "JOIN crm_salesorderline l ON l.order_id = o.id WHERE o.order_number = ? GROUP BY o.id HAVING count(*) = 3"
+    )
+    arrived("Order 4711 with three lines", shop, with_lines, "4711")
+
+    say("\n4. The branch's server is killed. Both go on working: the branch from a shell.")
     branch.kill()
     at_shop.edit("Chemical Brothers Inc.", city="Manchester")
     at_shop.create("While You Were Out", city="York")
     branch.run("Account.objects.create(name='Offline Customer', city='Hull')")
     branch.run("row = Account.objects.get(name='Branch Customer'); row.city = 'Sheffield'; row.save()")
     wait_until(lambda: shop.query("SELECT 1 FROM sdata_sync_stream WHERE failures > 0"), what="the shop to notice")
-    error = shop.query("SELECT last_error FROM sdata_sync_stream")[0][0]
+    error = shop.query("SELECT last_error FROM sdata_sync_stream WHERE failures > 0")[0][0]
     say(f"   The shop says: {error}")
 
-    say("\n4. The branch's server is back. Nobody does anything about it:")
+    say("\n5. The branch's server is back. Nobody does anything about it:")
     started = time.perf_counter()
     branch.end_driver()
     branch.serve()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -198,18 +198,28 @@ def _written_in_bulk(resource: SyncResource, changes: list[RowChange]) -> bool:
 
 
 def _note_texts(resource: SyncResource, changes: list[RowChange]) -> None:
-    if not (resource.relations or _is_fragile(resource)):
+    if _is_fragile(resource) or resource.child_lists:
+        contents = _stored_contents(resource, changes)
+        for change in changes:
+            change.texts = contents[str(change.instance.pk)]
+            _expect_unaltered(resource, change)
+    elif resource.relations:
+        # As they were just written; what they refer to is looked up, all together.
+        contents = _contents(resource, changes, {str(c.instance.pk): resource.values_of(c.instance) for c in changes})
+        for change in changes:
+            change.texts = contents[str(change.instance.pk)]
+    else:
         for change in changes:
             change.texts = resource.texts_of(change.instance)
-        return
-    contents = _contents(resource, changes)
-    for change in changes:
-        change.texts = contents[str(change.instance.pk)]
-        _expect_unaltered(resource, change)
 
 
-def _contents(resource: SyncResource, changes: Sequence[RowChange]) -> dict[str, list[Text]]:
-    rows = read_rows(resource, [str(change.instance.pk) for change in changes])
+def _stored_contents(resource: SyncResource, changes: Sequence[RowChange]) -> dict[str, list[Text]]:
+    return _contents(resource, changes, read_rows(resource, [str(change.instance.pk) for change in changes]))
+
+
+def _contents(
+    resource: SyncResource, changes: Sequence[RowChange], rows: Mapping[str, Sequence[Any]]
+) -> dict[str, list[Text]]:
     return contents_of(
         resource, rows, {str(change.instance.pk): change.pending for change in changes if change.pending}
     )
@@ -288,7 +298,7 @@ def _save(resource: SyncResource, change: RowChange) -> None:
     if kept:
         resource.rows().filter(pk=change.instance.pk).update(**kept)
     write_inside(resource, [change], write_rows)
-    texts = _contents(resource, [change]).get(str(change.instance.pk))
+    texts = _stored_contents(resource, [change]).get(str(change.instance.pk))
     if texts is None:
         raise PayloadError("The model did not save the row.")
     change.texts = texts
