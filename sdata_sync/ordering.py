@@ -15,7 +15,7 @@ _Model = type[models.Model]
 
 def sync_orders(resources: Mapping[_Model, SyncResource]) -> dict[_Model, int]:
     """Return the order of each model: its resource's own, else one above all that it refers to."""
-    needed = {model: set(_referred_to(resource, resources)) - {(model, False), (model, True)}
+    needed = {model: set(referred_to(resource, resources)) - {(model, False), (model, True)}
               for model, resource in resources.items()}  # fmt: skip
     orders: dict[_Model, int] = {}
     left = sorted(resources, key=lambda model: resources[model].kind)
@@ -39,7 +39,7 @@ def _next(left: list[_Model], needed: Mapping[_Model, set[tuple[_Model, bool]]])
     return left[0]
 
 
-def _referred_to(resource: SyncResource, resources: Mapping[_Model, SyncResource]) -> Iterator[tuple[_Model, bool]]:
+def referred_to(resource: SyncResource, resources: Mapping[_Model, SyncResource]) -> Iterator[tuple[_Model, bool]]:
     """Yield the registered models that a resource, or a child of it, refers to, and whether it can do without."""
     try:
         relations = [*resource.relations, *(r for lists in resource.child_lists for r in lists.resource.relations)]

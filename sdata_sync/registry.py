@@ -9,7 +9,7 @@ from django.db import models
 from django.dispatch import Signal
 
 from .exceptions import RegistrationError
-from .ordering import sync_orders
+from .ordering import referred_to, sync_orders
 from .relations import Children
 from .resources import SyncResource
 
@@ -82,6 +82,11 @@ class Registry:
         """Return the resource whose path is ``kind``, whatever its case, or ``None``."""
         wanted = kind.lower()
         return next((resource for resource in self._resources.values() if resource.kind.lower() == wanted), None)
+
+    def kinds_referred_to(self, resource: SyncResource) -> set[str]:
+        """Return the kinds, others than its own, that ``resource`` or a child of it refers to."""
+        models_ = {model for model, _ in referred_to(resource, self._resources)}
+        return {self._resources[model].kind for model in models_} - {resource.kind}
 
     def parents_of(self, model: type[models.Model]) -> list[tuple[SyncResource, Children]]:
         """Return the resources of which rows of ``model`` are children, and the lists."""

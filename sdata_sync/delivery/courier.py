@@ -20,6 +20,7 @@ from ..core.selection import missing_ranges
 from ..core.state import SyncState, same_endpoint
 from ..exceptions import FeedRefused, PeerError, PeerMisbehaved, PeerRefused
 from ..models import Peer, Stream
+from ..registry import registry
 from ..resources import SyncResource
 from ..sync.clock import now
 from ..sync.deferring import settle_waiting
@@ -45,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 #: When to look again at a stream that somebody else holds.
 HELD_MILLIS = 2000
+#: When to look again at a kind that refers to one of another holder's.
+TURN_MILLIS = 20
 #: When to look again after something that nobody thought of.
 UNEXPECTED_MILLIS = 1000
 
@@ -56,6 +59,8 @@ class Courier:
         self.peer = peer
         self._client: PeerClient | None = None
         self._known: dict[str, Digest] = {}
+        #: The kinds that somebody else was found delivering.
+        self._held: set[str] = set()
 
     def __enter__(self) -> Courier:
         return self
@@ -77,8 +82,16 @@ class Courier:
         In milliseconds since 1970; ``None`` if everything arrived. ``impatient`` does not wait for the end of a
         back-off. What goes wrong with one kind is noted on its stream and does not keep the others.
         """
-        due = [self._deliver_safely(resource, impatient=impatient) for resource in resources]
+        self._held.clear()
+        due = [self._deliver_in_turn(resource, impatient=impatient) for resource in resources]
         return min((moment for moment in due if moment is not None), default=None)
+
+    def _deliver_in_turn(self, resource: SyncResource, *, impatient: bool) -> int | None:
+        """Let what is referred to arrive first, if somebody else is delivering it this very moment."""
+        if self._held and self._held & registry.kinds_referred_to(resource):
+            self._held.add(resource.kind)
+            return now() + TURN_MILLIS
+        return self._deliver_safely(resource, impatient=impatient)
 
     def _deliver_safely(self, resource: SyncResource, *, impatient: bool) -> int | None:
         try:
@@ -101,6 +114,7 @@ class Courier:
                 return stream.retry_at
             lease = Lease.take(stream)
             if lease is None:
+                self._held.add(resource.kind)
                 return now() + HELD_MILLIS  # word is left; this is for a holder that dies
             look_again, due = self._pass(resource, stored, lease)
             if not look_again:

@@ -117,7 +117,7 @@ class TestCommand:
         assert (passed["entries"], passed["error"]) == (1100, "")
         assert are_level(here, there)
         assert count(engine) == 0
-        assert here.query("SELECT applied FROM sdata_sync_run") == [(1100,)]
+        assert here.query("SELECT applied FROM sdata_sync_run WHERE kind = 'accounts'") == [(1100,)]
 
 
 @pytest.mark.xdist_group("catchup-2")
