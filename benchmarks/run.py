@@ -75,8 +75,8 @@ def latency(directory: Path) -> None:
     try:
         here.run("import time\nfrom benchmarks.latency import run, run_raw")
         figures = {
-            "to the peer": here.run(f"result = run({str(there.database)!r}, {LATENCY_SAVES})"),
-            "raw: to another connection": here.run(f"result = run_raw({str(here.database)!r}, {LATENCY_SAVES})"),
+            "to the peer": here.run(f"result = run({str(there.database.path)!r}, {LATENCY_SAVES})"),
+            "raw: to another connection": here.run(f"result = run_raw({str(here.database.path)!r}, {LATENCY_SAVES})"),
         }
     finally:
         here.close()

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -14,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .databases import database_for
+
 ROOT = Path(__file__).resolve().parent.parent
-TOKEN = "token-for-nodes-that-live-as-long-as-a-demo"
+TOKEN = "token-of-nodes-that-live-for-a-demo"
 PASSWORD = "admin"
 
 # Runs in a process that is set up as the node: what a second worker, a command or a shell would do there.
@@ -62,19 +63,19 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 30, what: str =
 
 
 class Node:
-    """One application: a SQLite file, a server process, and processes beside it."""
+    """One application: a database, a server process, and processes beside it."""
 
     def __init__(self, name: str, directory: Path, *, priority: int = 5, environment: dict[str, str] | None = None):
         self.name = name
         self.port = free_port()
         self.directory = directory
-        self.database = directory / f"{name}.sqlite3"
+        self.database = database_for(name, directory)
         self.base_url = f"http://127.0.0.1:{self.port}/sdata/{name}/myContract/-"
         self.environment = {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "testproject.settings",
             "SDATA_BASE_URL": self.base_url,
-            "DATABASE_URL": f"sqlite:///{self.database}",
+            "DATABASE_URL": self.database.url,
             "SDATA_CONFLICT_PRIORITY": str(priority),
             "SDATA_CREDENTIALS": json.dumps({"peer": {"token": TOKEN}}),
             "SDATA_DELIVERY": "sdata_sync.delivery.thread.ThreadDelivery",
@@ -88,6 +89,7 @@ class Node:
 
     def create(self) -> None:
         """Make the database, with an administrator who is also the account that peers log in with."""
+        self.database.create()
         self.manage("migrate", "-v0")
         self.run(
             "from django.contrib.auth.models import User\n"
@@ -191,17 +193,14 @@ class Node:
             self._driver = None
 
     def close(self) -> None:
-        """End every process."""
+        """End every process, and drop the database."""
         self.end_driver(kill=True)
         self.kill()
+        self.database.drop()
 
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Read the database from outside, past all of the code."""
-        connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=20)
-        try:
-            return connection.execute(sql, parameters).fetchall()
-        finally:
-            connection.close()
+        return self.database.query(sql, *parameters)
 
     def accounts(self) -> list[tuple[Any, ...]]:
         """Return the accounts as a user of this node sees them, without their local keys."""

@@ -79,8 +79,9 @@ def _remove_some(resource: SyncResource, chosen: QuerySet[TrackedResource]) -> b
     with transaction.atomic(using=resource.database):
         lock_digest(resource)  # nobody applies a newer version or brings one back to life meanwhile
         rows = chosen
-        if connections[resource.database].features.has_select_for_update:
-            rows = chosen.select_for_update(of=("self",))
+        features = connections[resource.database].features
+        if features.has_select_for_update:
+            rows = chosen.select_for_update(of=("self",) if features.has_select_for_update_of else ())
         pks = [row.pk for row in rows[:500]]
         ConflictRecord.objects.using(resource.database).filter(resource__in=pks).delete()
         TrackedResource.objects.using(resource.database).filter(pk__in=pks)._raw_delete(resource.database)

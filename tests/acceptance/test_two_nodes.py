@@ -121,7 +121,7 @@ class TestLevel:
         shop, branch = pair
         shop.run("import sdata_sync\nwith sdata_sync.acting_as('night shift'): Account.objects.create(name='By night')")
         wait_level(shop, branch)
-        assert ("night shift",) in branch.query("SELECT user FROM sdata_sync_trackedresource")
+        assert ("night shift",) in branch.query('SELECT "user" FROM sdata_sync_trackedresource')
 
     def test_both_say_that_they_are_level(self, pair):
         for node in pair:  # whoever has nothing to send may not have spoken to its peer yet

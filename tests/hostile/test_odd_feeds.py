@@ -249,7 +249,12 @@ class TestReceivers:
         number_changes(ACCOUNTS)
         with connection.cursor() as cursor:
             cursor.execute("DELETE FROM crm_account")
-            cursor.execute("DELETE FROM sqlite_sequence")
+            restart = {
+                "sqlite": "DELETE FROM sqlite_sequence",
+                "postgresql": f"ALTER SEQUENCE crm_account_id_seq RESTART WITH {account.pk}",
+                "mysql": f"ALTER TABLE crm_account AUTO_INCREMENT = {account.pk}",
+            }
+            cursor.execute(restart[connection.vendor])
         assert [r.status for r in send(peer_client, FINE)] == [200]
         assert Account.objects.get().pk == account.pk
         number_changes(ACCOUNTS)

@@ -381,7 +381,7 @@ class TestHeldBack:
     def test_a_version_that_was_sent_before(self):
         account = Account.objects.create(name="a")
         number()
-        account.name = "\x00"
+        account.name = "\x07"
         account.save()
         stored = number_changes(ACCOUNTS)
         page = read_page(ACCOUNTS, stored, stored.value.__class__(), limit=10)

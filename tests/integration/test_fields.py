@@ -45,7 +45,7 @@ VALUES = {
     "uuid": [UUID(int=0), UUID(int=2**128 - 1)],
     "ip": ["192.0.2.1", "2001:db8::1"],
     "binary": [b"", bytes(range(256))],
-    "json": [{"b": [1, 2.5, None, True, "\x00 \u2028"], "a": {}}, [], "text", 0, False],
+    "json": [{"b": [1, 2.5, None, True, "\u2028"], "a": {}}, [], "text", 0, False],
     "file": ["uploads/a b.pdf"],
 }  # fmt: skip
 

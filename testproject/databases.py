@@ -1,0 +1,94 @@
+"""The databases of nodes: a SQLite file each, or, with ``SDATA_SERVER``, a database on a server.
+
+``SDATA_SERVER`` is a URL like ``postgres://user@127.0.0.1:5432`` or ``mysql://user@127.0.0.1:3306``.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+Row = tuple[Any, ...]
+
+
+class SQLiteFile:
+    """A file."""
+
+    vendor = "sqlite"
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.path = directory / f"{name}.sqlite3"
+        self.url = f"sqlite:///{self.path}"
+
+    def create(self) -> None:
+        """Do nothing: it is made by whoever opens it."""
+
+    def drop(self) -> None:
+        """Do nothing: it goes with its directory."""
+
+    def query(self, sql: str, *parameters: Any) -> list[Row]:
+        """Read past all of the code, as another program would."""
+        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=20)) as connection:
+            return connection.execute(sql, parameters).fetchall()
+
+
+class ServerDatabase:
+    """A database of a server, with a name of its own."""
+
+    def __init__(self, name: str, server: str) -> None:
+        parts = urlsplit(server)
+        self.vendor = {"postgres": "postgresql", "postgresql": "postgresql", "mysql": "mysql"}[parts.scheme]
+        self._server = {
+            "host": parts.hostname or "127.0.0.1",
+            "port": parts.port or {"postgresql": 5432, "mysql": 3306}[self.vendor],
+            "user": parts.username or "root",
+            "password": parts.password or "",
+        }
+        self.name = f"sdata_{name}_{uuid4().hex[:10]}"
+        self.url = f"{parts.scheme}://{parts.netloc}/{self.name}"
+        self._connection: Any = None
+
+    def _connect(self, database: str) -> Any:
+        if self.vendor == "postgresql":
+            import psycopg
+
+            return psycopg.connect(dbname=database, autocommit=True, **self._server)
+        import pymysql
+
+        mode = "SET sql_mode = CONCAT(@@sql_mode, ',ANSI_QUOTES')"
+        return pymysql.connect(database=database, autocommit=True, init_command=mode, **self._server)
+
+    def create(self) -> None:
+        """Make it."""
+        self._execute(f'CREATE DATABASE "{self.name}"')
+
+    def drop(self) -> None:
+        """Remove it, whoever is connected."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        force = " WITH (FORCE)" if self.vendor == "postgresql" else ""
+        self._execute(f'DROP DATABASE IF EXISTS "{self.name}"{force}')
+
+    def _execute(self, sql: str) -> None:
+        with closing(self._connect("postgres" if self.vendor == "postgresql" else "")) as connection:
+            connection.cursor().execute(sql)
+
+    def query(self, sql: str, *parameters: Any) -> list[Row]:
+        """Read past all of the code, as another program would."""
+        if self._connection is None:
+            self._connection = self._connect(self.name)
+        cursor = self._connection.cursor()
+        cursor.execute(sql.replace("%", "%%").replace("?", "%s") if parameters else sql, parameters or None)
+        return [tuple(row) for row in cursor.fetchall()]
+
+
+def database_for(name: str, directory: Path) -> SQLiteFile | ServerDatabase:
+    """Return a database for the node called ``name``, where the environment wants it."""
+    server = os.environ.get("SDATA_SERVER", "")
+    return ServerDatabase(name, server) if server else SQLiteFile(name, directory)
