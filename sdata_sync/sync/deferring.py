@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from django.db import connections, transaction
 from django.db.models import QuerySet
@@ -18,6 +19,7 @@ from .log import update_tracked
 from .prepared import PreparedQuery
 from .relations.placing import Known, Target
 from .relations.settling import fill_in, kinds_waiting_for, store_pending
+from .retrying import atomically
 from .rows import read_instances
 from .writing import write_rows
 
@@ -97,11 +99,13 @@ def settle_waiting(resource: SyncResource) -> None:
     """Do the same if anything waits, in a transaction of its own: something may have changed here meanwhile."""
     if not _any_deferred.rows(resource.database, resource.kind):
         return
-    with transaction.atomic(using=resource.database):
-        lock_digest(resource)
-        settled = settle(resource)
-    if settled:
+    if atomically(resource.database, partial(_settle_under_lock, resource)):
         settle_others(resource)
+
+
+def _settle_under_lock(resource: SyncResource) -> int:
+    lock_digest(resource)
+    return settle(resource)
 
 
 def settle_others(resource: SyncResource) -> None:
@@ -114,10 +118,7 @@ def settle_others(resource: SyncResource) -> None:
         other = registry.of_kind(kind)
         if other is None:
             continue
-        with transaction.atomic(using=other.database):
-            lock_digest(other)
-            settled = settle(other)
-        if settled:
+        if atomically(other.database, partial(_settle_under_lock, other)):
             settle_others(other)
 
 

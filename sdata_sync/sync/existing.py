@@ -1,8 +1,7 @@
 """First contact: the rows from before the app was installed, tracked and numbered a thousand at a time."""
 
 from collections.abc import Callable
-
-from django.db import transaction
+from functools import partial
 
 from ..models import Digest as DigestRow
 from ..resources import SyncResource
@@ -12,6 +11,7 @@ from .log import new_tracked
 from .marks import new_uuid
 from .numbering import number_new
 from .rejoining import behind
+from .retrying import atomically
 from .untracked import untracked_keys, without_tracked
 
 
@@ -50,12 +50,15 @@ def count_untracked(resource: SyncResource, *, on_batch: Callable[[int], None] =
 def _track(resource: SyncResource, keys: list[str]) -> int:
     if not keys:
         return 0
-    with transaction.atomic(using=resource.database):
-        stored = lock_digest(resource)
-        new = []
-        for key in without_tracked(resource, keys):  # once more, under the lock
-            row = new_tracked(resource.kind, new_uuid())
-            row.local_key = key
-            new.append(row)
-        number_new(resource, stored, new)
+    return atomically(resource.database, partial(_track_under_lock, resource, keys))
+
+
+def _track_under_lock(resource: SyncResource, keys: list[str]) -> int:
+    stored = lock_digest(resource)
+    new = []
+    for key in without_tracked(resource, keys):  # once more, under the lock
+        row = new_tracked(resource.kind, new_uuid())
+        row.local_key = key
+        new.append(row)
+    number_new(resource, stored, new)
     return len(new)

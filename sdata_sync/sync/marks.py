@@ -1,7 +1,7 @@
 """Marks: the note that a resource was changed here, in the writer's own transaction."""
 
 from collections.abc import Collection, Iterable
-from functools import cache
+from functools import cache, partial
 from secrets import randbits
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,7 @@ from ..atom.text import replace_forbidden
 from ..models import TrackedResource
 from ..users import current_user
 from .clock import now
+from .retrying import repeated
 
 _VALUES: dict[str, Any] = {
     "kind": None,
@@ -65,11 +66,28 @@ def mark(
         )
         for key in keys
     ]
+    if rows:
+        repeated(using, partial(_write_marks, connection, rows))
+
+
+def _write_marks(connection: BaseDatabaseWrapper, rows: list[tuple[Any, ...]]) -> None:
     with connection.cursor() as cursor:
+        if connection.vendor == "mysql":
+            # InnoDB's upsert locks the gaps beside what it looks for, and writers deadlock over those. Most of what
+            # is marked is tracked already.
+            rows = [
+                row for row in rows if row[2] is None or not cursor.execute(_known_mark(connection.alias), _known(row))
+            ]
         if len(rows) == 1:
-            cursor.execute(_upsert(using), rows[0])
+            cursor.execute(_upsert(connection.alias), rows[0])
         elif rows:
-            cursor.executemany(_upsert(using), rows)
+            cursor.executemany(_upsert(connection.alias), rows)
+
+
+def _mark_known_row(using: str, cursor: Any, row: tuple[Any, ...]) -> bool:
+    kind, _, key, *marked = row[:6]
+    cursor.execute(_known_mark(using), (*marked, kind, key))
+    return bool(cursor.rowcount)
 
 
 def mark_known(using: str, kind: str, keys: Collection[str], *, is_intent: bool = False) -> None:
@@ -133,6 +151,16 @@ def _settlement(using: str) -> str:
     return (
         f"UPDATE {quote(TrackedResource._meta.db_table)} SET {columns} "  # noqa: S608  names of our own columns
         f"WHERE {quote('kind')} = %s AND {quote('uuid')} = %s AND {quote('local_key')} IS NULL"
+    )
+
+
+@cache
+def _known_mark(using: str) -> str:
+    quote = connections[using].ops.quote_name
+    columns = ", ".join(f"{quote(name)} = %s" for name in _UPDATED)
+    return (
+        f"UPDATE {quote(TrackedResource._meta.db_table)} SET {columns} "  # noqa: S608  names of our own columns
+        f"WHERE {quote('kind')} = %s AND {quote('local_key')} = %s"
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
-from django.db import connections, transaction
+from django.db import connections
 from django.db.models import Q, QuerySet
 
 from ..atom.payload import Text
@@ -23,6 +24,7 @@ from .prepared import PreparedQuery
 from .rejoining import behind
 from .relations.contents import read_contents
 from .relations.settling import drop_overruled
+from .retrying import atomically
 from .untracked import untracked_keys
 
 logger = logging.getLogger(__name__)
@@ -47,14 +49,18 @@ def number_changes(resource: SyncResource) -> StoredDigest:
     if behind(resource) is not None:
         return load_digest(resource)  # restored: when what was lost has come back
     while _first_mark.rows(database, resource.kind, *position):
-        with transaction.atomic(using=database):
-            stored = lock_digest(resource)
-            batch = _next_batch(resource, position)
-            number(resource, stored, batch)
+        stored, batch = atomically(database, partial(_number_batch, resource, position))
         if len(batch) < BATCH:
             return stored
         position = _behind(batch[-1])
     return load_digest(resource)
+
+
+def _number_batch(resource: SyncResource, position: _Position) -> tuple[StoredDigest, list[TrackedResource]]:
+    stored = lock_digest(resource)
+    batch = _next_batch(resource, position)
+    number(resource, stored, batch)
+    return stored, batch
 
 
 def number_all_under_lock(resource: SyncResource, stored: StoredDigest) -> None:

@@ -22,6 +22,7 @@ from .hearing import may_number
 from .numbering import number_all_under_lock
 from .parts import note_part, refuse_part
 from .rejoining import Behind, behind, check_leap, fall_behind
+from .retrying import atomically
 from .scopes import remember
 from .wakeup import wake_after_commit
 
@@ -51,32 +52,38 @@ def receive_feed(resource: SyncResource, file: BinaryIO) -> Receipt:
         DocumentError, FeedError: nothing of the feed is applied.
     """
     reader = read_sync_feed(file)
+    assert reader.header.digest is not None
+    _refuse_ourselves(resource, reader.header.digest)
+    numbers = may_number(resource)
+    return atomically(resource.database, partial(_receive, resource, file, numbers=numbers))
+
+
+def _receive(resource: SyncResource, file: BinaryIO, *, numbers: bool) -> Receipt:
+    file.seek(0)  # perhaps not for the first time
+    reader = read_sync_feed(file)
     source, mode = reader.header.digest, reader.header.sync_mode
     assert source is not None
-    _refuse_ourselves(resource, source)
-    numbers = may_number(resource)
-    with transaction.atomic(using=resource.database):
-        stored = lock_digest(resource)
-        refuse_part(resource, stored.value, source)
-        noted = _is_behind_itself(resource, stored, source, mode)
-        if numbers and noted is None:
-            number_all_under_lock(resource, stored)
-        applier = Applier(resource, stored, source, behind=noted)
-        order = TickOrder(stored.value, contiguous=mode is SyncMode.IMMEDIATE)
-        for batch in _batches(_checked(reader.entries(), order)):
-            applier.apply(batch)
-        # Only now: the link to a next page may stand behind the entries.
-        is_end = mode is SyncMode.CATCH_UP and not reader.next_url
-        if is_end and noted is not None and source.tick(resource.endpoint) >= noted.until:
-            applier.rejoin()
-        digest = applier.finish(merge=is_end)
-        note_part(resource, source)
-        remember(resource, source.origin, [result.uuid for result in applier.results])
-        if applier.has_written:
-            settle(resource)
-            transaction.on_commit(partial(settle_others, resource), using=resource.database)
-        if applier.has_written or applier.has_recorded:
-            wake_after_commit(resource.kind, resource.database, is_own=applier.has_recorded)
+    stored = lock_digest(resource)
+    refuse_part(resource, stored.value, source)
+    noted = _is_behind_itself(resource, stored, source, mode)
+    if numbers and noted is None:
+        number_all_under_lock(resource, stored)
+    applier = Applier(resource, stored, source, behind=noted)
+    order = TickOrder(stored.value, contiguous=mode is SyncMode.IMMEDIATE)
+    for batch in _batches(_checked(reader.entries(), order)):
+        applier.apply(batch)
+    # Only now: the link to a next page may stand behind the entries.
+    is_end = mode is SyncMode.CATCH_UP and not reader.next_url
+    if is_end and noted is not None and source.tick(resource.endpoint) >= noted.until:
+        applier.rejoin()
+    digest = applier.finish(merge=is_end)
+    note_part(resource, source)
+    remember(resource, source.origin, [result.uuid for result in applier.results])
+    if applier.has_written:
+        settle(resource)
+        transaction.on_commit(partial(settle_others, resource), using=resource.database)
+    if applier.has_written or applier.has_recorded:
+        wake_after_commit(resource.kind, resource.database, is_own=applier.has_recorded)
     return Receipt(results=applier.results, digest=digest, source=source, next_url=reader.next_url)
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from django.db import models, transaction
+from django.db import models
 from django.db.models import F
 from django.db.models.functions import Coalesce
 
@@ -23,6 +24,7 @@ from .digests import StoredDigest, lock_digest
 from .log import ANEW
 from .marks import key_text
 from .relations.directory import chunks
+from .retrying import atomically
 
 
 def is_filtered(resource: SyncResource) -> bool:
@@ -78,19 +80,21 @@ def review(resource: SyncResource, peer: Peer | None, known: Digest | None) -> N
     """
     if peer is None or not is_filtered(resource):
         return
+    atomically(resource.database, partial(_review_under_lock, resource, peer, known))
+
+
+def _review_under_lock(resource: SyncResource, peer: Peer, known: Digest | None) -> None:
+    stored = lock_digest(resource)
     allowed = _keys(resource, resource.queryset_for(peer))
-    database = resource.database
-    with transaction.atomic(using=database):
-        stored = lock_digest(resource)
-        scopes = ScopedResource.objects.using(database).filter(peer=peer, resource__kind=resource.kind)
-        if allowed is None:
-            if not scopes.exists():
-                return
-            allowed = _keys(resource, resource.rows()) or set()
-        active = scopes.filter(is_withdrawn=False, resource__local_key__isnull=False)
-        present = {key for key in active.values_list("resource__local_key", flat=True) if key is not None}
-        _enter(resource, stored, peer, known, allowed - present)
-        _leave(resource, stored, peer, known, present - allowed)
+    scopes = ScopedResource.objects.using(resource.database).filter(peer=peer, resource__kind=resource.kind)
+    if allowed is None:
+        if not scopes.exists():
+            return
+        allowed = _keys(resource, resource.rows()) or set()
+    active = scopes.filter(is_withdrawn=False, resource__local_key__isnull=False)
+    present = {key for key in active.values_list("resource__local_key", flat=True) if key is not None}
+    _enter(resource, stored, peer, known, allowed - present)
+    _leave(resource, stored, peer, known, present - allowed)
 
 
 def remember(resource: SyncResource, origin: str, uuids: Sequence[UUID]) -> None:

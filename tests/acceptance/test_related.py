@@ -84,11 +84,10 @@ def test_two_databases_become_one(tmp_path):
             "names = [(f'Common {{n}}', f'{email}{{n}}@example.com') for n in range(4000)]\n"
             "names += [(f'{node} {{n}}', f'{node}{{n}}@example.com') for n in range({own})]\n"
             "names += [(f'{node} twin {{n}}', f'twin{{n // {twins}}}@example.com') for n in range({shared})]\n"
-            "Account.objects.bulk_create([Account(pk={step} * i + 7, name=name, email=mail, city='{node}')"
-            " for i, (name, mail) in enumerate(names)])"
+            "Account.objects.bulk_create([Account(name=name, email=mail, city='{node}') for name, mail in names[::{step}]])"
         )
         here.run(fill.format(node="here", email="Common", own=800, twins=2, shared=200, step=1))
-        there.run(fill.format(node="there", email="common", own=900, twins=1, shared=100, step=3))
+        there.run(fill.format(node="there", email="common", own=900, twins=1, shared=100, step=-1))
         for node in (here, there):
             assert node.query("SELECT count(*) FROM crm_account") == [(5000,)]
             node.end_driver()
