@@ -75,9 +75,7 @@ def _write_marks(connection: BaseDatabaseWrapper, rows: list[tuple[Any, ...]]) -
         if connection.vendor == "mysql":
             # InnoDB's upsert locks the gaps beside what it looks for, and writers deadlock over those. Most of what
             # is marked is tracked already.
-            rows = [
-                row for row in rows if row[2] is None or not cursor.execute(_known_mark(connection.alias), _known(row))
-            ]
+            rows = [row for row in rows if row[2] is None or not _mark_known_row(connection.alias, cursor, row)]
         if len(rows) == 1:
             cursor.execute(_upsert(connection.alias), rows[0])
         elif rows:
