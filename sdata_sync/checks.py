@@ -225,6 +225,9 @@ def _check_relation(resource: SyncResource, relation: Relation) -> Iterator[Chec
         if registry.of_model(relation.model) is None:
             problem = f"leads to {relation.model._meta.label}, which is not registered"
             hint = "Register that model too."
+        elif relation.field.remote_field.symmetrical:
+            problem = "is symmetrical: a change of one end is one of both"
+            hint = "Give it a `through` model, and register that as a resource with two references."
         elif not relation.through._meta.auto_created:
             problem = f"goes through {relation.through._meta.label}, which may have columns of its own"
             hint = "Register that model as a resource with two references, and leave the association out."

@@ -66,7 +66,9 @@ class SyncQuerySet(models.QuerySet[M]):
             self._mark([instance.pk for instance in objs])
             marked = self._chain()  # type: ignore[attr-defined]
             marked._is_marked = True
-            return int(super(SyncQuerySet, marked).bulk_update(objs, *args, **kwargs))
+            updated = int(super(SyncQuerySet, marked).bulk_update(objs, *args, **kwargs))
+            self._mark_parents([instance.pk for instance in objs])  # those too to which children have been moved
+        return updated
 
     def update(self, **kwargs: Any) -> int:
         """Update rows and capture exactly those."""

@@ -176,7 +176,7 @@ class Reference(Relation):
         return f"{NATURAL}{text}"
 
     def uuids(self, text: Text) -> list[tuple[str, UUID]]:
-        return [] if text is None or text.startswith((NATURAL, KEY)) else [("", UUID(text))]
+        return [] if text is None or text.startswith((NATURAL, KEY, PROBLEM)) else [("", UUID(text))]
 
 
 def _identity(kind: str, uuid: str, keys: Keys) -> str:
@@ -224,7 +224,7 @@ class GenericReference(Relation):
         )
 
     def uuids(self, text: Text) -> list[tuple[str, UUID]]:
-        if text is None:
+        if text is None or text.startswith(PROBLEM):
             return []
         kind, _, uuid = text.partition(" ")
         return [] if uuid.startswith(KEY) else [(kind, UUID(uuid))]

@@ -140,6 +140,11 @@ class SyncResource:
                     return found
         return None
 
+    @property
+    def may_find_duplicates(self) -> bool:
+        """Whether a received row may be taken for another one."""
+        return self.on_duplicate == "link" or type(self).find_duplicate is not SyncResource.find_duplicate
+
     def _unique_together(self) -> list[list[str]]:
         """Return the columns that are unique, alone or together; the primary key is each node's own."""
         meta = self.model._meta
@@ -320,7 +325,11 @@ class SyncResource:
         if not self.relations:
             return self.template.render(attributes, contents, extra)
         plain = len(self.properties)
-        related = [relation.render(text, keys) for relation, text in zip(self.relations, contents[plain:], strict=True)]
+        related = [
+            # What cannot be said is not mentioned: whoever reads it leaves it as it is.
+            "" if relation.problem(text) else relation.render(text, keys)
+            for relation, text in zip(self.relations, contents[plain:], strict=True)
+        ]
         return self.template.render(attributes, contents[:plain], "".join(related) + extra)
 
     @staticmethod

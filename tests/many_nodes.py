@@ -72,6 +72,7 @@ class LocalNode:
             for table in connections[self.alias].introspection.table_names(cursor):
                 if table.startswith(("sdata_sync", "crm_", "shapes_", "auth_user", "authtoken")):
                     cursor.execute(f'DELETE FROM "{table}"')
+            cursor.execute("PRAGMA foreign_keys = ON")
         with self.at_work():
             for other in others:
                 user = User.objects.create(username=other.alias, is_superuser=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from uuid import UUID
 
-from django.db import connections, models, transaction
+from django.db import InterfaceError, OperationalError, connections, models, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -23,7 +23,7 @@ from ..models import ConflictRecord, Endpoint, TrackedResource
 from ..relations import Reading
 from ..resources import SyncResource
 from .announcing import announce
-from .changes import RowChange, prepare_row, set_values
+from .changes import RowChange, keep_waiting, prepare_row, set_values
 from .clock import now
 from .deferring import defer, forget
 from .digests import StoredDigest
@@ -33,7 +33,7 @@ from .log import ANEW, create_tracked, new_tracked, update_tracked
 from .numbering import is_young_intent, number, number_all_under_lock
 from .prepared import PreparedQuery
 from .rejoining import Behind, take_higher_tick
-from .relations.contents import merged
+from .relations.contents import merged, waiting_of
 from .relations.directory import keys_of
 from .relations.placing import Known, targets_of
 from .relations.settling import store_pending
@@ -202,6 +202,9 @@ class Applier:
         for entry in entries:
             if entry.payload is not None and not entry.is_deleted:
                 batch.readings[entry.uuid] = self._read_payload(entry)
+        # What goes with this very batch is not led to any more; should it stay after all, that is filled in.
+        kind = self.resource.kind
+        batch.known.forget((kind, entry.uuid) for entry in entries if entry.is_deleted)
         readings = [reading for reading in batch.readings.values() if isinstance(reading, Reading)]
         batch.known.look_up(target for reading in readings for target in targets_of(self.resource, reading))
 
@@ -269,7 +272,9 @@ class Applier:
     def _prepare_row(self, version: _Version, instance: models.Model | None, batch: _Batch) -> None:
         entry = version.entry
         if entry.is_deleted:
-            if instance is not None and entry.replaced_by is not None:
+            if instance is not None and version.tracked.tick is None and version.tracked.etag == KEPT:
+                version.keeps_row, version.is_deleted = True, False  # linked, and ours was to win
+            elif instance is not None and entry.replaced_by is not None:
                 version.renames = str(instance.pk)
             elif instance is not None:
                 version.row = RowChange(instance=instance, is_deletion=True)
@@ -279,6 +284,7 @@ class Applier:
             raise reading
         version.reading = reading
         version.row = prepare_row(self.resource, instance, reading, batch.known)
+        self._keep_waiting(version, reading.related)
         if instance is None:
             version.same_as = self._same_row(version)
             if version.same_as:
@@ -286,12 +292,23 @@ class Applier:
         elif version.tracked.tick is None and version.tracked.etag == KEPT:
             version.row, version.keeps_row = None, True
 
+    def _keep_waiting(self, version: _Version, brought: Container[str]) -> None:
+        if version.row is not None and version.tracked.is_incomplete:
+            waiting = waiting_of(self.resource, [version.tracked])
+            keep_waiting(self.resource, version.row, brought, waiting.get(version.tracked.local_key or "", {}))
+
     def _same_row(self, version: _Version) -> str:
         """Return the key of the row that is the same thing as the new one that came, empty if there is none."""
         if version.tracked.replaced_by is not None:
             return keys_of(self.resource, [version.tracked.replaced_by]).get(version.tracked.replaced_by, "")
         assert version.row is not None
-        duplicate = self.resource.find_duplicate(version.row.instance)
+        try:
+            duplicate = self.resource.find_duplicate(version.row.instance)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:
+            logger.exception("find_duplicate() of %r failed; the entry waits", self.resource)
+            raise PayloadError(f"find_duplicate(): {type(error).__name__}: {error}", public="Refused.") from error
         return "" if duplicate is None else str(duplicate.pk)
 
     def _etag(self, version: _Version, local: LocalVersion) -> str:
@@ -351,6 +368,7 @@ class Applier:
         names = set_values(instance, dict(decision), is_new=tracked.local_key is None)
         version.is_deleted = False
         version.row = RowChange(instance=instance, names=names, is_new=tracked.local_key is None)
+        self._keep_waiting(version, ())
         return Resolution(source_wins=True, by=Rule.APPLICATION, record=True)
 
     def _note_conflict(self, version: _Version, held: SyncState, local: LocalVersion, outcome: Resolution) -> None:
@@ -398,6 +416,8 @@ class Applier:
         has_row = tracked.local_key or version.same_as
         method = "DELETE" if entry.is_deleted else "PUT" if has_row else "POST"
         self._set_state(tracked, state)
+        if version.row is not None:
+            version.row.state = state
         batch.versions.append(version)
         if not version.is_new:
             batch.touched[tracked.uuid] = tracked
@@ -474,7 +494,7 @@ class Applier:
             if version.tracked.replaced_by != replaced_by:
                 tracked_rows(resource).filter(uuid=uuid).update(replaced_by=replaced_by)
             if version.renames and replaced_by is not None:
-                rename(resource, version.renames, replaced_by, is_edited=version.is_concurrent)
+                rename(resource, version.renames, uuid, replaced_by, is_edited=version.is_concurrent)
             elif version.keeps_row:
                 tracked_rows(resource).filter(uuid=uuid).update(etag=ANEW, mark=self._now)
                 self.has_recorded = True
@@ -546,8 +566,11 @@ class Applier:
         tracked, row = version.tracked, version.row
         if row is not None and row.error is not None:
             # What came in the same feed may have been the first of the two.
-            version.same_as = self._same_row(version) if row.is_new else ""
-            version.error = None if version.same_as else row.error
+            try:
+                version.same_as = self._same_row(version) if row.is_new else ""
+                version.error = None if version.same_as else row.error
+            except PayloadError as error:
+                version.error = error
         tracked.is_deferred = version.error is not None
         tracked.is_incomplete = version.error is None and row is not None and bool(row.pending)
         if version.error is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import models
 
 from ..atom.payload import Text
+from ..core.state import SyncState
 from ..exceptions import PayloadError
 from ..relations import Reading, ReceivedChildren, ReceivedList
 from ..resources import SyncResource
@@ -31,6 +32,8 @@ class RowChange:
     lists: Mapping[str, ReceivedList | ReceivedChildren] = field(default_factory=dict)
     pending: Mapping[str, Sequence[Target]] = field(default_factory=dict)
     known: Known = field(default_factory=Known)
+    #: The state of the version that it is written for, where there is one.
+    state: SyncState | None = None
     texts: list[Text] = field(default_factory=list)
     error: PayloadError | None = None
 
@@ -55,6 +58,19 @@ def prepare_row(resource: SyncResource, instance: models.Model | None, reading: 
         lists=placed.lists,
         known=known,
     )
+
+
+def keep_waiting(
+    resource: SyncResource, change: RowChange, brought: Container[str], present: Mapping[str, Sequence[Target]]
+) -> None:
+    """Let the row wait on for what it waited for, ``present``, in the relations of which nothing was ``brought``."""
+    columns = {relation.name: relation.columns for relation in resource.relations}
+    kept = {
+        name: targets
+        for name, targets in present.items()
+        if name not in brought and all(getattr(change.instance, c) is None for c in columns.get(name, ()))
+    }
+    change.pending = {**kept, **change.pending}
 
 
 def set_values(instance: models.Model, values: Mapping[str, Any], *, is_new: bool) -> frozenset[str]:

@@ -18,7 +18,7 @@ from .digests import lock_digest
 from .log import update_tracked
 from .prepared import PreparedQuery
 from .relations.placing import Known, Target
-from .relations.settling import fill_in, kinds_waiting_for, store_pending
+from .relations.settling import fill_in, is_waiting, kinds_waiting_for, store_pending
 from .retrying import atomically
 from .rows import read_instances
 from .writing import write_rows
@@ -44,7 +44,7 @@ def defer(
     """Keep a version that could not be written; ``tracked`` is stored and has the version's state."""
     logger.warning("%s %s is deferred: %s", resource.kind, tracked.uuid, error)
     text = payload.xml(uuid=str(tracked.uuid)) if payload is not None and not is_deleted else ""
-    store_pending(resource, {tracked.pk: awaited(error)}, replaced=[])
+    store_pending(resource, {tracked.pk: awaited(error)}, replaced=[tracked.pk])
     DeferredEntry.objects.using(resource.database).update_or_create(
         resource=tracked,
         defaults={
@@ -97,7 +97,8 @@ def settle(resource: SyncResource) -> int:
 
 def settle_waiting(resource: SyncResource) -> None:
     """Do the same if anything waits, in a transaction of its own: something may have changed here meanwhile."""
-    if not _any_deferred.rows(resource.database, resource.kind):
+    waits = _any_deferred.rows(resource.database, resource.kind) or is_waiting(resource)
+    if not waits:
         return
     if atomically(resource.database, partial(_settle_under_lock, resource)):
         settle_others(resource)
@@ -106,6 +107,12 @@ def settle_waiting(resource: SyncResource) -> None:
 def _settle_under_lock(resource: SyncResource) -> int:
     lock_digest(resource)
     return settle(resource)
+
+
+def settle_all(resource: SyncResource) -> None:
+    """Do what is to be done when a row of ``resource`` has got a uuid that others may have waited for."""
+    settle_waiting(resource)
+    settle_others(resource)
 
 
 def settle_others(resource: SyncResource) -> None:

@@ -148,7 +148,7 @@ def lock_digest(resource: SyncResource) -> StoredDigest:
 def digest_as_json(digest: Digest) -> str:
     """Return all that ``digest`` says, to be kept."""
     entries = [[entry.endpoint, entry.tick, entry.stamp, entry.conflict_priority] for entry in digest]
-    return json.dumps({"origin": digest.origin, "entries": entries})
+    return json.dumps({"origin": digest.origin, "part_of": digest.part_of, "entries": entries})
 
 
 def digest_from_json(text: str) -> Digest:
@@ -156,5 +156,7 @@ def digest_from_json(text: str) -> Digest:
     kept = json.loads(text)
     names = ("endpoint", "tick", "stamp", "conflict_priority")
     return Digest(
-        (DigestEntry(**dict(zip(names, values, strict=True))) for values in kept["entries"]), origin=kept["origin"]
+        (DigestEntry(**dict(zip(names, values, strict=True))) for values in kept["entries"]),
+        origin=kept["origin"],
+        part_of=kept.get("part_of", ""),
     )

@@ -22,6 +22,7 @@ from ..models import ConflictRecord, DeferredEntry, TrackedResource
 from ..resources import SyncResource
 from .changes import prepare_row
 from .digests import lock_digest
+from .linking import survivor_of
 from .relations.contents import contents_of, waiting_of
 from .relations.inside import write_inside
 from .relations.placing import Known
@@ -119,7 +120,7 @@ def use_other_version(resource: SyncResource, record: ConflictRecord) -> None:
     database = resource.database
     with transaction.atomic(using=database):
         lock_digest(resource)
-        tracked = TrackedResource.objects.using(database).get(pk=record.resource_id)
+        tracked = survivor_of(resource, TrackedResource.objects.using(database).get(pk=record.resource_id))
         key = tracked.local_key
         instance = read_instances(resource, [key] if key else []).get(key or "")
         if not record.losing_payload:

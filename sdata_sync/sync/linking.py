@@ -7,18 +7,23 @@ of the old name too; whatever still comes under it is taken for a version of the
 from __future__ import annotations
 
 import logging
-from typing import Any
+from functools import partial
 from uuid import UUID
 
 from django.db import models, transaction
+from django.utils import timezone
 
 from ..exceptions import LinkError
-from ..models import TrackedResource
-from ..resources import SyncResource, all_rows
+from ..models import ConflictRecord, DeferredEntry, PendingReference, TrackedResource
+from ..resources import SyncResource
 from .clock import now
+from .deferring import settle_all
 from .log import ANEW
 from .marks import mark, new_uuid
+from .merging import merge_rows
+from .relations.directory import MAX_ALIASES
 from .relations.referrers import mark_all_referrers
+from .relations.settling import hand_over
 from .rows import read_instances
 from .suppression import applying
 from .wakeup import wake_after_commit
@@ -32,6 +37,16 @@ KEPT = "kept"
 def tracked_rows(resource: SyncResource) -> models.QuerySet[TrackedResource]:
     """Return what is tracked of ``resource``."""
     return TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+
+
+def survivor_of(resource: SyncResource, tracked: TrackedResource) -> TrackedResource:
+    """Return the resource that ``tracked`` is an alias of, itself if it is none."""
+    for _ in range(MAX_ALIASES):
+        following = tracked_rows(resource).filter(uuid=tracked.replaced_by).first() if tracked.replaced_by else None
+        if following is None:
+            break
+        tracked = following
+    return tracked
 
 
 def link(resource: SyncResource, key: str, uuid: UUID | None, *, keep: bool = False, wait: bool = False) -> UUID:
@@ -51,20 +66,53 @@ def link(resource: SyncResource, key: str, uuid: UUID | None, *, keep: bool = Fa
     if other is not None and other.local_key is not None:
         raise LinkError(f"{uuid} is {resource.kind}('{other.local_key}') here already; both rows cannot be one.")
     if present is not None:
+        _keep_waiting_version(resource, present)
         release(resource, present, replaced_by=uuid)
-    marked = None if wait else now()
-    etag = KEPT if keep and wait else ""
     if other is None:
+        etag, marked = (KEPT if keep else "", None) if wait else ("", now())
         TrackedResource.objects.using(resource.database).create(
             kind=resource.kind, uuid=uuid, local_key=key, etag=etag, mark=marked
         )
-    else:  # it was deleted here, or an alias, and comes back to life
-        tracked_rows(resource).filter(pk=other.pk).update(
-            local_key=key, is_deleted=False, replaced_by=None, etag=ANEW, mark=now()
-        )
+    else:
+        _revive(resource, other, key, is_awaited=wait and not keep)
+    if present is not None:
+        hand_over(resource, present.pk, tracked_rows(resource).get(uuid=uuid).pk)
     mark_referrers_of_key(resource, key)
+    transaction.on_commit(partial(settle_all, resource), using=resource.database)
     wake_after_commit(resource.kind, resource.database)
     return uuid
+
+
+def _revive(resource: SyncResource, other: TrackedResource, key: str, *, is_awaited: bool) -> None:
+    """Give a row to a resource that had none: it was deleted here, an alias, or its version waits to be written."""
+    rows = tracked_rows(resource).filter(pk=other.pk)
+    if other.is_deferred and is_awaited:
+        rows.update(local_key=key)  # what waits is written into the row as soon as it is tried again
+        return
+    DeferredEntry.objects.using(resource.database).filter(resource=other).delete()
+    rows.update(
+        local_key=key, is_deleted=False, is_deferred=False, replaced_by=None, etag=ANEW, mark=now(), is_intent=False
+    )
+
+
+def _keep_waiting_version(resource: SyncResource, tracked: TrackedResource) -> None:
+    """Keep, for people, the version of a row that waits and whose uuid is about to go: as one that did not stay."""
+    entry = DeferredEntry.objects.using(resource.database).filter(resource=tracked).first()
+    if entry is None or tracked.endpoint is None:
+        return
+    logger.warning("%s %s is linked while a newer version of it waits; that is kept", resource.kind, tracked.uuid)
+    ConflictRecord.objects.using(resource.database).create(
+        resource=tracked,
+        decided_at=timezone.now(),
+        remote_won=False,
+        rule="linked while it waited",
+        local_endpoint=resource.endpoint,
+        local_stamp=now(),
+        remote_endpoint=tracked.endpoint.url,
+        remote_stamp=tracked.stamp,
+        remote_user=tracked.user,
+        remote_payload=entry.payload,
+    )
 
 
 def release(resource: SyncResource, tracked: TrackedResource, *, replaced_by: UUID | None) -> None:
@@ -73,6 +121,7 @@ def release(resource: SyncResource, tracked: TrackedResource, *, replaced_by: UU
     if replaced_by is None or (tracked.tick is None and not tracked.is_deferred):
         rows.delete()
         return
+    DeferredEntry.objects.using(resource.database).filter(resource=tracked).delete()
     rows.update(
         local_key=None,
         is_deleted=True,
@@ -88,33 +137,56 @@ def release(resource: SyncResource, tracked: TrackedResource, *, replaced_by: UU
     )
 
 
-def rename(resource: SyncResource, key: str, uuid: UUID, *, is_edited: bool) -> None:
-    """Let the row ``key``, whose uuid others have replaced by ``uuid``, go by that one; its old one is released.
+def rename(resource: SyncResource, key: str, old: UUID, uuid: UUID, *, is_edited: bool) -> None:
+    """Let the row ``key``, whose uuid ``old`` others have replaced by ``uuid``, go by that one; ``old`` is released.
 
     Under the digest's lock. Where both have a row here, everything that points at the old one points at the other
     from now on, and the old one is deleted. ``is_edited`` says that the row was changed here without the others'
     knowledge: then its content is a version of its own.
     """
     other = tracked_rows(resource).filter(uuid=uuid).first()
+    seen = {old, uuid}
+    while other is not None and other.replaced_by is not None and other.replaced_by not in seen:
+        seen.add(other.replaced_by)
+        other = tracked_rows(resource).filter(uuid=other.replaced_by).first()
     if other is not None and other.local_key is not None:
         _unite(resource, key, other.local_key)
         return
-    if other is not None and other.replaced_by is not None:
-        rename(resource, key, other.replaced_by, is_edited=is_edited)
-        return
-    if other is not None and other.is_deleted and not is_edited:  # under its new name it was deleted
-        with applying(resource.kind, keys=[key]):
-            for row in read_instances(resource, [key]).values():
-                row.delete(using=resource.database)
+    is_gone = other is not None and other.is_deleted and other.replaced_by is None
+    if other is not None and is_gone and not is_edited:  # under its new name it was deleted
+        _delete(resource, key, other)
         return
     marked = now() if is_edited else None
     if other is None:
-        TrackedResource.objects.using(resource.database).create(
+        other = TrackedResource.objects.using(resource.database).create(
             kind=resource.kind, uuid=uuid, local_key=key, mark=marked
         )
     else:
-        tracked_rows(resource).filter(pk=other.pk).update(local_key=key, is_deleted=False, mark=marked)
+        tracked_rows(resource).filter(pk=other.pk).update(
+            local_key=key, is_deleted=False, replaced_by=None, mark=marked
+        )
+    hand_over(resource, tracked_rows(resource).get(uuid=old).pk, other.pk)
     mark_referrers_of_key(resource, key)
+    transaction.on_commit(partial(settle_all, resource), using=resource.database)
+
+
+def _delete(resource: SyncResource, key: str, deleted: TrackedResource) -> None:
+    """Delete the row ``key``, which is ``deleted`` by another name; while something protects it, that waits."""
+    try:
+        with transaction.atomic(using=resource.database), applying(resource.kind, keys=[key]):
+            for row in read_instances(resource, [key]).values():
+                row.delete(using=resource.database)
+    except (models.ProtectedError, models.RestrictedError) as error:
+        tracked_rows(resource).filter(pk=deleted.pk).update(local_key=key, is_deleted=False, is_deferred=True)
+        DeferredEntry.objects.using(resource.database).update_or_create(
+            resource=deleted,
+            defaults={
+                "is_deleted": True,
+                "application_code": "Deferred",
+                "reason": f"{type(error).__name__}: {error}",
+                "received_at": timezone.now(),
+            },
+        )
 
 
 def _unite(resource: SyncResource, key: str, into: str) -> None:
@@ -123,30 +195,8 @@ def _unite(resource: SyncResource, key: str, into: str) -> None:
     if old is None or new is None:
         return
     mark_all_referrers(old, resource.database)
-    _repoint(old, new, resource.database)
-    with applying(resource.kind, keys=[key]):
-        old.delete(using=resource.database)
+    merge_rows(resource, old, new)
     logger.info("%s: the rows %s and %s were the same thing; %s stays", resource.kind, key, into, into)
-
-
-def _repoint(old: models.Model, new: models.Model, using: str) -> None:
-    """Let whatever has a foreign key to ``old`` point at ``new``, also rows that are not shared."""
-    for relation in old._meta.get_fields(include_hidden=True):
-        if not (relation.auto_created and not relation.concrete and (relation.one_to_many or relation.one_to_one)):
-            continue
-        field: Any = relation.field  # type: ignore[union-attr]
-        if getattr(field.remote_field, "parent_link", False):
-            continue
-        attname = field.target_field.attname
-        rows = all_rows(field.model, using)
-        try:
-            with transaction.atomic(using=using):
-                rows.filter(**{field.attname: getattr(old, attname)}).update(**{field.attname: getattr(new, attname)})
-        except models.ProtectedError:
-            raise
-        except Exception:
-            # Both are a member of the same, or each has the one row that there may be: those of the old one go with it.
-            logger.info("%s stays with the row that goes", field, exc_info=True)
 
 
 def mark_referrers_of_key(resource: SyncResource, key: str) -> None:
@@ -175,7 +225,8 @@ def relink(resource: SyncResource, uuid: UUID, key: str) -> None:
     if before is not None and before.local_key == key:
         return
     loser = None if before is None else before.local_key
-    if loser is not None:
+    if loser is not None and before is not None:
+        PendingReference.objects.using(resource.database).filter(resource=before).delete()
         tracked_rows(resource).filter(uuid=uuid).update(local_key=None, is_deleted=True, etag=ANEW)
     link(resource, key, uuid)
     if loser is not None:

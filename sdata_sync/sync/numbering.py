@@ -23,9 +23,10 @@ from .marks import mark
 from .prepared import PreparedQuery
 from .rejoining import behind
 from .relations.contents import read_contents
-from .relations.settling import drop_overruled
+from .relations.settling import drop_overruled, store_pending
 from .retrying import atomically
 from .untracked import untracked_keys
+from .upgrading import take_over
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +107,8 @@ def number(resource: SyncResource, stored: StoredDigest, marked: Sequence[Tracke
     """Number ``marked``, rows that are locked, under the lock of the digest that ``stored`` was read under."""
     if not marked:
         return
+    if any(tracked.extra for tracked in marked):
+        take_over(resource, marked)
     stamper = _Stamper(resource, stored)
     contents = read_contents(resource, marked)
     for tracked in marked:
@@ -230,6 +233,7 @@ class _Stamper:
         tracked = TrackedResource.objects.using(database)
         if self.undeferred:
             DeferredEntry.objects.using(database).filter(resource__in=self.undeferred).delete()
+            store_pending(self.resource, {}, replaced=self.undeferred)
         if self.forgotten:
             tracked.filter(pk__in=self.forgotten).delete()
         if self.stale_births:

@@ -10,7 +10,7 @@ from django.db import connections, transaction
 from django.db.models import Q, QuerySet
 
 from ..core.digest import Digest
-from ..models import ConflictRecord, TrackedResource
+from ..models import ConflictRecord, DeferredEntry, PendingReference, ScopedResource, TrackedResource
 from ..resources import SyncResource
 from .clock import now
 from .digests import load_digest, lock_digest
@@ -83,6 +83,7 @@ def _remove_some(resource: SyncResource, chosen: QuerySet[TrackedResource]) -> b
         if features.has_select_for_update:
             rows = chosen.select_for_update(of=("self",) if features.has_select_for_update_of else ())
         pks = [row.pk for row in rows[:500]]
-        ConflictRecord.objects.using(resource.database).filter(resource__in=pks).delete()
+        for model in (ConflictRecord, DeferredEntry, PendingReference, ScopedResource):
+            model._default_manager.using(resource.database).filter(resource__in=pks).delete()
         TrackedResource.objects.using(resource.database).filter(pk__in=pks)._raw_delete(resource.database)
     return bool(pks)

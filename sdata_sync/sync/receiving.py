@@ -70,7 +70,9 @@ def _receive(resource: SyncResource, file: BinaryIO, *, numbers: bool) -> Receip
         number_all_under_lock(resource, stored)
     applier = Applier(resource, stored, source, behind=noted)
     order = TickOrder(stored.value, contiguous=mode is SyncMode.IMMEDIATE)
-    for batch in _batches(_checked(reader.entries(), order)):
+    # Where two may be one thing, the second must be seen by the first.
+    size = 1 if resource.may_find_duplicates else BATCH
+    for batch in _batches(_checked(reader.entries(), order), size):
         applier.apply(batch)
     # Only now: the link to a next page may stand behind the entries.
     is_end = mode is SyncMode.CATCH_UP and not reader.next_url
@@ -132,8 +134,8 @@ def _checked(entries: Iterable[Entry], order: TickOrder) -> Iterator[Entry]:
         yield entry
 
 
-def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Group ``entries``; two of one resource are never in one group, since the second is decided by the first.
+def _batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
+    """Group ``entries`` by ``size``; two of one resource are never together: the second is decided by the first.
 
     One that gives a resource another uuid stands alone: what comes before it may have done so already, and what comes
     after it may be of the row that it renames.
@@ -142,7 +144,7 @@ def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
     uuids: set[UUID] = set()
     for entry in entries:
         is_alone = entry.replaced_by is not None
-        if batch and (is_alone or len(batch) == BATCH or entry.uuid in uuids):
+        if batch and (is_alone or len(batch) == size or entry.uuid in uuids):
             yield batch
             batch, uuids = [], set()
         if is_alone:

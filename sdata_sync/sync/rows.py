@@ -13,6 +13,9 @@ from django.db import models
 from ..resources import SyncResource
 from .prepared import PreparedQuery, can_prepare
 
+#: No database has a larger primary key.
+MAX_INTEGER = 2**63
+
 
 def read_rows(resource: SyncResource, keys: Iterable[str]) -> dict[str, tuple[Any, ...]]:
     """Return the rows' values by local key, in the order of the resource's columns."""
@@ -27,6 +30,12 @@ def read_rows(resource: SyncResource, keys: Iterable[str]) -> dict[str, tuple[An
     return {str(values[0]): values[1:] for values in found}
 
 
+def existing_keys(resource: SyncResource, keys: Iterable[str]) -> set[str]:
+    """Return those of ``keys`` that have a row."""
+    wanted = _readable(resource, keys)
+    return {str(key) for key in resource.rows().filter(pk__in=wanted).values_list("pk", flat=True)} if wanted else set()
+
+
 def read_instances(resource: SyncResource, keys: Iterable[str]) -> dict[str, models.Model]:
     """Return the rows as instances by local key."""
     wanted = _readable(resource, keys)
@@ -39,7 +48,9 @@ def _readable(resource: SyncResource, keys: Iterable[str]) -> list[Any]:
     values = []
     for key in keys:
         with suppress(ValidationError):
-            values.append(to_python(key))
+            value = to_python(key)
+            if not isinstance(value, int) or abs(value) < MAX_INTEGER:
+                values.append(value)
     return values
 
 

@@ -41,7 +41,11 @@ def scan(
         take_over_known(resource)
     last = 0
     rows = TrackedResource.objects.using(resource.database).filter(
-        kind=resource.kind, local_key__isnull=False, mark__isnull=True
+        # Not what is linked, and waits for the other side's version.
+        kind=resource.kind,
+        local_key__isnull=False,
+        mark__isnull=True,
+        tick__isnull=False,
     )
     while chunk := list(rows.filter(pk__gt=last).order_by("pk")[:BATCH]):
         _compare(resource, chunk, found, dry_run=dry_run)

@@ -18,13 +18,14 @@ from ..exceptions import PayloadError
 from ..models import ConflictRecord, TrackedResource
 from ..relations import Reading
 from ..resources import SyncResource
-from .changes import prepare_row
+from .changes import RowChange, keep_waiting, prepare_row
 from .clock import now
 from .disputes import LocalVersion, record_of
 from .linking import mark_referrers_of_key, release, tracked_rows
 from .log import ANEW
-from .relations.contents import merged
+from .relations.contents import merged, waiting_of
 from .relations.placing import Known
+from .relations.settling import hand_over, store_pending
 from .wakeup import wake_after_commit
 from .writing import write_rows
 
@@ -56,11 +57,14 @@ class Union:
                 self.twin, self.entry, held, local, remote_won=outcome.source_wins, rule=f"same thing; {outcome.by}"
             )
             ConflictRecord.objects.using(self.resource.database).bulk_create([record])
-        etag = self._write() if outcome.source_wins else ""
+        change = self._written() if outcome.source_wins else None
+        etag = "" if change is None else self.resource.etag(change.texts, self.reading.extra)
         if str(self.entry.uuid) < str(self.twin.uuid):
             self._keep_received(etag)
         else:
             self._keep_twin(is_changed=outcome.source_wins and not same_content)
+        if change is not None:
+            self._wait_for(change)
         wake_after_commit(self.resource.kind, self.resource.database)
         return outcome
 
@@ -74,17 +78,27 @@ class Union:
             return False
         return contents == local.contents
 
-    def _write(self) -> str:
-        """Write the received content into the row, and return its etag."""
+    def _written(self) -> RowChange:
+        """Write the received content into the row, and return what became of it."""
         change = prepare_row(self.resource, self.instance, self.reading, self.known)
+        waiting = waiting_of(self.resource, [self.twin]).get(self.twin.local_key or "", {})
+        keep_waiting(self.resource, change, self.reading.related, waiting)
         write_rows(self.resource, [change])
         if change.error is not None:
             raise change.error
-        return self.resource.etag(change.texts, self.reading.extra)
+        return change
+
+    def _wait_for(self, change: RowChange) -> None:
+        """Note what the row waits for with the resource that has it now."""
+        owner = tracked_rows(self.resource).get(local_key=self.twin.local_key)
+        gone = [self.twin.pk, *self._received().values_list("pk", flat=True)]
+        store_pending(self.resource, {owner.pk: change.pending}, replaced=gone)
+        tracked_rows(self.resource).filter(pk=owner.pk).update(is_incomplete=bool(change.pending))
 
     def _keep_received(self, etag: str) -> None:
         key = self.twin.local_key or ""
         release(self.resource, self.twin, replaced_by=self.entry.uuid)
+        hand_over(self.resource, self.twin.pk, self._received().get().pk)
         self._received().update(
             local_key=key,
             is_deleted=False,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
-from django.db import transaction
+from django.db import models, transaction
 
 from ..atom.names import PAYLOAD_DECLARATIONS
 from ..atom.payload import Payload
@@ -40,8 +41,13 @@ def take_over_known(resource: SyncResource) -> int:
             batch = list(rows.filter(pk__gt=last).order_by("pk")[:BATCH])
             if not batch:
                 return taken
-            taken += sum(_take_over(resource, tracked) for tracked in batch)
+            taken += take_over(resource, batch)
             last = batch[-1].pk
+
+
+def take_over(resource: SyncResource, rows: Iterable[TrackedResource]) -> int:
+    """Do so with ``rows``, which are locked; return how many of them had something to be taken over."""
+    return sum(_take_over(resource, tracked) for tracked in rows if tracked.extra and tracked.local_key)
 
 
 def _take_over(resource: SyncResource, tracked: TrackedResource) -> bool:
@@ -50,6 +56,8 @@ def _take_over(resource: SyncResource, tracked: TrackedResource) -> bool:
     instance = read_instances(resource, [key]).get(key)
     if reading is None or instance is None or not (reading.values or reading.related):
         return False
+    if tracked.mark is not None:
+        reading = _without_edited(resource, instance, reading)
     try:
         change = prepare_row(resource, instance, reading, Known())
         write_rows(resource, [change])
@@ -60,11 +68,25 @@ def _take_over(resource: SyncResource, tracked: TrackedResource) -> bool:
         logger.warning("%s('%s'): what was kept of it cannot be taken over: %s", resource.kind, key, error)
         return False
     tracked.extra = reading.extra
-    tracked.etag = resource.etag(change.texts, tracked.extra)
+    if tracked.mark is None:  # else it is found out yet what was edited
+        tracked.etag = resource.etag(change.texts, tracked.extra)
     tracked.is_incomplete = bool(change.pending)
     update_tracked(resource.database, [tracked], with_marks=False)
     store_pending(resource, {tracked.pk: change.pending}, replaced=[])
     return True
+
+
+def _without_edited(resource: SyncResource, instance: models.Model, reading: Reading) -> Reading:
+    """Leave out what somebody has given a value since the upgrade: that is newer than what was kept."""
+    blank = resource.model()
+    values = {name: value for name, value in reading.values.items() if getattr(instance, name) == getattr(blank, name)}
+    columns = {relation.name: relation.columns for relation in resource.relations}
+    related = {
+        name: received
+        for name, received in reading.related.items()
+        if all(getattr(instance, column) is None for column in columns[name])
+    }
+    return Reading(values, reading.extra, related)
 
 
 def _reading(resource: SyncResource, tracked: TrackedResource) -> Reading | None:

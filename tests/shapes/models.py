@@ -141,3 +141,18 @@ class Part(models.Model):
     article = models.ForeignKey(Article, models.CASCADE, related_name="parts")
     rank = models.IntegerField()
     writer = models.ForeignKey(Author, models.SET_NULL, null=True)
+
+
+class Ticket(models.Model):
+    code = models.CharField(max_length=20, unique=True)
+
+
+class Stub(models.Model):
+    """A child that knows its parent by another column than the key."""
+
+    ticket = models.ForeignKey(Ticket, models.CASCADE, to_field="code", related_name="stubs")
+
+
+class Friend(models.Model):
+    name = models.CharField(max_length=50)
+    friends = models.ManyToManyField("self")

@@ -13,7 +13,7 @@ from ...atom.text import escape_attribute
 from ...exceptions import PayloadError, UnrepresentableText
 from ...models import ChildResource
 from ...relations import KEY, PROBLEM, Children, Reading, Received, ReceivedChildren
-from ...resources import SyncResource
+from ...resources import SyncResource, all_rows
 from ..marks import key_text, new_uuid
 from .directory import chunks, is_only_looking
 
@@ -57,15 +57,26 @@ def _problem(resource: SyncResource, contents: list[Text]) -> str:
 def read_children(relation: Children, keys: Collection[str]) -> tuple[dict[str, str], dict[str, tuple[Any, ...]]]:
     """Return the children of the rows ``keys``: their parents' local keys, and their columns, by their own keys."""
     resource, link = relation.resource, relation.link
-    own, parent = resource.model._meta.pk, link.target_field
+    own = resource.model._meta.pk
     parents: dict[str, str] = {}
     rows: dict[str, tuple[Any, ...]] = {}
     for chunk in chunks(keys):
-        found = resource.rows().filter(**{f"{link.attname}__in": [parent.to_python(key) for key in chunk]})
-        for pk, parent_pk, *values in found.values_list("pk", link.attname, *resource.columns):
+        key_of = _keys_by_link(relation, chunk)
+        found = resource.rows().filter(**{f"{link.attname}__in": list(key_of)})
+        for pk, link_value, *values in found.values_list("pk", link.attname, *resource.columns):
             key = key_text(own, pk)
-            parents[key], rows[key] = key_text(parent, parent_pk), tuple(values)
+            parents[key], rows[key] = key_of[link_value], tuple(values)
     return parents, rows
+
+
+def _keys_by_link(relation: Children, keys: Sequence[str]) -> dict[Any, str]:
+    """Return the parents' local keys by what their children's foreign keys hold, which need not be primary keys."""
+    target = relation.link.target_field
+    pk = target.model._meta.pk
+    if target.primary_key:
+        return {target.to_python(key): key for key in keys}
+    rows = all_rows(target.model, relation.resource.database).filter(pk__in=[pk.to_python(key) for key in keys])
+    return {value: key_text(pk, key) for value, key in rows.values_list(target.attname, "pk")}
 
 
 def identities(resource: SyncResource, keys: Collection[str]) -> dict[str, tuple[UUID, str]]:

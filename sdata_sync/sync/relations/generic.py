@@ -13,6 +13,7 @@ from ...registry import registry
 from ...relations import PROBLEM
 from ...resources import SyncResource
 from ..marks import key_text
+from ..rows import existing_keys
 from .directory import uuids_of
 
 
@@ -32,7 +33,9 @@ def generic_texts(resource: SyncResource, values: Mapping[str, tuple[Any, Any]])
             continue
         pk = target.model._meta.pk
         keys = {key: key_text(pk, value) for key, value in objects.items()}
-        uuids = uuids_of(target, keys.values())
+        # The database does not keep them from leading nowhere; to nothing is where they lead then.
+        present = existing_keys(target, keys.values())
+        uuids = uuids_of(target, present)
         texts.update((key, f"{target.kind} {uuids[other]}") for key, other in keys.items() if other in uuids)
     return texts
 
@@ -53,6 +56,11 @@ def generic_values(resource: SyncResource, target: SyncResource, key: str) -> tu
     """Return the content type and the object that lead to the row of ``target`` with the local ``key``."""
     pk: models.Field[Any, Any] = target.model._meta.pk
     return _content_types(resource).get_for_model(target.model).pk, pk.to_python(key)
+
+
+def content_type_of(resource: SyncResource, model: type[models.Model]) -> Any:
+    """Return the primary key of the content type of ``model``."""
+    return _content_types(resource).get_for_model(model).pk
 
 
 def _content_types(resource: SyncResource) -> Any:

@@ -6,16 +6,20 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
+from django.db import transaction
+
 from ...exceptions import PayloadError
 from ...models import ChildResource
 from ...relations import Association, Children, ReceivedChild, ReceivedChildren, ReceivedList
 from ...resources import SyncResource
 from ..changes import RowChange, prepare_row
-from ..marks import key_text, new_uuid
+from ..marks import new_uuid
 from ..rows import read_instances
 from ..suppression import applying
 from .association import members, set_members
 from .children import identities, read_children
+from .claims import Claims as _Claims
+from .claims import refresh_etags
 from .directory import chunks
 from .placing import members_of
 
@@ -36,7 +40,7 @@ def write_inside(resource: SyncResource, changes: Sequence[RowChange], write_row
             if concerned and isinstance(relation, Association):
                 _write_members(resource, relation, concerned)
             elif concerned and isinstance(relation, Children):
-                _ChildrenWriter(relation, concerned).write(write_rows)
+                _ChildrenWriter(relation, resource, concerned).write(write_rows)
 
 
 def _write_members(resource: SyncResource, relation: Association, changes: Iterable[RowChange]) -> None:
@@ -53,28 +57,107 @@ def _write_members(resource: SyncResource, relation: Association, changes: Itera
 class _ChildrenWriter:
     """Writes the children of several parents together."""
 
-    def __init__(self, relation: Children, parents: Sequence[RowChange]) -> None:
+    def __init__(self, relation: Children, owner: SyncResource, parents: Sequence[RowChange]) -> None:
         self._relation = relation
+        self._owner = owner
         self._resource = relation.resource
-        self._parents = parents
-        #: Children that stay or come: their uuid, what is kept of them, and their change.
+        self._parents = {str(change.instance.pk): change for change in parents}
+        #: Children that stay or come, by parent: their uuid, what is kept of them, and their change.
         self._kept: list[tuple[UUID, str, RowChange]] = []
         self._deleted: dict[str, RowChange] = {}
+        #: Parents that are not written here, and lose a child to one that is.
+        self._robbed: set[str] = set()
 
     def write(self, write_rows: WriteRows) -> None:
-        standing = self._standing()
+        standing, _ = read_children(self._relation, list(self._parents))
         keys = self._keys_by_uuid(standing)
         instances = read_instances(self._resource, set(keys.values()) | set(standing))
-        for change in self._parents:
-            self._decide(change, standing, keys, instances)
+        claims = _Claims(self._owner, self._relation, self._parents, instances)
+        for parent, change in self._parents.items():
+            mine = {key for key, of in standing.items() if of == parent}
+            self._decide(parent, change, mine, keys, instances, claims)
         for _, _, kept in self._kept:  # gone from one parent, come to another
             self._deleted.pop(str(kept.instance.pk), None)
-        changes = [*(change for _, _, change in self._kept), *self._deleted.values()]
+        deletions, kept_rows = list(self._deleted.values()), [change for _, _, change in self._kept]
+        # First what goes: what comes may have its unique values.
+        write_rows(self._resource, deletions)
+        self._raise_first(deletions)
+        self._write_kept(kept_rows, write_rows)
+        self._store_identities()
+        refresh_etags(self._owner, self._robbed)
+
+    def _write_kept(self, changes: list[RowChange], write_rows: WriteRows) -> None:
+        try:
+            with transaction.atomic(using=self._resource.database):
+                write_rows(self._resource, changes)
+                self._raise_first(changes)
+            return
+        except PayloadError:
+            standing = [change for change in changes if not change.is_new]
+            if not standing:
+                raise
+        # They may have exchanged a unique value among themselves. All at once, under the keys that they have.
+        pks = [change.instance.pk for change in standing]
+        self._resource.rows().filter(pk__in=pks)._raw_delete(self._resource.database)
+        for change in changes:
+            change.error, change.is_new = None, True
+            change.instance._state.adding = True
         write_rows(self._resource, changes)
+        self._raise_first(changes)
+
+    def _raise_first(self, changes: Iterable[RowChange]) -> None:
         for change in changes:
             if change.error is not None:
                 raise self._failure(change.error)
-        self._store_identities()
+
+    def _keys_by_uuid(self, standing: dict[str, str]) -> dict[UUID, str]:
+        """Return the local keys of the children by uuid, also of those that had another parent until now."""
+        keys = {uuid: key for key, (uuid, _) in identities(self._resource, standing).items()}
+        received = (self._received(change).children for change in self._parents.values())
+        wanted = {child.uuid for children in received for child in children if child.uuid}
+        known = ChildResource.objects.using(self._resource.database).filter(kind=self._resource.kind)
+        for chunk in chunks(wanted - keys.keys()):
+            keys.update(known.filter(uuid__in=chunk).values_list("uuid", "local_key"))
+        return keys
+
+    def _received(self, change: RowChange) -> ReceivedChildren:
+        received = change.lists[self._relation.name]
+        assert isinstance(received, ReceivedChildren)
+        return received
+
+    def _decide(
+        self,
+        parent: str,
+        change: RowChange,
+        mine: set[str],
+        keys: dict[UUID, str],
+        instances: dict[str, Any],
+        claims: _Claims,
+    ) -> None:
+        received = self._received(change)
+        going = set(mine) if received.is_complete else set()
+        for child in received.children:
+            key = keys.get(child.uuid) if child.uuid else None
+            if child.is_deleted:
+                going.update({key or ""} & mine)
+            elif claims.may_have(parent, child.uuid, key):
+                going.discard(key or "")
+                self._keep(change, child, instances.get(key or ""))
+                self._robbed |= claims.robbed_by(parent, key)
+        for key in going & instances.keys():
+            self._deleted[key] = RowChange(instance=instances[key], is_deletion=True)
+
+    def _keep(self, parent: RowChange, child: ReceivedChild, instance: Any) -> None:
+        try:
+            change = prepare_row(self._resource, instance, child.reading, parent.known)
+            if change.pending:  # a child has no state of its own, so that its reference could wait alone
+                raise self._waiting(change)
+        except PayloadError as error:
+            raise self._failure(error) from error
+        link = self._relation.link
+        setattr(change.instance, link.attname, getattr(parent.instance, link.target_field.attname))
+        change.names |= {link.attname}
+        self._kept.append((child.uuid or new_uuid(), child.reading.extra, change))
 
     def _waiting(self, change: RowChange) -> PayloadError:
         waits_for = [target for targets in change.pending.values() for target in targets]
@@ -90,59 +173,6 @@ class _ChildrenWriter:
         return PayloadError(
             f"{said}{error}", payload_path=path, public=f"{said}{error.public}", waits_for=error.waits_for
         )
-
-    def _standing(self) -> dict[str, str]:
-        """Return the parents' keys of the children that stand here now, by their own keys."""
-        parents, _ = read_children(self._relation, [self._parent_key(change) for change in self._parents])
-        return parents
-
-    def _parent_key(self, change: RowChange) -> str:
-        return key_text(self._relation.link.target_field, self._parent_value(change))
-
-    def _parent_value(self, change: RowChange) -> Any:
-        return getattr(change.instance, self._relation.link.target_field.attname)
-
-    def _keys_by_uuid(self, standing: dict[str, str]) -> dict[UUID, str]:
-        """Return the local keys of the children by uuid, also of those that had another parent until now."""
-        keys = {uuid: key for key, (uuid, _) in identities(self._resource, standing).items()}
-        wanted = {child.uuid for change in self._parents for child in self._received(change).children if child.uuid}
-        known = ChildResource.objects.using(self._resource.database).filter(kind=self._resource.kind)
-        for chunk in chunks(wanted - keys.keys()):
-            keys.update(known.filter(uuid__in=chunk).values_list("uuid", "local_key"))
-        return keys
-
-    def _received(self, change: RowChange) -> ReceivedChildren:
-        received = change.lists[self._relation.name]
-        assert isinstance(received, ReceivedChildren)
-        return received
-
-    def _decide(
-        self, change: RowChange, standing: dict[str, str], keys: dict[UUID, str], instances: dict[str, Any]
-    ) -> None:
-        parent, received = self._parent_key(change), self._received(change)
-        mine = {key for key, of in standing.items() if of == parent}
-        going = set(mine) if received.is_complete else set()
-        for child in received.children:
-            key = keys.get(child.uuid) if child.uuid else None
-            if child.is_deleted:
-                going.update({key or ""} & mine)
-            else:
-                going.discard(key or "")
-                self._keep(change, child, instances.get(key or ""))
-        for key in going & instances.keys():
-            self._deleted[key] = RowChange(instance=instances[key], is_deletion=True)
-
-    def _keep(self, parent: RowChange, child: ReceivedChild, instance: Any) -> None:
-        try:
-            change = prepare_row(self._resource, instance, child.reading, parent.known)
-            if change.pending:  # a child has no state of its own, so that its reference could wait alone
-                raise self._waiting(change)
-        except PayloadError as error:
-            raise self._failure(error) from error
-        link = self._relation.link
-        setattr(change.instance, link.attname, self._parent_value(parent))
-        change.names |= {link.attname}
-        self._kept.append((child.uuid or new_uuid(), child.reading.extra, change))
 
     def _store_identities(self) -> None:
         known = ChildResource.objects.using(self._resource.database).filter(kind=self._resource.kind)

@@ -25,6 +25,7 @@ from ...relations import (
     Relation,
 )
 from ...resources import SyncResource
+from ..rows import existing_keys
 from .directory import keys_of
 from .generic import generic_target, generic_values
 from .reference import find_by_natural_key, value_by_key
@@ -48,7 +49,15 @@ class Known:
         for kind, uuids in wanted.items():
             resource = registry.of_kind(kind)
             found = {} if resource is None else keys_of(resource, uuids)
-            self._keys.update(((kind, uuid), found.get(uuid)) for uuid in uuids)
+            # Not one whose row was deleted a moment ago, before anybody has numbered that.
+            present = set() if resource is None else existing_keys(resource, found.values())
+            for uuid in uuids:
+                key = found.get(uuid)
+                self._keys[kind, uuid] = key if key in present else None
+
+    def forget(self, targets: Iterable[Target]) -> None:
+        """Take ``targets`` for unknown: their rows are about to go."""
+        self._keys.update(dict.fromkeys(targets))
 
     def key(self, target: Target) -> str | None:
         """Return the local key of ``target``, ``None`` if it has no row here."""

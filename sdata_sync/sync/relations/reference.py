@@ -77,7 +77,7 @@ def find_by_natural_key(resource: SyncResource, relation: Reference, text: str) 
     if text.startswith("["):
         try:
             parts = [str(part) for part in json.loads(text)]
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             parts = [text]
     manager: Any = relation.model._default_manager.db_manager(resource.database)
     try:

@@ -9,8 +9,9 @@ from typing import Any
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 
+from ...models import TrackedResource
 from ...registry import registry
-from ...relations import Association, Children, Reference, Relation
+from ...relations import Association, Children, GenericReference, Reference, Relation
 from ...resources import SyncResource, all_rows
 from ..marks import key_text, mark
 from ..suppression import is_applied
@@ -25,7 +26,7 @@ class Referrer:
     """A relation of a registered resource, or of its children, that is emptied when what it leads to is deleted."""
 
     resource: SyncResource
-    relation: Reference | Association
+    relation: Reference | Association | GenericReference
     children: Children | None = None
 
     def rows_of(self, instance: models.Model, using: str) -> list[str]:
@@ -35,6 +36,12 @@ class Referrer:
             source = self.relation.through._meta.get_field(field.m2m_field_name())
             rows = all_rows(self.relation.through, using).filter(**{field.m2m_reverse_field_name(): instance.pk})
             return _keys(self.resource, rows.values_list(source.attname, flat=True))  # type: ignore[union-attr]
+        if isinstance(self.relation, GenericReference):
+            from .generic import content_type_of
+
+            content_type, value = self.relation.columns
+            found = {content_type: content_type_of(self.resource, type(instance)), value: instance.pk}
+            return _keys(self.resource, self.resource.rows().filter(**found).values_list("pk", flat=True))
         target = self.relation.field.target_field.attname
         owner = self.resource if self.children is None else self.children.resource
         rows = all_rows(owner.model, using).filter(**{self.relation.field.attname: getattr(instance, target)})
@@ -53,13 +60,15 @@ def referrers_of(model: type[models.Model]) -> tuple[Referrer, ...]:
 
 def _all_referrers(model: type[models.Model]) -> Iterator[Referrer]:
     for resource in registry:
-        yield from (referrer for referrer in _referrers(resource) if issubclass(model, referrer.relation.model))
+        for referrer in _referrers(resource):
+            if isinstance(referrer.relation, GenericReference) or issubclass(model, referrer.relation.model):
+                yield referrer
 
 
 def _referrers(resource: SyncResource) -> Iterator[Referrer]:
     try:
         for relation in resource.relations:
-            if isinstance(relation, Reference | Association):
+            if isinstance(relation, Reference | Association | GenericReference):
                 yield Referrer(resource, relation)
         for children in resource.child_lists:
             for relation in children.resource.relations:
@@ -72,7 +81,7 @@ def _referrers(resource: SyncResource) -> Iterator[Referrer]:
 def _is_emptied(relation: Relation) -> bool:
     if isinstance(relation, Reference):
         return relation.field.remote_field.on_delete not in _UNTOUCHED
-    return isinstance(relation, Association)
+    return isinstance(relation, Association | GenericReference)
 
 
 def mark_all_referrers(instance: models.Model, using: str) -> None:
@@ -85,6 +94,9 @@ def mark_referrers(referrers: tuple[Referrer, ...], instance: models.Model, usin
     for referrer in referrers:
         kind = referrer.resource.kind
         keys = [key for key in referrer.rows_of(instance, using) if not is_applied(kind, None, key)]
+        # Not what has a version that waits: nobody has edited it, and that version is not to be overruled.
+        waiting = TrackedResource.objects.using(using).filter(kind=kind, local_key__in=keys, is_deferred=True)
+        keys = sorted(set(keys) - set(waiting.values_list("local_key", flat=True))) if keys else []
         if keys:
             mark(using, kind, keys)
             wake_after_commit(kind, using)

@@ -42,6 +42,11 @@ def store_pending(
     )
 
 
+def is_waiting(resource: SyncResource) -> bool:
+    """Tell whether anything of ``resource`` waits for what it refers to."""
+    return bool(_any_pending.rows(resource.database, resource.kind))
+
+
 def kinds_waiting_for(resource: SyncResource) -> list[str]:
     """Return the other kinds of which something waits for a row of ``resource``."""
     waiting = PendingReference.objects.using(resource.database).filter(kind=resource.kind)
@@ -55,7 +60,7 @@ def fill_in(resource: SyncResource) -> list[int]:
 
     Returns the primary keys of the deferred resources that wait for nothing any more.
     """
-    if not _any_pending.rows(resource.database, resource.kind):
+    if not is_waiting(resource):
         return []
     references = PendingReference.objects.using(resource.database).filter(resource__kind=resource.kind)
     ready: set[int] = set()
@@ -101,6 +106,15 @@ def _write(resource: SyncResource, relation: Relation, reference: PendingReferen
         )
         empty = Q(**{f"{column}__isnull": True for column in relation.columns})
         resource.rows().filter(empty, pk=resource.model._meta.pk.to_python(key)).update(**values)
+
+
+def hand_over(resource: SyncResource, old: int, new: int) -> None:
+    """Let the resource with the primary key ``new`` wait for what ``old`` waited for: it has its row now."""
+    references = PendingReference.objects.using(resource.database)
+    if references.filter(resource=old).exists():
+        references.filter(resource=new).delete()
+        references.filter(resource=old).update(resource=new)
+        TrackedResource.objects.using(resource.database).filter(pk=new).update(is_incomplete=True)
 
 
 def drop_overruled(resource: SyncResource, contents: Mapping[int, Sequence[str | None]]) -> None:

@@ -1,0 +1,179 @@
+"""Each of these fails: what a review found in filters."""
+
+from uuid import uuid4
+
+import pytest
+from django.test import Client
+
+from sdata_sync.delivery import courier as courier_module
+from sdata_sync.delivery.courier import Courier
+from sdata_sync.models import DeferredEntry, DigestEntry, Peer, TrackedResource
+from sdata_sync.sync.numbering import number_changes
+from sdata_sync.sync.purging import purge
+from sdata_sync.sync.scanning import scan
+from testproject.crm.models import Account
+
+from ..talk import pull, push
+from ..wire import ENTRY, FEED, digest_entry, digest_xml, entry_xml, feed_xml
+from .test_filters import REGIONS, accounts, edit, nodes, north, office, other  # noqa: F401
+from .test_reading import link_entry
+from .test_related_edges import enforce_foreign_keys, of, put_link, uuid_of
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1", "node2"]),
+    pytest.mark.xdist_group("histories"),
+]
+PATH = "/sdata/myApp2/myContract/-/accounts"
+
+
+def client_of(node):
+    return Client(headers={"authorization": f"Token {node.token}"})
+
+
+def refused_by(office, other, **values):
+    """An edit at other that the office cannot write, and keeps."""
+    edit(other, **values)
+    with other.at_work():
+        Account.objects.filter(name=values["name"]).update(phone="0" * 60)
+        scan(of("accounts"))
+    push(other, office)
+    with office.at_work():
+        assert DeferredEntry.objects.count() == 1
+
+
+def test_F1_a_part_does_not_say_so_when_it_is_pulled(office, north, other):
+    """The office is restored from a backup of before Otto came, and pulls from north, which never had him."""
+    push(office, north)
+    with other.at_work():
+        Account.objects.create(name="Otto", city="south")
+    push(other, office)
+    push(office, north)
+    with office.at_work():
+        Account.objects.filter(name="Otto").delete()
+        TrackedResource.objects.filter(endpoint__url__contains="node2").delete()
+        DigestEntry.objects.filter(endpoint__url__contains="node2").delete()
+    edit(north, "Anne", phone="1")
+    pull(office, north)
+    push(other, office)
+    assert ("Otto", "south") in accounts(office)
+
+
+def test_F2_a_change_of_scope_wins_over_an_edit(office, north, other):
+    """Nobody edited Anne at the office; she only left what north may have."""
+    office.settings["CONFLICT_PRIORITY"] = 1
+    push(office, other)
+    push(office, north)
+    edit(other, "Anne", phone="edited at other")
+    with other.at_work():
+        number_changes(of("accounts"))
+    REGIONS["node1"] = ["south"]  # without this line it passes
+    push(office, north)
+    push(other, office)
+    push(office, other)
+    for node in (office, other):
+        with node.at_work():
+            assert Account.objects.get(name="Anne").phone == "edited at other"
+
+
+def test_F3_a_change_of_scope_overrules_a_version_that_waits(office, north, other):
+    push(office, other)
+    refused_by(office, other, name="Bert", notes="by other")
+    push(office, north)
+    REGIONS["node1"] = ["north", "south"]
+    push(office, north)
+    with office.at_work():
+        assert DeferredEntry.objects.count() == 1
+    push(office, other)
+    with other.at_work():
+        assert Account.objects.get(name="Bert").notes == "by other"
+
+
+def test_F4_renamed_and_out_of_scope_at_once(office, north):
+    push(office, north)
+    put_link(office, "accounts", uuid4(), name="Anne")
+    edit(office, "Anne", city="south")
+    push(office, north)
+    push(north, office)
+    push(office, north)
+    assert accounts(north) == []
+
+
+def test_F5_whoever_claims_to_have_a_row_is_shown_it(office, north):
+    """It opens an operation, says that it has Bert, whose uuid orders and contacts tell it, and reads the page."""
+    push(office, north)
+    uuid = uuid_of(office, "accounts", name="Bert")
+    client, mine = client_of(north), f"{north.base_url}/accounts"
+    with office.at_work():
+        client.post(f"{PATH}/$syncSource?trackingID=t", digest_entry(origin=mine), content_type=ENTRY)
+        assert b"Bert" not in client.get(f"{PATH}/$syncSource('t')").content
+        known = entry_xml(uuid, f"{office.base_url}/accounts", 1, "<name>?</name>")
+        feed = feed_xml(digest_xml((mine, 1), origin=mine), known, mode="catchUp")
+        assert client.post(f"{PATH}/$syncTarget", feed, content_type=FEED).status_code == 200
+        assert b"Bert" not in client.get(f"{PATH}/$syncSource('t')").content
+
+
+def test_F6_what_leaves_while_pages_are_posted(office, north, monkeypatch):
+    push(office, north)
+    office.settings["PAGE_SIZE"] = 1
+    with office.at_work():
+        for name in ("A1", "A2"):
+            Account.objects.create(name=name, city="north")
+            number_changes(of("accounts"))
+    usual, posted = courier_module._Passage._post, []
+
+    def post(self, page, stored, mode):
+        posted.append("".join(page.entries))
+        answer = usual(self, page, stored, mode)
+        if len(posted) == 1:
+            edit(office, "Anne", city="south", notes="a secret of the south")
+        return answer
+
+    monkeypatch.setattr(courier_module._Passage, "_post", post)
+    with office.at_work(), Courier(Peer.objects.get(name="node1")) as courier:
+        courier.deliver([of("accounts")])
+    assert not any("a secret of the south" in entries for entries in posted)
+
+
+def test_F7_a_version_that_waits_belongs_elsewhere(office, north, other):
+    push(office, other)
+    push(office, north)
+    refused_by(office, other, name="Anne", city="south", notes="a secret of the south")
+    push(office, north)
+    with north.at_work():
+        assert not any("a secret of the south" in entry.payload for entry in DeferredEntry.objects.all())
+
+
+def test_F8_put_takes_the_uuid_of_a_row_out_of_sight(office, north):
+    push(office, north)
+    uuid, client = uuid_of(office, "accounts", name="Bert"), client_of(north)
+    with office.at_work():
+        anne, bert = Account.objects.order_by("name")
+        assert client.get(f"{PATH}/$linked('{uuid}')").status_code == 404
+        client.put(f"{PATH}/$linked('{uuid}')", link_entry(anne.pk), content_type=ENTRY)
+        assert TrackedResource.objects.get(uuid=uuid).local_key == str(bert.pk)
+
+
+def test_F9_purging_a_tombstone_that_a_peer_had(office, north):
+    enforce_foreign_keys(office, north)
+    push(office, north)
+    with office.at_work():
+        Account.objects.get(name="Anne").delete()
+    push(office, north)
+    with office.at_work():
+        purge(of("accounts"), {}, older_than=None, dry_run=False)
+
+
+def test_F10_a_post_tells_the_key_of_a_row_out_of_sight(office, north):
+    push(office, north)
+    uuid, client = uuid_of(office, "accounts", name="Bert"), client_of(north)
+    with office.at_work():
+        new, bert = Account.objects.create(name="New", city="north"), Account.objects.get(name="Bert")
+        TrackedResource.objects.filter(local_key=str(new.pk)).delete()
+        response = client.post(f"{PATH}/$linked", link_entry(new.pk, uuid), content_type=ENTRY)
+        assert f"accounts('{bert.pk}')".encode() not in response.content
+
+
+def test_F11_the_total_counts_what_is_out_of_sight(office, north):
+    with office.at_work():
+        body = digest_entry(origin=f"{north.base_url}/accounts")
+        assert b"totalResults>1<" in client_of(north).post(f"{PATH}/$syncSource", body, content_type=ENTRY).content
