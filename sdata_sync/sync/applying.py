@@ -28,18 +28,17 @@ from .clock import now
 from .deferring import defer, forget
 from .digests import StoredDigest
 from .disputes import LocalVersion, ask_application, record_of
-from .linking import KEPT, link, rename, tracked_rows
+from .linking import KEPT, link, rename, survivor_of, tracked_rows
 from .log import ANEW, create_tracked, new_tracked, update_tracked
 from .numbering import is_young_intent, number, number_all_under_lock
 from .prepared import PreparedQuery
 from .rejoining import Behind, take_higher_tick
 from .relations.contents import merged, waiting_of
-from .relations.directory import keys_of
 from .relations.placing import Known, targets_of
 from .relations.settling import store_pending
 from .results import created_result, deferred_result, lost_result, result_of
 from .rows import read_instances
-from .uniting import Union
+from .uniting import Union, keep_alias, revive
 from .writing import write_rows
 
 logger = logging.getLogger(__name__)
@@ -60,6 +59,8 @@ class _Version:
     is_concurrent: bool = False
     #: The key of the row that is the same thing as this one, under another uuid.
     same_as: str = ""
+    #: The resource, deleted meanwhile, that this one is an alias of.
+    revives: TrackedResource | None = None
     #: Whether the row was linked to it, and is to keep its own content.
     keeps_row: bool = False
     #: The key of the row whose uuid it replaces by another.
@@ -287,7 +288,7 @@ class Applier:
         self._keep_waiting(version, reading.related)
         if instance is None:
             version.same_as = self._same_row(version)
-            if version.same_as:
+            if version.same_as or version.revives is not None:
                 version.row = None
         elif version.tracked.tick is None and version.tracked.etag == KEPT:
             version.row, version.keeps_row = None, True
@@ -299,8 +300,10 @@ class Applier:
 
     def _same_row(self, version: _Version) -> str:
         """Return the key of the row that is the same thing as the new one that came, empty if there is none."""
-        if version.tracked.replaced_by is not None:
-            return keys_of(self.resource, [version.tracked.replaced_by]).get(version.tracked.replaced_by, "")
+        survivor = survivor_of(self.resource, version.tracked)
+        if survivor is not version.tracked:
+            version.revives = survivor if survivor.local_key is None else None
+            return survivor.local_key or ""
         assert version.row is not None
         try:
             duplicate = self.resource.find_duplicate(version.row.instance)
@@ -413,7 +416,7 @@ class Applier:
 
     def _accept(self, version: _Version, state: SyncState, batch: _Batch) -> Result:
         entry, tracked = version.entry, version.tracked
-        has_row = tracked.local_key or version.same_as
+        has_row = tracked.local_key or version.same_as or version.revives
         method = "DELETE" if entry.is_deleted else "PUT" if has_row else "POST"
         self._set_state(tracked, state)
         if version.row is not None:
@@ -500,13 +503,38 @@ class Applier:
                 self.has_recorded = True
             elif version.same_as:
                 self._unite(version, batch)
+            elif version.revives is not None:
+                self._revive(version, version.revives, batch)
+
+    def _revive(self, version: _Version, survivor: TrackedResource, batch: _Batch) -> None:
+        """Decide what came under an old name against the deletion of what has the new one."""
+        resource = self.resource
+        survivor.refresh_from_db(using=resource.database)
+        held = self._held_state(survivor)
+        if held is None:
+            return
+        outcome = resolve(version.entry.state, held, self.source, self._target, same_content=False)
+        local = LocalVersion(resource, survivor, None)
+        record = record_of(
+            survivor, version.entry, held, local, remote_won=outcome.source_wins, rule=f"same thing; {outcome.by}"
+        )
+        ConflictRecord.objects.using(resource.database).bulk_create([record])
+        keep_alias(resource, version.entry.uuid, survivor.uuid)
+        self.has_recorded = True
+        if not outcome.source_wins:
+            self._set_result(version, lost_result(resource, version.entry, survivor, outcome))
+            return
+        try:
+            revive(resource, survivor, version.reading, batch.known)
+        except PayloadError as error:
+            version.error = error
+            self._defer_late(version)
 
     def _unite(self, version: _Version, batch: _Batch) -> None:
         resource, key = self.resource, version.same_as
         twin = self._numbered(key)
         instance = read_instances(resource, [key]).get(key)
         held = None if twin is None else self._held_state(twin)
-        index = next(i for i, result in enumerate(self.results) if result.uuid == version.entry.uuid)
         if twin is None or instance is None or held is None or twin.uuid == version.entry.uuid:
             version.error = PayloadError(
                 f"It is the same thing as {resource.kind}('{key}'), which cannot be taken now."
@@ -524,11 +552,21 @@ class Applier:
             else:
                 self.has_recorded = True
                 if not outcome.source_wins:
-                    self.results[index] = lost_result(resource, version.entry, twin, outcome)
+                    self._set_result(version, lost_result(resource, version.entry, twin, outcome))
         if version.error is not None:
-            tracked_rows(resource).filter(uuid=version.entry.uuid).update(is_deferred=True, is_deleted=False)
-            self._defer([version])
-            self.results[index] = deferred_result(self.results[index], version.error)
+            self._defer_late(version)
+
+    def _set_result(self, version: _Version, result: Result) -> None:
+        index = next(i for i, present in enumerate(self.results) if present.uuid == version.entry.uuid)
+        self.results[index] = result
+
+    def _defer_late(self, version: _Version) -> None:
+        assert version.error is not None
+        rows = tracked_rows(self.resource).filter(uuid=version.entry.uuid)
+        rows.update(is_deferred=True, is_deleted=False, replaced_by=None, mark=None)
+        self._defer([version])
+        result = next(result for result in self.results if result.uuid == version.entry.uuid)
+        self._set_result(version, deferred_result(result, version.error))
 
     def _numbered(self, key: str) -> TrackedResource | None:
         """Return the resource of the row ``key``, tracked and numbered: a version like any other."""
@@ -579,7 +617,7 @@ class Applier:
         tracked.is_deleted, tracked.extra = version.is_deleted, version.reading.extra
         if version.keeps_row:
             return
-        if version.is_deleted or version.same_as:  # until it is one with the other row
+        if version.is_deleted or version.same_as or version.revives is not None:  # until it is one with the other row
             tracked.is_deleted, tracked.local_key, tracked.etag = True, None, ""
         else:
             assert row is not None

@@ -7,6 +7,7 @@ its alias: what two nodes do at the same time comes to the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from uuid import UUID
 
 from django.db import models
 
@@ -110,7 +111,7 @@ class Union:
         mark_referrers_of_key(self.resource, key)
 
     def _keep_twin(self, *, is_changed: bool) -> None:
-        self._received().update(local_key=None, is_deleted=True, replaced_by=self.twin.uuid, etag=ANEW, mark=now() - 1)
+        keep_alias(self.resource, self.entry.uuid, self.twin.uuid)
         if is_changed:
             tracked_rows(self.resource).filter(pk=self.twin.pk).update(
                 etag=ANEW, extra=self.reading.extra, mark=now(), is_intent=False
@@ -118,3 +119,31 @@ class Union:
 
     def _received(self) -> models.QuerySet[TrackedResource]:
         return tracked_rows(self.resource).filter(uuid=self.entry.uuid)
+
+
+def keep_alias(resource: SyncResource, uuid: UUID, survivor: UUID) -> None:
+    """Say again, to whoever goes on using it, that ``uuid`` was replaced by that of the ``survivor``."""
+    tracked_rows(resource).filter(uuid=uuid).update(
+        local_key=None, is_deleted=True, replaced_by=survivor, etag=ANEW, mark=now() - 1
+    )
+
+
+def revive(resource: SyncResource, deleted: TrackedResource, reading: Reading, known: Known) -> None:
+    """Bring a deleted resource back to life with the content that came under its old name: a change of ours.
+
+    Raises:
+        PayloadError: the content cannot be written.
+    """
+    change = prepare_row(resource, None, reading, known)
+    write_rows(resource, [change])
+    if change.error is not None:
+        raise change.error
+    tracked_rows(resource).filter(pk=deleted.pk).update(
+        local_key=str(change.instance.pk),
+        is_deleted=False,
+        is_incomplete=bool(change.pending),
+        etag=ANEW,
+        extra=reading.extra,
+        mark=now(),
+    )
+    store_pending(resource, {deleted.pk: change.pending}, replaced=[deleted.pk])
