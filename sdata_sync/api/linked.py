@@ -74,6 +74,13 @@ class _Links:
         if wanted.key not in read_rows(self.resource, [wanted.key]) or not self._may_have(wanted.key):
             raise FeedError(f"There is no {kind}({wanted.key!r}) here that could be linked.")
 
+    def _check_present(self, uuid: UUID | None) -> None:
+        """Let nobody learn of, or take a uuid from, a row that it may not have."""
+        present = tracked_rows(self.resource).filter(uuid=uuid, local_key__isnull=False) if uuid else None
+        key = None if present is None else present.values_list("local_key", flat=True).first()
+        if key is not None and not self._may_have(key):
+            raise LinkError(f"{uuid} cannot be given to that row.")
+
     def create(self, wanted: Link) -> tuple[UUID, bool]:
         """Link a row, and return its uuid, and whether it had none.
 
@@ -91,6 +98,7 @@ class _Links:
                     f"{resource.kind}({wanted.key!r}) is linked to {present} already; a PUT on "
                     f"$linked('{wanted.uuid}') gives it another uuid."
                 )
+            self._check_present(wanted.uuid)
             uuid = link(resource, wanted.key, wanted.uuid)
         number_changes(resource)
         return uuid, present is None
@@ -99,6 +107,7 @@ class _Links:
         self._check(wanted)
         with transaction.atomic(using=self.resource.database):
             lock_digest(self.resource)
+            self._check_present(uuid)
             relink(self.resource, uuid, wanted.key)
         number_changes(self.resource)
 

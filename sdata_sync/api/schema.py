@@ -48,6 +48,7 @@ class _Schema:
         prefixes = {"tns": namespace, "xs": XS, "sme": SME}
         prefixes.update((f"n{number}", space) for number, space in enumerate(self._others, start=1))
         self._nsmap = prefixes
+        self._described: set[str] = set()
         self._prefixes = {space: prefix for prefix, space in prefixes.items()}
 
     def _xs(self, tag: str, /, *children: etree._Element, **attributes: str) -> etree._Element:
@@ -94,6 +95,9 @@ class _Schema:
 
     def _types(self, resource: SyncResource) -> Iterator[etree._Element]:
         name = resource.element_name
+        if name in self._described:  # children of two parents
+            return
+        self._described.add(name)
         properties = [*map(self._property, resource.properties), *map(self._relation, resource.relations)]
         yield self._xs("complexType", self._xs("all", *properties), self._attributes(), name=f"{name}--type")
         item = self._xs("element", name=name, type=f"tns:{name}--type", minOccurs="0", maxOccurs="unbounded")

@@ -30,7 +30,7 @@ from ..sync.parts import refuse_part
 from ..sync.receiving import receive_feed
 from ..sync.rejoining import take_higher_tick
 from ..sync.runs import RunLabel, record_results
-from ..sync.scopes import is_filtered, peer_of
+from ..sync.scopes import is_filtered, peer_of, scope_for
 from ..sync.sources import Place, RenderedPage
 from .base import SDataView, body_of, number, query_of, unescaped
 from .errors import UrlNotFound
@@ -210,7 +210,11 @@ class ResultsView(SDataView):
         with body_of(request, IOBase) as body:
             reader = read_result_feed(cast(BinaryIO, body))
             target = reader.header.digest.origin if reader.header.digest else ""
-            record_results(self.resource, reader.entries(), label=_run(request), target=target)
+            results = list(reader.entries())
+            record_results(self.resource, results, label=_run(request), target=target)
+        scope = scope_for(self.resource, peer_of(request.user))
+        if scope is not None:  # what it was owed it has heard of
+            scope.settle(result.uuid for result in results if result.uuid is not None)
         return HttpResponse("Recorded.", content_type="text/plain")
 
 

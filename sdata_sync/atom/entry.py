@@ -26,7 +26,8 @@ class Entry:
     """One resource of a sync feed: what happened to it last, and what it is now.
 
     ``payload`` is ``None`` when there is none, as in most deletions. ``replaced_by`` is the uuid that the resource
-    has instead of this one, if it is not really gone.
+    has instead of this one, if it is not really gone. ``is_scoped`` says that nobody has changed it: it came into what
+    the receiver may have, or left it.
     """
 
     uuid: UUID
@@ -35,6 +36,7 @@ class Entry:
     payload: Payload | None
     id: str = ""
     replaced_by: UUID | None = None
+    is_scoped: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +95,7 @@ def read_entry(element: etree._Element, number: int) -> Entry:
         payload=None if resource is None else Payload(resource),
         id=(atom_id or "").strip(),
         replaced_by=None if replaced_by == uuid else replaced_by,
+        is_scoped=any(is_true(holder.get(names.SCOPED)) for holder in holders),
     )
 
 

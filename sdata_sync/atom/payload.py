@@ -179,13 +179,22 @@ class PayloadTemplate:
 
 
 def identity(
-    *, uuid: str, key: str | None = None, url: str = "", deleted: bool = False, replaced_by: UUID | None = None
+    *,
+    uuid: str,
+    key: str | None = None,
+    url: str = "",
+    deleted: bool = False,
+    replaced_by: UUID | None = None,
+    scoped: bool = False,
 ) -> str:
     """Return the attributes that say which resource an element is, with a leading space.
 
-    ``replaced_by`` is the uuid that a deleted one has now: it was not deleted, but goes by another name.
+    ``replaced_by`` is the uuid that a deleted one has now: it was not deleted, but goes by another name. ``scoped``
+    says that it was not changed, but came into what the receiver may have, or left it.
     """
     flag = ' sdata:isDeleted="true"' if deleted else ""
+    if scoped:
+        flag += ' dss:scoped="true"'
     if replaced_by is not None:
         flag += f' dss:replacedBy="{replaced_by}"'
     if key is None:

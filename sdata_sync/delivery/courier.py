@@ -31,7 +31,7 @@ from ..sync.numbering import number_changes
 from ..sync.pages import Page, is_own, read_page
 from ..sync.parts import refuse_part
 from ..sync.runs import new_run
-from ..sync.scopes import is_filtered, review, scope_for
+from ..sync.scopes import is_filtered, owes, review, scope_for
 from ..sync.sources import count_missing
 from .abreast import meanwhile
 from .client import Answer, PeerClient
@@ -223,7 +223,9 @@ class Courier:
     def lags(self, resource: SyncResource, stored: StoredDigest, known: Digest) -> bool:
         """Tell whether a peer with the digest ``known`` lacks something that is to be pushed at once."""
         wanted = self.wanted(resource)
-        return any(wanted(missing.endpoint) for missing in missing_ranges(stored.value, known))
+        return owes(resource, self.peer) or any(
+            wanted(missing.endpoint) for missing in missing_ranges(stored.value, known)
+        )
 
     def refuse_ourselves(self, resource: SyncResource, shown: Digest) -> None:
         """Refuse a peer that has our own name, or one with which a part of the kind must not be exchanged.
@@ -327,10 +329,14 @@ class _Passage:
         while _is_contiguous(page.states, self.known):
             sent, sent_digest = page, stored
 
-            def read_next(cursor: Digest = page.cursor) -> tuple[StoredDigest, Page]:
+            def read_next(
+                cursor: Digest = page.cursor, owed_to: int | None = page.owed_to
+            ) -> tuple[StoredDigest, Page]:
                 # Every immediate page is of its own moment: it does not end with our digest being taken over.
                 numbered = number_changes(resource)
-                return numbered, read_page(resource, numbered, cursor, limit=self._limit, wanted=wanted, scope=scope)
+                return numbered, read_page(
+                    resource, numbered, cursor, limit=self._limit, wanted=wanted, scope=scope, owed_from=owed_to
+                )
 
             try:
                 answer, following = self._exchange(sent, sent_digest, SyncMode.IMMEDIATE, read_next)
@@ -371,17 +377,19 @@ class _Passage:
             recover(self._courier.client(), self._courier.peer, resource, target)
         review(resource, self._courier.peer, target)
         stored = number_changes(resource)
-        if not missing_ranges(stored.value, target):
+        scope = scope_for(resource, self._courier.peer)
+        # One that was let in learns from the next feed that it has the whole, be it empty.
+        is_let_in = scope is None and bool(target.part_of) and same_endpoint(target.part_of, resource.endpoint)
+        if not (missing_ranges(stored.value, target) or owes(resource, self._courier.peer) or is_let_in):
             self.known = target
             return stored
-        scope = scope_for(resource, self._courier.peer)
         if self._watch is not None:
-            self._watch.begin(count_missing(resource, stored, target))
+            self._watch.begin(count_missing(resource, stored, target, scope))
         page = read_page(resource, stored, target, limit=self._catch_up_limit, scope=scope)
         while True:
 
-            def read_next(cursor: Digest = page.cursor) -> Page:
-                return read_page(resource, stored, cursor, limit=self._catch_up_limit, scope=scope)
+            def read_next(cursor: Digest = page.cursor, owed_to: int | None = page.owed_to) -> Page:
+                return read_page(resource, stored, cursor, limit=self._catch_up_limit, scope=scope, owed_from=owed_to)
 
             answer, following = self._exchange(page, stored, SyncMode.CATCH_UP, read_next)
             if following is None:
@@ -426,6 +434,8 @@ class _Passage:
             # They are for the log, and for whoever watches; the peer keeps them.
             with_results=self._watch is not None or logger.isEnabledFor(logging.INFO),
         )
+        if page.owed and (scope := scope_for(resource, self._courier.peer)) is not None:
+            scope.settle(page.owed)
         if self._watch is not None:
             self._watch.see(len(page.states), [result.status for result in answer.exceptions])
         for result in answer.exceptions:

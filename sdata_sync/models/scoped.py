@@ -12,6 +12,9 @@ class ScopedResource(models.Model):
     peer = models.ForeignKey(Peer, models.CASCADE, related_name="+")
     resource = models.ForeignKey(TrackedResource, models.CASCADE, related_name="scopes")
     is_withdrawn = models.BooleanField(default=False)
+    is_owed = models.BooleanField(
+        default=False, help_text="The peer must hear of it although it has taken that change into account."
+    )
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["peer", "resource"], name="sdata_sync_one_scope_per_peer")]

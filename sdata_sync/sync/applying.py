@@ -232,6 +232,8 @@ class Applier:
         tracked = batch.tracked.get(entry.uuid)
         held = None if tracked is None else self._held_state(tracked)
         relation = decide(entry.state, held, self.source, self._target)
+        if entry.is_scoped and relation is Relation.KNOWN and self._is_matter_of_scope(held):
+            relation = Relation.NEWER
         if entry.uuid in self._edited and not self._target.contains(entry.state):
             relation = Relation.CONCURRENT  # whatever the endpoints: our own lost change did not know of the edit
         if relation is Relation.KNOWN:
@@ -246,6 +248,11 @@ class Applier:
             return self._settle_conflict(self._version(entry, tracked, batch), held, local, batch)
         version = self._version(entry, tracked, batch)
         return self._accept(version, entry.state, batch)
+
+    def _is_matter_of_scope(self, held: SyncState | None) -> bool:
+        """Tell whether whoever chooses our part may show or take away what we hold: not over a change it lacks."""
+        chooses = self.source.part_of and same_endpoint(self.source.part_of, self.source.origin)
+        return bool(chooses) and (held is None or self.source.contains(held))
 
     def _held_state(self, tracked: TrackedResource) -> SyncState | None:
         if tracked.mark is not None and (tracked.problem or tracked.uuid in self._edited):

@@ -21,6 +21,7 @@ from .relations.placing import Known, Target
 from .relations.settling import fill_in, is_waiting, kinds_waiting_for, store_pending
 from .retrying import atomically
 from .rows import read_instances
+from .scopes import owe_again
 from .writing import write_rows
 
 logger = logging.getLogger(__name__)
@@ -176,6 +177,7 @@ def _retry_one(resource: SyncResource, entry: DeferredEntry, tracked: TrackedRes
     update_tracked(resource.database, [tracked], with_marks=False)
     store_pending(resource, {tracked.pk: change.pending}, replaced=[tracked.pk])
     entry.delete(using=resource.database)
+    owe_again(resource, tracked)
     return True
 
 

@@ -202,7 +202,7 @@ def _select(resource: SyncResource, operation: Operation, note: Callable[[int], 
     track_existing(resource, on_batch=on_batch)
     review(resource, operation.peer, target)
     stored = number_changes(resource)
-    total = count_missing(resource, stored, target)
+    total = count_missing(resource, stored, target, scope_for(resource, operation.peer))
     return {"phase": Phase.DONE, "source_digest": digest_as_json(stored.value), "total": total, "done": total}
 
 

@@ -29,13 +29,16 @@ class Page:
     """Part of what a target lacks.
 
     ``entries`` are rendered, ``states`` are theirs. ``cursor`` is the target's digest as it would be had it
-    taken all of the page: the next page is what it lacks. ``is_last`` says that there is no next page.
+    taken all of the page: the next page is what it lacks. ``is_last`` says that there is no next page. ``owed`` are
+    the resources of a page of matters of scope, and ``owed_to`` is where the next such page begins.
     """
 
     cursor: Digest
     entries: list[str] = field(default_factory=list)
     states: list[SyncState] = field(default_factory=list)
     is_last: bool = True
+    owed_to: int | None = None
+    owed: list[UUID] = field(default_factory=list)
 
     def is_cut_to(self, limit: int) -> bool:
         """Drop the last entries if all together have more than ``limit`` bytes, but not the first; tell whether."""
@@ -56,6 +59,7 @@ def read_page(
     limit: int,
     wanted: Callable[[str], bool] = lambda endpoint: True,
     scope: Scope | None = None,
+    owed_from: int | None = 0,
 ) -> Page:
     """Return the first ``limit`` changes that ``target`` lacks, by endpoint and tick (SData sync 2.5, 4.4).
 
@@ -64,12 +68,16 @@ def read_page(
 
     A page is cut short where it would become larger than what we ourselves would accept.
 
-    ``scope`` narrows the resources to what a peer may have; what it may not have any more is a deletion there.
+    ``scope`` narrows the resources to what a peer may have; what it may not have any more is a deletion there. What
+    it must hear of although its digest contains it comes first, on pages of its own, from ``owed_from`` on.
 
     A version is sent only with the state that it has: where the content of a row is not what its state was
     given for, somebody has changed it since, and it will come again under its own number.
     """
     page = Page(cursor=target)
+    if scope is not None and _begin_with_owed(resource, stored, scope, limit, page, start=owed_from):
+        page.is_last = page.owed_to is None and not _is_anything_missing(stored, target, wanted)
+        return page
     for missing in missing_ranges(stored.value, target):
         if not wanted(missing.endpoint):
             continue
@@ -86,6 +94,27 @@ def read_page(
         if not page.is_last:
             break
     return page
+
+
+def _begin_with_owed(
+    resource: SyncResource, stored: StoredDigest, scope: Scope, limit: int, page: Page, *, start: int | None
+) -> bool:
+    owed = [] if start is None else scope.owed()
+    part = owed[start or 0 : (start or 0) + limit]
+    if not part:
+        return False
+    page.owed = [row.uuid for row in part]
+    page.owed_to = (start or 0) + limit if len(owed) > (start or 0) + limit else None
+    by_endpoint: dict[int, list[TrackedResource]] = {}
+    for row in part:
+        by_endpoint.setdefault(row.endpoint_id or 0, []).append(row)
+    for endpoint, rows in by_endpoint.items():
+        _render(resource, stored, stored.endpoint_url(endpoint), rows, page, scope, is_owed=True)
+    return True
+
+
+def _is_anything_missing(stored: StoredDigest, target: Digest, wanted: Callable[[str], bool]) -> bool:
+    return any(wanted(missing.endpoint) for missing in missing_ranges(stored.value, target))
 
 
 def _tracked(resource: SyncResource, stored: StoredDigest, missing: TickRange, limit: int) -> list[TrackedResource]:
@@ -112,6 +141,8 @@ def _render(
     tracked: list[TrackedResource],
     page: Page,
     scope: Scope | None,
+    *,
+    is_owed: bool = False,
 ) -> None:
     withdrawn: dict[int, bool] = {}
     if scope is not None:
@@ -124,15 +155,17 @@ def _render(
         url = entry_id(resource, row.local_key, row.uuid)
         payload: str | None
         if withdrawn.get(row.pk):
-            payload = resource.template.render_empty(identity(uuid=str(row.uuid), deleted=True))
+            payload = resource.template.render_empty(identity(uuid=str(row.uuid), deleted=True, scoped=is_owed))
         elif row.is_deferred:
             payload = deferred.get(row.pk)
         elif row.is_deleted:
+            # Whoever may not have what it goes by now hears that it is gone.
+            new = row.replaced_by if row.replaced_by and (scope is None or scope.has(row.replaced_by)) else None
             payload = resource.template.render_empty(
-                identity(uuid=str(row.uuid), deleted=True, replaced_by=row.replaced_by)
+                identity(uuid=str(row.uuid), deleted=True, replaced_by=new, scoped=is_owed)
             )
         else:
-            payload = _render_row(resource, row, url, contents.get(row.local_key or ""), keys)
+            payload = _render_row(resource, row, url, contents.get(row.local_key or ""), keys, scoped=is_owed)
         if payload is None:
             _number_again(resource, row)
             continue
@@ -169,13 +202,13 @@ def _contents(resource: SyncResource, stored: StoredDigest, tracked: list[Tracke
 
 
 def _render_row(
-    resource: SyncResource, row: TrackedResource, url: str, texts: list[Text] | None, keys: Keys
+    resource: SyncResource, row: TrackedResource, url: str, texts: list[Text] | None, keys: Keys, *, scoped: bool
 ) -> str | None:
     if texts is None or row.local_key is None:
         return None
     if resource.etag(texts, row.extra) != row.etag:
         return None
-    attributes = identity(uuid=str(row.uuid), key=row.local_key, url=url)
+    attributes = identity(uuid=str(row.uuid), key=row.local_key, url=url, scoped=scoped)
     return resource.render(attributes, texts, row.extra, keys)
 
 

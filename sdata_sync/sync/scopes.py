@@ -1,7 +1,7 @@
 """What a peer may have of a resource, and what it has: rows that leave its scope are withdrawn, others come back.
 
-A row can leave or enter a scope without being changed itself. Then it gets a new number, with the stamp that it had:
-for all others nothing has changed, and the peer hears of it.
+A row can leave or enter a scope without being changed itself. It keeps its state then, for nobody has changed it;
+what the peer is owed is noted, goes before what its digest lacks, and says that it is a matter of scope.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any
 from uuid import UUID
 
 from django.db import models
-from django.db.models import F
-from django.db.models.functions import Coalesce
 
 from ..core.digest import Digest
-from ..core.state import SyncState
+from ..core.state import SyncState, same_endpoint
 from ..models import Peer, ScopedResource, TrackedResource
 from ..resources import SyncResource
 from .digests import StoredDigest, lock_digest
-from .log import ANEW
 from .marks import key_text
 from .relations.directory import chunks
 from .retrying import atomically
+
+#: What is owed and can be sent: not what has no number yet, nor what waits to be written.
+_OWED: dict[str, Any] = {"is_owed": True, "resource__tick__isnull": False, "resource__is_deferred": False}
 
 
 def is_filtered(resource: SyncResource) -> bool:
@@ -44,43 +44,89 @@ def peer_of(user: Any) -> Peer | None:
 
 @dataclass(frozen=True)
 class Scope:
-    """What ``peer`` has of a filtered resource, as of the last ``review``."""
+    """What ``peer`` has of a filtered resource, as of the last ``review``; it may be stricter by now."""
 
     resource: SyncResource
     peer: Peer | None
 
-    def sorted_out(self, tracked: Iterable[TrackedResource]) -> dict[int, bool]:
+    def sorted_out(self, tracked: Sequence[TrackedResource]) -> dict[int, bool]:
         """Return what of ``tracked`` the peer is to hear of, by primary key, and whether as something withdrawn."""
-        if self.peer is None:  # a stranger: what it may have is asked for anew, and nothing is remembered
-            allowed = _keys(self.resource, self.resource.queryset_for(None))
-            return {row.pk: False for row in tracked if allowed is None or row.local_key in allowed}
-        known = ScopedResource.objects.using(self.resource.database).filter(peer=self.peer)
+        allowed = self._allowed(row.local_key for row in tracked)
+        if self.peer is None:  # a stranger: nothing is remembered of what it has
+            return {row.pk: False for row in tracked if row.local_key in allowed and not row.is_deferred}
         found: dict[int, bool] = {}
         for chunk in chunks(row.pk for row in tracked):
-            found.update(known.filter(resource__in=chunk).values_list("resource_id", "is_withdrawn"))
-        return found
+            found.update(self._rows().filter(resource__in=chunk).values_list("resource_id", "is_withdrawn"))
+        return {
+            # What waits to be written is in no row yet that could be asked for.
+            row.pk: found[row.pk] or (row.local_key is not None and row.local_key not in allowed)
+            for row in tracked
+            if row.pk in found and not row.is_deferred
+        }
+
+    def _allowed(self, keys: Iterable[str | None]) -> set[str]:
+        rows = self.resource.queryset_for(self.peer)
+        return _among(self.resource, rows, [key for key in keys if key is not None])
+
+    def _rows(self) -> models.QuerySet[ScopedResource]:
+        return ScopedResource.objects.using(self.resource.database).filter(
+            peer=self.peer, resource__kind=self.resource.kind
+        )
+
+    def has(self, uuid: UUID) -> bool:
+        """Tell whether the peer has the resource called ``uuid``, and may."""
+        return self._rows().filter(resource__uuid=uuid, is_withdrawn=False).exists()
+
+    def owed(self) -> list[TrackedResource]:
+        """Return what the peer must hear of although its digest says that it has."""
+        if self.peer is None:
+            return []
+        owed = self._rows().filter(**_OWED)
+        rows = TrackedResource.objects.using(self.resource.database).filter(pk__in=owed.values("resource"))
+        return list(rows.order_by("endpoint__key", "tick"))
+
+    def settle(self, uuids: Iterable[UUID]) -> None:
+        """Note that the peer has heard of the resources called ``uuids``."""
+        for chunk in chunks(uuids):
+            self._rows().filter(is_owed=True, resource__uuid__in=chunk).update(is_owed=False)
+
+    def count(self, tracked: models.QuerySet[TrackedResource]) -> int:
+        """Return how many of ``tracked`` the peer is to hear of."""
+        if self.peer is None:
+            return 0
+        return tracked.filter(scopes__peer=self.peer).count()
+
+
+def owes(resource: SyncResource, peer: Peer | None) -> bool:
+    """Tell whether ``peer`` must hear of something that its digest contains."""
+    if peer is None or not is_filtered(resource):
+        return False
+    scopes = ScopedResource.objects.using(resource.database)
+    return scopes.filter(peer=peer, resource__kind=resource.kind, **_OWED).exists()
 
 
 def scope_for(resource: SyncResource, peer: Peer | None) -> Scope | None:
-    """Return the scope of a peer that may have only a part, ``None`` if it may have everything."""
+    """Return the scope of a peer that may have only a part, ``None`` if it may have everything.
+
+    One that was let in has a scope until it has heard of all that it lacked.
+    """
     if not is_filtered(resource):
         return None
-    if resource.queryset_for(peer) is not None:
+    if resource.queryset_for(peer) is not None or owes(resource, peer):
         return Scope(resource, peer)
-    remembered = ScopedResource.objects.using(resource.database).filter(peer=peer, resource__kind=resource.kind)
-    if peer is not None and remembered.exists():
-        remembered.delete()  # it was let in; what it lacked was given a new number by the review
+    if peer is not None:
+        scopes = ScopedResource.objects.using(resource.database)
+        scopes.filter(peer=peer, resource__kind=resource.kind).delete()
     return None
 
 
 def review(resource: SyncResource, peer: Peer | None, known: Digest | None) -> None:
-    """Compare what ``peer``, whose digest is ``known``, has with what it may have; mark what it must hear of.
+    """Compare what ``peer``, whose digest is ``known``, has with what it may have; note what it is owed.
 
     It reads the keys of all rows that the peer may have.
     """
-    if peer is None or not is_filtered(resource):
-        return
-    atomically(resource.database, partial(_review_under_lock, resource, peer, known))
+    if peer is not None and is_filtered(resource):
+        atomically(resource.database, partial(_review_under_lock, resource, peer, known))
 
 
 def _review_under_lock(resource: SyncResource, peer: Peer, known: Digest | None) -> None:
@@ -93,23 +139,75 @@ def _review_under_lock(resource: SyncResource, peer: Peer, known: Digest | None)
         allowed = _keys(resource, resource.rows()) or set()
     active = scopes.filter(is_withdrawn=False, resource__local_key__isnull=False)
     present = {key for key in active.values_list("resource__local_key", flat=True) if key is not None}
-    _enter(resource, stored, peer, known, allowed - present)
-    _leave(resource, stored, peer, known, present - allowed)
+    for tracked in _tracked(resource, allowed - present):
+        _note(resource, stored, peer, known, tracked, is_withdrawn=False)
+    for tracked in _tracked(resource, present - allowed):
+        _note(resource, stored, peer, known, tracked, is_withdrawn=True)
+
+
+def _note(
+    resource: SyncResource,
+    stored: StoredDigest,
+    peer: Peer,
+    known: Digest | None,
+    tracked: list[TrackedResource],
+    *,
+    is_withdrawn: bool,
+) -> None:
+    """Note that rows have entered or left a scope; what the peer will not hear of by its digest is owed to it."""
+    scopes = ScopedResource.objects.using(resource.database)
+    present = scopes.filter(peer=peer, resource__in=[row.pk for row in tracked])
+    noted = set(present.values_list("resource_id", flat=True))
+    present.update(is_withdrawn=is_withdrawn)
+    scopes.bulk_create(
+        ScopedResource(peer=peer, resource=row, is_withdrawn=is_withdrawn) for row in tracked if row.pk not in noted
+    )
+    own = peer.endpoint(resource.kind)
+    owed = [row.pk for row in tracked if known is None or _contains(stored, known, row)]
+    if not is_withdrawn:  # what the peer itself made it has
+        owed = [pk for pk in owed if pk in noted or not _is_of(stored, tracked, pk, own)]
+    scopes.filter(peer=peer, resource__in=owed).update(is_owed=True)
+
+
+def _is_of(stored: StoredDigest, tracked: list[TrackedResource], pk: int, endpoint: str) -> bool:
+    row = next(row for row in tracked if row.pk == pk)
+    return row.endpoint_id is not None and same_endpoint(stored.endpoint_url(row.endpoint_id), endpoint)
 
 
 def remember(resource: SyncResource, origin: str, uuids: Sequence[UUID]) -> None:
-    """Note that the peer with the endpoint ``origin`` has what it has just sent, whether it may or not."""
+    """Note that the peer with the endpoint ``origin`` has what it has just sent; what it may not have is withdrawn."""
     if not is_filtered(resource) or not origin:
         return
     peer = Peer.objects.filter(url__iexact=origin.rpartition("/")[0]).first()
-    if peer is None or resource.queryset_for(peer) is None:
+    allowed_rows = None if peer is None else resource.queryset_for(peer)
+    if peer is None or allowed_rows is None:
         return
     scopes = ScopedResource.objects.using(resource.database)
     rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, local_key__isnull=False)
     for chunk in chunks(uuids):
         tracked = list(rows.filter(uuid__in=chunk))
-        scopes.filter(peer=peer, resource__in=tracked).update(is_withdrawn=False)
-        scopes.bulk_create((ScopedResource(peer=peer, resource=row) for row in tracked), ignore_conflicts=True)
+        allowed = _among(resource, allowed_rows, [row.local_key or "" for row in tracked])
+        inside = [row for row in tracked if row.local_key in allowed]
+        outside = [row for row in tracked if row.local_key not in allowed]
+        for some, is_withdrawn in ((inside, False), (outside, True)):
+            scopes.bulk_create((ScopedResource(peer=peer, resource=row) for row in some), ignore_conflicts=True)
+            scopes.filter(peer=peer, resource__in=some).update(is_withdrawn=is_withdrawn)
+        scopes.filter(peer=peer, resource__in=outside).update(is_owed=True)
+
+
+def owe_again(resource: SyncResource, tracked: TrackedResource) -> None:
+    """Have everybody who may have a part hear of ``tracked`` again: what waited was written, under its old state."""
+    if is_filtered(resource):
+        ScopedResource.objects.using(resource.database).filter(resource=tracked).update(is_owed=True)
+
+
+def _among(resource: SyncResource, rows: models.QuerySet[Any] | None, keys: Sequence[str]) -> set[str]:
+    """Return those of ``keys`` that are among ``rows``; all of them if there is no such restriction."""
+    if rows is None or not keys:
+        return set(keys)
+    pk = resource.model._meta.pk
+    wanted = [pk.to_python(key) for key in keys]
+    return {key_text(pk, v) for v in rows.using(resource.database).filter(pk__in=wanted).values_list("pk", flat=True)}
 
 
 def _keys(resource: SyncResource, rows: models.QuerySet[Any] | None) -> set[str] | None:
@@ -119,37 +217,10 @@ def _keys(resource: SyncResource, rows: models.QuerySet[Any] | None) -> set[str]
     return {key_text(pk, value) for value in rows.using(resource.database).values_list("pk", flat=True)}
 
 
-def _enter(resource: SyncResource, stored: StoredDigest, peer: Peer, known: Digest | None, keys: set[str]) -> None:
-    scopes = ScopedResource.objects.using(resource.database)
-    for tracked in _tracked(resource, keys):
-        back = scopes.filter(peer=peer, resource__in=[row.pk for row in tracked])
-        returning = set(back.values_list("resource_id", flat=True))
-        back.update(is_withdrawn=False)
-        scopes.bulk_create(ScopedResource(peer=peer, resource=row) for row in tracked if row.pk not in returning)
-        _number_again(resource, stored, known, tracked)
-
-
-def _leave(resource: SyncResource, stored: StoredDigest, peer: Peer, known: Digest | None, keys: set[str]) -> None:
-    scopes = ScopedResource.objects.using(resource.database).filter(peer=peer)
-    for tracked in _tracked(resource, keys):
-        scopes.filter(resource__in=[row.pk for row in tracked]).update(is_withdrawn=True)
-        _number_again(resource, stored, known, tracked)
-
-
 def _tracked(resource: SyncResource, keys: set[str]) -> Iterable[list[TrackedResource]]:
     rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
     for chunk in chunks(keys):
         yield list(rows.filter(local_key__in=chunk))
-
-
-def _number_again(
-    resource: SyncResource, stored: StoredDigest, known: Digest | None, tracked: list[TrackedResource]
-) -> None:
-    """Have those numbered anew of whose present numbers the peer will not hear any more."""
-    contained = [row.pk for row in tracked if known is None or _contains(stored, known, row)]
-    TrackedResource.objects.using(resource.database).filter(pk__in=contained, tick__isnull=False).update(
-        mark=Coalesce("mark", F("stamp")), mark_user=F("user"), etag=ANEW, is_intent=False
-    )
 
 
 def _contains(stored: StoredDigest, known: Digest, row: TrackedResource) -> bool:

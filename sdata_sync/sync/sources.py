@@ -25,13 +25,26 @@ from .scopes import Scope
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a page begins: at ``tick`` of the endpoint with the primary key ``endpoint``."""
+    """Where a page begins: at ``tick`` of the endpoint with the primary key ``endpoint``.
+
+    With an ``endpoint`` of 0, which there is not, ``tick`` counts the matters of scope before that.
+    """
 
     endpoint: int
     tick: int
 
     def __str__(self) -> str:
         return f"{self.endpoint}.{self.tick}"
+
+    @classmethod
+    def of_owed(cls, number: int) -> Self:
+        """Return the place of the matter of scope with ``number``."""
+        return cls(endpoint=0, tick=number)
+
+    @property
+    def owed(self) -> int | None:
+        """Which matter of scope the page begins with, ``None`` if it is behind them."""
+        return self.tick if self.endpoint == 0 else None
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -77,10 +90,11 @@ class SourceFeed:
         stored = load_digest(self.resource)
         stored.value = self.source
         begin = self._skip(stored, start_index - 1) if place is None else self._at(stored, place)
-        page = read_page(self.resource, stored, begin, limit=count, scope=self.scope)
+        owed_from = 0 if place is None and start_index == 1 else place.owed if place is not None else None
+        page = read_page(self.resource, stored, begin, limit=count, scope=self.scope, owed_from=owed_from)
         next_url = ""
         if not page.is_last:
-            place = _next_place(stored, page.cursor)
+            place = Place.of_owed(page.owed_to) if page.owed_to is not None else _next_place(stored, page.cursor)
             next_url = f"{self.url}?startIndex={start_index + len(page.states)}&count={count}&place={place}"
         content = render_feed(
             page.entries,
@@ -97,6 +111,8 @@ class SourceFeed:
 
     def _at(self, stored: StoredDigest, place: Place) -> Digest:
         cursor = self.target
+        if place.owed is not None:
+            return cursor
         for missing in missing_ranges(self.source, self.target):
             if stored.endpoint_id(missing.endpoint) == place.endpoint:
                 return cursor.raised(missing.endpoint, place.tick, stamp=0)
@@ -127,12 +143,13 @@ def _next_place(stored: StoredDigest, cursor: Digest) -> Place:
     return Place(endpoint=stored.endpoint_id(following.endpoint), tick=following.start)
 
 
-def count_missing(resource: SyncResource, stored: StoredDigest, target: Digest) -> int:
-    """Return how many entries a feed from ``stored`` to ``target`` has."""
+def count_missing(resource: SyncResource, stored: StoredDigest, target: Digest, scope: Scope | None = None) -> int:
+    """Return how many entries a feed from ``stored`` to ``target`` has, for whoever may have what ``scope`` says."""
     tracked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
-    return sum(
-        tracked.filter(
-            endpoint_id=stored.endpoint_id(missing.endpoint), tick__gte=missing.start, tick__lt=missing.end
-        ).count()
+    ranges = [
+        tracked.filter(endpoint_id=stored.endpoint_id(missing.endpoint), tick__gte=missing.start, tick__lt=missing.end)
         for missing in missing_ranges(stored.value, target)
-    )
+    ]
+    if scope is None:
+        return sum(rows.count() for rows in ranges)
+    return len(scope.owed()) + sum(scope.count(rows) for rows in ranges)

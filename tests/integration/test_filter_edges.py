@@ -1,4 +1,4 @@
-"""Each of these fails: what a review found in filters."""
+"""The edges of filters: what leaked, was lost or never withdrawn once, each in a history of its own."""
 
 from uuid import uuid4
 
@@ -66,7 +66,7 @@ def test_F2_a_change_of_scope_wins_over_an_edit(office, north, other):
     edit(other, "Anne", phone="edited at other")
     with other.at_work():
         number_changes(of("accounts"))
-    REGIONS["node1"] = ["south"]  # without this line it passes
+    REGIONS["node1"] = ["south"]
     push(office, north)
     push(other, office)
     push(office, other)
