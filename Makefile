@@ -4,12 +4,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help test test-long demo bench lint clean
+# Where `make test-all` looks for servers.
+POSTGRES ?= postgres://root@127.0.0.1:5432
+MARIADB ?= mysql://root@127.0.0.1:3306
+
+.PHONY: help test test-all test-databases test-long demo bench lint clean
 
 help:
 	@echo "make demo        two nodes, two servers: saves arriving, a node away and back (STAY=1: leave them running)"
 	@echo "make test        the tests, with 500 random histories of the algorithm and 200 of the real code"
-	@echo "make test-long   10,000 histories of the algorithm, 5,000 of the real code, 200 crashes: about 40 minutes"
+	@echo "make test-databases  those without processes of their own, on each of PostgreSQL and MariaDB that answers"
+	@echo "make test-all    the same, and on each of PostgreSQL and MariaDB that answers (compose.yaml starts them)"
+	@echo "make test-long   10,000 histories of the algorithm, 5,000 of the real code, 200 crashes: over an hour"
 	@echo "make bench       cost of a save, latency, changes per second, catch-up, beside raw Django's"
 	@echo "make lint        ruff, mypy, import-linter, migrations, deployment checks"
 
@@ -22,9 +28,16 @@ $(STAMP): pyproject.toml
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
+test-databases: $(STAMP)
+	$(BIN)/python -m tests.servers $(POSTGRES) $(MARIADB)
+
+test-all: test
+	$(BIN)/python -m tests.servers --acceptance $(POSTGRES) $(MARIADB)
+
 test-long: $(STAMP)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/core
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/integration/test_histories.py
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/integration/test_related_histories.py
 	SDATA_CRASHES=200 $(BIN)/python -m pytest -q tests/acceptance/test_catch_up.py -k killed
 
 demo: $(STAMP)

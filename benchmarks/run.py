@@ -33,7 +33,7 @@ from sdata_sync.models import Peer
 from sdata_sync.registry import registry
 with Courier(Peer.objects.get()) as courier:
     started = time.perf_counter()
-    assert courier.deliver(registry, impatient=True) is None
+    assert courier.deliver([registry.of_kind("accounts")], impatient=True) is None
     result = time.perf_counter() - started
 """
 

@@ -97,6 +97,9 @@ class _OperationView(SDataView):
         operation = find(self.resource, self.role, tracking_id)
         if operation is None:
             raise UrlNotFound(f"There is no operation ${self.role}({tracking_id!r}) here, or it has been deleted.")
+        is_choosy = self.role == Role.SOURCE and is_filtered(self.resource)
+        if is_choosy and operation.peer != peer_of(request.user):  # nobody's but whom it was selected for
+            raise UrlNotFound(f"The operation ${self.role}({tracking_id!r}) was begun by somebody else.")
         return operation
 
     def _accepted(self, operation: Operation) -> Response:
@@ -155,9 +158,7 @@ class SourceView(_OperationView):
         refuse_part(self.resource, load_digest(self.resource).value, target)
 
     def outcome(self, request: Request, operation: Operation) -> HttpResponseBase:
-        """Return the page that the URL asks for; to nobody but whom it was selected for."""
-        if is_filtered(self.resource) and operation.peer != peer_of(request.user):
-            raise UrlNotFound("The operation was begun by somebody else.")
+        """Return the page that the URL asks for."""
         return Response(self._page(request, operation).content)
 
     def _page(self, request: Request, operation: Operation) -> RenderedPage:

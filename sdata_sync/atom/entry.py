@@ -87,11 +87,12 @@ def read_entry(element: etree._Element, number: int) -> Entry:
     resource = bare if wrapper is None else _resource(wrapper)
     holders = [holder for holder in (resource, wrapper) if holder is not None]
     uuid = _uuid(holders, lone_uuid, path)
-    replaced_by = _replacement(holders)
+    is_deleted = is_deleted or any(is_true(attribute(holder, "isDeleted")) for holder in holders)
+    replaced_by = _replacement(holders) if is_deleted else None
     return Entry(
         uuid=uuid,
         state=read_state(state, f"{path}/syncState"),
-        is_deleted=is_deleted or any(is_true(attribute(holder, "isDeleted")) for holder in holders),
+        is_deleted=is_deleted,
         payload=None if resource is None else Payload(resource),
         id=(atom_id or "").strip(),
         replaced_by=None if replaced_by == uuid else replaced_by,

@@ -100,7 +100,7 @@ def enforce_foreign_keys(*nodes):
 def two_orders(node):
     with node.at_work():
         account = Account.objects.create(name="ACME")
-        one, two = (SalesOrder.objects.create(account=account, order_number=n, order_date="2026-01-01") for n in "12")
+        one, _ = (SalesOrder.objects.create(account=account, order_number=n, order_date="2026-01-01") for n in "12")
         one.lines.create(line_number=1, description="L")
 
 
