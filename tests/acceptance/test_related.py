@@ -22,15 +22,16 @@ ORDER = (
 )
 
 
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    nodes = make_pair(tmp_path_factory.mktemp("orders"))
+    yield nodes
+    for node in nodes:
+        node.close()
+
+
 @pytest.mark.xdist_group("related")
 class TestOrders:
-    @pytest.fixture(scope="class")
-    def pair(self, tmp_path_factory):
-        nodes = make_pair(tmp_path_factory.mktemp("orders"))
-        yield nodes
-        for node in nodes:
-            node.close()
-
     def test_an_order_arrives_in_one_piece(self, pair):
         here, there = pair
         here.run(ORDER.format(number="1"))

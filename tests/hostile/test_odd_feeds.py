@@ -245,6 +245,8 @@ class TestReceivers:
     def test_a_row_left_over_under_the_key_of_a_new_one(self, peer_client):
         from django.db import connection
 
+        if connection.vendor == "mysql":
+            pytest.skip("MySQL commits what a test did when a table is altered")
         account = Account.objects.create(name="gone")
         number_changes(ACCOUNTS)
         with connection.cursor() as cursor:
@@ -252,7 +254,6 @@ class TestReceivers:
             restart = {
                 "sqlite": "DELETE FROM sqlite_sequence",
                 "postgresql": f"ALTER SEQUENCE crm_account_id_seq RESTART WITH {account.pk}",
-                "mysql": f"ALTER TABLE crm_account AUTO_INCREMENT = {account.pk}",
             }
             cursor.execute(restart[connection.vendor])
         assert [r.status for r in send(peer_client, FINE)] == [200]

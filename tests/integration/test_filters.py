@@ -15,7 +15,7 @@ from ..talk import pull, push, talk
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1", "node2"]),
-    pytest.mark.xdist_group("histories"),
+    pytest.mark.xdist_group("filters"),
 ]
 
 #: What the peers of the head office may have, by their names.

@@ -16,7 +16,7 @@ from ..talk import level, pull, push
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1", "node2"]),
-    pytest.mark.xdist_group("histories"),
+    pytest.mark.xdist_group("matching"),
 ]
 
 

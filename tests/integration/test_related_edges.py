@@ -30,7 +30,7 @@ from ..wire import digest_xml, entry_xml, feed_xml
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1", "node2"]),
-    pytest.mark.xdist_group("histories"),
+    pytest.mark.xdist_group("related_edges"),
 ]
 X = "http://x/sdata/a/b/-/"  # a stranger's dataset
 LATER = "2099-01-01T00:00:00Z"
