@@ -10,11 +10,15 @@ At the node where it arrives:
 
 4. ``receiving``: a posted feed is read, its ticks are checked, all in one transaction.
 5. ``applying``: each entry is decided by ``core``; conflicts are resolved.
-6. ``rows``: rows are created, updated and deleted, in bulk where nobody listens.
+6. ``changes`` and ``writing``: rows are created, updated and deleted, in bulk where nobody listens.
 7. ``deferring``: what could not be written is kept, sent on, and tried again.
 8. The digest advances, and the sender is told what became of every entry (``results``).
 
 Beside the way: ``sources``, ``operations`` and ``runs`` answer engines elsewhere; ``existing`` and ``scanning`` find
 rows that no signal told of; ``hearing`` and ``rejoining`` bring back a node that was restored; ``disputes`` keeps
-conflicts for people; ``purging`` forgets tombstones.
+conflicts for people; ``purging`` forgets tombstones; ``retrying`` does again what the database has undone.
+
+``relations`` is how rows lead to others: references, associations, children. ``linking``, ``uniting`` and ``merging``
+make one resource of what is one thing; ``scopes`` and ``parts`` are for peers that may have only some of the rows;
+``catalogue`` shows resources to whoever opens their URLs; ``upgrading`` takes over what an older schema kept.
 """

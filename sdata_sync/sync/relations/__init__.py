@@ -9,6 +9,7 @@
 ``children``        rows that travel inside their parent
 ``placing``         what a payload refers to, written into a row; what has not come yet
 ``inside``          children and associations, written
+``claims``          which of two parents has a child that both name
 ``settling``        what waited, when it has come
 ``referrers``       whoever points at a row that is about to go
 ==================  ======================================================================================
