@@ -70,11 +70,9 @@ class Union:
         return outcome
 
     def _has_same_content(self, local: LocalVersion) -> bool:
-        instance = self.resource.model()
         change = prepare_row(self.resource, None, self.reading, self.known)
-        instance = change.instance
         try:
-            contents = merged(self.resource, self.resource.texts_of(instance), self.reading, local.contents)
+            contents = merged(self.resource, self.resource.texts_of(change.instance), self.reading, local.contents)
         except PayloadError:
             return False
         return contents == local.contents
