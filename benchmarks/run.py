@@ -90,7 +90,7 @@ def latency(directory: Path) -> None:
 def throughput(directory: Path) -> None:
     """Print how many changes are applied per second over one connection, from mark to level."""
     here, there = _pair(directory)
-    here.environment["SDATA_DELIVERY"] = "sdata_sync.delivery.worker.WorkerDelivery"
+    here.environment["SDATA_DELIVERY"] = "sdata_sync.delivery.manual.ManualDelivery"
     there.serve()
     try:
         here.run(_MANY.format(changes=CHANGES))
@@ -123,7 +123,7 @@ def catch_up_cost(directory: Path) -> None:
         while True:
             here, there = _pair(directory)
             for node in (here, there):
-                node.environment["SDATA_DELIVERY"] = "sdata_sync.delivery.worker.WorkerDelivery"
+                node.environment["SDATA_DELIVERY"] = "sdata_sync.delivery.manual.ManualDelivery"
             yield here, there
 
     catch_up.run(pairs())

@@ -38,6 +38,7 @@ class Settings:
         "MAX_BACKOFF_SECONDS",
         "MAX_BODY_BYTES",
         "MAX_CLOCK_SKEW",
+        "MAX_DELIVERIES",
         "MAX_PAGE_SIZE",
         "OPERATION_SECONDS",
         "PAGE_SIZE",
@@ -138,6 +139,11 @@ class Settings:
     def lease_seconds(self) -> float:
         """How long the stream of a process that died is kept from others; longer than ``TIMEOUT_SECONDS``."""
         return self._get("LEASE_SECONDS", 90)
+
+    @property
+    def max_deliveries(self) -> int:
+        """How many peers one process delivers to at a time; each takes a connection with the database meanwhile."""
+        return self._get("MAX_DELIVERIES", 16)
 
     @property
     def drain_seconds(self) -> float:

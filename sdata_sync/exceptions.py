@@ -148,3 +148,7 @@ class PeerRefused(PeerError):
 
 class PeerMisbehaved(PeerError):
     """The peer's answer cannot be understood."""
+
+
+class DeliveryInterrupted(PeerError):
+    """The process ends, and the delivery stopped between two pages."""

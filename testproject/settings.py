@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -87,6 +88,21 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.SessionAuthentication",
     ]
 }
+
+# Only where the deliveries run in a task queue.
+if SDATA_BROKER := os.environ.get("SDATA_BROKER", ""):
+    from celery.schedules import crontab
+
+    CELERY_BROKER_URL = SDATA_BROKER
+    CELERY_TASK_DEFAULT_QUEUE = os.environ.get("SDATA_QUEUE", "celery")
+    CELERY_BEAT_SCHEDULE = {
+        "what was missed": {"task": "sdata_sync.heartbeat", "schedule": SDATA_SYNC["HEARTBEAT"]},
+        "every night": {"task": "sdata_sync.catch_up", "schedule": crontab(hour="3", minute="0")},
+    }
+if os.environ.get("SDATA_TASKS"):
+    INSTALLED_APPS += [] if find_spec("django.tasks") else ["django_tasks"]
+    INSTALLED_APPS += ["django_tasks_db"]
+    TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
 
 USE_TZ = True
 TIME_ZONE = "UTC"

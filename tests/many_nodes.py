@@ -16,6 +16,13 @@ from django.db import OperationalError, connections
 
 _present: ContextVar[LocalNode | None] = ContextVar("node", default=None)
 
+#: How a database is told to look away from its foreign keys, and to look again.
+_FOREIGN_KEYS = {
+    "sqlite": ("PRAGMA foreign_keys = OFF", "PRAGMA foreign_keys = ON"),
+    "postgresql": ("SET session_replication_role = replica", "SET session_replication_role = origin"),
+    "mysql": ("SET foreign_key_checks = 0", "SET foreign_key_checks = 1"),
+}
+
 
 class NodeRouter:
     """Sends every query to the database of the node that is at work."""
@@ -41,7 +48,7 @@ class LocalNode:
             "BASE_URL": self.base_url,
             "CONFLICT_PRIORITY": priority,
             "CREDENTIALS": {"peer": {"token": self.token}},
-            "DELIVERY": "sdata_sync.delivery.worker.WorkerDelivery",
+            "DELIVERY": "sdata_sync.delivery.manual.ManualDelivery",
             "ASK_PEERS_FIRST": False,
             "PAGE_SIZE": 2,
             "MAX_PAGE_SIZE": 3,
@@ -67,12 +74,14 @@ class LocalNode:
 
         from sdata_sync.models import Peer
 
-        with connections[self.alias].cursor() as cursor:
-            cursor.execute("PRAGMA foreign_keys = OFF")
-            for table in connections[self.alias].introspection.table_names(cursor):
+        connection = connections[self.alias]
+        switch_off, switch_on = _FOREIGN_KEYS[connection.vendor]
+        with connection.cursor() as cursor:
+            cursor.execute(switch_off)
+            for table in connection.introspection.table_names(cursor):
                 if table.startswith(("sdata_sync", "crm_", "shapes_", "auth_user", "authtoken")):
-                    cursor.execute(f'DELETE FROM "{table}"')
-            cursor.execute("PRAGMA foreign_keys = ON")
+                    cursor.execute(f"DELETE FROM {connection.ops.quote_name(table)}")
+            cursor.execute(switch_on)
         with self.at_work():
             for other in others:
                 user = User.objects.create(username=other.alias, is_superuser=True)
@@ -112,7 +121,7 @@ class Wire(httpx2.BaseTransport):
 def wired(nodes: list[LocalNode], monkeypatch) -> Iterator[Wire]:
     """Let the nodes work: settings and clock are of the one at work, clients use the wire."""
     from sdata_sync.conf import Settings
-    from sdata_sync.delivery import client, courier, engine, pulling
+    from sdata_sync.delivery import client, engine, passage, pulling
     from sdata_sync.sync import clock, operations
     from sdata_sync.sync.applying import Applier
 
@@ -140,7 +149,7 @@ def wired(nodes: list[LocalNode], monkeypatch) -> Iterator[Wire]:
     monkeypatch.setattr(Applier, "finish", finish)
     monkeypatch.setattr(clock, "time", SimpleNamespace(time_ns=time_ns))
     # At once: a thread of its own would not know which node it is at.
-    monkeypatch.setattr(operations, "_start", operations.carry_out)
-    for module in (courier, engine, pulling):  # one thing at a time: which node is at work is said per thread
+    monkeypatch.setattr(operations, "_start", [operations.carry_out])
+    for module in (passage, engine, pulling):  # one thing at a time: which node is at work is said per thread
         monkeypatch.setattr(module, "meanwhile", lambda wait, work: (wait(), work()))
     yield wire

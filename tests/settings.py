@@ -2,8 +2,10 @@
 
 import os
 
+import dj_database_url
+
 os.environ.setdefault("SDATA_BASE_URL", "http://www.example.com/sdata/myApp2/myContract/-")
-os.environ.setdefault("SDATA_DELIVERY", "sdata_sync.delivery.worker.WorkerDelivery")
+os.environ.setdefault("SDATA_DELIVERY", "sdata_sync.delivery.manual.ManualDelivery")
 
 from testproject.settings import *  # noqa: F403
 from testproject.settings import DATABASES, INSTALLED_APPS, MIDDLEWARE, SDATA_SYNC
@@ -16,11 +18,14 @@ SDATA_SYNC = {**SDATA_SYNC, "ASK_PEERS_FIRST": False}
 DATABASES["default"].setdefault("TEST", {})
 # Nodes that live in one process, each with a database of its own: see tests/many_nodes.py.
 for _name in ("node0", "node1", "node2"):
-    DATABASES[_name] = {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": ":memory:",
-        "OPTIONS": {"transaction_mode": "IMMEDIATE"},
-    }
+    if os.environ.get("SDATA_NODES_ON"):
+        DATABASES[_name] = dj_database_url.parse(f"{os.environ['SDATA_NODES_ON']}/sdata_sync_{_name}")
+    else:
+        DATABASES[_name] = {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": ":memory:",
+            "OPTIONS": {"transaction_mode": "IMMEDIATE"},
+        }
 DATABASE_ROUTERS = ["tests.many_nodes.NodeRouter"]
 # A login in a test is no place to spend a quarter of a second.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

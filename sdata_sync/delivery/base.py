@@ -12,6 +12,7 @@ from django.utils.module_loading import import_string
 
 from ..conf import conf
 from ..sync.hearing import ask_with
+from ..sync.operations import carried_out_by, carry_out_in_thread
 from ..sync.wakeup import on_wakeup
 from .recovery import hear_peers
 
@@ -33,6 +34,10 @@ class DeliveryBackend:
 
     def serve(self) -> None:
         """Note that this process has begun to answer requests: it lives on, and may have been away."""
+
+    def carry_out(self, operation: int) -> None:
+        """Have the asynchronous call with the primary key ``operation`` carried out; return at once."""
+        carry_out_in_thread(operation)
 
     def check(self) -> Sequence[CheckMessage]:
         """Return what is wrong with the settings for this backend."""
@@ -58,12 +63,17 @@ def connect() -> None:
     """Pass wake-ups on to the backend from now on."""
     on_wakeup(_wake)
     ask_with(hear_peers)
+    carried_out_by(_carry_out)
     request_started.connect(_on_first_request, dispatch_uid=_UID)
     setting_changed.connect(_on_setting_changed, dispatch_uid=_UID)
 
 
 def _wake(kind: str, is_own: bool) -> None:
     get_backend().wake(kind, is_own)
+
+
+def _carry_out(operation: int) -> None:
+    get_backend().carry_out(operation)
 
 
 def _on_first_request(**kwargs: Any) -> None:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 from types import TracebackType
-from typing import TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import InterfaceError
 
-from ..atom.feed import SyncMode
-from ..atom.renderer import Paging, render_feed
 from ..conf import conf
 from ..core.digest import Digest
-from ..core.order import TickOrder
-from ..core.selection import missing_ranges
-from ..core.state import SyncState, same_endpoint
-from ..exceptions import FeedRefused, PeerError, PeerMisbehaved, PeerRefused
+from ..exceptions import DeliveryInterrupted, PeerError
 from ..models import Peer, Stream
 from ..registry import registry
 from ..resources import SyncResource
@@ -28,19 +24,15 @@ from ..sync.digests import StoredDigest, load_digest
 from ..sync.existing import track_existing
 from ..sync.hearing import wait_to_number
 from ..sync.numbering import number_changes
-from ..sync.pages import Page, is_own, read_page
-from ..sync.parts import refuse_part
-from ..sync.runs import new_run
-from ..sync.scopes import is_filtered, owes, review, scope_for
-from ..sync.sources import count_missing
-from .abreast import meanwhile
-from .client import Answer, PeerClient
+from ..sync.scopes import review
+from ..tracing import span
+from .client import PeerClient
+from .owed import lags, refuse_ourselves
+from .passage import Passage
 from .pulling import pull
 from .recovery import knows_more_of_us, recover
 from .streams import Lease, claim_comparison, find_stream, forget_known_digest, known_digest, note_failure
 from .watch import Watch
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +53,32 @@ class Courier:
         self._known: dict[str, Digest] = {}
         #: The kinds that somebody else was found delivering.
         self._held: set[str] = set()
+        #: The kinds that could not be delivered when that was last tried here.
+        self.failed: set[str] = set()
+        self._is_interrupted = False
+        self._deadline = math.inf
+
+    def is_for(self, peer: Peer) -> bool:
+        """Tell whether ``peer`` is ours, configured as it was when we began."""
+        return all(getattr(self.peer, name) == getattr(peer, name) for name in ("pk", "url", "credentials", "relay"))
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether something could not be delivered when that was last tried here."""
+        return bool(self.failed)
+
+    def interrupt(self) -> None:
+        """Stop after the page that is under way; called from another thread."""
+        self._is_interrupted = True
+
+    def allow(self, seconds: float) -> None:
+        """Stop after the page that is under way in ``seconds`` from now."""
+        self._deadline = time.monotonic() + seconds
+
+    @property
+    def is_to_stop(self) -> bool:
+        """Whether the delivery ends with the page that is under way."""
+        return self._is_interrupted or time.monotonic() > self._deadline
 
     def __enter__(self) -> Courier:
         return self
@@ -99,7 +117,9 @@ class Courier:
         except InterfaceError:
             raise  # the connection to our own database is gone, for every kind
         except Exception:
-            logger.exception("%s could not be delivered to %s; it is tried again", resource.kind, self.peer)
+            facts = {"peer": self.peer.name, "kind": resource.kind}
+            logger.exception("%s could not be delivered to %s; it is tried again", *facts.values(), extra=facts)
+            self.failed.add(resource.kind)
             return now() + UNEXPECTED_MILLIS
 
     def _deliver_kind(self, resource: SyncResource, *, impatient: bool) -> int | None:
@@ -108,7 +128,10 @@ class Courier:
         while True:
             stored = number_changes(resource)
             if self._is_level(resource, stored):
+                self.failed.discard(resource.kind)
                 return None
+            if not self._send_ahead(resource, impatient=impatient):
+                return now() + TURN_MILLIS
             stream = find_stream(self.peer, resource.kind)
             if stream.retry_at > now() and not impatient:
                 return stream.retry_at
@@ -120,35 +143,78 @@ class Courier:
             if not look_again:
                 return due
 
+    def _send_ahead(self, resource: SyncResource, *, impatient: bool = False) -> bool:
+        """Deliver what ``resource`` refers to; false if somebody else is at that.
+
+        Called when changes have been numbered: what they refer to was committed before that, or together with them,
+        and perhaps after its own kind was last looked at.
+        """
+        referred_to = registry.kinds_referred_to(resource)
+        for earlier in takewhile(lambda other: other.kind != resource.kind, registry):
+            if earlier.kind in referred_to:
+                self._deliver_in_turn(earlier, impatient=impatient)
+        if self._held & referred_to:
+            self._held.add(resource.kind)
+            return False
+        return True
+
+    def _number(self, resource: SyncResource) -> StoredDigest:
+        stored = number_changes(resource)
+        self._send_ahead(resource)
+        return stored
+
     def _is_level(self, resource: SyncResource, stored: StoredDigest) -> bool:
         """Tell whether the peer is known to have everything, from what was seen here last, else from the stream."""
         known = self._known.get(resource.kind)
         if known is None:
             stream = find_stream(self.peer, resource.kind)
             known = None if stream.failures else known_digest(stream)
-        return known is not None and not self.lags(resource, stored, known)
+        return known is not None and not lags(self.peer, resource, stored, known)
 
     def _pass(self, resource: SyncResource, stored: StoredDigest, lease: Lease) -> tuple[bool, int | None]:
         """Bring the peer level under ``lease``; return whether to look once more, and when to try again."""
-        passage = _Passage(self, resource, lease)
+        passage = self._passage(resource, lease, self._number)
         error: Exception | None = None
         try:
-            passage.bring_level_in_pages_that_fit(stored)
+            with span("deliver", **passage.facts):
+                passage.bring_level_in_pages_that_fit(stored)
+        except DeliveryInterrupted as raised:
+            logger.info("%s: %s", lease.stream, raised, extra=passage.facts)
         except PeerError as raised:
             error = raised
-            logger.warning("%s is not level: %s", lease.stream, raised)
+            logger.warning("%s is not level: %s", lease.stream, raised, extra=passage.facts)
         except Exception as raised:
             error = raised
             raise
         finally:
-            look_again = lease.give_back(passage.known, error)
+            look_again = lease.give_back(passage.known, error, delivered=passage.delivered)
             self._known.pop(resource.kind, None)
         if error is not None:
+            self.failed.add(resource.kind)
             lease.stream.refresh_from_db(fields=["retry_at"])
             return False, lease.stream.retry_at
+        self.failed.discard(resource.kind)
+        if self.is_to_stop:
+            return False, now()
         if passage.known is not None:
             self._known[resource.kind] = passage.known
         return look_again, None
+
+    def _passage(
+        self,
+        resource: SyncResource,
+        lease: Lease,
+        number: Callable[[SyncResource], StoredDigest],
+        watch: Watch | None = None,
+    ) -> Passage:
+        return Passage(
+            resource,
+            lease,
+            number=lambda: number(resource),
+            client=self.client,
+            is_interrupted=lambda: self.is_to_stop,
+            watch=watch,
+        )
 
     def catch_up(self, resource: SyncResource, watch: Watch) -> None:
         """Push all of ``resource`` that the peer lacks, whoever made it; ``watch`` sees the pages go.
@@ -161,7 +227,7 @@ class Courier:
         track_existing(resource)
         stored = number_changes(resource)
         lease = self._wait_for_lease(find_stream(self.peer, resource.kind))
-        passage = _Passage(self, resource, lease, watch=watch)
+        passage = self._passage(resource, lease, number_changes, watch)
         passage.known = None
         error: Exception | None = None
         try:
@@ -170,7 +236,7 @@ class Courier:
             error = raised
             raise
         finally:
-            lease.give_back(passage.known, error)
+            lease.give_back(passage.known, error, delivered=passage.delivered)
             self._known.pop(resource.kind, None)
 
     def compare(self, resource: SyncResource) -> None:
@@ -186,7 +252,7 @@ class Courier:
             return  # another process was quicker
         try:
             shown = self.client().read_digest(resource.kind)
-            self.refuse_ourselves(resource, shown)
+            refuse_ourselves(resource, shown)
             if not resource.is_target:
                 pass
             elif knows_more_of_us(resource, shown):
@@ -196,7 +262,8 @@ class Courier:
             settle_waiting(resource)
             review(resource, self.peer, shown)
         except PeerError as error:
-            logger.warning("%s could not be compared: %s", stream, error)
+            facts = {"peer": self.peer.name, "kind": resource.kind}
+            logger.warning("%s could not be compared: %s", stream, error, extra=facts)
             note_failure(stream, error)
             return
         known = known_digest(stream)
@@ -213,48 +280,6 @@ class Courier:
             time.sleep(0.05)
         return lease
 
-    def wanted(self, resource: SyncResource) -> Callable[[str], bool]:
-        """Return which endpoints' changes are pushed at once: our own, or with relay all but the peer's."""
-        if not self.peer.relay:
-            return is_own(resource)
-        theirs = self.peer.endpoint(resource.kind)
-        return lambda endpoint: not same_endpoint(endpoint, theirs)
-
-    def lags(self, resource: SyncResource, stored: StoredDigest, known: Digest) -> bool:
-        """Tell whether a peer with the digest ``known`` lacks something that is to be pushed at once."""
-        wanted = self.wanted(resource)
-        return owes(resource, self.peer) or any(
-            wanted(missing.endpoint) for missing in missing_ranges(stored.value, known)
-        )
-
-    def refuse_ourselves(self, resource: SyncResource, shown: Digest) -> None:
-        """Refuse a peer that has our own name, or one with which a part of the kind must not be exchanged.
-
-        Raises:
-            PeerMisbehaved
-        """
-        if shown.origin and same_endpoint(shown.origin, resource.endpoint):
-            raise PeerMisbehaved(
-                f"The peer calls itself {shown.origin}, and so are we called; two nodes must not have one BASE_URL."
-            )
-        try:
-            refuse_part(resource, load_digest(resource).value, shown)
-        except FeedRefused as error:
-            raise PeerMisbehaved(str(error)) from error
-
-    def refuse_part(self, resource: SyncResource, stored: StoredDigest) -> None:
-        """Refuse to give a part of a kind to anybody but the node that chose it.
-
-        Raises:
-            PeerError
-        """
-        chosen_by = stored.value.part_of
-        if chosen_by and not same_endpoint(chosen_by, self.peer.endpoint(resource.kind)):
-            raise PeerError(
-                f"This node has only a part of the {resource.kind}, which {chosen_by} chooses; they are exchanged with "
-                f"that node and with no other. Take them out of what {self.peer} gets, or let it have all of them."
-            )
-
     def client(self) -> PeerClient:
         """Return the client, logged in as the peer's credentials say.
 
@@ -267,188 +292,3 @@ class Courier:
             except (ImproperlyConfigured, TypeError) as error:
                 raise PeerError(str(error)) from error
         return self._client
-
-
-class _Passage:
-    """One stream brought level, under a lease. ``known`` is the peer's digest as far as it is known."""
-
-    def __init__(self, courier: Courier, resource: SyncResource, lease: Lease, *, watch: Watch | None = None) -> None:
-        self._watch = watch
-        self._courier = courier
-        self._resource = resource
-        self._lease = lease
-        self._run = new_run(conf.base_url, courier.peer.url)
-        self._limit = conf.page_size
-        self._catch_up_limit = conf.catch_up_page_size
-        self.known = known_digest(lease.stream)
-
-    def bring_level(self, stored: StoredDigest) -> None:
-        """Deliver until the peer lacks nothing of what ``stored``, or a later digest of ours, contains.
-
-        Raises:
-            PeerError
-        """
-        resource, courier = self._resource, self._courier
-        courier.refuse_part(resource, stored)
-        while True:
-            if self.known is None:
-                stored = self._catch_up()
-            assert self.known is not None
-            if not courier.lags(resource, stored, self.known):
-                return
-            if not self._push(stored):
-                self.known = None
-
-    def bring_level_in_pages_that_fit(self, stored: StoredDigest) -> None:
-        """Do the same, with smaller pages for a peer that finds ours too large.
-
-        Raises:
-            PeerError
-        """
-        while True:
-            try:
-                return self.bring_level(stored)
-            except PeerRefused as refusal:
-                if refusal.status != 413 or self._limit == self._catch_up_limit == 1:
-                    raise
-                self._limit = max(self._limit // 4, 1)
-                self._catch_up_limit = max(self._catch_up_limit // 4, 1)
-                logger.info("%s: pages of %d from here on; %s", self._lease.stream, self._limit, refusal)
-                stored = number_changes(self._resource)
-
-    def _push(self, stored: StoredDigest) -> bool:
-        """Post immediate feeds while they are contiguous; false if it takes a catch-up to go on."""
-        resource, courier = self._resource, self._courier
-        wanted = courier.wanted(resource)
-        assert self.known is not None
-        if is_filtered(resource):
-            review(resource, courier.peer, self.known)
-            stored = number_changes(resource)
-        scope = scope_for(resource, courier.peer)
-        page = read_page(resource, stored, self.known, limit=self._limit, wanted=wanted, scope=scope)
-        while _is_contiguous(page.states, self.known):
-            sent, sent_digest = page, stored
-
-            def read_next(
-                cursor: Digest = page.cursor, owed_to: int | None = page.owed_to
-            ) -> tuple[StoredDigest, Page]:
-                # Every immediate page is of its own moment: it does not end with our digest being taken over.
-                numbered = number_changes(resource)
-                return numbered, read_page(
-                    resource, numbered, cursor, limit=self._limit, wanted=wanted, scope=scope, owed_from=owed_to
-                )
-
-            try:
-                answer, following = self._exchange(sent, sent_digest, SyncMode.IMMEDIATE, read_next)
-            except PeerRefused as refusal:
-                if refusal.status != 400:
-                    raise
-                logger.info("%s: %s; catching up", self._lease.stream, refusal)
-                return False
-            self._note_progress(answer, sent.states)
-            if answer.digest is not None and knows_more_of_us(resource, answer.digest):
-                return False  # whatever it has under the ticks just sent may be something else
-            if following is None:
-                return True
-            self._renew()
-            stored, page = following
-        return not self._courier.lags(resource, stored, self.known)
-
-    def _note_progress(self, answer: Answer, states: Iterable[SyncState]) -> None:
-        assert self.known is not None
-        if answer.digest is not None:
-            self._expect(all(answer.digest.contains(state) for state in states), answer.digest)
-            self.known = answer.digest
-        else:
-            for state in states:
-                self.known = self.known.advance(state, stamp=0)
-
-    def _catch_up(self) -> StoredDigest:
-        """Push all that the peer lacks, selected against the digest that it has now; return ours of that moment.
-
-        Never against one that is remembered: at the end of the feed the peer takes over our digest, and if it
-        was restored from a backup meanwhile, that would hide what it lost.
-        """
-        resource = self._resource
-        track_existing(resource)
-        target = self._courier.client().read_digest(resource.kind)
-        self._courier.refuse_ourselves(resource, target)
-        if knows_more_of_us(resource, target):
-            recover(self._courier.client(), self._courier.peer, resource, target)
-        review(resource, self._courier.peer, target)
-        stored = number_changes(resource)
-        scope = scope_for(resource, self._courier.peer)
-        # One that was let in learns from the next feed that it has the whole, be it empty.
-        is_let_in = scope is None and bool(target.part_of) and same_endpoint(target.part_of, resource.endpoint)
-        if not (missing_ranges(stored.value, target) or owes(resource, self._courier.peer) or is_let_in):
-            self.known = target
-            return stored
-        if self._watch is not None:
-            self._watch.begin(count_missing(resource, stored, target, scope))
-        page = read_page(resource, stored, target, limit=self._catch_up_limit, scope=scope)
-        while True:
-
-            def read_next(cursor: Digest = page.cursor, owed_to: int | None = page.owed_to) -> Page:
-                return read_page(resource, stored, cursor, limit=self._catch_up_limit, scope=scope, owed_from=owed_to)
-
-            answer, following = self._exchange(page, stored, SyncMode.CATCH_UP, read_next)
-            if following is None:
-                break
-            page = following
-            self._renew()
-        after = answer.digest or target.merge(stored.value, stamp=0)
-        self._expect(after.covers(stored.value), after)
-        self.known = after
-        return stored
-
-    def _exchange(
-        self, page: Page, stored: StoredDigest, mode: SyncMode, read_next: Callable[[], T]
-    ) -> tuple[Answer, T | None]:
-        """Post ``page`` and, if it is not the last, read the next one while the peer applies it."""
-        if page.is_last:
-            return self._post(page, stored, mode), None
-        return meanwhile(lambda: self._post(page, stored, mode), read_next)
-
-    def _expect(self, moved_on: bool, digest: Digest) -> None:
-        if not moved_on:
-            raise PeerMisbehaved(f"The peer answered 200, but its digest did not move on: {digest}")
-
-    def _post(self, page: Page, stored: StoredDigest, mode: SyncMode) -> Answer:
-        resource = self._resource
-        url = f"{resource.endpoint}/$syncSource"
-        is_end = page.is_last or mode is SyncMode.IMMEDIATE
-        is_part = scope_for(resource, self._courier.peer) is not None
-        feed = render_feed(
-            page.entries,
-            url=url,
-            title=f"{resource.kind} of {conf.base_url}",
-            digest=stored.value.as_part_of(resource.endpoint) if is_part else stored.value,
-            now=now(),
-            sync_mode=mode,
-            paging=Paging(next_url="" if is_end else f"{url}?startIndex={len(page.states) + 1}"),
-        )
-        answer = self._courier.client().post_page(
-            resource.kind,
-            feed,
-            run=self._run,
-            # They are for the log, and for whoever watches; the peer keeps them.
-            with_results=self._watch is not None or logger.isEnabledFor(logging.INFO),
-        )
-        if page.owed and (scope := scope_for(resource, self._courier.peer)) is not None:
-            scope.settle(page.owed)
-        if self._watch is not None:
-            self._watch.see(len(page.states), [result.status for result in answer.exceptions])
-        for result in answer.exceptions:
-            said = "; ".join(diagnosis.message for diagnosis in result.diagnoses)
-            logger.info("%s: %s %s %s %s", self._lease.stream, result.uuid, result.status, result.message, said)
-        return answer
-
-    def _renew(self) -> None:
-        if not self._lease.renew(self.known):
-            raise PeerError("The stream was taken over by another process; it goes on from here.")
-
-
-def _is_contiguous(states: Iterable[SyncState], known: Digest) -> bool:
-    states = list(states)
-    order = TickOrder(known, contiguous=True)
-    return bool(states) and all(order.check(state) is None for state in states)

@@ -23,6 +23,7 @@ from ..sync.runs import RunLabel, new_run
 from .abreast import meanwhile
 from .client import PeerClient, RemoteFeed, read_answer
 from .courier import Courier
+from .owed import refuse_ourselves
 from .pulling import pull
 from .reporting import Reporter
 from .watch import Watch
@@ -69,7 +70,7 @@ def catch_up(
 
 def _pull(courier: Courier, resource: SyncResource, watch: Watch) -> None:
     shown = courier.client().read_digest(resource.kind)
-    courier.refuse_ourselves(resource, shown)
+    refuse_ourselves(resource, shown)
     # Even where nothing is missing the peer is asked: there may be rows that it tracks only when somebody wants them.
     missing = missing_ranges(shown, load_digest(resource).value)
     is_little = sum(lacking.end - lacking.start for lacking in missing) < conf.catch_up_page_size

@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from django.db import router
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from ..conf import conf
 from ..core.digest import Digest, DigestEntry
@@ -37,7 +37,17 @@ def _taking(stream: int, holder: str, now: int, until: int) -> tuple[QuerySet[St
 
 
 def _giving_back(
-    stream: int, holder: str, failures: int, retry: int, success: int, error: str, at: int, known: str
+    stream: int,
+    holder: str,
+    failures: int,
+    retry: int,
+    success: int,
+    error: str,
+    at: int,
+    known: str,
+    failed: int,
+    delivered: int,
+    millis: int,
 ) -> tuple[QuerySet[Stream], dict[str, Any]]:
     return Stream.objects.filter(pk=stream, holder=holder, wanted=False), {
         "holder": "",
@@ -48,11 +58,15 @@ def _giving_back(
         "last_error": error,
         "last_error_at": at,
         "known_digest": known,
+        "passes": F("passes") + 1,
+        "failed_passes": F("failed_passes") + failed,
+        "delivered": F("delivered") + delivered,
+        "busy_millis": F("busy_millis") + millis,
     }
 
 
 _take = PreparedUpdate(_taking, int, str, int, int)
-_give_back = PreparedUpdate(_giving_back, int, str, int, int, int, str, int, str)
+_give_back = PreparedUpdate(_giving_back, int, str, int, int, int, str, int, str, int, int, int)
 
 
 def find_stream(peer: Peer, kind: str) -> Stream:
@@ -114,6 +128,7 @@ class Lease:
         self.stream = stream
         self._holder = holder
         self._renew_at = _renewal()
+        self._taken = time.monotonic()
 
     @classmethod
     def take(cls, stream: Stream) -> Lease | None:
@@ -139,9 +154,13 @@ class Lease:
         self._renew_at = _renewal()
         return bool(self._row().update(held_until=_lease_end(), known_digest=_as_json(known)))
 
-    def give_back(self, known: Digest | None, error: Exception | None = None) -> bool:
-        """Give the stream back and note how it went; return whether to look once more."""
-        outcome = (*self._outcome(error), _as_json(known))
+    def give_back(self, known: Digest | None, error: Exception | None = None, *, delivered: int = 0) -> bool:
+        """Give the stream back and note how it went; return whether to look once more.
+
+        ``delivered`` is the number of entries that the peer has taken.
+        """
+        millis = int((time.monotonic() - self._taken) * 1000)
+        outcome = (*self._outcome(error), _as_json(known), int(error is not None), delivered, millis)
         if _give_back.execute(_database(), self.stream.pk, self._holder, *outcome):
             return False
         # Somebody left word; or the lease was lost, and there is nothing to give back.

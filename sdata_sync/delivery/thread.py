@@ -6,13 +6,10 @@ daemons: a process that ends goes on delivering for ``DRAIN_SECONDS`` at most.
 
 from __future__ import annotations
 
-import atexit
-import logging
-import os
-import threading
 import time
-import weakref
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import BoundedSemaphore
 
 from django.db import connections
 
@@ -22,15 +19,12 @@ from ..registry import registry
 from ..sync.clock import now
 from .base import DeliveryBackend
 from .courier import Courier
-
-logger = logging.getLogger(__name__)
+from .crew import Crew
+from .loop import Loop
 
 #: How old the list of peers may be when something is to be delivered.
 PEERS_SECONDS = 1.0
-#: The pause after something unexpected, such as a database that is away.
-FAILURE_SECONDS = 1.0
-#: How long a fork waits for what the threads are at.
-PARKING_SECONDS = 5.0
+_SUPERVISOR = "supervisor"
 
 
 class ThreadDelivery(DeliveryBackend):
@@ -38,55 +32,8 @@ class ThreadDelivery(DeliveryBackend):
 
     def __init__(self, poll_seconds: float | None = None) -> None:
         self._poll_seconds = poll_seconds
-        self._reset()
-        itself = weakref.ref(self)
-
-        def act(name: str) -> None:
-            backend = itself()
-            if backend is not None:
-                getattr(backend, name)()
-
-        os.register_at_fork(
-            before=partial(act, "_park"), after_in_parent=partial(act, "_unpark"), after_in_child=partial(act, "_reset")
-        )
-        atexit.register(partial(act, "drain"))
-
-    def _reset(self) -> None:
-        self._lock = threading.Lock()
-        #: Held while the process forks, with the loops that stand still for it.
-        self._forking = threading.Lock()
-        self._parked: list[_Loop] = []
-        self._threads: dict[int, PeerThread] = {}
-        self._supervisor: Supervisor | None = None
-
-    def _loops(self) -> list[_Loop]:
-        return [*self._threads.values(), *([self._supervisor] if self._supervisor else [])]
-
-    def _park(self) -> None:
-        """Have no connection open while the process forks, and no thread running that could begin one.
-
-        The child would inherit it, with SQLite's idea of which locks this process holds: "database is locked"
-        at best.
-        """
-        self._forking.acquire()
-        while True:
-            running = [loop for loop in self._loops() if loop not in self._parked]
-            for loop in running:
-                if loop is not threading.current_thread():
-                    loop.park(PARKING_SECONDS)
-                self._parked.append(loop)
-            # What ran until now may just have started another; from here on nobody can.
-            self._lock.acquire()
-            if all(loop in self._parked for loop in self._loops()):
-                return
-            self._lock.release()
-
-    def _unpark(self) -> None:
-        self._lock.release()
-        for loop in self._parked:
-            loop.unpark()
-        self._parked.clear()
-        self._forking.release()
+        self._crew = Crew()
+        self.slots = Slots(conf.max_deliveries)
 
     @property
     def poll_seconds(self) -> float:
@@ -95,133 +42,72 @@ class ThreadDelivery(DeliveryBackend):
 
     def wake(self, kind: str, is_own: bool) -> None:
         """Wake the threads of the peers that are concerned."""
-        for thread in list(self._threads.values()):
+        for thread in self._peer_threads():
             if is_own or thread.is_relay:
-                thread.wake(kind)
-        supervisor = self._supervisor
-        if supervisor is None:
-            self._start()
+                thread.ask_for(kind)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Have the list of peers read anew, if that is due."""
+        supervisor = self._crew.find(_SUPERVISOR)
+        if not isinstance(supervisor, Supervisor):
+            self.serve()
         elif supervisor.is_due:
             supervisor.wake()
 
     def serve(self) -> None:
         """Look once for what was left when the last process ended."""
-        if self._supervisor is None:
-            self._start()
+        if self._crew.find(_SUPERVISOR) is None:
+            self._crew.hire(_SUPERVISOR, lambda: Supervisor(self))
 
-    def _start(self) -> None:
-        with self._lock:
-            if self._supervisor is None:
-                self._supervisor = Supervisor(self)
-                self._supervisor.start()
+    def _peer_threads(self) -> list[PeerThread]:
+        loops = (self._crew.find(name) for name in self._crew.names())
+        return [loop for loop in loops if isinstance(loop, PeerThread)]
 
     def employ(self, peers: list[Peer]) -> None:
         """Have a thread for each of ``peers``, and for no other."""
-        with self._lock:
-            wanted = {peer.pk: peer for peer in peers}
-            for pk in self._threads.keys() - wanted.keys():
-                self._threads.pop(pk).stop()
-            for pk, peer in wanted.items():
-                thread = self._threads.get(pk)
-                if thread is None or not thread.is_for(peer):
-                    if thread is not None:
-                        thread.stop()
-                    self._threads[pk] = PeerThread(self, peer)
-                    self._threads[pk].start()
+        wanted = {peer.pk: peer for peer in peers}
+        self.slots.are_scarce = len(wanted) > conf.max_deliveries
+        for name in self._crew.names():
+            if name != _SUPERVISOR and name not in wanted:
+                self._crew.dismiss(name)
+        for pk, peer in wanted.items():
+            self._crew.hire(pk, lambda: PeerThread(self, peer), lambda thread: thread.is_for(peer))  # noqa: B023
 
     def drain(self, seconds: float | None = None) -> bool:
         """Wait until everything that can be delivered is delivered, or the time is up; return whether it is."""
-        deadline = time.monotonic() + (conf.drain_seconds if seconds is None else seconds)
-        while time.monotonic() < deadline:
-            supervisor = self._supervisor
-            if supervisor is None or not (supervisor.is_busy or any(t.is_busy for t in self._threads.values())):
-                return True
-            time.sleep(0.005)
-        return False
+        return self._crew.drain(seconds)
 
     def stop(self) -> None:
-        """End the threads after what they are at."""
-        with self._lock:
-            for thread in self._threads.values():
-                thread.stop()
-            if self._supervisor is not None:
-                self._supervisor.stop()
-            threads = self._loops()
-        for running in threads:
-            running.join(conf.drain_seconds)
-        self._reset()
+        """End the threads after the page that each is at."""
+        self._crew.stop()
 
 
-class _Loop(threading.Thread):
-    """A daemon that acts when it is woken, and now and then."""
+class Slots:
+    """How many may deliver at a time: a bound to the connections with the database.
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name=name, daemon=True)
-        self._event = threading.Event()
-        self._event.set()  # there is something to do from the beginning
-        self._stopped = False
-        self._acting = False
-        self._may_run = threading.Event()
-        self._may_run.set()
-        self._is_parked = threading.Event()
+    Those that fail share a quarter of the slots: peers that are away, each keeping its slot until a time-out, must
+    not keep the others waiting.
+    """
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether it acts, or is about to."""
-        # In this order: it begins to act before it takes the event back.
-        return self.is_alive() and (self._event.is_set() or self._acting)
+    def __init__(self, count: int) -> None:
+        self._all = BoundedSemaphore(count)
+        self._failing = BoundedSemaphore(max(count // 4, 1))
+        #: Whether there are more that want one: then nobody keeps a connection that is not being used.
+        self.are_scarce = False
 
-    def park(self, seconds: float) -> None:
-        """Have it close its connections and stand still; wait for that, but not for ever."""
-        self._may_run.clear()
-        self._event.set()
-        if self.is_alive() and not self._is_parked.wait(seconds):
-            logger.warning("%s is still delivering; the process forks all the same", self.name)
-
-    def unpark(self) -> None:
-        """Let it go on."""
-        self._may_run.set()
-
-    def _stand_still(self) -> None:
-        connections.close_all()
-        self._is_parked.set()
-        self._may_run.wait()
-        self._is_parked.clear()
-
-    def stop(self) -> None:
-        """End it after what it is at."""
-        self._stopped = True
-        self._event.set()
-
-    def run(self) -> None:
-        """Act until stopped; whatever happens, go on."""
-        pause = 0.0
-        try:
-            while not self._stopped:
-                woken = self._event.wait(pause)
-                if not self._may_run.is_set():
-                    self._stand_still()
-                self._acting = True
-                self._event.clear()
-                if self._stopped:
-                    break
-                try:
-                    pause = self.act(woken=woken)
-                except Exception:
-                    logger.exception("The delivery failed unexpectedly; it goes on")
-                    pause = FAILURE_SECONDS
-                    connections.close_all()
-                self._acting = False
-        finally:
-            self._acting = False
-            connections.close_all()
-
-    def act(self, *, woken: bool) -> float:
-        """Do what is to be done and return when to act again, in seconds."""
-        raise NotImplementedError
+    @contextmanager
+    def taken(self, *, is_failing: bool) -> Iterator[None]:
+        """Wait for a slot and hold it."""
+        if not is_failing:
+            with self._all:
+                yield
+        else:
+            with self._failing, self._all:
+                yield
 
 
-class Supervisor(_Loop):
+class Supervisor(Loop):
     """Keeps the list of peers fresh."""
 
     def __init__(self, backend: ThreadDelivery) -> None:
@@ -234,10 +120,6 @@ class Supervisor(_Loop):
         """Whether the list may be out of date."""
         return time.monotonic() - self._looked > PEERS_SECONDS
 
-    def wake(self) -> None:
-        """Have it look again."""
-        self._event.set()
-
     def act(self, *, woken: bool) -> float:
         """Read the peers."""
         self._backend.employ(list(Peer.objects.filter(enabled=True, immediate=True)))
@@ -247,7 +129,7 @@ class Supervisor(_Loop):
         return self._backend.poll_seconds
 
 
-class PeerThread(_Loop):
+class PeerThread(Loop):
     """Delivers to one peer."""
 
     def __init__(self, backend: ThreadDelivery, peer: Peer) -> None:
@@ -260,19 +142,31 @@ class PeerThread(_Loop):
 
     def is_for(self, peer: Peer) -> bool:
         """Tell whether it delivers to ``peer`` as that is configured now."""
-        ours = self._courier.peer
-        return self.is_alive() and all(
-            getattr(ours, name) == getattr(peer, name) for name in ("url", "credentials", "relay")
-        )
+        return self.is_alive() and self._courier.is_for(peer)
 
-    def wake(self, kind: str) -> None:
+    def ask_for(self, kind: str) -> None:
         """Have it deliver ``kind``."""
         self._wanted.add(kind)
-        if not self._event.is_set():
-            self._event.set()
+        self.wake()
+
+    def stop(self) -> None:
+        """End it after the page that it is at."""
+        self._courier.interrupt()
+        super().stop()
 
     def act(self, *, woken: bool) -> float:
         """Deliver what was asked for; without having been asked, everything."""
+        slots = self._backend.slots
+        with slots.taken(is_failing=self._courier.is_failing):
+            due = self._deliver(woken=woken)
+            if not woken or slots.are_scarce:
+                connections.close_all()
+        if self.is_stopped:
+            self._courier.close()
+        poll = self._backend.poll_seconds
+        return poll if due is None else min(max((due - now()) / 1000, 0.01), poll)
+
+    def _deliver(self, *, woken: bool) -> int | None:
         wanted, self._wanted = self._wanted, set()
         everything = self._owes or not wanted
         self._owes = True  # until it is known to have arrived
@@ -281,9 +175,4 @@ class PeerThread(_Loop):
                 self._courier.compare(resource)
         due = self._courier.deliver(r for r in registry if everything or r.kind in wanted)
         self._owes = due is not None
-        if not woken:
-            connections.close_all()
-        if self._stopped:
-            self._courier.close()
-        poll = self._backend.poll_seconds
-        return poll if due is None else min(max((due - now()) / 1000, 0.01), poll)
+        return due

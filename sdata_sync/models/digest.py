@@ -30,6 +30,13 @@ class Digest(models.Model):
     )
     rejoined_note = models.TextField(blank=True, default="")
 
+    # What became of the entries received, counted since the beginning, for whoever watches.
+    applied = models.BigIntegerField(default=0)
+    ignored = models.BigIntegerField(default=0, help_text="Known already.")
+    lost = models.BigIntegerField(default=0, help_text="Lost a conflict against what stood here.")
+    deferred = models.BigIntegerField(default=0)
+    conflicts = models.BigIntegerField(default=0, help_text="Whoever won.")
+
     class Meta:
         ordering = ["kind"]
         # Not the permissions of a table, but of the protocol: what a client may do with a collection.

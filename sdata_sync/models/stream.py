@@ -31,6 +31,16 @@ class Stream(models.Model):
     last_error_at = models.BigIntegerField(default=0)
     compared_at = models.BigIntegerField(default=0, help_text="When our digest was last compared with the peer's.")
 
+    posted_at = models.BigIntegerField(
+        default=0, help_text="When its delivery was put into a queue from which nobody has taken it yet."
+    )
+
+    # Counted since the beginning, for whoever watches.
+    passes = models.BigIntegerField(default=0)
+    failed_passes = models.BigIntegerField(default=0)
+    delivered = models.BigIntegerField(default=0, help_text="Entries that the peer has taken.")
+    busy_millis = models.BigIntegerField(default=0)
+
     class Meta:
         constraints = [models.UniqueConstraint(fields=["peer", "kind"], name="sdata_sync_one_stream_per_kind")]
 

@@ -36,7 +36,7 @@ from .rejoining import Behind, take_higher_tick
 from .relations.contents import merged, waiting_of
 from .relations.placing import Known, targets_of
 from .relations.settling import store_pending
-from .results import created_result, deferred_result, lost_result, result_of
+from .results import UNCHANGED, created_result, deferred_result, lost_result, result_of
 from .rows import read_instances
 from .uniting import Union, keep_alias, revive
 from .writing import write_rows
@@ -121,6 +121,8 @@ class Applier:
         self.results: list[Result] = []
         self.has_written = False
         self.has_recorded = False
+        #: How many entries and versions that stood here were made without knowledge of each other.
+        self.conflicts = 0
         self._now = now()
         #: This node was restored, and what it lost is coming back: nothing is numbered before that has ended.
         self._behind = behind
@@ -239,7 +241,7 @@ class Applier:
         if relation is Relation.KNOWN:
             if held is not None:
                 self._note_clone(entry, held)
-            return result_of(self.resource, entry, tracked, message="Unchanged")
+            return result_of(self.resource, entry, tracked, message=UNCHANGED)
         is_alias = tracked is not None and tracked.replaced_by is not None and not entry.is_deleted
         if relation is Relation.CONCURRENT and not is_alias:
             assert held is not None
@@ -350,7 +352,7 @@ class Applier:
             tracked.etag = ""
             batch.touched[tracked.uuid] = tracked
         if same_content:
-            return result_of(self.resource, entry, tracked, message="Unchanged")
+            return result_of(self.resource, entry, tracked, message=UNCHANGED)
         return lost_result(self.resource, entry, tracked, outcome)
 
     def _as_the_application_says(
@@ -440,6 +442,7 @@ class Applier:
     def _write(self, batch: _Batch) -> None:
         resource = self.resource
         ConflictRecord.objects.using(resource.database).bulk_create(self._conflicts)
+        self.conflicts += len(self._conflicts)
         # Before the rows: what an application's receivers mark from here on is a change of theirs.
         self._clear_marks([v.tracked for v in batch.versions if not v.is_new])
         write_rows(resource, [v.row for v in batch.versions if v.row is not None and v.error is None])
@@ -526,6 +529,7 @@ class Applier:
             survivor, version.entry, held, local, remote_won=outcome.source_wins, rule=f"same thing; {outcome.by}"
         )
         ConflictRecord.objects.using(resource.database).bulk_create([record])
+        self.conflicts += 1
         keep_alias(resource, version.entry.uuid, survivor.uuid)
         self.has_recorded = True
         if not outcome.source_wins:
@@ -558,6 +562,7 @@ class Applier:
                 version.error = error
             else:
                 self.has_recorded = True
+                self.conflicts += union.is_conflict
                 if not outcome.source_wins:
                     self._set_result(version, lost_result(resource, version.entry, twin, outcome))
         if version.error is not None:

@@ -22,6 +22,7 @@ from ..models import Operation, Peer
 from ..models.operation import Phase, Role
 from ..registry import registry
 from ..resources import SyncResource
+from ..tracing import span
 from .clock import now
 from .digests import digest_as_json, digest_from_json
 from .existing import is_complete, track_existing
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 #: How long whoever carries an operation out may be silent before somebody else takes it up.
 SILENCE_MILLIS = 60_000
+#: How long an operation waits for a worker.
+WAITING_MILLIS = 10_000
 #: How long a deleted operation can still be read: some clients delete before they follow ``next``.
 DELETED_MILLIS = 60_000
 #: How long one is kept that nobody deletes.
@@ -127,18 +130,32 @@ def _clear_away() -> None:
     Operation.objects.filter(old).delete()
 
 
+def carried_out_by(start: Callable[[int], None]) -> None:
+    """Have ``start`` called with the primary key of an operation that somebody, soon, is to ``carry_out``."""
+    _start[:] = [start]
+
+
 def start_after_commit(operation: Operation) -> None:
-    """Have the operation carried out by a thread of this process, unless somebody is at it."""
+    """Have the operation carried out wherever the deliveries run, unless somebody is at it.
+
+    Here, if nobody has begun for a while: the worker that was told may not be running.
+    """
     if operation.is_ended:
         return
     if operation.phase == Phase.RUNNING and operation.held_until > now() and not is_gone(operation.holder):
         return
-    transaction.on_commit(lambda: _start(operation.pk), using=router.db_for_write(Operation))
+    is_overdue = operation.phase == Phase.WAITING and operation.created_at < now() - WAITING_MILLIS
+    start = carry_out_in_thread if is_overdue else _start[0]
+    transaction.on_commit(lambda: start(operation.pk), using=router.db_for_write(Operation))
 
 
-def _start(pk: int) -> None:
+def carry_out_in_thread(pk: int) -> None:
+    """Carry the operation out in a thread of this process."""
     thread = threading.Thread(target=_carry_out_and_close, args=(pk,), name=f"sdata-sync-operation-{pk}", daemon=True)
     thread.start()
+
+
+_start: list[Callable[[int], None]] = [carry_out_in_thread]
 
 
 def _carry_out_and_close(pk: int) -> None:
@@ -152,7 +169,9 @@ def _carry_out_and_close(pk: int) -> None:
 
 def carry_out(pk: int) -> None:
     """Claim the operation and bring it to its end; do nothing if somebody else is at it."""
-    operation = Operation.objects.get(pk=pk)
+    operation = Operation.objects.filter(pk=pk).first()
+    if operation is None:
+        return  # deleted meanwhile, and cleared away
     held = Operation.objects.filter(pk=pk, holder=operation.holder, held_until=operation.held_until)
     if operation.is_ended or (operation.held_until > now() and not is_gone(operation.holder)):
         return
@@ -166,7 +185,8 @@ def carry_out(pk: int) -> None:
         raise LookupError(f"There is no resource kind {operation.kind} any more.")
     work = _select if operation.role == Role.SOURCE else _apply
     try:
-        outcome = work(resource, operation, lambda done: _note_progress(mine, done))
+        with span("operation", kind=operation.kind, role=str(operation.role)):
+            outcome = work(resource, operation, lambda done: _note_progress(mine, done))
     except (DocumentError, FeedError) as error:
         outcome = _failure(error.status, error.application_code, str(error), getattr(error, "payload_path", ""))
     except OperationalError:

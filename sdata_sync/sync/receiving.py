@@ -15,7 +15,9 @@ from ..core.order import TickOrder
 from ..core.state import same_endpoint
 from ..exceptions import FeedRefused
 from ..resources import SyncResource
+from ..tracing import span
 from .applying import Applier
+from .counting import count_received
 from .deferring import settle, settle_others
 from .digests import StoredDigest, lock_digest
 from .hearing import may_number
@@ -55,7 +57,8 @@ def receive_feed(resource: SyncResource, file: BinaryIO) -> Receipt:
     assert reader.header.digest is not None
     _refuse_ourselves(resource, reader.header.digest)
     numbers = may_number(resource)
-    return atomically(resource.database, partial(_receive, resource, file, numbers=numbers))
+    with span("apply_page", kind=resource.kind, source=reader.header.digest.origin):
+        return atomically(resource.database, partial(_receive, resource, file, numbers=numbers))
 
 
 def _receive(resource: SyncResource, file: BinaryIO, *, numbers: bool) -> Receipt:
@@ -79,6 +82,7 @@ def _receive(resource: SyncResource, file: BinaryIO, *, numbers: bool) -> Receip
     if is_end and noted is not None and source.tick(resource.endpoint) >= noted.until:
         applier.rejoin()
     digest = applier.finish(merge=is_end)
+    count_received(resource, applier.results, conflicts=applier.conflicts)
     note_part(resource, source)
     remember(resource, source.origin, [result.uuid for result in applier.results])
     if applier.has_written:

@@ -14,6 +14,9 @@ from ..resources import SyncResource
 from .clock import now
 from .pages import entry_id
 
+#: What is said of an entry that this node knows already.
+UNCHANGED = "Unchanged"
+
 
 def result_of(
     resource: SyncResource, entry: Entry, tracked: TrackedResource | None, *, message: str, method: str = ""

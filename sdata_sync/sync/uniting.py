@@ -41,6 +41,7 @@ class Union:
     twin: TrackedResource
     instance: models.Model
     known: Known
+    is_conflict: bool = False
 
     def settle(self, held: SyncState, source: Digest, target: Digest) -> Resolution:
         """Make one resource of both, and return whose content it has.
@@ -58,6 +59,7 @@ class Union:
                 self.twin, self.entry, held, local, remote_won=outcome.source_wins, rule=f"same thing; {outcome.by}"
             )
             ConflictRecord.objects.using(self.resource.database).bulk_create([record])
+            self.is_conflict = True
         change = self._written() if outcome.source_wins else None
         etag = "" if change is None else self.resource.etag(change.texts, self.reading.extra)
         if str(self.entry.uuid) < str(self.twin.uuid):

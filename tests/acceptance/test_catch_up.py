@@ -21,7 +21,7 @@ from ..wire import ENTRY, FEED, NS, digest_xml, entry_xml, feed_xml, results, ti
 pytestmark = [pytest.mark.live]
 
 #: Nobody delivers unless somebody says so.
-QUIET = {"SDATA_DELIVERY": "sdata_sync.delivery.worker.WorkerDelivery"}
+QUIET = {"SDATA_DELIVERY": "sdata_sync.delivery.manual.ManualDelivery"}
 CRASHES = int(os.environ.get("SDATA_CRASHES", "10"))
 
 

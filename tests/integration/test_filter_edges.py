@@ -5,8 +5,8 @@ from uuid import uuid4
 import pytest
 from django.test import Client
 
-from sdata_sync.delivery import courier as courier_module
 from sdata_sync.delivery.courier import Courier
+from sdata_sync.delivery.passage import Passage
 from sdata_sync.models import DeferredEntry, DigestEntry, Peer, TrackedResource
 from sdata_sync.sync.numbering import number_changes
 from sdata_sync.sync.purging import purge
@@ -119,7 +119,7 @@ def test_F6_what_leaves_while_pages_are_posted(office, north, monkeypatch):
         for name in ("A1", "A2"):
             Account.objects.create(name=name, city="north")
             number_changes(of("accounts"))
-    usual, posted = courier_module._Passage._post, []
+    usual, posted = Passage._post, []
 
     def post(self, page, stored, mode):
         posted.append("".join(page.entries))
@@ -128,7 +128,7 @@ def test_F6_what_leaves_while_pages_are_posted(office, north, monkeypatch):
             edit(office, "Anne", city="south", notes="a secret of the south")
         return answer
 
-    monkeypatch.setattr(courier_module._Passage, "_post", post)
+    monkeypatch.setattr(Passage, "_post", post)
     with office.at_work(), Courier(Peer.objects.get(name="node1")) as courier:
         courier.deliver([of("accounts")])
     assert not any("a secret of the south" in entries for entries in posted)

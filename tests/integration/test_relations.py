@@ -3,9 +3,11 @@
 import pytest
 
 import sdata_sync
+from sdata_sync.delivery import courier
 from sdata_sync.delivery.verifying import verify
 from sdata_sync.models import ChildResource, DeferredEntry, Peer, TrackedResource
 from sdata_sync.registry import registry
+from sdata_sync.sync import applying
 from sdata_sync.sync.scanning import scan
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
 
@@ -468,3 +470,30 @@ class TestUniqueValues:
                         assert Article.objects.count() == 2
         finally:
             sdata_sync.register(Author)(sdata_sync.SyncResource)
+
+
+def test_what_is_committed_while_others_are_delivered_goes_behind_what_it_refers_to(a, b, monkeypatch):
+    """The order is numbered after its contact's kind was looked at: the contact is sent ahead all the same."""
+    usual, created = courier.number_changes, []
+
+    def number_changes(resource):
+        if resource.kind == "salesOrders" and not created:
+            created.append(True)
+            account = Account.objects.create(name="ACME")
+            contact = Contact.objects.create(account=account, last_name="Doe")
+            SalesOrder.objects.create(account=account, contact=contact, order_number="1", order_date="2026-01-01")
+        return usual(resource)
+
+    monkeypatch.setattr(courier, "number_changes", number_changes)
+    seen = []
+    usual_write = applying.Applier.finish
+
+    def finish(self, **options):
+        seen.append((self.resource.kind, len(self.results)))
+        return usual_write(self, **options)
+
+    monkeypatch.setattr(applying.Applier, "finish", finish)
+    with a.at_work(), courier.Courier(Peer.objects.get(name=b.alias)) as sent:
+        sent.deliver(registry)
+    kinds = [kind for kind, entries in seen if entries]
+    assert kinds.index("accounts") < kinds.index("contacts") < kinds.index("salesOrders")

@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from ...conf import conf
 from ...delivery.courier import Courier
 from ...delivery.status import collect_status
-from ...delivery.thread import ThreadDelivery
+from ...delivery.worker import Worker
 from ...models import Peer
 from ...registry import registry
 
@@ -24,7 +24,12 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
         parser.add_argument("--once", action="store_true", help="deliver what there is, then exit: 0 if all arrived")
-        parser.add_argument("--poll", type=float, default=0.25, help="seconds between two looks (default: 0.25)")
+        parser.add_argument(
+            "--poll",
+            type=float,
+            default=0.25,
+            help="the longest pause between two looks, in seconds, where the database tells nobody (default: 0.25)",
+        )
         parser.add_argument("--json", action="store_true", help="print JSON (with --once)")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -59,9 +64,8 @@ class Command(BaseCommand):
         stopped = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopped.set())
-        backend = ThreadDelivery(poll_seconds=poll)
-        backend.serve()
+        worker = Worker(longest_pause=poll)
+        worker.start()
         self.stdout.write("Delivering; interrupt to stop.")
         stopped.wait()
-        backend.drain()
-        backend.stop()
+        worker.stop()

@@ -2,22 +2,13 @@
 
 import json
 from argparse import ArgumentParser
-from contextlib import closing
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
-from ...conf import conf
-from ...core.digest import Digest
-from ...delivery.client import PeerClient
-from ...delivery.streams import find_stream, known_digest
-from ...exceptions import PeerError
-from ...models import Peer
-from ...registry import registry
-from ...sync.purging import purge
+from ...delivery.purging import purge_all
 
 
 class Command(BaseCommand):
@@ -40,29 +31,17 @@ class Command(BaseCommand):
         if days is not None and days < 1:
             raise CommandError(f"--older-than takes a number of days above 0, received {days}.")
         older_than = None if days is None else timedelta(days=days)
-        peers = list(Peer.objects.filter(enabled=True))
         outcomes = {}
-        for resource in registry:
-            digests = {peer.name: _digest(peer, resource.kind) for peer in peers}
-            purged = purge(resource, digests, older_than=older_than, dry_run=options["dry_run"])
-            outcomes[resource.kind] = asdict(purged)
+        for kind, purged in purge_all(older_than=older_than, dry_run=options["dry_run"]):
+            outcomes[kind] = asdict(purged)
             if not options["json"]:
-                self.stdout.write(f"{resource.kind}: {purged.removed} tombstones removed, {purged.kept} kept")
+                self.stdout.write(f"{kind}: {purged.removed} tombstones removed, {purged.kept} kept")
             for name in purged.missed_by:
                 self.stderr.write(
                     self.style.WARNING(
-                        f"{resource.kind}: {name} is not known to have all of these deletions, and will never learn "
+                        f"{kind}: {name} is not known to have all of these deletions, and will never learn "
                         "of those; rows deleted here may live on there."
                     )
                 )
         if options["json"]:
             self.stdout.write(json.dumps(outcomes, indent=2))
-
-
-def _digest(peer: Peer, kind: str) -> Digest | None:
-    """Return what the peer has: as it says now, else as it was last known, else ``None``."""
-    try:
-        with closing(PeerClient(peer.url, conf.credentials(peer.credentials))) as client:
-            return client.read_digest(kind)
-    except (PeerError, ImproperlyConfigured, TypeError):
-        return known_digest(find_stream(peer, kind))

@@ -1,0 +1,129 @@
+"""What the workers of a task queue do. Each job may be done twice, late or not at all without harm.
+
+================  =====================================================================================
+``deliver``       brings a peer level in some kinds, or in all; has itself done again after a failure
+``heartbeat``     has every peer compared and delivered to: what was lost on the way is found by it
+``compare``       the heartbeat of one peer
+``catch_up``      pulls and pushes everything, for every peer or one
+``carry_out``     carries an asynchronous ``$syncSource`` or ``$syncTarget`` out
+``scan``          finds what was changed past the signals
+``purge``         forgets the tombstones that every peer has
+================  =====================================================================================
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+from ..exceptions import PeerError
+from ..models import Peer
+from ..registry import registry
+from ..resources import SyncResource
+from ..sync import operations
+from ..sync.clock import now
+from ..sync.scanning import scan as scan_kind
+from .courier import Courier
+from .engine import catch_up as run_engine
+from .purging import purge_all
+from .queue import Post, take_claims
+from .watch import Watch
+
+#: So long a worker delivers to one peer before it lets others have their turn, and goes on later.
+DELIVERY_SECONDS = 240.0
+#: So long a worker waits in its place for a kind that is referred to, which another is delivering.
+PATIENCE_MILLIS = 100
+#: How often it does.
+TURNS = 20
+
+_own = threading.local()
+
+
+def _courier(peer: Peer) -> Courier:
+    """Return the courier of this thread for ``peer``: with connections that are kept from one job to the next."""
+    couriers: dict[int, Courier] = _own.__dict__.setdefault("couriers", {})
+    found = couriers.get(peer.pk)
+    if found is None or not found.is_for(peer):
+        if found is not None:
+            found.close()
+        found = couriers[peer.pk] = Courier(peer)
+    return found
+
+
+def deliver(peer: int, kinds: Sequence[str] | None = None, *, post: Post) -> None:
+    """Bring a peer level in ``kinds``, in all if there are none named.
+
+    After a failure the same is posted again for when the peer is due: by whoever failed, and by nobody else, so that
+    there is one such message for each stream, however many wake-ups find the peer away.
+    """
+    found = Peer.objects.filter(pk=peer, enabled=True, immediate=True).first()
+    if found is None:
+        return
+    wanted = [resource for resource in registry if kinds is None or resource.kind in kinds]
+    take_claims(peer, [resource.kind for resource in wanted])
+    courier = _courier(found)
+    courier.failed.clear()
+    courier.allow(DELIVERY_SECONDS)
+    due = _deliver_patiently(courier, wanted)
+    if courier.failed or courier.is_to_stop:
+        again = sorted(courier.failed) or kinds
+        post("deliver", peer, again, delay=max((due or 0) - now(), 0) / 1000)
+
+
+def _deliver_patiently(courier: Courier, wanted: Sequence[SyncResource]) -> int | None:
+    due: int | None = None
+    for _ in range(TURNS):
+        due = courier.deliver(wanted)
+        if due is None or courier.is_to_stop or due - now() > PATIENCE_MILLIS:
+            break
+        time.sleep(max(due - now(), 0) / 1000)
+    return due
+
+
+def heartbeat(*, post: Post) -> None:
+    """Have every enabled peer compared with, and delivered to."""
+    for peer in Peer.objects.filter(enabled=True).values_list("pk", flat=True):
+        post("compare", peer)
+
+
+def compare(peer: int, *, post: Post) -> None:
+    """Look at a peer's digests, pull what it has more, then deliver what it lacks."""
+    found = Peer.objects.filter(pk=peer, enabled=True).first()
+    if found is None:
+        return
+    courier = _courier(found)
+    for resource in registry:
+        courier.compare(resource)
+    if found.immediate:
+        deliver(peer, post=post)
+
+
+def catch_up(peer: int | None = None, *, post: Post) -> None:
+    """Pull and push everything for one peer; without one, have that done for each."""
+    if peer is None:
+        for each in Peer.objects.filter(enabled=True).values_list("pk", flat=True):
+            post("catch_up", each)
+        return
+    found = Peer.objects.filter(pk=peer, enabled=True)
+    done = list(run_engine(found, registry, directions=("pull", "push"), make_watch=lambda *_: Watch()))
+    errors = [f"{passed.kind} {passed.direction}: {passed.error}" for passed in done if passed.error]
+    if errors:
+        raise PeerError("; ".join(errors))
+
+
+def carry_out(operation: int, *, post: Post) -> None:
+    """Carry an asynchronous call out."""
+    operations.carry_out(operation)
+
+
+def scan(*, post: Post) -> None:
+    """Find what was changed past the signals, in all kinds; what is found is delivered like any change."""
+    for resource in registry:
+        scan_kind(resource)
+
+
+def purge(*, post: Post) -> None:
+    """Forget the tombstones that every enabled peer has."""
+    for _ in purge_all():
+        pass

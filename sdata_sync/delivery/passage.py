@@ -1,0 +1,260 @@
+"""One stream brought level: immediate feeds while the ticks are contiguous, a catch-up when they are not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from ..atom.feed import SyncMode
+from ..atom.renderer import Paging, render_feed
+from ..conf import conf
+from ..core.digest import Digest
+from ..core.order import TickOrder
+from ..core.selection import missing_ranges
+from ..core.state import SyncState, same_endpoint
+from ..exceptions import DeliveryInterrupted, PeerError, PeerMisbehaved, PeerRefused
+from ..resources import SyncResource
+from ..sync.clock import now
+from ..sync.digests import StoredDigest
+from ..sync.existing import track_existing
+from ..sync.pages import Page, read_page
+from ..sync.runs import new_run
+from ..sync.scopes import is_filtered, owes, review, scope_for
+from ..sync.sources import count_missing
+from ..tracing import span
+from .abreast import meanwhile
+from .client import Answer, PeerClient
+from .owed import lags, refuse_ourselves, refuse_part, wanted_by
+from .recovery import knows_more_of_us, recover
+from .streams import Lease, known_digest
+from .watch import Watch
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class Passage:
+    """One stream brought level, under a lease. ``known`` is the peer's digest as far as it is known."""
+
+    def __init__(
+        self,
+        resource: SyncResource,
+        lease: Lease,
+        *,
+        number: Callable[[], StoredDigest],
+        client: Callable[[], PeerClient],
+        is_interrupted: Callable[[], bool],
+        watch: Watch | None = None,
+    ) -> None:
+        self._watch = watch
+        self._number = number
+        self._client = client
+        self._is_interrupted = is_interrupted
+        self._peer = lease.stream.peer
+        self._resource = resource
+        self._lease = lease
+        self._run = new_run(conf.base_url, self._peer.url)
+        #: How many entries the peer has taken.
+        self.delivered = 0
+        #: What every log record of it carries.
+        self.facts = {"run": self._run.name, "peer": self._peer.name, "kind": resource.kind}
+        self._limit = conf.page_size
+        self._catch_up_limit = conf.catch_up_page_size
+        self.known = known_digest(lease.stream)
+
+    def bring_level(self, stored: StoredDigest) -> None:
+        """Deliver until the peer lacks nothing of what ``stored``, or a later digest of ours, contains.
+
+        Raises:
+            PeerError
+        """
+        resource, peer = self._resource, self._peer
+        refuse_part(peer, resource, stored)
+        while True:
+            if self.known is None:
+                stored = self._catch_up()
+            assert self.known is not None
+            if not lags(peer, resource, stored, self.known):
+                return
+            if not self._push(stored):
+                self.known = None
+
+    def bring_level_in_pages_that_fit(self, stored: StoredDigest) -> None:
+        """Do the same, with smaller pages for a peer that finds ours too large.
+
+        Raises:
+            PeerError
+        """
+        while True:
+            try:
+                return self.bring_level(stored)
+            except PeerRefused as refusal:
+                if refusal.status != 413 or self._limit == self._catch_up_limit == 1:
+                    raise
+                self._limit = max(self._limit // 4, 1)
+                self._catch_up_limit = max(self._catch_up_limit // 4, 1)
+                logger.info(
+                    "%s: pages of %d from here on; %s", self._lease.stream, self._limit, refusal, extra=self.facts
+                )
+                stored = self._number()
+
+    def _push(self, stored: StoredDigest) -> bool:
+        """Post immediate feeds while they are contiguous; false if it takes a catch-up to go on."""
+        resource, peer = self._resource, self._peer
+        wanted = wanted_by(peer, resource)
+        assert self.known is not None
+        if is_filtered(resource):
+            review(resource, peer, self.known)
+            stored = self._number()
+        scope = scope_for(resource, peer)
+        page = read_page(resource, stored, self.known, limit=self._limit, wanted=wanted, scope=scope)
+        while _is_contiguous(page.states, self.known):
+            sent, sent_digest = page, stored
+
+            def read_next(
+                cursor: Digest = page.cursor, owed_to: int | None = page.owed_to
+            ) -> tuple[StoredDigest, Page]:
+                # Every immediate page is of its own moment: it does not end with our digest being taken over.
+                numbered = self._number()
+                return numbered, read_page(
+                    resource, numbered, cursor, limit=self._limit, wanted=wanted, scope=scope, owed_from=owed_to
+                )
+
+            try:
+                answer, following = self._exchange(sent, sent_digest, SyncMode.IMMEDIATE, read_next)
+            except PeerRefused as refusal:
+                if refusal.status != 400:
+                    raise
+                logger.info("%s: %s; catching up", self._lease.stream, refusal, extra=self.facts)
+                return False
+            self._note_progress(answer, sent.states)
+            if answer.digest is not None and knows_more_of_us(resource, answer.digest):
+                return False  # whatever it has under the ticks just sent may be something else
+            if following is None:
+                return True
+            self._renew()
+            stored, page = following
+        return not lags(peer, resource, stored, self.known)
+
+    def _note_progress(self, answer: Answer, states: Iterable[SyncState]) -> None:
+        assert self.known is not None
+        if answer.digest is not None:
+            self._expect(all(answer.digest.contains(state) for state in states), answer.digest)
+            self.known = answer.digest
+        else:
+            for state in states:
+                self.known = self.known.advance(state, stamp=0)
+
+    def _catch_up(self) -> StoredDigest:
+        """Push all that the peer lacks, selected against the digest that it has now; return ours of that moment.
+
+        Never against one that is remembered: at the end of the feed the peer takes over our digest, and if it
+        was restored from a backup meanwhile, that would hide what it lost.
+        """
+        resource = self._resource
+        track_existing(resource)
+        target = self._client().read_digest(resource.kind)
+        refuse_ourselves(resource, target)
+        if knows_more_of_us(resource, target):
+            recover(self._client(), self._peer, resource, target)
+        review(resource, self._peer, target)
+        stored = self._number()
+        scope = scope_for(resource, self._peer)
+        # One that was let in learns from the next feed that it has the whole, be it empty.
+        is_let_in = scope is None and bool(target.part_of) and same_endpoint(target.part_of, resource.endpoint)
+        if not (missing_ranges(stored.value, target) or owes(resource, self._peer) or is_let_in):
+            self.known = target
+            return stored
+        if self._watch is not None:
+            self._watch.begin(count_missing(resource, stored, target, scope))
+        page = read_page(resource, stored, target, limit=self._catch_up_limit, scope=scope)
+        while True:
+
+            def read_next(cursor: Digest = page.cursor, owed_to: int | None = page.owed_to) -> Page:
+                return read_page(resource, stored, cursor, limit=self._catch_up_limit, scope=scope, owed_from=owed_to)
+
+            answer, following = self._exchange(page, stored, SyncMode.CATCH_UP, read_next)
+            if following is None:
+                break
+            page = following
+            self._renew()
+        after = answer.digest or target.merge(stored.value, stamp=0)
+        self._expect(after.covers(stored.value), after)
+        self.known = after
+        return stored
+
+    def _exchange(
+        self, page: Page, stored: StoredDigest, mode: SyncMode, read_next: Callable[[], T]
+    ) -> tuple[Answer, T | None]:
+        """Post ``page`` and, if it is not the last, read the next one while the peer applies it."""
+        if page.is_last:
+            return self._post(page, stored, mode), None
+        return meanwhile(lambda: self._post(page, stored, mode), read_next)
+
+    def _expect(self, moved_on: bool, digest: Digest) -> None:
+        if not moved_on:
+            raise PeerMisbehaved(f"The peer answered 200, but its digest did not move on: {digest}")
+
+    def _post(self, page: Page, stored: StoredDigest, mode: SyncMode) -> Answer:
+        resource = self._resource
+        url = f"{resource.endpoint}/$syncSource"
+        is_end = page.is_last or mode is SyncMode.IMMEDIATE
+        is_part = scope_for(resource, self._peer) is not None
+        feed = render_feed(
+            page.entries,
+            url=url,
+            title=f"{resource.kind} of {conf.base_url}",
+            digest=stored.value.as_part_of(resource.endpoint) if is_part else stored.value,
+            now=now(),
+            sync_mode=mode,
+            paging=Paging(next_url="" if is_end else f"{url}?startIndex={len(page.states) + 1}"),
+        )
+        with span("post_page", **self.facts, mode=str(mode), entries=len(page.states)):
+            answer = self._client().post_page(
+                resource.kind,
+                feed,
+                run=self._run,
+                # They are for the log, and for whoever watches; the peer keeps them.
+                with_results=self._watch is not None or logger.isEnabledFor(logging.INFO),
+            )
+        if page.owed and (scope := scope_for(resource, self._peer)) is not None:
+            scope.settle(page.owed)
+        self._note_page(page, mode, answer)
+        return answer
+
+    def _note_page(self, page: Page, mode: SyncMode, answer: Answer) -> None:
+        self.delivered += len(page.states)
+        if self._watch is not None:
+            self._watch.see(len(page.states), [result.status for result in answer.exceptions])
+        if not logger.isEnabledFor(logging.INFO):
+            return
+        facts = {**self.facts, "ticks": _ticks(page.states), "entries": len(page.states), "mode": str(mode)}
+        logger.info("%s: %d entries taken", self._lease.stream, len(page.states), extra=facts)
+        for result in answer.exceptions:
+            said = "; ".join(diagnosis.message for diagnosis in result.diagnoses)
+            logger.info(
+                "%s: %s %s %s %s", self._lease.stream, result.uuid, result.status, result.message, said, extra=facts
+            )
+
+    def _renew(self) -> None:
+        if self._is_interrupted():
+            raise DeliveryInterrupted("The delivery was stopped between two pages; it goes on from here.")
+        if not self._lease.renew(self.known):
+            raise PeerError("The stream was taken over by another process; it goes on from here.")
+
+
+def _is_contiguous(states: Iterable[SyncState], known: Digest) -> bool:
+    states = list(states)
+    order = TickOrder(known, contiguous=True)
+    return bool(states) and all(order.check(state) is None for state in states)
+
+
+def _ticks(states: Iterable[SyncState]) -> dict[str, list[int]]:
+    """Return the first and the last tick of each endpoint."""
+    ranges: dict[str, list[int]] = {}
+    for state in states:
+        first_and_last = ranges.setdefault(state.endpoint, [state.tick, state.tick])
+        first_and_last[1] = state.tick
+    return ranges

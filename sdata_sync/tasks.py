@@ -1,0 +1,5 @@
+"""Where Celery's autodiscovery finds the tasks; they are in ``delivery.celery``."""
+
+from .delivery.celery import carry_out, catch_up, compare, deliver, heartbeat, purge, scan
+
+__all__ = ["carry_out", "catch_up", "compare", "deliver", "heartbeat", "purge", "scan"]

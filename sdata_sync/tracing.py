@@ -1,0 +1,20 @@
+"""Spans for OpenTelemetry, if its API is installed; nothing otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+try:
+    from opentelemetry import trace
+except ImportError:  # it is not ours to ask for
+    trace = None  # type: ignore[assignment]
+
+
+def span(name: str, **facts: Any) -> AbstractContextManager[Any]:
+    """Return a span called ``sdata_sync.<name>`` with ``facts`` as its attributes, for the time of a ``with``."""
+    if trace is None:
+        return nullcontext()
+    attributes: Mapping[str, Any] = {f"sdata_sync.{key}": value for key, value in facts.items()}
+    return trace.get_tracer("sdata_sync").start_as_current_span(f"sdata_sync.{name}", attributes=attributes)
