@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from celery import Task, shared_task
+from celery import Task, current_app, shared_task
 from celery.exceptions import SoftTimeLimitExceeded
+from django.core.checks import CheckMessage
+from django.core.checks import Warning as CheckWarning
 from django.db import InterfaceError, OperationalError
 
 from . import jobs
@@ -37,6 +39,18 @@ class CeleryDelivery(QueueDelivery):
     def post(self, job: str, *arguments: object, delay: float = 0) -> None:
         """Send the task; raises what the broker's client raises, soon: a broker that is away is tried again."""
         post(job, *arguments, delay=delay)
+
+    def check(self) -> Sequence[CheckMessage]:
+        """Warn if what would be sent goes to nobody's broker."""
+        if current_app.conf.broker_write_url or current_app.conf.task_always_eager:
+            return []
+        return [
+            CheckWarning(
+                "SDATA_SYNC['DELIVERY'] is Celery, but this process has not loaded an app of Celery with a broker.",
+                hint="Import the project's app in the package of its settings: from .celery import app as celery_app",
+                id="sdata_sync.W004",
+            )
+        ]
 
 
 def post(job: str, *arguments: object, delay: float = 0) -> None:
