@@ -6,6 +6,7 @@ elsewhere.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ..models import Peer
 from ..resources import SyncResource
 from ..sync.digests import load_digest
 from ..sync.runs import RunLabel, new_run
+from ..tracing import span
 from .abreast import meanwhile
 from .client import PeerClient, RemoteFeed, read_answer
 from .courier import Courier
@@ -27,6 +29,8 @@ from .owed import refuse_ourselves
 from .pulling import pull
 from .reporting import Reporter
 from .watch import Watch
+
+logger = logging.getLogger(__name__)
 
 #: Makes what watches one kind in one direction: peer, kind, direction.
 MakeWatch = Callable[[str, str, str], Watch]
@@ -85,12 +89,16 @@ def _attempt(peer: str, kind: str, direction: str, watch: Watch, act: Callable[[
     started = time.monotonic()
     error = ""
     try:
-        act(watch)
+        with span("catch_up", peer=peer, kind=kind, direction=direction):
+            act(watch)
     except PeerError as raised:
         error = str(raised)
-    return Passed(
+    passed = Passed(
         peer=peer, kind=kind, direction=direction, seconds=time.monotonic() - started, watch=watch, error=error
     )
+    level = logging.WARNING if error else logging.INFO
+    logger.log(level, "%s %s %s: %s", kind, direction, peer, error or "level", extra=passed.as_dict())
+    return passed
 
 
 def carry(source: PeerClient, target: PeerClient, kind: str, watch: Watch) -> Passed:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from django.db.models import Min
+
 from ..core.selection import missing_ranges
 from ..core.state import same_endpoint
 from ..models import DeferredEntry, Endpoint, Peer, Stream, TrackedResource
@@ -14,6 +16,7 @@ from ..models import Digest as DigestRow
 from ..registry import registry
 from ..resources import SyncResource
 from ..sync.clock import now
+from ..sync.counting import OUTCOMES
 from ..sync.digests import StoredDigest, load_digest
 from .streams import known_digest
 
@@ -23,11 +26,20 @@ class StreamStatus:
     """How far one peer is in one kind; ``reason`` says why it is behind, empty if it is not.
 
     ``ticks_behind`` counts what it is known to lack of what it is to get; ``None`` if its digest is not known.
+    ``seconds_behind`` is the age of the oldest change of ours that it lacks, numbered or not; ``None`` if not known.
+    What was counted since the beginning: ``passes``, of which ``failed_passes`` failed, ``busy_seconds`` that they
+    took, and ``delivered`` entries.
     """
 
     peer: str
+    is_immediate: bool
     ticks_behind: int | None
+    seconds_behind: float | None
     failures: int
+    passes: int
+    failed_passes: int
+    busy_seconds: float
+    delivered: int
     last_success: datetime | None
     last_error: str
     last_error_at: datetime | None
@@ -43,6 +55,8 @@ class StreamStatus:
 class KindStatus:
     """How one kind stands at this node: our tick, what is not numbered yet, what is held back or deferred.
 
+    ``received`` counts, by outcome, the entries received since the beginning: applied, ignored because they were known,
+    lost in a conflict, deferred; ``conflicts`` counts those, whoever won.
     ``is_behind`` while what this node lost in a restore is coming back: nothing is numbered until it has come.
     ``rejoined`` says that a peer once knew more of this node than it did itself.
     """
@@ -53,6 +67,8 @@ class KindStatus:
     unnumbered: int
     held_back: int
     deferred: int
+    received: dict[str, int]
+    conflicts: int
     is_behind: bool
     rejoined: str
     rejoined_at: datetime | None
@@ -117,8 +133,9 @@ def collect_status(node: str) -> Status:
 
 def _of_kind(resource: SyncResource, peers: Iterable[Peer]) -> KindStatus:
     stored = load_digest(resource)
-    row = DigestRow.objects.using(resource.database).filter(pk=resource.kind).first()
+    row = DigestRow.objects.using(resource.database).filter(pk=resource.kind).first() or DigestRow(pk=resource.kind)
     tracked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+    oldest = tracked.filter(mark__isnull=False, problem="").aggregate(mark=Min("mark"))["mark"]
     streams = {stream.peer_id: stream for stream in Stream.objects.filter(kind=resource.kind).select_related("peer")}
     return KindStatus(
         kind=resource.kind,
@@ -127,29 +144,57 @@ def _of_kind(resource: SyncResource, peers: Iterable[Peer]) -> KindStatus:
         unnumbered=tracked.filter(mark__isnull=False, problem="").count(),
         held_back=tracked.filter(mark__isnull=False).exclude(problem="").count(),
         deferred=DeferredEntry.objects.using(resource.database).filter(resource__kind=resource.kind).count(),
-        is_behind=row is not None and row.behind_until is not None,
-        rejoined="" if row is None else row.rejoined_note,
-        rejoined_at=None if row is None else row.rejoined_at,
-        streams=tuple(_of_stream(resource, stored, peer, streams.get(peer.pk)) for peer in peers),
+        received={name: getattr(row, name) for name in OUTCOMES},
+        conflicts=row.conflicts,
+        is_behind=row.behind_until is not None,
+        rejoined=row.rejoined_note,
+        rejoined_at=row.rejoined_at,
+        streams=tuple(
+            _of_stream(resource, stored, streams.get(peer.pk) or Stream(peer=peer, kind=resource.kind), oldest)
+            for peer in peers
+        ),
     )
 
 
-def _of_stream(resource: SyncResource, stored: StoredDigest, peer: Peer, stream: Stream | None) -> StreamStatus:
+def _of_stream(resource: SyncResource, stored: StoredDigest, stream: Stream, oldest_mark: int | None) -> StreamStatus:
     return StreamStatus(
-        peer=peer.name,
-        ticks_behind=None if stream is None else ticks_behind(resource, stored, stream),
-        failures=0 if stream is None else stream.failures,
-        last_success=_moment(0 if stream is None else stream.last_success),
-        last_error="" if stream is None else stream.last_error,
-        last_error_at=_moment(0 if stream is None else stream.last_error_at),
-        reason=_reason(resource, stored, peer, stream),
+        peer=stream.peer.name,
+        is_immediate=stream.peer.immediate,
+        ticks_behind=ticks_behind(resource, stored, stream),
+        seconds_behind=_seconds_behind(resource, stored, stream, oldest_mark),
+        failures=stream.failures,
+        passes=stream.passes,
+        failed_passes=stream.failed_passes,
+        busy_seconds=stream.busy_millis / 1000,
+        delivered=stream.delivered,
+        last_success=_moment(stream.last_success),
+        last_error=stream.last_error,
+        last_error_at=_moment(stream.last_error_at),
+        reason=_reason(resource, stored, stream),
     )
 
 
-def _reason(resource: SyncResource, stored: StoredDigest, peer: Peer, stream: Stream | None) -> str:
-    if stream is None or stream.known_ticks() is None:
-        never = "nothing was ever delivered to it" if stream is None or not stream.last_success else ""
-        failing = stream.last_error if stream is not None and stream.failures else ""
+def _seconds_behind(
+    resource: SyncResource, stored: StoredDigest, stream: Stream, oldest_mark: int | None
+) -> float | None:
+    known = known_digest(stream)
+    if known is None:
+        return None
+    moments = [] if oldest_mark is None else [oldest_mark]
+    if known.tick(resource.endpoint) < stored.value.tick(resource.endpoint):
+        lacking = TrackedResource.objects.using(resource.database).filter(
+            kind=resource.kind,
+            endpoint=stored.endpoint_id(resource.endpoint),
+            tick__gte=known.tick(resource.endpoint),
+        )
+        moments += lacking.order_by("tick").values_list("stamp", flat=True)[:1]
+    return max((now() - min(moments)) / 1000, 0.0) if moments else 0.0
+
+
+def _reason(resource: SyncResource, stored: StoredDigest, stream: Stream) -> str:
+    if stream.known_ticks() is None:
+        never = "" if stream.last_success else "nothing was ever delivered to it"
+        failing = stream.last_error if stream.failures else ""
         return failing or never or "its digest must be asked for again"
     if stream.failures:
         wait = max(stream.retry_at - now(), 0) / 1000
@@ -158,7 +203,7 @@ def _reason(resource: SyncResource, stored: StoredDigest, peer: Peer, stream: St
         return ""
     if stream.held_until > now():
         return f"being delivered by {stream.holder}"
-    if not peer.immediate:
+    if not stream.peer.immediate:
         return "nothing is pushed to it at once: it waits for a sync_catchup"
     return "it waits for the delivery: does a process that delivers run?"
 

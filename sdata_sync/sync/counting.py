@@ -14,7 +14,9 @@ from ..resources import SyncResource
 from .prepared import PreparedUpdate
 from .results import UNCHANGED
 
-_NAMES = ("applied", "ignored", "lost", "deferred", "conflicts")
+#: What may become of an entry.
+OUTCOMES = ("applied", "ignored", "lost", "deferred")
+_NAMES = (*OUTCOMES, "conflicts")
 _STATUSES = {409: "lost", 202: "deferred"}
 
 

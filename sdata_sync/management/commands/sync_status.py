@@ -1,12 +1,14 @@
 """``manage.py sync_status``: how far every peer is in every kind."""
 
+import json
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.core.serializers.json import DjangoJSONEncoder
 
 from ...conf import conf
+from ...delivery.health import examine
 from ...delivery.status import KindStatus, Status, StreamStatus, collect_status
 
 
@@ -18,18 +20,47 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
         parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.add_argument(
+            "--check",
+            action="store_true",
+            help="for monitors: print what is wrong, exit with 0 (well), 1 (warning) or 2 (critical)",
+        )
+        parser.add_argument(
+            "--warning", type=float, default=60.0, metavar="SECONDS", help="a warning if a peer is further behind (60)"
+        )
+        parser.add_argument(
+            "--critical",
+            type=float,
+            default=600.0,
+            metavar="SECONDS",
+            help="critical if a peer is further behind (600)",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print it; exit with 1 if something is not level."""
         status = collect_status(conf.base_url)
+        if options["check"]:
+            self._check(status, options)
+            return
         if options["json"]:
-            import json
-
             self.stdout.write(json.dumps(status.as_dict(), cls=DjangoJSONEncoder, indent=2))
         else:
             self._print(status)
         if not status.is_level:
             raise SystemExit(1)
+
+    def _check(self, status: Status, options: dict[str, Any]) -> None:
+        if not 0 < options["warning"] <= options["critical"]:
+            raise CommandError("--warning takes seconds above 0, and --critical no fewer.")
+        health = examine(status, warning=options["warning"], critical=options["critical"])
+        if options["json"]:
+            self.stdout.write(json.dumps(health.as_dict(), indent=2))
+        else:
+            self.stdout.write(f"SDATA {health.level.name} - {health.summary}")
+            for problem in health.problems:
+                self.stdout.write(f"{problem.level.name}: {problem.text}")
+        if health.level:
+            raise SystemExit(int(health.level))
 
     def _print(self, status: Status) -> None:
         self.stdout.write(f"Node {status.node}")

@@ -1,0 +1,7 @@
+"""Metrics for Prometheus: ``path("metrics/", sdata_sync.metrics.view)``. Needs ``prometheus_client``."""
+
+from .api.metrics import MetricsView
+
+view = MetricsView.as_view()
+
+__all__ = ["view"]
