@@ -44,7 +44,7 @@ demo: $(STAMP)
 	$(BIN)/python -m testproject.demo $(if $(STAY),--stay)
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.run
+	SDATA_BENCH_SERVER=$(POSTGRES) $(BIN)/python -m benchmarks.run
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ Prints each figure with that of raw Django, measured in the same run, beside it.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from benchmarks import catch_up
+from testproject.databases import why_not
 from testproject.nodes import ROOT, Node, are_level, wait_until
 
 LATENCY_SAVES = 500
@@ -51,21 +54,38 @@ result = time.perf_counter() - started
 
 def save_cost(directory: Path) -> None:
     """Print the cost of a save."""
-    node = Node("solo", directory, environment={"SDATA_LOG_LEVEL": "ERROR"})
+    print("Cost of save()                    plain Django   registered    ratio")
+    for name, figure in _figures_of("save_cost", directory).items():
+        print(f"  {name:30} {figure['plain_us']:9.1f} us {figure['registered_us']:9.1f} us {figure['ratio']:8.2f}")
+
+
+def writers(directory: Path) -> None:
+    """Print the saves per second of several writers at once, and how near that is to what one pays."""
+    print("\nSaves per second in autocommit   plain Django   registered    share   of one writer's share")
+    figures = _figures_of("writers", directory)
+    for count, figure in figures.items():
+        relative = figure["share"] / figures["1"]["share"]
+        print(
+            f"  {count:>2} connections {figure['plain']:28.0f} {figure['registered']:12.0f} {figure['share']:8.2f} "
+            f"{relative:10.0%}"
+        )
+
+
+def _figures_of(module: str, directory: Path) -> dict[str, dict[str, float]]:
+    """Return what a benchmark prints that runs in a process of one node."""
+    environment = {"SDATA_LOG_LEVEL": "ERROR", "SDATA_DELIVERY": "sdata_sync.delivery.manual.ManualDelivery"}
+    node = Node(f"solo{time.monotonic_ns()}", directory, environment=environment)
     node.create()
-    node.close()
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.save_cost"],
-        env=node.environment,
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-    )
+    node.end_driver()
+    try:
+        command = [sys.executable, "-m", f"benchmarks.{module}"]
+        done = subprocess.run(command, env=node.environment, cwd=ROOT, text=True, capture_output=True)
+    finally:
+        node.close()
     if done.returncode:
         raise RuntimeError(done.stderr)
-    print("Cost of save()                    plain Django   registered    ratio")
-    for name, figure in json.loads(done.stdout).items():
-        print(f"  {name:30} {figure['plain_us']:9.1f} us {figure['registered_us']:9.1f} us {figure['ratio']:8.2f}")
+    figures: dict[str, dict[str, float]] = json.loads(done.stdout)
+    return figures
 
 
 def latency(directory: Path) -> None:
@@ -75,8 +95,8 @@ def latency(directory: Path) -> None:
     try:
         here.run("import time\nfrom benchmarks.latency import run, run_raw")
         figures = {
-            "to the peer": here.run(f"result = run({str(there.database.path)!r}, {LATENCY_SAVES})"),
-            "raw: to another connection": here.run(f"result = run_raw({str(here.database.path)!r}, {LATENCY_SAVES})"),
+            "to the peer": here.run(f"result = run({there.database.url!r}, {LATENCY_SAVES})"),
+            "raw: to another connection": here.run(f"result = run_raw({here.database.url!r}, {LATENCY_SAVES})"),
         }
     finally:
         here.close()
@@ -141,12 +161,25 @@ def _pair(directory: Path) -> tuple[Node, Node]:
 
 
 def main() -> None:
-    """Run what is named on the command line, or everything."""
-    benchmarks = {"save": save_cost, "latency": latency, "throughput": throughput, "catchup": catch_up_cost}
+    """Run what is named on the command line, or everything: on SQLite, and on the server of SDATA_BENCH_SERVER."""
+    benchmarks = {
+        "save": save_cost,
+        "writers": writers,
+        "latency": latency,
+        "throughput": throughput,
+        "catchup": catch_up_cost,
+    }
     chosen = sys.argv[1:] or list(benchmarks)
-    with tempfile.TemporaryDirectory() as directory:
-        for name in chosen:
-            benchmarks[name](Path(directory))
+    server = os.environ.get("SDATA_BENCH_SERVER", "")
+    reason = why_not(server) if server else ""
+    if reason:
+        print(f"Not on {server}: {reason}")
+    for database in ["", *([server] if server and not reason else [])]:
+        print(f"\n== {urlsplit(database).scheme or 'sqlite'}\n")
+        os.environ["SDATA_SERVER"] = database
+        with tempfile.TemporaryDirectory() as directory:
+            for name in chosen:
+                benchmarks[name](Path(directory))
 
 
 if __name__ == "__main__":

@@ -92,3 +92,21 @@ def database_for(name: str, directory: Path) -> SQLiteFile | ServerDatabase:
     """Return a database for the node called ``name``, where the environment wants it."""
     server = os.environ.get("SDATA_SERVER", "")
     return ServerDatabase(name, server) if server else SQLiteFile(name, directory)
+
+
+def why_not(server: str) -> str:
+    """Return why ``server`` cannot be used, empty if it can."""
+    parts = urlsplit(server)
+    try:
+        if parts.scheme == "mysql":
+            import pymysql
+
+            connection = pymysql.connect(host=parts.hostname, port=parts.port, user=parts.username, connect_timeout=3)
+        else:
+            import psycopg
+
+            connection = psycopg.connect(f"{server}/postgres", connect_timeout=3)
+        connection.close()
+    except Exception as error:  # whatever it is, it is said
+        return f"{type(error).__name__}: {error}"
+    return ""

@@ -8,25 +8,8 @@ The state machines stay on SQLite: their three nodes are databases in memory.
 import os
 import subprocess
 import sys
-from urllib.parse import urlsplit
 
-
-def why_not(server: str) -> str:
-    """Return why ``server`` cannot be used, empty if it can."""
-    parts = urlsplit(server)
-    try:
-        if parts.scheme == "mysql":
-            import pymysql
-
-            connection = pymysql.connect(host=parts.hostname, port=parts.port, user=parts.username, connect_timeout=3)
-        else:
-            import psycopg
-
-            connection = psycopg.connect(f"{server}/postgres", connect_timeout=3)
-        connection.close()
-    except Exception as error:  # whatever it is, it is said
-        return f"{type(error).__name__}: {error}"
-    return ""
+from testproject.databases import why_not
 
 
 def main(arguments: list[str]) -> int:

@@ -96,8 +96,7 @@ def _attempt(peer: str, kind: str, direction: str, watch: Watch, act: Callable[[
     passed = Passed(
         peer=peer, kind=kind, direction=direction, seconds=time.monotonic() - started, watch=watch, error=error
     )
-    level = logging.WARNING if error else logging.INFO
-    logger.log(level, "%s %s %s: %s", kind, direction, peer, error or "level", extra=passed.as_dict())
+    logger.info("%s %s %s: %s", kind, direction, peer, error or "level", extra=passed.as_dict())
     return passed
 
 
