@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .databases import database_for
+from .databases import ServerDatabase, SQLiteFile, database_for
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "token-of-nodes-that-live-for-a-demo"
@@ -65,12 +65,22 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 30, what: str =
 class Node:
     """One application: a database, a server process, and processes beside it."""
 
-    def __init__(self, name: str, directory: Path, *, priority: int = 5, environment: dict[str, str] | None = None):
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        *,
+        priority: int = 5,
+        environment: dict[str, str] | None = None,
+        database: SQLiteFile | ServerDatabase | None = None,
+        public_port: int | None = None,
+    ):
         self.name = name
         self.port = free_port()
         self.directory = directory
-        self.database = database_for(name, directory)
-        self.base_url = f"http://127.0.0.1:{self.port}/sdata/{name}/myContract/-"
+        self.database = database or database_for(name, directory)
+        # Others may reach it through something that stands before it.
+        self.base_url = f"http://127.0.0.1:{public_port or self.port}/sdata/{name}/myContract/-"
         self.environment = {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "testproject.settings",

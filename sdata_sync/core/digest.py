@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from .state import FIRST_TICK, SyncState, same_endpoint
@@ -96,11 +96,19 @@ class Digest:
     def raised(self, endpoint: str, tick: int, *, stamp: int) -> Digest:
         """Return this digest with the tick of ``endpoint`` at ``tick`` or, if that is higher, where it was."""
         known = self.entry(endpoint)
-        if known is None:
-            return self.with_entry(DigestEntry(endpoint=endpoint, tick=tick, stamp=stamp))
-        if known.tick >= tick:
+        if known is not None and known.tick >= tick:
             return self
-        return self.with_entry(replace(known, tick=tick, stamp=stamp))
+        return self.raised_all({endpoint: tick}, stamp=stamp)
+
+    def raised_all(self, ticks: Mapping[str, int], *, stamp: int) -> Digest:
+        """Do the same for each endpoint of ``ticks``."""
+        return self._with_all(
+            DigestEntry(endpoint=endpoint, tick=tick, stamp=stamp)
+            if (known := self.entry(endpoint)) is None
+            else replace(known, tick=tick, stamp=stamp)
+            for endpoint, tick in ticks.items()
+            if self.entry(endpoint) is None or tick > self.tick(endpoint)
+        )
 
     def merge(self, source: Digest, *, stamp: int) -> Digest:
         """Return the digest at the end of a catch-up feed: the maximum per endpoint (SData sync 5.5, second table).

@@ -14,6 +14,11 @@ from ..models import Endpoint
 from ..resources import SyncResource
 from .prepared import PreparedQuery, PreparedUpdate
 
+#: Rows that are written in one statement.
+BATCH = 500
+#: So many new endpoints are noted one by one.
+FEW = 2
+
 
 class _Row(NamedTuple):
     pk: int
@@ -100,25 +105,58 @@ class StoredDigest:
 
     def save(self, changed: Digest) -> None:
         """Store what ``changed`` says differently; call it under the lock."""
-        database = self._resource.database
+        new = []
         for entry in changed:
             key = entry.endpoint.lower()
             row = self._rows.get(key)
             values = (entry.tick, entry.stamp, entry.conflict_priority)
             if row is None:
-                DigestRow.objects.using(database).get_or_create(pk=self._resource.kind)
-                created = DigestEntryRow.objects.using(database).create(
-                    digest_id=self._resource.kind,
+                new.append(entry)
+            elif row[4:7] != values:
+                _update_entry.execute(self._resource.database, row.pk, *values)
+                self._rows[key] = _Row(*row[:4], *values)
+        if new:
+            self._create(new)
+        self.value = changed
+
+    def _create(self, entries: list[DigestEntry]) -> None:
+        database, kind = self._resource.database, self._resource.kind
+        DigestRow.objects.using(database).get_or_create(pk=kind)
+        self._note_endpoints([entry.endpoint for entry in entries])
+        created = DigestEntryRow.objects.using(database).bulk_create(
+            [
+                DigestEntryRow(
+                    digest_id=kind,
                     endpoint_id=self.endpoint_id(entry.endpoint),
                     tick=entry.tick,
                     stamp=entry.stamp,
                     conflict_priority=entry.conflict_priority,
                 )
-                self._rows[key] = _Row(created.pk, created.endpoint_id, entry.endpoint, key, *values)
-            elif row[4:7] != values:
-                _update_entry.execute(database, row.pk, *values)
-                self._rows[key] = _Row(*row[:4], *values)
-        self.value = changed
+                for entry in entries
+            ],
+            batch_size=BATCH,
+        )
+        keys = [entry.endpoint.lower() for entry in entries]
+        pks = {row.endpoint_id: row.pk for row in created}
+        if None in pks.values():  # a database that does not return what it has inserted
+            found = DigestEntryRow.objects.using(database).filter(digest=kind)
+            pks = dict(found.values_list("endpoint_id", "pk"))
+        for key, entry in zip(keys, entries, strict=True):
+            endpoint = self._ids[key]
+            values = (entry.tick, entry.stamp, entry.conflict_priority)
+            self._rows[key] = _Row(pks[endpoint], endpoint, entry.endpoint, key, *values)
+
+    def _note_endpoints(self, urls: list[str]) -> None:
+        """Have a row for each of ``urls``; one or two come by themselves."""
+        unknown = {url.lower(): url for url in urls if url.lower() not in self._ids}
+        if len(unknown) <= FEW:
+            return
+        rows = Endpoint.objects.using(self._resource.database)
+        keys = list(unknown)
+        for start in range(0, len(keys), BATCH):
+            part = keys[start : start + BATCH]
+            rows.bulk_create([Endpoint(key=key, url=unknown[key]) for key in part], ignore_conflicts=True)
+            self._ids.update(rows.filter(key__in=part).values_list("key", "pk"))
 
 
 def load_digest(resource: SyncResource) -> StoredDigest:

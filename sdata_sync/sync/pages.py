@@ -19,6 +19,7 @@ from ..resources import SyncResource
 from .clock import now
 from .digests import StoredDigest
 from .prepared import PreparedQuery
+from .ranges import missing_and_inhabited
 from .relations.contents import keys_for, read_contents
 from .scopes import Scope
 from .wakeup import wake_after_commit
@@ -78,8 +79,12 @@ def read_page(
     if scope is not None and _begin_with_owed(resource, stored, scope, limit, page, start=owed_from):
         page.is_last = page.owed_to is None and not _is_anything_missing(stored, target, wanted)
         return page
-    for missing in missing_ranges(stored.value, target):
+    passed: dict[str, int] = {}
+    for missing, is_inhabited in missing_and_inhabited(resource, stored, target):
         if not wanted(missing.endpoint):
+            continue
+        if not is_inhabited:
+            passed[missing.endpoint] = missing.end
             continue
         room = limit - len(page.states)
         tracked = _tracked(resource, stored, missing, room + 1)
@@ -90,9 +95,10 @@ def read_page(
         if page.is_cut_to(conf.max_body_bytes // 2):
             page.is_last = False
             reached = page.states[-1].tick + 1 if len(page.states) > before else missing.start
-        page.cursor = page.cursor.raised(missing.endpoint, reached, stamp=0)
+        passed[missing.endpoint] = reached
         if not page.is_last:
             break
+    page.cursor = target.raised_all(passed, stamp=0)
     return page
 
 

@@ -15,11 +15,11 @@ from ..atom.renderer import Paging, render_feed
 from ..core.digest import Digest
 from ..core.selection import missing_ranges
 from ..exceptions import FeedError
-from ..models import TrackedResource
 from ..resources import SyncResource
 from .clock import now
 from .digests import StoredDigest, load_digest
 from .pages import read_page
+from .ranges import in_range, missing_and_inhabited
 from .scopes import Scope
 
 
@@ -110,32 +110,32 @@ class SourceFeed:
         return RenderedPage(content=b"".join(content), is_last=page.is_last)
 
     def _at(self, stored: StoredDigest, place: Place) -> Digest:
-        cursor = self.target
         if place.owed is not None:
-            return cursor
+            return self.target
+        reached: dict[str, int] = {}
         for missing in missing_ranges(self.source, self.target):
             if stored.endpoint_id(missing.endpoint) == place.endpoint:
-                return cursor.raised(missing.endpoint, place.tick, stamp=0)
-            cursor = cursor.raised(missing.endpoint, missing.end, stamp=0)
+                reached[missing.endpoint] = place.tick
+                return self.target.raised_all(reached, stamp=0)
+            reached[missing.endpoint] = missing.end
         raise FeedError(f"Expected the place of a next link of this feed, received {place}.")
 
     def _skip(self, stored: StoredDigest, entries: int) -> Digest:
         """Return the target's digest as it would be had it the first ``entries``."""
-        cursor = self.target
-        for missing in missing_ranges(self.source, self.target):
+        reached: dict[str, int] = {}
+        for missing, is_inhabited in missing_and_inhabited(self.resource, stored, self.target):
             if entries <= 0:
                 break
-            rows = TrackedResource.objects.using(self.resource.database).filter(
-                kind=self.resource.kind,
-                endpoint_id=stored.endpoint_id(missing.endpoint),
-                tick__gte=missing.start,
-                tick__lt=missing.end,
-            )
+            reached[missing.endpoint] = missing.end
+            if not is_inhabited:
+                continue
+            rows = in_range(self.resource, stored, missing)
             first_left = rows.order_by("tick").values_list("tick", flat=True)[entries : entries + 1].first()
-            reached = missing.end if first_left is None else first_left
-            entries = 0 if first_left is not None else entries - rows.count()
-            cursor = cursor.raised(missing.endpoint, reached, stamp=0)
-        return cursor
+            if first_left is not None:
+                reached[missing.endpoint] = first_left
+                break
+            entries -= rows.count()
+        return self.target.raised_all(reached, stamp=0)
 
 
 def _next_place(stored: StoredDigest, cursor: Digest) -> Place:
@@ -145,10 +145,10 @@ def _next_place(stored: StoredDigest, cursor: Digest) -> Place:
 
 def count_missing(resource: SyncResource, stored: StoredDigest, target: Digest, scope: Scope | None = None) -> int:
     """Return how many entries a feed from ``stored`` to ``target`` has, for whoever may have what ``scope`` says."""
-    tracked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
     ranges = [
-        tracked.filter(endpoint_id=stored.endpoint_id(missing.endpoint), tick__gte=missing.start, tick__lt=missing.end)
-        for missing in missing_ranges(stored.value, target)
+        in_range(resource, stored, missing)
+        for missing, is_inhabited in missing_and_inhabited(resource, stored, target)
+        if is_inhabited
     ]
     if scope is None:
         return sum(rows.count() for rows in ranges)
