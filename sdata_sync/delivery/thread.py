@@ -136,6 +136,8 @@ class PeerThread(Loop):
         super().__init__(f"sdata-sync-{peer.name}")
         self._backend = backend
         self._courier = Courier(peer)
+        # What other processes have found out need not be found out again.
+        self._courier.failed.update(peer.streams.filter(failures__gt=0).values_list("kind", flat=True))
         self._wanted: set[str] = set()
         self._owes = False
         self.is_relay = peer.relay

@@ -24,7 +24,7 @@ SILENCE_SECONDS = 6.0
 
 
 class Proxy:
-    """Listens at ``port`` for the node at ``target``; ``rate`` of the requests meet a fault. Counts each of them."""
+    """Listens at ``port``, at any if that is 0, for the node at ``target``; ``rate`` of the requests meet a fault. Counts each of them."""
 
     def __init__(self, port: int, target: int, *, seed: int) -> None:
         self.port, self.target = port, target
@@ -38,6 +38,7 @@ class Proxy:
         """Begin to listen."""
         if self._server is None:
             self._server = _Server(("127.0.0.1", self.port), _handler(self))
+            self.port = self._server.server_port
             threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
