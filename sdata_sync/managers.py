@@ -39,6 +39,8 @@ class SyncQuerySet(models.QuerySet[M]):
         keys = [value for value in values if value is not None]
         for resource in registry:
             direct = issubclass(self.model, resource.model)
+            if self.db != resource.database:
+                continue
             if not direct and self.model._meta.concrete_model not in resource.model._meta.get_parent_list():
                 continue
             spelled = (key_text(resource.model._meta.pk, key) for key in keys)

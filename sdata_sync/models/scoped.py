@@ -9,7 +9,8 @@ from .tracked import TrackedResource
 class ScopedResource(models.Model):
     """One resource that a peer may have, or had until it was withdrawn there."""
 
-    peer = models.ForeignKey(Peer, models.CASCADE, related_name="+")
+    # No constraint: the rows of a kind, and what is known of them, may be in another database than the peers.
+    peer = models.ForeignKey(Peer, models.CASCADE, related_name="+", db_constraint=False)
     resource = models.ForeignKey(TrackedResource, models.CASCADE, related_name="scopes")
     is_withdrawn = models.BooleanField(default=False)
     is_owed = models.BooleanField(

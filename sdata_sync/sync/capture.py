@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db import connections, models
+from django.db import connections, models, router
 from django.db.models import signals
 
 from ..registry import registry, resource_registered, resource_unregistered
@@ -105,7 +105,14 @@ def _key(resource: SyncResource, instance: models.Model) -> str | None:
     return None if value is None else key_text(pk, value)
 
 
+def _is_elsewhere(sender: type[models.Model], using: str) -> bool:
+    """Tell whether ``using`` is another database than the one that holds what is shared: it has rows of its own."""
+    return using != router.db_for_write(sender)
+
+
 def _before_save(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+    if _is_elsewhere(sender, using):
+        return
     in_transaction = connections[using].in_atomic_block
     watch = _watched[sender]
     for resource in watch.direct:
@@ -130,6 +137,8 @@ def _before_save(sender: type[models.Model], instance: models.Model, using: str,
 
 
 def _after_save(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+    if _is_elsewhere(sender, using):
+        return
     watch = _watched[sender]
     for resource in watch.direct:
         key = _key(resource, instance)
@@ -154,6 +163,8 @@ def _after_save(sender: type[models.Model], instance: models.Model, using: str, 
 
 
 def _before_delete(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+    if _is_elsewhere(sender, using):
+        return
     # Django's collector is in a transaction here, always.
     watch = _watched[sender]
     for resource in watch.direct:

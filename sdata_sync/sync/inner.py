@@ -50,6 +50,8 @@ def mark_parents(
     resource: SyncResource, children: Children, values: Iterable[Any], using: str, *, is_intent: bool = False
 ) -> None:
     """Mark the parents that the foreign key of a child leads to with ``values``."""
+    if using != resource.database:
+        return
     wanted = {value for value in values if value is not None}
     keys = [key for key in _parent_keys(resource, children, wanted, using) if not is_applied(resource.kind, None, key)]
     if keys:
@@ -81,6 +83,8 @@ def on_association_changed(
     if action not in ("post_add", "post_remove", "pre_clear"):
         return
     for resource, relation in associations_through(sender):
+        if using != resource.database:
+            continue
         if not reverse:
             owners: Iterable[Any] = [instance.pk]
         elif pk_set is not None:

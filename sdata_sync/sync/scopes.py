@@ -70,7 +70,7 @@ class Scope:
 
     def _rows(self) -> models.QuerySet[ScopedResource]:
         return ScopedResource.objects.using(self.resource.database).filter(
-            peer=self.peer, resource__kind=self.resource.kind
+            peer=self.peer and self.peer.pk, resource__kind=self.resource.kind
         )
 
     def has(self, uuid: UUID) -> bool:
@@ -102,7 +102,7 @@ def owes(resource: SyncResource, peer: Peer | None) -> bool:
     if peer is None or not is_filtered(resource):
         return False
     scopes = ScopedResource.objects.using(resource.database)
-    return scopes.filter(peer=peer, resource__kind=resource.kind, **_OWED).exists()
+    return scopes.filter(peer=peer.pk, resource__kind=resource.kind, **_OWED).exists()
 
 
 def scope_for(resource: SyncResource, peer: Peer | None) -> Scope | None:
@@ -116,7 +116,7 @@ def scope_for(resource: SyncResource, peer: Peer | None) -> Scope | None:
         return Scope(resource, peer)
     if peer is not None:
         scopes = ScopedResource.objects.using(resource.database)
-        scopes.filter(peer=peer, resource__kind=resource.kind).delete()
+        scopes.filter(peer=peer.pk, resource__kind=resource.kind).delete()
     return None
 
 
@@ -132,7 +132,7 @@ def review(resource: SyncResource, peer: Peer | None, known: Digest | None) -> N
 def _review_under_lock(resource: SyncResource, peer: Peer, known: Digest | None) -> None:
     stored = lock_digest(resource)
     allowed = _keys(resource, resource.queryset_for(peer))
-    scopes = ScopedResource.objects.using(resource.database).filter(peer=peer, resource__kind=resource.kind)
+    scopes = ScopedResource.objects.using(resource.database).filter(peer=peer.pk, resource__kind=resource.kind)
     if allowed is None:
         if not scopes.exists():
             return
@@ -156,17 +156,19 @@ def _note(
 ) -> None:
     """Note that rows have entered or left a scope; what the peer will not hear of by its digest is owed to it."""
     scopes = ScopedResource.objects.using(resource.database)
-    present = scopes.filter(peer=peer, resource__in=[row.pk for row in tracked])
+    present = scopes.filter(peer=peer.pk, resource__in=[row.pk for row in tracked])
     noted = set(present.values_list("resource_id", flat=True))
     present.update(is_withdrawn=is_withdrawn)
     scopes.bulk_create(
-        ScopedResource(peer=peer, resource=row, is_withdrawn=is_withdrawn) for row in tracked if row.pk not in noted
+        ScopedResource(peer_id=peer.pk, resource_id=row.pk, is_withdrawn=is_withdrawn)
+        for row in tracked
+        if row.pk not in noted
     )
     own = peer.endpoint(resource.kind)
     owed = [row.pk for row in tracked if known is None or _contains(stored, known, row)]
     if not is_withdrawn:  # what the peer itself made it has
         owed = [pk for pk in owed if pk in noted or not _is_of(stored, tracked, pk, own)]
-    scopes.filter(peer=peer, resource__in=owed).update(is_owed=True)
+    scopes.filter(peer=peer.pk, resource__in=owed).update(is_owed=True)
 
 
 def _is_of(stored: StoredDigest, tracked: list[TrackedResource], pk: int, endpoint: str) -> bool:
@@ -190,9 +192,11 @@ def remember(resource: SyncResource, origin: str, uuids: Sequence[UUID]) -> None
         inside = [row for row in tracked if row.local_key in allowed]
         outside = [row for row in tracked if row.local_key not in allowed]
         for some, is_withdrawn in ((inside, False), (outside, True)):
-            scopes.bulk_create((ScopedResource(peer=peer, resource=row) for row in some), ignore_conflicts=True)
-            scopes.filter(peer=peer, resource__in=some).update(is_withdrawn=is_withdrawn)
-        scopes.filter(peer=peer, resource__in=outside).update(is_owed=True)
+            scopes.bulk_create(
+                (ScopedResource(peer_id=peer.pk, resource_id=row.pk) for row in some), ignore_conflicts=True
+            )
+            scopes.filter(peer=peer.pk, resource__in=some).update(is_withdrawn=is_withdrawn)
+        scopes.filter(peer=peer.pk, resource__in=outside).update(is_owed=True)
 
 
 def owe_again(resource: SyncResource, tracked: TrackedResource) -> None:
