@@ -8,13 +8,17 @@ STAMP := $(VENV)/.installed
 POSTGRES ?= postgres://root@127.0.0.1:5432
 MARIADB ?= mysql://root@127.0.0.1:3306
 
-.PHONY: help test test-all test-databases test-long demo bench lint clean
+# How long `make chaos` lasts.
+SECONDS ?= 600
+
+.PHONY: help test test-all test-databases test-long chaos demo bench lint clean
 
 help:
 	@echo "make demo        two nodes, two servers: saves arriving, a node away and back (STAY=1: leave them running)"
 	@echo "make test        the tests, with 500 random histories of the algorithm and 200 of the real code"
 	@echo "make test-databases  those without processes of their own, on each of PostgreSQL and MariaDB that answers"
-	@echo "make test-all    the same, and on each of PostgreSQL and MariaDB that answers (compose.yaml starts them)"
+	@echo "make test-all    the same and everything else: task queues, and PostgreSQL and MariaDB where they answer (compose.yaml)"
+	@echo "make chaos       three nodes, eight writers, faults for SECONDS=600; then nothing lost, nothing doubled"
 	@echo "make test-long   10,000 histories of the algorithm, 5,000 of the real code, 200 crashes: over an hour"
 	@echo "make bench       cost of a save, latency, changes per second, catch-up, beside raw Django's"
 	@echo "make lint        ruff, mypy, import-linter, migrations, deployment checks"
@@ -32,7 +36,10 @@ test-databases: $(STAMP)
 	$(BIN)/python -m tests.servers $(POSTGRES) $(MARIADB)
 
 test-all: test
-	$(BIN)/python -m tests.servers --acceptance $(POSTGRES) $(MARIADB)
+	$(BIN)/python -m tests.servers --all $(POSTGRES) $(MARIADB)
+
+chaos: $(STAMP)
+	SDATA_MARIADB=$(MARIADB) $(BIN)/python -m tests.chaos --seconds $(SECONDS)
 
 test-long: $(STAMP)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/core

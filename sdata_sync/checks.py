@@ -83,6 +83,7 @@ def _check_values(value: dict[str, Any]) -> Iterator[CheckMessage]:
         "LEASE_SECONDS",
         "POLL_SECONDS",
         "MAX_BACKOFF_SECONDS",
+        "MAX_DELIVERIES",
     ):
         number = value.get(name, 1)
         if isinstance(number, bool) or not isinstance(number, int | float) or number <= 0:

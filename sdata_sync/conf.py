@@ -143,7 +143,7 @@ class Settings:
     @property
     def max_deliveries(self) -> int:
         """How many peers one process delivers to at a time; each takes a connection with the database meanwhile."""
-        return self._get("MAX_DELIVERIES", 16)
+        return max(int(self._get("MAX_DELIVERIES", 16)), 1)
 
     @property
     def drain_seconds(self) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
+from django.db import connections, transaction
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -26,6 +27,18 @@ class SDataView(APIView):
     #: The permission that each method asks for.
     needed_permissions: ClassVar[dict[str, str]] = {}
     resource: SyncResource
+
+    @classmethod
+    def as_view(cls, **options: Any) -> Any:
+        """Return the view, outside of the transaction that a project may have around each of its requests.
+
+        Ours begin with a lock, before anything is read, and begin anew when the database undoes them; neither can
+        be had inside of another.
+        """
+        view = super().as_view(**options)
+        for alias in connections:
+            view = transaction.non_atomic_requests(using=alias)(view)
+        return view
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Let nobody learn which kinds there are before the login; then find the kind."""

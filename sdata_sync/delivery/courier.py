@@ -53,6 +53,8 @@ class Courier:
         self._known: dict[str, Digest] = {}
         #: The kinds that somebody else was found delivering.
         self._held: set[str] = set()
+        #: Those that could not be delivered in this very call, and are not tried again for the sake of others.
+        self._given_up: set[str] = set()
         #: The kinds that could not be delivered when that was last tried here.
         self.failed: set[str] = set()
         self._is_interrupted = False
@@ -101,6 +103,7 @@ class Courier:
         back-off. What goes wrong with one kind is noted on its stream and does not keep the others.
         """
         self._held.clear()
+        self._given_up.clear()
         due = [self._deliver_in_turn(resource, impatient=impatient) for resource in resources]
         return min((moment for moment in due if moment is not None), default=None)
 
@@ -120,6 +123,7 @@ class Courier:
             facts = {"peer": self.peer.name, "kind": resource.kind}
             logger.exception("%s could not be delivered to %s; it is tried again", *facts.values(), extra=facts)
             self.failed.add(resource.kind)
+            self._given_up.add(resource.kind)
             return now() + UNEXPECTED_MILLIS
 
     def _deliver_kind(self, resource: SyncResource, *, impatient: bool) -> int | None:
@@ -151,7 +155,7 @@ class Courier:
         """
         referred_to = registry.kinds_referred_to(resource)
         for earlier in takewhile(lambda other: other.kind != resource.kind, registry):
-            if earlier.kind in referred_to:
+            if earlier.kind in referred_to and earlier.kind not in self._given_up:
                 self._deliver_in_turn(earlier, impatient=impatient)
         if self._held & referred_to:
             self._held.add(resource.kind)
@@ -191,6 +195,7 @@ class Courier:
             self._known.pop(resource.kind, None)
         if error is not None:
             self.failed.add(resource.kind)
+            self._given_up.add(resource.kind)
             lease.stream.refresh_from_db(fields=["retry_at"])
             return False, lease.stream.retry_at
         self.failed.discard(resource.kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 
 from django.db import connections
@@ -28,24 +29,33 @@ class Messenger(Loop):
     def __init__(self, announce: Callable[[dict[str, bool]], None], order: Callable[[int], None]) -> None:
         super().__init__("sdata-sync-messenger")
         self._announce, self._order = announce, order
+        #: Held for a moment: what is said while the words are taken must not be among those taken already.
+        self._lock = threading.Lock()
         self._kinds: dict[str, bool] = {}
         self._operations: set[int] = set()
         self._failures = 0
 
     def say(self, kind: str, is_own: bool) -> None:
         """Have it said that something of ``kind`` was committed."""
-        self._kinds[kind] = is_own or self._kinds.get(kind, False)
+        self._note({kind: is_own}, set())
         self.wake()
 
     def ask(self, operation: int) -> None:
         """Have an operation carried out."""
-        self._operations.add(operation)
+        self._note({}, {operation})
         self.wake()
+
+    def _note(self, kinds: dict[str, bool], operations: set[int]) -> None:
+        with self._lock:
+            for kind, is_own in kinds.items():
+                self._kinds[kind] = is_own or self._kinds.get(kind, False)
+            self._operations |= operations
 
     def act(self, *, woken: bool) -> float:
         """Say what there is to say."""
-        kinds, self._kinds = self._kinds, {}
-        operations, self._operations = self._operations, set()
+        with self._lock:
+            kinds, self._kinds = self._kinds, {}
+            operations, self._operations = self._operations, set()
         try:
             if kinds:
                 self._announce(kinds)
@@ -62,9 +72,7 @@ class Messenger(Loop):
         return IDLE_SECONDS
 
     def _say_later(self, kinds: dict[str, bool], operations: set[int], error: Exception) -> float:
-        for kind, is_own in kinds.items():
-            self._kinds[kind] = is_own or self._kinds.get(kind, False)
-        self._operations |= operations
+        self._note(kinds, operations)
         if not self._failures:
             logger.warning("What waits to be delivered cannot be announced; it is tried again: %r", error)
         self._failures += 1

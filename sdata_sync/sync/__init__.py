@@ -21,4 +21,22 @@ conflicts for people; ``purging`` forgets tombstones; ``retrying`` does again wh
 ``relations`` is how rows lead to others: references, associations, children. ``linking``, ``uniting`` and ``merging``
 make one resource of what is one thing; ``scopes`` and ``parts`` are for peers that may have only some of the rows;
 ``catalogue`` shows resources to whoever opens their URLs; ``upgrading`` takes over what an older schema kept.
+
+Locks, in the order in which they are taken, at READ COMMITTED or stricter:
+
+==========================  ============================  =======================================================
+statement                   lock                          why
+==========================  ============================  =======================================================
+``digests.lock_digest``     the digest's row              ticks are given, and feeds applied, one after the other;
+                                                          the first statement of its transaction, so that what is
+                                                          read after it is not older than the lock
+``numbering``               marked rows, those free       a writer's row is numbered when the writer has committed
+``applying``                tracked rows, by primary key  an edit that commits meanwhile is seen before the decision
+``marks``                   the writer's tracked row      before its model row, as above; no row that writers share
+the models' own statements  model rows                    last
+``delivery.streams``        none: compare and set         a lease outlives transactions, and the process that has it
+==========================  ============================  =======================================================
+
+SQLite has one lock for all writers, taken when a transaction begins (IMMEDIATE). Whatever a database undoes, a deadlock
+or a serialization failure, is done again from its beginning (``retrying``).
 """

@@ -14,7 +14,7 @@ from testproject.nodes import Node, are_level, free_port, wait_until
 
 from .test_two_nodes import names, no_losses, wait_level
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("queues")]
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.xdist_group("queues")]
 
 BROKERS = {
     "redis": os.environ.get("SDATA_REDIS", "redis://127.0.0.1:6379/5"),

@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -270,10 +273,6 @@ def test_a_line_of_three_with_a_relay(tmp_path):
 
 @pytest.mark.xdist_group("line")
 def test_a_worker_delivers_for_processes_that_do_not(tmp_path):
-    import signal
-    import subprocess
-    import sys
-
     shop, branch = [
         Node(name, tmp_path, environment={"SDATA_DELIVERY": "sdata_sync.delivery.worker.WorkerDelivery"})
         for name in ("shop", "branch")
@@ -306,6 +305,33 @@ def test_a_worker_delivers_for_processes_that_do_not(tmp_path):
         assert not [passed["error"] for passed in json.loads(pulled.stdout) if passed["error"]]
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(20) == 0
+    finally:
+        if worker is not None and worker.poll() is None:
+            worker.kill()
+        shop.close()
+        branch.close()
+
+
+@pytest.mark.xdist_group("line")
+def test_a_worker_that_is_told_to_stop_gives_back_what_it_holds(tmp_path):
+    environment = {"SDATA_DELIVERY": "sdata_sync.delivery.worker.WorkerDelivery"}
+    shop, branch = [Node(name, tmp_path, environment=environment) for name in ("shop", "branch")]
+    worker = None
+    try:
+        for node in (shop, branch):
+            node.create()
+        shop.add_peer(branch)
+        branch.serve()
+        shop.run("Account.objects.bulk_create([Account(name=f'Old {n}') for n in range(8000)])")
+        command = [sys.executable, "manage.py", "sync_deliver"]
+        worker = subprocess.Popen(command, env=shop.environment, stdout=subprocess.DEVNULL)
+        wait_until(lambda: branch.query("SELECT 1 FROM crm_account LIMIT 1"), what="the first page")
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(30) == 0
+        assert shop.query("SELECT count(*) FROM sdata_sync_stream WHERE holder <> '' OR failures > 0") == [(0,)]
+        assert len(branch.accounts()) < 8000, "between two pages, not at the end"
+        shop.manage("sync_deliver", "--once")
+        assert len(branch.accounts()) == 8000
     finally:
         if worker is not None and worker.poll() is None:
             worker.kill()
