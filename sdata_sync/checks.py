@@ -19,6 +19,9 @@ from .relations import Association, Reference, Relation
 from .resources import SyncResource
 from .textual import textual_form
 
+#: What fits into ``TrackedResource.local_key``.
+MAX_KEY = 255
+
 
 def register_checks() -> None:
     """Register the checks with Django."""
@@ -139,7 +142,7 @@ def check_scheme(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
 
 
 def check_resources(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E010 to E019, E022 to E024: the registered resources."""
+    """E010 to E019, E022 to E025: the registered resources."""
     found: list[CheckMessage] = []
     kinds: dict[str, SyncResource] = {}
     for resource in registry:
@@ -180,6 +183,16 @@ def _check_resource(resource: SyncResource) -> Iterator[CheckMessage]:
         )
     if not resource.kind.isidentifier():
         yield Error(f"The path {resource.kind!r} of {resource!r} is not a name.", obj=model, id="sdata_sync.E012")
+    pk: models.Field[Any, Any] = model._meta.pk
+    while isinstance(pk, models.ForeignKey):
+        pk = pk.target_field
+    if isinstance(pk, models.TextField) or (pk.max_length or 0) > MAX_KEY:
+        yield Error(
+            f"{model._meta.label} has primary keys of more than {MAX_KEY} characters.",
+            hint="Rows are tracked by their keys, which must fit into the column for them.",
+            obj=model,
+            id="sdata_sync.E025",
+        )
     if resource.conflict_priority is not None and resource.conflict_priority not in range(1, 10):
         yield Error(f"The conflict_priority of {resource!r} must be from 1 to 9.", obj=model, id="sdata_sync.E013")
     try:

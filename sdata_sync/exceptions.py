@@ -101,6 +101,8 @@ class PayloadError(SyncError):
     """The payload of an entry cannot be applied."""
 
     application_code = "Deferred"
+    #: Instead, for a row that is only withdrawn here: whoever tries again must know.
+    WITHDRAWN = "Withdrawn"
 
     def __init__(
         self, message: str, *, payload_path: str = "", public: str = "", waits_for: Sequence[tuple[str, UUID]] = ()

@@ -18,7 +18,7 @@ from django.db import models
 
 from .atom import names
 from .atom.payload import Property, Text
-from .atom.text import escape, escape_attribute
+from .atom.text import escape, escape_attribute, is_representable, replace_forbidden
 from .exceptions import PayloadError
 
 if TYPE_CHECKING:
@@ -181,9 +181,9 @@ class Reference(Relation):
 
 def _identity(kind: str, uuid: str, keys: Keys) -> str:
     if uuid.startswith(KEY):
-        return f' sdata:key="{escape_attribute(uuid[1:])}"'
+        return f' sdata:key="{escape_attribute(replace_forbidden(uuid[1:]))}"'
     key = keys.get((kind, UUID(uuid)))
-    said = "" if key is None else f' sdata:key="{escape_attribute(key)}"'
+    said = "" if key is None or not is_representable(key) else f' sdata:key="{escape_attribute(key)}"'
     return f' sdata:uuid="{uuid}"{said}'
 
 

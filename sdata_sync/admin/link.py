@@ -37,7 +37,7 @@ def link_page(site: admin.AdminSite, request: HttpRequest, pk: int, kind: str = 
         raise Http404("There is no such peer, or no kind that says what to match on.")
     candidates, problem = _candidates(peer, resource)
     if request.method == "POST" and not problem:
-        _link(request, resource, candidates)
+        _link(request, peer, resource, candidates)
         return HttpResponseRedirect(request.path)
     return TemplateResponse(
         request,
@@ -70,7 +70,7 @@ def _context(peer: Peer, resource: SyncResource, kinds: list[str], candidates: l
     }
 
 
-def _link(request: HttpRequest, resource: SyncResource, candidates: Iterable[Candidate]) -> None:
+def _link(request: HttpRequest, peer: Peer, resource: SyncResource, candidates: Iterable[Candidate]) -> None:
     wins = request.POST.get("wins")
     if wins not in ("here", "there"):
         messages.error(request, "Whose content stays? Choose ours or theirs.")
@@ -84,7 +84,7 @@ def _link(request: HttpRequest, resource: SyncResource, candidates: Iterable[Can
         if f"{candidate.local_key} {candidate.uuid}" in chosen
         or (with_certain and candidate.certainty is Certainty.CERTAIN)
     ]
-    outcome = link_pairs(resource, pairs, ours_win=wins == "here")
+    outcome = link_pairs(resource, peer, pairs, ours_win=wins == "here")
     messages.success(request, f"{outcome.linked} linked. They are level after the next catch-up.")
     for text in outcome.refused:
         messages.error(request, text)

@@ -11,7 +11,7 @@ from rest_framework.views import APIView
 from ..exceptions import FeedError, NotXml
 from ..registry import registry
 from ..resources import SyncResource
-from .errors import KindNotFound, answer_error
+from .errors import KindNotFound, UrlNotFound, answer_error
 from .negotiation import SDataNegotiation
 from .permissions import SDataPermission
 
@@ -47,6 +47,11 @@ class SDataView(APIView):
         if resource is None:
             raise KindNotFound(f"There is no resource kind {kwargs['kind']!r} here.")
         self.resource = resource
+        # There are databases that cannot even be asked for it.
+        if any("\0" in str(value) for value in kwargs.values()):
+            raise UrlNotFound("There is nothing with NUL in its address.")
+        if any("\0" in value for value in request.query_params.values()):
+            raise FeedError("Expected parameters without NUL.")
 
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
         """Return what makes diagnoses of errors, whatever the project has set."""

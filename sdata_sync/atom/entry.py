@@ -27,7 +27,7 @@ class Entry:
 
     ``payload`` is ``None`` when there is none, as in most deletions. ``replaced_by`` is the uuid that the resource
     has instead of this one, if it is not really gone. ``is_scoped`` says that nobody has changed it: it came into what
-    the receiver may have, or left it.
+    the receiver may have, or left it. ``is_withdrawn`` says of a deletion that it only left it.
     """
 
     uuid: UUID
@@ -37,6 +37,7 @@ class Entry:
     id: str = ""
     replaced_by: UUID | None = None
     is_scoped: bool = False
+    is_withdrawn: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +98,7 @@ def read_entry(element: etree._Element, number: int) -> Entry:
         id=(atom_id or "").strip(),
         replaced_by=None if replaced_by == uuid else replaced_by,
         is_scoped=any(is_true(holder.get(names.SCOPED)) for holder in holders),
+        is_withdrawn=any(is_true(holder.get(names.WITHDRAWN)) for holder in holders),
     )
 
 

@@ -31,6 +31,7 @@ PAYLOAD_DECLARATIONS: Final = f' xmlns:sdata="{SDATA}" xmlns:xsi="{XSI}" xmlns:d
 UUID: Final = f"{{{SDATA}}}uuid"
 PART_OF: Final = f"{{{OWN}}}partOf"
 SCOPED: Final = f"{{{OWN}}}scoped"
+WITHDRAWN: Final = f"{{{OWN}}}withdrawn"
 REPLACED_BY: Final = f"{{{OWN}}}replacedBy"
 NIL: Final = f"{{{XSI}}}nil"
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from lxml import etree
 
 from . import names
-from .text import escape, escape_attribute
+from .text import escape, escape_attribute, is_representable
 
 etree.register_namespace("sdata", names.SDATA)
 etree.register_namespace("dss", names.OWN)
@@ -186,18 +186,22 @@ def identity(
     deleted: bool = False,
     replaced_by: UUID | None = None,
     scoped: bool = False,
+    withdrawn: bool = False,
 ) -> str:
     """Return the attributes that say which resource an element is, with a leading space.
 
     ``replaced_by`` is the uuid that a deleted one has now: it was not deleted, but goes by another name. ``scoped``
-    says that it was not changed, but came into what the receiver may have, or left it.
+    says that it was not changed, but came into what the receiver may have, or left it. ``withdrawn`` says of a deleted
+    one that it left it, changed or not.
     """
     flag = ' sdata:isDeleted="true"' if deleted else ""
     if scoped:
         flag += ' dss:scoped="true"'
+    if withdrawn:
+        flag += ' dss:withdrawn="true"'
     if replaced_by is not None:
         flag += f' dss:replacedBy="{replaced_by}"'
-    if key is None:
+    if key is None or not is_representable(key):
         return f' sdata:uuid="{uuid}"{flag}'
     address = escape_attribute(url)
     return f' sdata:uuid="{uuid}" sdata:key="{escape_attribute(key)}" sdata:url="{address}" sdata:uri="{address}"{flag}'

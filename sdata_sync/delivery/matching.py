@@ -202,16 +202,18 @@ def _said(values: _Values) -> str:
     return ", ".join(str(value) for value in values.values() if value not in (None, ""))[:200]
 
 
-def link_pairs(resource: SyncResource, pairs: Iterable[tuple[str, UUID]], *, ours_win: bool) -> Linked:
+def link_pairs(resource: SyncResource, peer: Peer, pairs: Iterable[tuple[str, UUID]], *, ours_win: bool) -> Linked:
     """Give our rows the uuids that theirs have; whose content stays is decided by the next catch-up, as said here."""
     outcome = Linked()
     every = list(pairs)
     for start in range(0, len(every), BATCH):
         with transaction.atomic(using=resource.database):
-            lock_digest(resource)
+            stored = lock_digest(resource)
+            # What takes nothing from others would wait for ever.
+            wait_for = stored.endpoint_id(peer.endpoint(resource.kind)) if resource.is_target else None
             for key, uuid in every[start : start + BATCH]:
                 try:
-                    link(resource, key, uuid, keep=ours_win, wait=True)
+                    link(resource, key, uuid, keep=ours_win, wait_for=wait_for)
                 except LinkError as error:
                     outcome.refused.append(f"{resource.kind}('{key}'): {error}")
                 else:

@@ -18,6 +18,7 @@ from ..sync.disputes import LocalVersion
 from ..sync.log import mark_found
 from ..sync.numbering import number_changes
 from ..sync.relations.contents import merged
+from ..sync.relations.directory import only_looking
 from ..sync.rows import read_instances
 from ..sync.runs import new_run
 from ..sync.wakeup import wake
@@ -147,7 +148,8 @@ class _Verifier:
         instance = read_instances(resource, [key]).get(key)
         if entry.payload is None or instance is None:
             return ""
-        present = LocalVersion(resource, tracked, instance).contents
+        with only_looking():
+            present = LocalVersion(resource, tracked, instance).contents
         try:
             reading = resource.read_payload(entry.payload)
             set_values(instance, reading.values, is_new=False)

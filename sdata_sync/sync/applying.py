@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from uuid import UUID
 
@@ -28,7 +28,7 @@ from .clock import now
 from .deferring import defer, forget
 from .digests import StoredDigest
 from .disputes import LocalVersion, ask_application, record_of
-from .linking import KEPT, link, rename, survivor_of, tracked_rows
+from .linking import KEPT, end_waiting, link, rename, survivor_of, tracked_rows
 from .log import ANEW, create_tracked, new_tracked, update_tracked
 from .numbering import is_young_intent, number, number_all_under_lock
 from .prepared import PreparedQuery
@@ -165,6 +165,8 @@ class Applier:
             digest = digest.merge(self.source, stamp=self._now)
         self.stored.save(digest.with_priorities(self.source))
         self._store_clocks()
+        if merge and end_waiting(self.resource, self.source.origin):
+            self.has_recorded = True
         return self.stored.value
 
     def _mark_anew(self) -> None:
@@ -287,7 +289,7 @@ class Applier:
             elif instance is not None and entry.replaced_by is not None:
                 version.renames = str(instance.pk)
             elif instance is not None:
-                version.row = RowChange(instance=instance, is_deletion=True)
+                version.row = RowChange(instance=instance, is_deletion=True, is_withdrawal=entry.is_withdrawn)
             return
         reading = batch.readings.get(entry.uuid) or self._read_payload(entry)
         if isinstance(reading, PayloadError):
@@ -337,6 +339,8 @@ class Applier:
         if not same_content:
             outcome = self._as_the_application_says(version, held, local, outcome, batch)
             self._note_conflict(version, held, local, outcome)
+        if entry.is_withdrawn and outcome.source_wins:  # nothing that others must learn: it is gone from here only
+            outcome = replace(outcome, record=False)
         state = entry.state if outcome.source_wins else held
         if outcome.record and self._behind is not None:
             self._anew.append(entry.uuid)

@@ -15,6 +15,7 @@ from django.db import connections, models, router
 from django.db.models import signals
 
 from ..registry import registry, resource_registered, resource_unregistered
+from ..relations import Reference
 from ..resources import SyncResource
 from .inner import (
     Inside,
@@ -25,8 +26,8 @@ from .inner import (
     on_association_changed,
 )
 from .marks import announce_birth, key_text, mark, mark_known, settle_birth
-from .relations.referrers import Referrer, mark_referrers, referrers_of
-from .suppression import is_applied, note_key
+from .relations.referrers import Referrer, await_withdrawn, mark_referrers, referrers_of
+from .suppression import is_applied, is_withdrawing, note_key
 from .wakeup import wake_after_commit
 
 _UID = "sdata_sync.capture"
@@ -81,9 +82,12 @@ def _watch(model: type[models.Model]) -> _Watch | None:
         if resource not in direct and model._meta.concrete_model in resource.model._meta.get_parent_list()
     )
     inside = tuple(registry.parents_of(model._meta.concrete_model or model))
-    if not (direct or extended or inside):
+    referrers = referrers_of(model)
+    if not (direct or extended or inside):  # nothing that travels, but foreign keys may lead to it by its natural key
+        referrers = tuple(referrer for referrer in referrers if isinstance(referrer.relation, Reference))
+    if not (direct or extended or inside or referrers):
         return None
-    return _Watch(direct, extended, inside, referrers_of(model))
+    return _Watch(direct, extended, inside, referrers)
 
 
 def _rewatch_associations() -> None:
@@ -170,13 +174,18 @@ def _before_delete(sender: type[models.Model], instance: models.Model, using: st
     for resource in watch.direct:
         key = _key(resource, instance)
         if key is not None and not is_applied(resource.kind, instance, key):
+            if is_withdrawing():
+                raise models.ProtectedError(f"{resource.kind}({key!r}) would go with what is withdrawn.", {instance})
             mark(using, resource.kind, [key])
             wake_after_commit(resource.kind, using)
     for resource in watch.extended:
         _mark_extension(resource, instance, using)
     if watch.inside:
         before_child_delete(watch.inside, instance, using)
-    mark_referrers(watch.referrers, instance, using)
+    if is_withdrawing():
+        await_withdrawn(watch.referrers, instance, using)
+    else:
+        mark_referrers(watch.referrers, instance, using)
 
 
 def _mark_extension(resource: SyncResource, instance: models.Model, using: str, *, is_intent: bool = False) -> None:

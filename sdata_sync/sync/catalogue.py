@@ -75,22 +75,24 @@ def linked_section(
     Raises:
         ValidationError: ``after`` is no place in this list.
     """
-    linked = is_linked(tracked_rows(resource)).order_by("pk")
-    if scope is not None:
-        linked = linked.filter(local_key__in=[str(key) for key in scope.values_list("pk", flat=True)])
-    if after:
-        if not (after.isascii() and after.isdigit() and len(after) < 19):
-            raise ValidationError(f"Expected the place of a next link as it was given, received {after[:60]!r}.")
-        begin = linked.filter(pk__gt=int(after))[: count + 1]
-    else:
-        begin = linked[start_index - 1 : start_index + count]
-    found = list(begin.values_list("pk", "local_key"))
+    if after and not (after.isascii() and after.isdigit() and len(after) < 19):
+        raise ValidationError(f"Expected the place of a next link as it was given, received {after[:60]!r}.")
+    linked = is_linked(tracked_rows(resource)).order_by("pk").values_list("pk", "local_key")
+    begin, end = (0, count + 1) if after else (start_index - 1, start_index + count)
+    if scope is None:
+        rows = linked.filter(pk__gt=int(after)) if after else linked
+        found, total = list(rows[begin:end]), linked.count()
+    else:  # the keys of a whole scope do not fit into one statement
+        pk = resource.model._meta.pk
+        allowed = {key_text(pk, value) for value in scope.using(resource.database).values_list("pk", flat=True)}
+        within = [row for row in linked.iterator(2000) if row[1] in allowed]
+        found, total = [row for row in within if row[0] > int(after or 0)][begin:end], len(within)
     keys = [key for _, key in found[:count] if key]
     shown = show(resource, keys, bare=bare)
     return Section(
         resources=[shown[key] for key in keys if key in shown],
         after=str(found[count - 1][0]) if len(found) > count else "",
-        total=linked.count(),
+        total=total,
     )
 
 

@@ -29,6 +29,8 @@ class RowChange:
     names: frozenset[str] = frozenset()
     is_new: bool = False
     is_deletion: bool = False
+    #: Whether it only goes from here: then nothing goes with it.
+    is_withdrawal: bool = False
     lists: Mapping[str, ReceivedList | ReceivedChildren] = field(default_factory=dict)
     pending: Mapping[str, Sequence[Target]] = field(default_factory=dict)
     known: Known = field(default_factory=Known)

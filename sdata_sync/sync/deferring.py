@@ -9,6 +9,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from ..atom.payload import Payload
+from ..atom.text import replace_forbidden
 from ..exceptions import PayloadError
 from ..models import DeferredEntry, TrackedResource
 from ..registry import registry
@@ -52,7 +53,7 @@ def defer(
             "is_deleted": is_deleted,
             "payload": text,
             "application_code": error.application_code,
-            "reason": str(error),
+            "reason": replace_forbidden(str(error)),  # it may quote what no database holds
             "payload_path": error.payload_path[:300],
             "received_at": timezone.now(),
             "attempts": 1,
@@ -165,7 +166,7 @@ def _retry_one(resource: SyncResource, entry: DeferredEntry, tracked: TrackedRes
         error = raised
     if error is not None:
         entry.attempts += 1
-        entry.reason, entry.payload_path = str(error), error.payload_path[:300]
+        entry.reason, entry.payload_path = replace_forbidden(str(error)), error.payload_path[:300]
         entry.save(using=resource.database)
         store_pending(resource, {tracked.pk: awaited(error)}, replaced=[tracked.pk])
         return False
@@ -184,7 +185,9 @@ def _retry_one(resource: SyncResource, entry: DeferredEntry, tracked: TrackedRes
 def _change(resource: SyncResource, entry: DeferredEntry, key: str | None) -> tuple[RowChange, str]:
     instance = read_instances(resource, [key] if key else []).get(key or "")
     if entry.is_deleted:
-        return RowChange(instance=instance or resource.model(), is_deletion=True), ""
+        is_withdrawal = entry.application_code == PayloadError.WITHDRAWN
+        change = RowChange(instance=instance or resource.model(), is_deletion=True, is_withdrawal=is_withdrawal)
+        return change, ""
     if not entry.payload:
         raise PayloadError("Expected a payload, found none.")
     reading = resource.read_payload(Payload.from_xml(entry.payload))

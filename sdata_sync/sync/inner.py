@@ -13,7 +13,7 @@ from ..registry import registry
 from ..relations import Association, Children
 from ..resources import SyncResource, all_rows
 from .marks import key_text, mark
-from .suppression import is_applied
+from .suppression import is_applied, is_withdrawing
 from .wakeup import wake_after_commit
 
 #: A resource, and one of its lists of children.
@@ -55,6 +55,8 @@ def mark_parents(
     wanted = {value for value in values if value is not None}
     keys = [key for key in _parent_keys(resource, children, wanted, using) if not is_applied(resource.kind, None, key)]
     if keys:
+        if is_withdrawing():
+            raise models.ProtectedError(f"Children of {resource.kind} would go with what is withdrawn.", set())
         mark(using, resource.kind, keys, is_intent=is_intent)
         if not is_intent:
             wake_after_commit(resource.kind, using)

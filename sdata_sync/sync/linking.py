@@ -49,11 +49,14 @@ def survivor_of(resource: SyncResource, tracked: TrackedResource) -> TrackedReso
     return tracked
 
 
-def link(resource: SyncResource, key: str, uuid: UUID | None, *, keep: bool = False, wait: bool = False) -> UUID:
+def link(
+    resource: SyncResource, key: str, uuid: UUID | None, *, keep: bool = False, wait_for: int | None = None
+) -> UUID:
     """Give the row with the local ``key`` the ``uuid``, or one of its own if that is ``None``; return it.
 
-    Under the digest's lock. With ``wait`` the other side's version is expected: the row is not sent before it has
-    come, and then it takes that version's content, or, with ``keep``, keeps its own.
+    Under the digest's lock. With ``wait_for``, the primary key of an endpoint, that one's version is expected: the
+    row is not sent before it has come, and then it takes that version's content, or, with ``keep``, keeps its own.
+    Where a catch-up feed from there ends without it, it had come before, and ours is newer (``end_waiting``).
 
     Raises:
         LinkError: the uuid has another row here.
@@ -69,18 +72,26 @@ def link(resource: SyncResource, key: str, uuid: UUID | None, *, keep: bool = Fa
         _keep_waiting_version(resource, present)
         release(resource, present, replaced_by=uuid)
     if other is None:
-        etag, marked = (KEPT if keep else "", None) if wait else ("", now())
+        etag, marked = ("", now()) if wait_for is None else (KEPT if keep else "", None)
         TrackedResource.objects.using(resource.database).create(
-            kind=resource.kind, uuid=uuid, local_key=key, etag=etag, mark=marked
+            kind=resource.kind, uuid=uuid, local_key=key, etag=etag, mark=marked, endpoint_id=wait_for
         )
     else:
-        _revive(resource, other, key, is_awaited=wait and not keep)
+        _revive(resource, other, key, is_awaited=wait_for is not None and not keep)
     if present is not None:
         hand_over(resource, present.pk, tracked_rows(resource).get(uuid=uuid).pk)
     mark_referrers_of_key(resource, key)
     transaction.on_commit(partial(settle_all, resource), using=resource.database)
     wake_after_commit(resource.kind, resource.database)
     return uuid
+
+
+def end_waiting(resource: SyncResource, origin: str) -> bool:
+    """Send what was linked and waits for a version of ``origin``, which has said all; tell whether there was any."""
+    waiting = tracked_rows(resource).filter(
+        endpoint__key=origin.lower(), tick__isnull=True, mark__isnull=True, local_key__isnull=False
+    )
+    return bool(waiting.update(etag=ANEW, mark=now()))
 
 
 def _revive(resource: SyncResource, other: TrackedResource, key: str, *, is_awaited: bool) -> None:

@@ -9,6 +9,7 @@ from django.db.models.functions import Coalesce
 
 from ..atom.entry import render_entry
 from ..atom.payload import Text, identity
+from ..atom.text import replace_forbidden
 from ..conf import conf
 from ..core.digest import Digest
 from ..core.selection import TickRange, missing_ranges
@@ -161,7 +162,9 @@ def _render(
         url = entry_id(resource, row.local_key, row.uuid)
         payload: str | None
         if withdrawn.get(row.pk):
-            payload = resource.template.render_empty(identity(uuid=str(row.uuid), deleted=True, scoped=is_owed))
+            payload = resource.template.render_empty(
+                identity(uuid=str(row.uuid), deleted=True, scoped=is_owed, withdrawn=True)
+            )
         elif row.is_deferred:
             payload = deferred.get(row.pk)
         elif row.is_deleted:
@@ -180,7 +183,7 @@ def _render(
         page.entries.append(
             render_entry(
                 id=url,
-                title=f"{resource.element_name} {row.local_key or row.uuid}",
+                title=f"{resource.element_name} {replace_forbidden(row.local_key or str(row.uuid))}",
                 state=state,
                 payload=payload,
             )

@@ -1,6 +1,7 @@
 """Finding what came past the signals: raw SQL, ``update()``, restored tables, rows the database deleted by itself."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 from ..models import TrackedResource
@@ -9,6 +10,7 @@ from .existing import count_untracked, track_untracked
 from .log import mark_found
 from .numbering import BATCH, number_changes
 from .relations.contents import read_contents
+from .relations.directory import only_looking
 from .upgrading import take_over_known
 from .wakeup import wake_after_commit
 
@@ -61,7 +63,8 @@ def scan(
 
 
 def _compare(resource: SyncResource, chunk: list[TrackedResource], found: Found, *, dry_run: bool) -> None:
-    contents = read_contents(resource, chunk)
+    with only_looking() if dry_run else nullcontext():
+        contents = read_contents(resource, chunk)
     odd = []
     for tracked in chunk:
         texts = contents.get(tracked.local_key or "")

@@ -33,6 +33,24 @@ def applying(kind: str, *, keys: Iterable[str] = (), instances: tuple[models.Mod
         _applied.reset(token)
 
 
+_withdrawing: ContextVar[bool] = ContextVar("sdata_sync_withdrawing", default=False)
+
+
+@contextmanager
+def withdrawing() -> Iterator[None]:
+    """Delete rows inside that only this node is not to have any more: what leads to them is not to change by that."""
+    token = _withdrawing.set(True)
+    try:
+        yield
+    finally:
+        _withdrawing.reset(token)
+
+
+def is_withdrawing() -> bool:
+    """Tell whether what is deleted goes from this node only."""
+    return _withdrawing.get()
+
+
 def is_applied(kind: str, instance: models.Model | None, key: str | None) -> bool:
     """Tell whether the resource is being applied right now."""
     return _level(kind, instance, key) is not None

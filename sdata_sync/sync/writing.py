@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -16,13 +17,13 @@ from django.db.models import signals
 from ..atom.payload import Text
 from ..exceptions import PayloadError
 from ..relations import Reference
-from ..resources import SyncResource
+from ..resources import SyncResource, all_rows
 from .capture import is_own_receiver
 from .changes import RowChange
 from .relations.contents import contents_of
 from .relations.inside import write_inside
 from .rows import read_rows
-from .suppression import applying
+from .suppression import applying, withdrawing
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +44,11 @@ def write_rows(resource: SyncResource, changes: Sequence[RowChange]) -> None:
     if not (bulk and _written_in_bulk(resource, writes)):
         for change in writes:
             _attempt(resource, change, lambda change: _save(resource, change))
-    if not _deleted_in_bulk(resource, deletions):
-        for change in deletions:
-            _attempt(resource, change, lambda change: change.instance.delete(using=resource.database))
+    for some in ([c for c in deletions if not c.is_withdrawal], [c for c in deletions if c.is_withdrawal]):
+        with withdrawing() if some and some[0].is_withdrawal else nullcontext():
+            if not _deleted_in_bulk(resource, some):
+                for change in some:
+                    _attempt(resource, change, lambda change: change.instance.delete(using=resource.database))
 
 
 def _can_write_in_bulk(resource: SyncResource) -> bool:
@@ -182,11 +185,14 @@ def _written_in_bulk(resource: SyncResource, changes: list[RowChange]) -> bool:
             groups.setdefault(change.names, []).append(change.instance)
     try:
         with transaction.atomic(using=resource.database):
+            before = _linked_values(resource, changes)
             resource.rows().bulk_create([change.instance for change in changes if change.is_new])
             for names, instances in groups.items():
                 _update_in_bulk(resource, names, instances)
+            _take_along(resource, before, changes)
             write_inside(resource, changes, write_rows)
             _note_texts(resource, changes)
+            _check_now(resource)
     except (OperationalError, InterfaceError):
         raise
     except Exception as error:
@@ -195,6 +201,47 @@ def _written_in_bulk(resource: SyncResource, changes: list[RowChange]) -> bool:
             _forget_key(change)
         return False
     return True
+
+
+def _check_now(resource: SyncResource) -> None:
+    """Have the database look now at what it would refuse the whole page for when the transaction ends."""
+    connection = connections[resource.database]
+    if connection.features.supports_deferrable_unique_constraints and any(
+        getattr(constraint, "deferrable", None) for constraint in resource.model._meta.constraints
+    ):
+        connection.check_constraints()
+
+
+@lru_cache(maxsize=512)
+def _links(model: type[models.Model]) -> tuple[models.ForeignKey[Any, Any], ...]:
+    """Return the foreign keys, of whatever model, that hold another column of ``model`` than its primary key."""
+    incoming: Any = [field for field in model._meta.get_fields(include_hidden=True) if field.auto_created]
+    links = [field.field for field in incoming if field.one_to_many or (field.one_to_one and not field.concrete)]
+    return tuple(link for link in links if not link.target_field.primary_key)
+
+
+def _linked_values(resource: SyncResource, changes: Sequence[RowChange]) -> dict[Any, models.Model]:
+    """Return the rows that are about to be updated as they stand, if foreign keys may hold what is changed."""
+    columns = {link.target_field.attname for link in _links(resource.model)}
+    pks = [change.instance.pk for change in changes if not change.is_new and columns & change.names]
+    return resource.rows().only(*columns).in_bulk(pks) if pks else {}
+
+
+def _take_along(resource: SyncResource, before: Mapping[Any, models.Model], changes: Sequence[RowChange]) -> None:
+    """Let what refers to a row by one of its values go on referring to it: all at once, for rows may exchange them."""
+    for link in _links(resource.model) if before else ():
+        name = link.target_field.attname
+        moved = {
+            old: new
+            for change in changes
+            if (row := before.get(change.instance.pk)) is not None
+            and (old := getattr(row, name)) != (new := getattr(change.instance, name))
+            and old is not None
+        }
+        if moved:
+            cases = [models.When(**{link.attname: old}, then=models.Value(new, link)) for old, new in moved.items()]
+            rows = all_rows(link.model, resource.database).filter(**{f"{link.attname}__in": list(moved)})
+            rows.update(**{link.attname: models.Case(*cases)})
 
 
 def _note_texts(resource: SyncResource, changes: list[RowChange]) -> None:
@@ -270,6 +317,7 @@ def _attempt(resource: SyncResource, change: RowChange, act: Any) -> None:
             applying(resource.kind, keys=keys, instances=(change.instance,)),
         ):
             act(change)
+            _check_now(resource)
     except PayloadError as error:
         change.error = error
     except (OperationalError, InterfaceError):
@@ -279,6 +327,8 @@ def _attempt(resource: SyncResource, change: RowChange, act: Any) -> None:
         logger.info("%s: an entry cannot be applied", resource.kind, exc_info=True)
         change.error = _refusal(error)
     if change.error is not None:
+        if change.is_withdrawal:
+            change.error.application_code = PayloadError.WITHDRAWN
         _forget_key(change)
 
 
@@ -293,7 +343,9 @@ def _save(resource: SyncResource, change: RowChange) -> None:
     _validate(resource, change, whole=True)
     if change.error is not None:
         raise change.error
+    before = _linked_values(resource, [change])
     change.instance.save(using=database, force_insert=change.is_new)
+    _take_along(resource, before, [change])
     kept = {name: brought[name] for name in _self_written(resource) if name in brought}
     if kept:
         resource.rows().filter(pk=change.instance.pk).update(**kept)

@@ -11,7 +11,7 @@ from django.test import Client
 import sdata_sync
 from sdata_sync.delivery.matching import link_pairs
 from sdata_sync.managers import SyncQuerySet
-from sdata_sync.models import ConflictRecord, DeferredEntry, TrackedResource
+from sdata_sync.models import ConflictRecord, DeferredEntry, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.digests import lock_digest
 from sdata_sync.sync.disputes import use_other_version
@@ -130,7 +130,7 @@ def sync_link(here, there, kind, *, ours_win=False, **which):
     with here.at_work():
         number_changes(of(kind))
         mine = str(of(kind).model.objects.get(**which).pk)
-        assert link_pairs(of(kind), [(mine, theirs)], ours_win=ours_win).linked == 1
+        assert link_pairs(of(kind), Peer.objects.get(name=there.alias), [(mine, theirs)], ours_win=ours_win).linked == 1
 
 
 # A: data lost, nodes that differ for good
@@ -362,7 +362,7 @@ def test_A12_theirs_was_to_win_and_a_scan_came_between(a, b):
     with a.at_work():
         mine = Author.objects.create(name="ours")
         number_changes(of("authors"))
-        link_pairs(of("authors"), [(str(mine.pk), theirs)], ours_win=False)
+        link_pairs(of("authors"), Peer.objects.get(name=b.alias), [(str(mine.pk), theirs)], ours_win=False)
         scan(of("authors"))
     pull(a, b)
     push(a, b)

@@ -61,7 +61,7 @@ class Command(BaseCommand):
         outcome = None
         if links:
             pairs = _read(Path(options["apply"])) if options["apply"] else _chosen(candidates, likely=options["likely"])
-            outcome = link_pairs(resource, pairs, ours_win=options["wins"] == "here")
+            outcome = link_pairs(resource, peer, pairs, ours_win=options["wins"] == "here")
         self._say(candidates, outcome, options)
         if outcome is not None and outcome.refused:
             raise SystemExit(1)

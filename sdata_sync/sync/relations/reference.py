@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.core.exceptions import ObjectDoesNotExist
+from django.db import InterfaceError, OperationalError, transaction
 
 from ...atom.payload import Text
 from ...exceptions import PayloadError
@@ -81,7 +81,10 @@ def find_by_natural_key(resource: SyncResource, relation: Reference, text: str) 
             parts = [text]
     manager: Any = relation.model._default_manager.db_manager(resource.database)
     try:
-        row = manager.get_by_natural_key(*parts)
-    except (ObjectDoesNotExist, AttributeError, TypeError, ValueError) as error:
+        with transaction.atomic(using=resource.database):  # what the database refuses must not spoil the page
+            row = manager.get_by_natural_key(*parts)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:  # none, several, or whatever the model makes of what came
         raise PayloadError(f"there is no {relation.model._meta.label} called {text[:80]!r} here.") from error
     return getattr(row, relation.field.target_field.attname)

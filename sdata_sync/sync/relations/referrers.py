@@ -16,6 +16,7 @@ from ...resources import SyncResource, all_rows
 from ..marks import key_text, mark
 from ..suppression import is_applied
 from ..wakeup import wake_after_commit
+from .settling import store_pending
 
 #: With these nobody's reference is changed: its row goes too, or the deletion is refused.
 _UNTOUCHED = (models.CASCADE, models.PROTECT, models.RESTRICT, models.DO_NOTHING)
@@ -87,6 +88,41 @@ def _is_emptied(relation: Relation) -> bool:
 def mark_all_referrers(instance: models.Model, using: str) -> None:
     """Mark whatever refers to ``instance``: the name that it travels by is another."""
     mark_referrers(tuple(_all_referrers(type(instance))), instance, using)
+
+
+def await_withdrawn(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> None:
+    """Let whatever refers to ``instance``, which only this node is not to have any more, wait until it comes back.
+
+    Raises:
+        ProtectedError: something cannot wait.
+    """
+    target = registry.of_model(type(instance)._meta.concrete_model or type(instance))
+    if target is None:
+        mark_referrers(referrers, instance, using)
+        return
+    tracked = TrackedResource.objects.using(using)
+    key = key_text(target.model._meta.pk, instance.pk)
+    uuid = tracked.filter(kind=target.kind, local_key=key).values_list("uuid", flat=True).first()
+    for referrer in referrers:
+        resource, relation = referrer.resource, referrer.relation
+        keys = [key for key in referrer.rows_of(instance, using) if not is_applied(resource.kind, None, key)]
+        if not keys or uuid is None:
+            continue
+        if referrer.children is not None or not _can_wait(relation):
+            raise models.ProtectedError(f"{relation.name} of {resource.kind} cannot wait for it.", {instance})
+        rows = tracked.filter(kind=resource.kind, local_key__in=keys, is_deferred=False)
+        store_pending(
+            resource, {pk: {relation.name: [(target.kind, uuid)]} for pk in rows.values_list("pk", flat=True)}
+        )
+        rows.update(is_incomplete=True)
+        if isinstance(relation, GenericReference):  # which the database does not empty
+            resource.rows().filter(pk__in=keys).update(**dict.fromkeys(relation.columns))
+
+
+def _can_wait(relation: Relation) -> bool:
+    if isinstance(relation, Reference):
+        return relation.field.remote_field.on_delete is models.SET_NULL
+    return relation.is_nullable
 
 
 def mark_referrers(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> None:

@@ -24,7 +24,7 @@ BATCH = 1000
 
 
 def store_pending(
-    resource: SyncResource, pending: Mapping[int, Mapping[str, Sequence[Target]]], *, replaced: Iterable[int]
+    resource: SyncResource, pending: Mapping[int, Mapping[str, Sequence[Target]]], *, replaced: Iterable[int] = ()
 ) -> None:
     """Note what the versions wait for, by the primary key of their resource; forget what ``replaced`` waited for."""
     references = PendingReference.objects.using(resource.database)
