@@ -10,10 +10,10 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from django.db import connections, router
+from django.db import connections
 
-from ..models import Stream
 from .loop import Loop
+from .streams import database
 
 logger = logging.getLogger(__name__)
 
@@ -22,13 +22,9 @@ CHANNEL = "sdata_sync"
 LISTENING_SECONDS = 1.0
 
 
-def _database() -> str:
-    return router.db_for_write(Stream)
-
-
 def has_bell() -> bool:
     """Tell whether the database has one, and its driver can listen."""
-    if connections[_database()].vendor != "postgresql":
+    if connections[database()].vendor != "postgresql":
         return False
     from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
@@ -40,7 +36,7 @@ def ring(kinds: Iterable[str]) -> None:
 
     Not in a writer's transaction: PostgreSQL has all that notify commit one after the other.
     """
-    with connections[_database()].cursor() as cursor:
+    with connections[database()].cursor() as cursor:
         for kind in kinds:
             cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, kind])
 
@@ -55,7 +51,7 @@ class Listener(Loop):
 
     def act(self, *, woken: bool) -> float:
         """Listen for a while."""
-        connection = connections[_database()]
+        connection = connections[database()]
         connection.ensure_connection()
         raw: Any = connection.connection
         if raw is not self._raw:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
@@ -22,18 +23,21 @@ class StatusCollector(Collector):
         yield from _of_others(status)
 
 
-def _gauge(name: str, text: str, labels: list[str], samples: Iterator[tuple[list[str], float]]) -> Metric:
-    family = GaugeMetricFamily(f"sdata_sync_{name}", text, labels=labels)
+def _metric(
+    family: type[GaugeMetricFamily | CounterMetricFamily],
+    name: str,
+    text: str,
+    labels: list[str],
+    samples: Iterator[tuple[list[str], float]],
+) -> Metric:
+    metric = family(f"sdata_sync_{name}", text, labels=labels)
     for values, value in samples:
-        family.add_metric(values, value)
-    return family
+        metric.add_metric(values, value)
+    return metric
 
 
-def _counter(name: str, text: str, labels: list[str], samples: Iterator[tuple[list[str], float]]) -> Metric:
-    family = CounterMetricFamily(f"sdata_sync_{name}", text, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family
+_gauge = partial(_metric, GaugeMetricFamily)
+_counter = partial(_metric, CounterMetricFamily)
 
 
 def _of_kinds(kinds: tuple[KindStatus, ...]) -> Iterator[Metric]:

@@ -71,13 +71,14 @@ _give_back = PreparedUpdate(_giving_back, int, str, int, int, int, str, int, str
 
 def find_stream(peer: Peer, kind: str) -> Stream:
     """Return the stream of ``kind`` to ``peer``, new if there was none."""
-    found = _find.instances(_database(), Stream, peer.pk, kind)
+    found = _find.instances(database(), Stream, peer.pk, kind)
     stream = found[0] if found else Stream.objects.get_or_create(peer=peer, kind=kind)[0]
     stream.peer = peer
     return stream
 
 
-def _database() -> str:
+def database() -> str:
+    """Return the alias of the database that has the streams."""
     return router.db_for_write(Stream)
 
 
@@ -135,7 +136,7 @@ class Lease:
         """Take the stream, or leave word and return ``None``."""
         holder = holder_name()
         while True:
-            if _take.execute(_database(), stream.pk, holder, now(), _lease_end()):
+            if _take.execute(database(), stream.pk, holder, now(), _lease_end()):
                 return cls(find_stream(stream.peer, stream.kind), holder)
             row = Stream.objects.filter(pk=stream.pk)
             if _end_lease_of_the_dead(row):
@@ -161,11 +162,11 @@ class Lease:
         """
         millis = int((time.monotonic() - self._taken) * 1000)
         outcome = (*self._outcome(error), _as_json(known), int(error is not None), delivered, millis)
-        if _give_back.execute(_database(), self.stream.pk, self._holder, *outcome):
+        if _give_back.execute(database(), self.stream.pk, self._holder, *outcome):
             return False
         # Somebody left word; or the lease was lost, and there is nothing to give back.
         while self._row().update(wanted=False):
-            if _give_back.execute(_database(), self.stream.pk, self._holder, *outcome):
+            if _give_back.execute(database(), self.stream.pk, self._holder, *outcome):
                 break
         return error is None
 

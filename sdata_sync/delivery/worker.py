@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from django.db.models import Sum
+from django.db.models import Max, Q, Sum
 
 from ..models import DigestEntry, Operation, TrackedResource
 from ..models.operation import Phase
 from ..registry import registry
 from ..resources import SyncResource
-from ..sync.digests import load_digest
 from ..sync.operations import carry_out_in_thread
 from .base import DeliveryBackend
 from .bell import Listener, has_bell, ring
@@ -75,7 +74,7 @@ class Worker:
 
 
 #: What shows that something has happened: the latest mark, our own tick, and everybody's ticks together.
-_Pulse = tuple[tuple[int | None, int] | None, int, int]
+_Pulse = tuple[tuple[int | None, int] | None, int | None, int | None]
 
 
 class Lookout(Loop):
@@ -119,5 +118,6 @@ class Lookout(Loop):
 def _pulse_of(resource: SyncResource) -> _Pulse:
     marked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, mark__isnull=False)
     latest = marked.order_by("-mark", "-pk").values_list("mark", "pk").first()
-    ticks = DigestEntry.objects.using(resource.database).filter(digest=resource.kind).aggregate(sum=Sum("tick"))["sum"]
-    return latest, load_digest(resource).value.tick(resource.endpoint), ticks or 0
+    ticks = DigestEntry.objects.using(resource.database).filter(digest=resource.kind)
+    seen = ticks.aggregate(own=Max("tick", filter=Q(endpoint__key=resource.endpoint.lower())), all=Sum("tick"))
+    return latest, seen["own"], seen["all"]

@@ -81,9 +81,7 @@ def read_page(
         page.is_last = page.owed_to is None and not _is_anything_missing(stored, target, wanted)
         return page
     passed: dict[str, int] = {}
-    for missing, is_inhabited in missing_and_inhabited(resource, stored, target):
-        if not wanted(missing.endpoint):
-            continue
+    for missing, is_inhabited in missing_and_inhabited(resource, stored, target, wanted=wanted):
         if not is_inhabited:
             passed[missing.endpoint] = missing.end
             continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from django.db.models import Exists, OuterRef, QuerySet
 
 from ..core.digest import Digest
@@ -14,12 +16,19 @@ from .digests import StoredDigest
 FEW = 8
 
 
-def missing_and_inhabited(resource: SyncResource, stored: StoredDigest, target: Digest) -> list[tuple[TickRange, bool]]:
+def missing_and_inhabited(
+    resource: SyncResource,
+    stored: StoredDigest,
+    target: Digest,
+    *,
+    wanted: Callable[[str], bool] = lambda endpoint: True,
+) -> list[tuple[TickRange, bool]]:
     """Return what ``target`` lacks, each range with whether there may be anything in it.
 
-    Of most of many endpoints a node holds nothing: others have changed their rows since.
+    ``wanted`` narrows the endpoints. Of most of many endpoints a node holds nothing: others have changed their rows
+    since.
     """
-    ranges = missing_ranges(stored.value, target)
+    ranges = [missing for missing in missing_ranges(stored.value, target) if wanted(missing.endpoint)]
     if len(ranges) <= FEW:
         return [(missing, True) for missing in ranges]
     tracked = TrackedResource.objects.filter(kind=resource.kind, endpoint=OuterRef("endpoint"))
