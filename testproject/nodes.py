@@ -245,6 +245,41 @@ class Node:
         return int(self.query("SELECT count(*) FROM sdata_sync_trackedresource WHERE mark IS NOT NULL")[0][0])
 
 
+class Processes:
+    """What runs beside a node's server: a worker with its children, a writer. ``command`` is what Python is given."""
+
+    def __init__(self, node: Node, *command: str, name: str = "workers") -> None:
+        self.name, self._node, self._command = name, node, command
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, in a process group of its own; what it says goes into a log beside the server's."""
+        with (self._node.directory / f"{self._node.name}-{self.name}.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, *self._command],
+                env=self._node.environment,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def end(self, number: int = signal.SIGKILL, *, seconds: float = 60) -> int | None:
+        """Kill all of it, or tell its first process to stop; return the exit status, ``None`` if it had ended."""
+        if self._process is None or self._process.poll() is not None:
+            return None
+        if number == signal.SIGKILL:
+            os.killpg(self._process.pid, number)
+        else:
+            self._process.send_signal(number)
+        return self._process.wait(seconds)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was started, and does not run any more."""
+        return self._process is not None and self._process.poll() is not None
+
+
 def are_level(*nodes: Node) -> bool:
     """Tell whether the nodes have equal data and equal digests, and nothing waits."""
     first = nodes[0]

@@ -7,14 +7,15 @@ daemons: a process that ends goes on delivering for ``DRAIN_SECONDS`` at most.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import BoundedSemaphore
 
 from django.db import connections
 
 from ..conf import conf
-from ..models import Peer
+from ..models import Peer, Stream
 from ..registry import registry
 from ..sync.clock import now
 from .base import DeliveryBackend
@@ -64,15 +65,19 @@ class ThreadDelivery(DeliveryBackend):
         loops = (self._crew.find(name) for name in self._crew.names())
         return [loop for loop in loops if isinstance(loop, PeerThread)]
 
-    def employ(self, peers: list[Peer]) -> None:
-        """Have a thread for each of ``peers``, and for no other."""
+    def employ(self, peers: list[Peer], failing: Mapping[int, set[str]]) -> None:
+        """Have a thread for each of ``peers``, and for no other; ``failing`` are the kinds that fail, by peer."""
         wanted = {peer.pk: peer for peer in peers}
         self.slots.are_scarce = len(wanted) > conf.max_deliveries
         for name in self._crew.names():
             if name != _SUPERVISOR and name not in wanted:
                 self._crew.dismiss(name)
         for pk, peer in wanted.items():
-            self._crew.hire(pk, lambda: PeerThread(self, peer), lambda thread: thread.is_for(peer))  # noqa: B023
+            self._crew.hire(
+                pk,
+                lambda: PeerThread(self, peer, failing.get(pk, set())),  # noqa: B023
+                lambda thread: thread.is_for(peer),  # noqa: B023
+            )
 
     def drain(self, seconds: float | None = None) -> bool:
         """Wait until everything that can be delivered is delivered, or the time is up; return whether it is."""
@@ -122,7 +127,12 @@ class Supervisor(Loop):
 
     def act(self, *, woken: bool) -> float:
         """Read the peers."""
-        self._backend.employ(list(Peer.objects.filter(enabled=True, immediate=True)))
+        peers = list(Peer.objects.filter(enabled=True, immediate=True))
+        # What other processes have found out need not be found out again.
+        failing: defaultdict[int, set[str]] = defaultdict(set)
+        for peer, kind in Stream.objects.filter(failures__gt=0).values_list("peer_id", "kind"):
+            failing[peer].add(kind)
+        self._backend.employ(peers, failing)
         self._looked = time.monotonic()
         if not woken:
             connections.close_all()
@@ -132,12 +142,11 @@ class Supervisor(Loop):
 class PeerThread(Loop):
     """Delivers to one peer."""
 
-    def __init__(self, backend: ThreadDelivery, peer: Peer) -> None:
+    def __init__(self, backend: ThreadDelivery, peer: Peer, failing: set[str]) -> None:
         super().__init__(f"sdata-sync-{peer.name}")
         self._backend = backend
         self._courier = Courier(peer)
-        # What other processes have found out need not be found out again.
-        self._courier.failed.update(peer.streams.filter(failures__gt=0).values_list("kind", flat=True))
+        self._courier.failed |= failing
         self._wanted: set[str] = set()
         self._owes = False
         self.is_relay = peer.relay

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from testproject.nodes import Node, are_level, free_port, wait_until
+from testproject.nodes import Node, Processes, are_level, free_port, wait_until
 
 from .test_two_nodes import names, no_losses, wait_level
 
@@ -29,32 +29,9 @@ def answers(url: str) -> bool:
         return probe.connect_ex((parts.hostname, parts.port)) == 0
 
 
-class Workers:
-    """Processes of a node that take its tasks."""
-
-    def __init__(self, node, *command):
-        self.node, self.command, self.process = node, command, None
-
-    def start(self):
-        log = (self.node.directory / f"{self.node.name}-workers.log").open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", *self.command],
-            env=self.node.environment, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-
-    def end(self, number=signal.SIGKILL):
-        if self.process is not None:
-            if number == signal.SIGKILL:
-                os.killpg(self.process.pid, number)
-            else:
-                self.process.send_signal(number)
-            self.process.wait(60)
-            self.process = None
-
-
 def celery(node, *options):
-    return Workers(
-        node, "celery", "-A", "testproject", "worker", "--beat", "--schedule", str(node.directory / "beat"),
+    return Processes(
+        node, "-m", "celery", "-A", "testproject", "worker", "--beat", "--schedule", str(node.directory / "beat"),
         "--concurrency", "2", "--loglevel", "INFO", *options,
     )  # fmt: skip
 
@@ -149,7 +126,7 @@ def test_a_broker_that_is_away_costs_time_and_no_data(make):
 
 def test_djangos_own_tasks(make):
     shop, branch = make({"SDATA_DELIVERY": "sdata_sync.delivery.tasks.TaskDelivery", "SDATA_TASKS": "1"})
-    workers = Workers(shop, "manage", "db_worker", "--interval", "0.05", "--no-startup-delay")
+    workers = Processes(shop, "manage.py", "db_worker", "--interval", "0.05", "--no-startup-delay")
     try:
         shop.run("for n in range(20): Account.objects.create(name=f'Early {n}')")
         workers.start()

@@ -3,13 +3,11 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
-from testproject.nodes import Node, are_level, wait_until
+from testproject.nodes import Node, Processes, are_level, wait_until
 
 pytestmark = [pytest.mark.live]
 
@@ -272,26 +270,32 @@ def test_a_line_of_three_with_a_relay(tmp_path):
 
 
 @pytest.mark.xdist_group("line")
-def test_a_worker_delivers_for_processes_that_do_not(tmp_path):
-    shop, branch = [
-        Node(name, tmp_path, environment={"SDATA_DELIVERY": "sdata_sync.delivery.worker.WorkerDelivery"})
-        for name in ("shop", "branch")
-    ]
-    worker = None
-    try:
+class TestWorker:
+    @pytest.fixture
+    def pair(self, tmp_path):
+        environment = {"SDATA_DELIVERY": "sdata_sync.delivery.worker.WorkerDelivery"}
+        shop, branch = [Node(name, tmp_path, environment=environment) for name in ("shop", "branch")]
         for node in (shop, branch):
             node.create()
         shop.add_peer(branch)
         branch.serve()
+        yield shop, branch
+        shop.close()
+        branch.close()
+
+    @pytest.fixture
+    def worker(self, pair):
+        # On PostgreSQL it is told; it need not look for a minute.
+        pause = "60" if pair[0].database.vendor == "postgresql" else "0.1"
+        worker = Processes(pair[0], "manage.py", "sync_deliver", "--poll", pause)
+        yield worker
+        worker.end()
+
+    def test_it_delivers_for_processes_that_do_not(self, pair, worker):
+        shop, branch = pair
         shop.run("Account.objects.create(name='Waiting')")
         assert branch.accounts() == []
-        # On PostgreSQL it is told; it need not look for a minute.
-        pause = "60" if shop.database.vendor == "postgresql" else "0.1"
-        worker = subprocess.Popen(
-            [sys.executable, "manage.py", "sync_deliver", "--poll", pause],
-            env=shop.environment,
-            stdout=subprocess.DEVNULL,
-        )
+        worker.start()
         wait_until(lambda: names(branch) == ["Waiting"], what="the worker")
         shop.run("Account.objects.create(name='Another')")
         wait_until(lambda: len(names(branch)) == 2, what="the worker")
@@ -303,37 +307,15 @@ def test_a_worker_delivers_for_processes_that_do_not(tmp_path):
         branch.add_peer(shop)
         pulled = branch.manage("sync_catchup", "--pull", "--json")
         assert not [passed["error"] for passed in json.loads(pulled.stdout) if passed["error"]]
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(20) == 0
-    finally:
-        if worker is not None and worker.poll() is None:
-            worker.kill()
-        shop.close()
-        branch.close()
+        assert worker.end(signal.SIGTERM, seconds=20) == 0
 
-
-@pytest.mark.xdist_group("line")
-def test_a_worker_that_is_told_to_stop_gives_back_what_it_holds(tmp_path):
-    environment = {"SDATA_DELIVERY": "sdata_sync.delivery.worker.WorkerDelivery"}
-    shop, branch = [Node(name, tmp_path, environment=environment) for name in ("shop", "branch")]
-    worker = None
-    try:
-        for node in (shop, branch):
-            node.create()
-        shop.add_peer(branch)
-        branch.serve()
+    def test_told_to_stop_it_gives_back_what_it_holds(self, pair, worker):
+        shop, branch = pair
         shop.run("Account.objects.bulk_create([Account(name=f'Old {n}') for n in range(8000)])")
-        command = [sys.executable, "manage.py", "sync_deliver"]
-        worker = subprocess.Popen(command, env=shop.environment, stdout=subprocess.DEVNULL)
+        worker.start()
         wait_until(lambda: branch.query("SELECT 1 FROM crm_account LIMIT 1"), what="the first page")
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(30) == 0
+        assert worker.end(signal.SIGTERM, seconds=30) == 0
         assert shop.query("SELECT count(*) FROM sdata_sync_stream WHERE holder <> '' OR failures > 0") == [(0,)]
         assert len(branch.accounts()) < 8000, "between two pages, not at the end"
         shop.manage("sync_deliver", "--once")
         assert len(branch.accounts()) == 8000
-    finally:
-        if worker is not None and worker.poll() is None:
-            worker.kill()
-        shop.close()
-        branch.close()

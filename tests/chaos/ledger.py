@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+#: Rows that are there from the beginning and that every writer edits: which edit stays is decided, alike everywhere.
+SHARED = 8
 #: Runs at a node: what a user of it sees, in plain values, the same whatever the database.
 SNAPSHOT = """
 from sdata_sync.models import DeferredEntry, PendingReference, Stream, TrackedResource

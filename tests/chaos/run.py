@@ -8,8 +8,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -17,41 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from testproject.databases import ServerDatabase, SQLiteFile, why_not
-from testproject.nodes import ROOT, Node, free_port, wait_until
+from testproject.nodes import Node, Processes, free_port, wait_until
 
-from .ledger import SNAPSHOT, allowed, faults_of
+from .ledger import SHARED, SNAPSHOT, allowed, faults_of
 from .proxy import Proxy
 from .services import Postgres, Redis, find_postgres, wait_for
 
 WRITERS = 8
-#: Rows that every writer edits: which edit stays is decided, alike everywhere.
-SHARED = 8
 #: How long they may take to become level when nothing is broken any more.
 LEVEL_SECONDS = 240
-
-
-class Processes:
-    """What runs beside a node's server: workers, or a writer."""
-
-    def __init__(self, name: str, environment: dict[str, str], log: Path, *command: str) -> None:
-        self.name, self._environment, self._log, self._command = name, environment, log, command
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, *self._command],
-                env=self._environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-
-    def end(self, number: int = signal.SIGKILL) -> None:
-        if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, number)
-            self._process.wait(60)
-
-    @property
-    def has_ended(self) -> bool:
-        return self._process is not None and self._process.poll() is not None
 
 
 class Chaos:
@@ -131,26 +103,14 @@ class Chaos:
 
     def _start_workers(self, node: Node) -> None:
         delivery = node.environment["SDATA_DELIVERY"]
-        log = self.directory / f"{node.name}-workers.log"
+        celery = ["-m", "celery", "-A", "testproject"]
         if delivery.endswith("CeleryDelivery"):
-            schedule = str(self.directory / "beat")
-            command = ["-m", "celery", "-A", "testproject", "worker", "--concurrency", "2", "--loglevel", "WARNING"]
-            self._employ(Processes("Celery's workers", node.environment, log, *command))
-            beat = [
-                "-m",
-                "celery",
-                "-A",
-                "testproject",
-                "beat",
-                "--schedule",
-                schedule,
-                "--pidfile=",
-                "--loglevel",
-                "WARNING",
-            ]
-            self._employ(Processes("Celery's beat", node.environment, log, *beat))
+            workers = [*celery, "worker", "--concurrency", "2", "--loglevel", "WARNING"]
+            self._employ(Processes(node, *workers, name="Celery's workers"))
+            beat = [*celery, "beat", "--schedule", str(self.directory / "beat"), "--pidfile=", "--loglevel", "WARNING"]
+            self._employ(Processes(node, *beat, name="Celery's beat"))
         elif delivery.endswith("WorkerDelivery"):
-            self._employ(Processes("sync_deliver", node.environment, log, "manage.py", "sync_deliver", "--poll", "0.5"))
+            self._employ(Processes(node, "manage.py", "sync_deliver", "--poll", "0.5", name="sync_deliver"))
 
     def _employ(self, processes: Processes) -> None:
         processes.start()
@@ -168,10 +128,8 @@ class Chaos:
         log = self.directory / f"{name}.jsonl"
         log.touch()
         self.logs.append(log)
-        writer = Processes(
-            name, node.environment, self.directory / f"{name}.log",
-            "-m", "tests.chaos.writer", name, str(log), str(self.directory / "stop"), str(self.dice.randrange(2**32)),
-        )  # fmt: skip
+        command = ["-m", "tests.chaos.writer", name, str(log), str(self.directory / "stop")]
+        writer = Processes(node, *command, str(self.dice.randrange(2**32)), name=name)
         writer.start()
         self._closing.insert(0, writer.end)
         return writer

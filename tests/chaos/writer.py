@@ -21,8 +21,7 @@ from django.db import DatabaseError, InterfaceError, connection, transaction
 
 from testproject.crm.models import Account, SalesOrder
 
-#: Rows that every writer edits; they are there from the beginning.
-SHARED = 8
+from .ledger import SHARED
 
 
 class Writer:

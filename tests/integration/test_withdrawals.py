@@ -222,16 +222,25 @@ def test_a_withdrawal_against_an_edit(filtered, priorities, is_first):
 
 
 @pytest.fixture
-def untold(b):
-    """Rows that nobody has told of, which others lead to."""
+def order(b):
+    """An order at ``b``, and an article of an author, all of them numbered."""
     with b.at_work():
         account = Account.objects.create(name="ACME")
         order = SalesOrder.objects.create(account=account, order_number="1", order_date="2026-01-01")
         author = Author.objects.create(name="Ann")
-        article = Article.objects.create(title="1", author=author)
+        Article.objects.create(title="1", author=author)
         for resource in ("accounts", "salesOrders", "authors", "articles"):
             number_changes(of(resource))
-    return order, article
+    return order
+
+
+def lead_to_what_nobody_told_of(node, order, what):
+    with node.at_work():
+        if what == "children":
+            SalesOrderLine.objects.bulk_create([SalesOrderLine(order=order, line_number=1)])
+        else:
+            [author] = Author.objects.bulk_create([Author(name="untold")])
+            Article.objects.update(author=author)
 
 
 def everything(node):
@@ -243,14 +252,8 @@ def everything(node):
 
 
 @pytest.mark.parametrize("what", ["children", "referred"])
-def test_a_dry_run_only_looks(b, untold, what):
-    order, _ = untold
-    with b.at_work():
-        if what == "children":
-            SalesOrderLine.objects.bulk_create([SalesOrderLine(order=order, line_number=1)])
-        else:
-            [author] = Author.objects.bulk_create([Author(name="untold")])
-            Article.objects.update(author=author)
+def test_a_dry_run_only_looks(b, order, what):
+    lead_to_what_nobody_told_of(b, order, what)
     before = everything(b)
     with b.at_work():
         found = {kind: scan(of(kind), dry_run=True) for kind in ("articles", "salesOrders", "authors")}
@@ -263,16 +266,9 @@ def test_a_dry_run_only_looks(b, untold, what):
 
 
 @pytest.mark.parametrize("what", ["children", "referred"])
-def test_verify_only_looks(a, b, untold, what):
-
+def test_verify_only_looks(a, b, order, what):
     push(b, a)
-    order, _ = untold
-    with b.at_work():
-        if what == "children":
-            SalesOrderLine.objects.bulk_create([SalesOrderLine(order=order, line_number=1)])
-        else:
-            [author] = Author.objects.bulk_create([Author(name="untold")])
-            Article.objects.update(author=author)
+    lead_to_what_nobody_told_of(b, order, what)
     before = everything(b)
     with b.at_work():
         peer = Peer.objects.get(name=a.alias)
