@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import TypeVar
 
 from django.core.exceptions import FieldDoesNotExist
@@ -87,6 +88,13 @@ class Registry:
         """Return the kinds, others than its own, that ``resource`` or a child of it refers to."""
         models_ = {model for model, _ in referred_to(resource, self._resources)}
         return {self._resources[model].kind for model in models_} - {resource.kind}
+
+    def ahead_of(self, resource: SyncResource) -> list[SyncResource]:
+        """Return what ``resource`` refers to and what comes before it in their order."""
+        referred_to = self.kinds_referred_to(resource)
+        return [
+            earlier for earlier in takewhile(lambda other: other is not resource, self) if earlier.kind in referred_to
+        ]
 
     def parents_of(self, model: type[models.Model]) -> list[tuple[SyncResource, Children]]:
         """Return the resources of which rows of ``model`` are children, and the lists."""

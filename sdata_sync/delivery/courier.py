@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable
-from itertools import takewhile
 from types import TracebackType
 
 from django.core.exceptions import ImproperlyConfigured
@@ -153,11 +152,10 @@ class Courier:
         Called when changes have been numbered: what they refer to was committed before that, or together with them,
         and perhaps after its own kind was last looked at.
         """
-        referred_to = registry.kinds_referred_to(resource)
-        for earlier in takewhile(lambda other: other.kind != resource.kind, registry):
-            if earlier.kind in referred_to and earlier.kind not in self._given_up:
+        for earlier in registry.ahead_of(resource):
+            if earlier.kind not in self._given_up:
                 self._deliver_in_turn(earlier, impatient=impatient)
-        if self._held & referred_to:
+        if self._held & registry.kinds_referred_to(resource):
             self._held.add(resource.kind)
             return False
         return True
@@ -256,14 +254,7 @@ class Courier:
         if not claim_comparison(stream, pause):
             return  # another process was quicker
         try:
-            shown = self.client().read_digest(resource.kind)
-            refuse_ourselves(resource, shown)
-            if not resource.is_target:
-                pass
-            elif knows_more_of_us(resource, shown):
-                recover(self.client(), self.peer, resource, shown)
-            elif not load_digest(resource).value.covers(shown):
-                pull(self.client(), self.peer, resource, Watch())
+            shown = self._pull_missing(resource)
             settle_waiting(resource)
             review(resource, self.peer, shown)
         except PeerError as error:
@@ -276,6 +267,28 @@ class Courier:
             # It has less than it was thought to have: it was restored itself.
             forget_known_digest(stream)
             self._known.pop(resource.kind, None)
+
+    def _pull_missing(self, resource: SyncResource) -> Digest:
+        """Pull what the peer has more of ``resource``, and return its digest from before that."""
+        shown = self.client().read_digest(resource.kind)
+        refuse_ourselves(resource, shown)
+        if not resource.is_target:
+            pass
+        elif knows_more_of_us(resource, shown):
+            recover(self.client(), self.peer, resource, shown)
+        elif not load_digest(resource).value.covers(shown):
+            pull(self.client(), self.peer, resource, Watch(), before_applying=lambda: self._pull_ahead_of(resource))
+        return shown
+
+    def _pull_ahead_of(self, resource: SyncResource) -> None:
+        """Pull what ``resource`` refers to, which may have been committed after that was last looked at."""
+        for earlier in registry.ahead_of(resource):
+            try:
+                self._pull_missing(earlier)
+            except PeerError as error:
+                # It is noted when its own turn comes. What refers to it waits here.
+                facts = {"peer": self.peer.name, "kind": earlier.kind}
+                logger.info("%s goes ahead of what it refers to: %s", resource.kind, error, extra=facts)
 
     def _wait_for_lease(self, stream: Stream) -> Lease:
         deadline = time.monotonic() + conf.lease_seconds

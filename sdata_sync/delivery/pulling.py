@@ -38,18 +38,20 @@ def pull(
     *,
     known: Digest | None = None,
     in_a_hurry: bool = False,
+    before_applying: Callable[[], None] = lambda: None,
 ) -> None:
     """Apply all of ``resource`` that this node lacks and ``peer`` has.
 
     ``known`` is what the peer is told that we have; without it, our digest. What is marked here and not numbered
     is numbered when the feed is applied, never before the peer has been heard: this node may have been restored.
-    ``in_a_hurry`` asks for an answer at once, where little is expected.
+    ``in_a_hurry`` asks for an answer at once, where little is expected. ``before_applying`` is called when the peer
+    has chosen what it sends: whatever that refers to was committed there before.
 
     Raises:
         PeerError
     """
     known = load_digest(resource).value if known is None else known
-    _Pull(client, peer, resource, watch).run(known, in_a_hurry=in_a_hurry)
+    _Pull(client, peer, resource, watch).run(known, in_a_hurry=in_a_hurry, before_applying=before_applying)
 
 
 class _Pull:
@@ -60,9 +62,10 @@ class _Pull:
         self._label = new_run(peer.url, conf.base_url)
         self._reporter = Reporter(client, resource.kind, self._label)
 
-    def run(self, known: Digest, *, in_a_hurry: bool) -> None:
+    def run(self, known: Digest, *, in_a_hurry: bool, before_applying: Callable[[], None]) -> None:
         feed = self._open(known, in_a_hurry=in_a_hurry)
         try:
+            before_applying()
             self._read(feed)
         finally:
             feed.close()

@@ -497,3 +497,17 @@ def test_what_is_committed_while_others_are_delivered_goes_behind_what_it_refers
         sent.deliver(registry)
     kinds = [kind for kind, entries in seen if entries]
     assert kinds.index("accounts") < kinds.index("contacts") < kinds.index("salesOrders")
+
+
+def test_what_was_committed_between_two_looks_is_pulled_behind_what_it_refers_to(a, b):
+    """A peer's kinds are looked at one after the other: an order may be there when its contact's turn is over."""
+    with a.at_work():
+        account = Account.objects.create(name="ACME")
+        contact = Contact.objects.create(account=account, last_name="Doe")
+        SalesOrder.objects.create(account=account, contact=contact, order_number="1", order_date="2026-01-01")
+    with b.at_work(), courier.Courier(Peer.objects.get(name=a.alias)) as looking:
+        looking.compare(registry.of_kind("salesOrders"))
+        assert SalesOrder.objects.get().contact.last_name == "Doe"
+        assert not TrackedResource.objects.filter(is_incomplete=True).exists()
+        looking.compare(registry.of_kind("accounts"))
+    assert level(a, b)
