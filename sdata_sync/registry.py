@@ -90,11 +90,13 @@ class Registry:
         return {self._resources[model].kind for model in models_} - {resource.kind}
 
     def ahead_of(self, resource: SyncResource) -> list[SyncResource]:
-        """Return what ``resource`` refers to and what comes before it in their order."""
-        referred_to = self.kinds_referred_to(resource)
-        return [
-            earlier for earlier in takewhile(lambda other: other is not resource, self) if earlier.kind in referred_to
-        ]
+        """Return, in their order, the resources before ``resource`` that it refers to, directly or through others."""
+        wanted, ahead = self.kinds_referred_to(resource), list[SyncResource]()
+        for earlier in reversed(list(takewhile(lambda other: other is not resource, self))):
+            if earlier.kind in wanted:
+                ahead.insert(0, earlier)
+                wanted |= self.kinds_referred_to(earlier)
+        return ahead
 
     def parents_of(self, model: type[models.Model]) -> list[tuple[SyncResource, Children]]:
         """Return the resources of which rows of ``model`` are children, and the lists."""

@@ -21,14 +21,14 @@ from ..sync.clock import now
 from ..sync.deferring import settle_waiting
 from ..sync.digests import StoredDigest, load_digest
 from ..sync.existing import track_existing
-from ..sync.hearing import wait_to_number
+from ..sync.hearing import PATIENCE_SECONDS, wait_to_number
 from ..sync.numbering import number_changes
 from ..sync.scopes import review
 from ..tracing import span
 from .client import PeerClient
 from .owed import lags, refuse_ourselves
 from .passage import Passage
-from .pulling import pull
+from .pulling import pull_in_turn
 from .recovery import knows_more_of_us, recover
 from .streams import Lease, claim_comparison, find_stream, forget_known_digest, known_digest, note_failure
 from .watch import Watch
@@ -129,7 +129,8 @@ class Courier:
         if not resource.is_source:
             return None
         while True:
-            stored = number_changes(resource)
+            # What refers to it is numbered by now and must not get ahead of it, so another that hears is waited for.
+            stored = number_changes(resource, patience=PATIENCE_SECONDS)
             if self._is_level(resource, stored):
                 self.failed.discard(resource.kind)
                 return None
@@ -254,7 +255,14 @@ class Courier:
         if not claim_comparison(stream, pause):
             return  # another process was quicker
         try:
-            shown = self._pull_missing(resource)
+            shown = self.client().read_digest(resource.kind)
+            refuse_ourselves(resource, shown)
+            if not resource.is_target:
+                pass
+            elif knows_more_of_us(resource, shown):
+                recover(self.client(), self.peer, resource, shown)
+            elif not load_digest(resource).value.covers(shown):
+                pull_in_turn(self.client(), self.peer, resource, registry.ahead_of(resource))
             settle_waiting(resource)
             review(resource, self.peer, shown)
         except PeerError as error:
@@ -267,28 +275,6 @@ class Courier:
             # It has less than it was thought to have: it was restored itself.
             forget_known_digest(stream)
             self._known.pop(resource.kind, None)
-
-    def _pull_missing(self, resource: SyncResource) -> Digest:
-        """Pull what the peer has more of ``resource``, and return its digest from before that."""
-        shown = self.client().read_digest(resource.kind)
-        refuse_ourselves(resource, shown)
-        if not resource.is_target:
-            pass
-        elif knows_more_of_us(resource, shown):
-            recover(self.client(), self.peer, resource, shown)
-        elif not load_digest(resource).value.covers(shown):
-            pull(self.client(), self.peer, resource, Watch(), before_applying=lambda: self._pull_ahead_of(resource))
-        return shown
-
-    def _pull_ahead_of(self, resource: SyncResource) -> None:
-        """Pull what ``resource`` refers to, which may have been committed after that was last looked at."""
-        for earlier in registry.ahead_of(resource):
-            try:
-                self._pull_missing(earlier)
-            except PeerError as error:
-                # It is noted when its own turn comes. What refers to it waits here.
-                facts = {"peer": self.peer.name, "kind": earlier.kind}
-                logger.info("%s goes ahead of what it refers to: %s", resource.kind, error, extra=facts)
 
     def _wait_for_lease(self, stream: Stream) -> Lease:
         deadline = time.monotonic() + conf.lease_seconds

@@ -7,14 +7,14 @@ What is cut off goes on where it stopped: the digest moves on with every page.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 from uuid import uuid4
 
 from ..atom.feed import FeedHeader, read_sync_feed
 from ..conf import conf
 from ..core.digest import Digest
-from ..exceptions import DocumentError, FeedError, PeerMisbehaved, PeerRefused, PeerUnreachable
+from ..exceptions import DocumentError, FeedError, PeerError, PeerMisbehaved, PeerRefused, PeerUnreachable
 from ..models import Peer
 from ..resources import SyncResource
 from ..sync.deferring import settle_waiting
@@ -52,6 +52,32 @@ def pull(
     """
     known = load_digest(resource).value if known is None else known
     _Pull(client, peer, resource, watch).run(known, in_a_hurry=in_a_hurry, before_applying=before_applying)
+
+
+def pull_in_turn(
+    client: PeerClient, peer: Peer, resource: SyncResource, ahead: Sequence[SyncResource], *, in_a_hurry: bool = False
+) -> None:
+    """Pull ``resource``; and ``ahead``, what it refers to, when it has been chosen and before it is applied.
+
+    Some of that may have been committed together with what refers to it, after its own kind was last looked at.
+
+    Raises:
+        PeerError
+    """
+    ahead = [other for other in ahead if other.is_target]
+
+    def pull_ahead() -> None:
+        if not ahead:
+            return
+        *further, nearest = ahead
+        try:
+            pull_in_turn(client, peer, nearest, further, in_a_hurry=True)
+        except PeerError as error:
+            # It is noted when its own turn comes. What refers to it waits here.
+            facts = {"peer": peer.name, "kind": nearest.kind}
+            logger.info("%s cannot go ahead of %s: %s", nearest.kind, resource.kind, error, extra=facts)
+
+    pull(client, peer, resource, Watch(), in_a_hurry=in_a_hurry, before_applying=pull_ahead)
 
 
 class _Pull:

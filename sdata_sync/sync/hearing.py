@@ -18,7 +18,7 @@ from .wakeup import wake
 
 #: When the peers are asked again after one that knows more of this node would not give it back.
 RETRY_SECONDS = 5.0
-#: How long whoever selects waits for another thread that is asking.
+#: How long whoever selects or delivers waits for another thread that is asking.
 PATIENCE_SECONDS = 5.0
 
 _ask: list[Callable[[SyncResource], bool]] = []
@@ -35,19 +35,25 @@ def ask_with(ask: Callable[[SyncResource], bool]) -> None:
     _ask[:] = [ask]
 
 
-def may_number(resource: SyncResource) -> bool:
-    """Ask the peers if nobody has yet; false while somebody is at it: then what is marked is numbered later."""
+def may_number(resource: SyncResource, *, patience: float = 0) -> bool:
+    """Ask the peers if nobody has yet; false while somebody is at it: then what is marked is numbered later.
+
+    ``patience`` is how many seconds to wait for somebody who is at it.
+    """
     kind = resource.kind
     if kind in _heard or not _ask or not conf.ask_peers_first:
         return True
-    if time.monotonic() < _again_at.get(kind, 0) or not _locks[kind].acquire(blocking=False):
+    if not _locks[kind].acquire(timeout=patience):
         return False
     try:
-        if kind not in _heard:
-            if not _ask[0](resource):
-                _again_at[kind] = time.monotonic() + RETRY_SECONDS
-                return False
-            _heard.add(kind)
+        if kind in _heard:
+            return True
+        if time.monotonic() < _again_at.get(kind, 0):
+            return False
+        if not _ask[0](resource):
+            _again_at[kind] = time.monotonic() + RETRY_SECONDS
+            return False
+        _heard.add(kind)
     finally:
         _locks[kind].release()
     wake(kind)  # for those who were told to wait

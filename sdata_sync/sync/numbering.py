@@ -37,15 +37,15 @@ INTENT_GRACE_MILLIS = 60_000
 MAX_TEXT = 10_000_000
 
 
-def number_changes(resource: SyncResource) -> StoredDigest:
+def number_changes(resource: SyncResource, *, patience: float = 0) -> StoredDigest:
     """Number what was changed here and committed, and return the digest afterwards.
 
     Runs before every delivery, every select and every answer with a digest: a digest never promises what is
-    not yet numbered.
+    not yet numbered. ``patience`` is how many seconds to wait while another thread hears what the peers know of us.
     """
     database = resource.database
     position = _START
-    if not _first_mark.rows(database, resource.kind, *position) or not may_number(resource):
+    if not _first_mark.rows(database, resource.kind, *position) or not may_number(resource, patience=patience):
         return load_digest(resource)
     if behind(resource) is not None:
         return load_digest(resource)  # restored: when what was lost has come back

@@ -1,5 +1,8 @@
 """Rows that lead to other rows: references, associations, children; between two nodes with keys of their own."""
 
+from contextvars import copy_context
+from threading import Event, Thread, Timer
+
 import pytest
 
 import sdata_sync
@@ -7,7 +10,7 @@ from sdata_sync.delivery import courier
 from sdata_sync.delivery.verifying import verify
 from sdata_sync.models import ChildResource, DeferredEntry, Peer, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync import applying
+from sdata_sync.sync import applying, hearing
 from sdata_sync.sync.scanning import scan
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
 
@@ -476,13 +479,13 @@ def test_what_is_committed_while_others_are_delivered_goes_behind_what_it_refers
     """The order is numbered after its contact's kind was looked at: the contact is sent ahead all the same."""
     usual, created = courier.number_changes, []
 
-    def number_changes(resource):
+    def number_changes(resource, **options):
         if resource.kind == "salesOrders" and not created:
             created.append(True)
             account = Account.objects.create(name="ACME")
             contact = Contact.objects.create(account=account, last_name="Doe")
             SalesOrder.objects.create(account=account, contact=contact, order_number="1", order_date="2026-01-01")
-        return usual(resource)
+        return usual(resource, **options)
 
     monkeypatch.setattr(courier, "number_changes", number_changes)
     seen = []
@@ -510,4 +513,34 @@ def test_what_was_committed_between_two_looks_is_pulled_behind_what_it_refers_to
         assert SalesOrder.objects.get().contact.last_name == "Doe"
         assert not TrackedResource.objects.filter(is_incomplete=True).exists()
         looking.compare(registry.of_kind("accounts"))
+    assert level(a, b)
+
+
+def test_nothing_gets_ahead_of_what_it_refers_to_while_a_process_begins(a, b, monkeypatch):
+    """A request asks what the peers know of the contacts; the delivery that has numbered an order waits for it."""
+    is_asking, may_end = Event(), Event()
+
+    def ask(resource):
+        if resource.kind == "contacts":
+            is_asking.set()
+            assert may_end.wait(20)
+        return True
+
+    monkeypatch.setattr(hearing, "_heard", set())
+    monkeypatch.setattr(hearing, "_ask", [ask])
+    with a.at_work(), courier.Courier(Peer.objects.get(name=b.alias)) as sent:
+        account = Account.objects.create(name="ACME")
+        sent.deliver(registry)
+        a.settings["ASK_PEERS_FIRST"] = True
+        contact = Contact.objects.create(account=account, last_name="Doe")
+        SalesOrder.objects.create(account=account, contact=contact, order_number="1", order_date="2026-01-01")
+        request = Thread(target=copy_context().run, args=(hearing.may_number, registry.of_kind("contacts")))
+        request.start()
+        assert is_asking.wait(20)
+        Timer(0.5, may_end.set).start()
+        sent.deliver(registry)
+        request.join()
+    with b.at_work():
+        assert SalesOrder.objects.get().contact.last_name == "Doe"
+        assert not DeferredEntry.objects.exists()
     assert level(a, b)
