@@ -71,6 +71,16 @@ def writers(directory: Path) -> None:
         )
 
 
+def selecting(directory: Path) -> None:
+    """Print what 100 changes cost among few and among very many tracked rows."""
+    figures = _figures_of("selecting", directory)
+    few = next(iter(figures.values()))
+    print("\n100 changes among tracked rows      numbered                selected")
+    for size, figure in figures.items():
+        columns = (f"{figure[what]:9.1f} ms {figure[what] / few[what]:7.2f} times" for what in ("number", "select"))
+        print(f"  {int(size):>9} rows {'':14}", *columns)
+
+
 def _figures_of(module: str, directory: Path) -> dict[str, dict[str, float]]:
     """Return what a benchmark prints that runs in a process of one node."""
     environment = {"SDATA_LOG_LEVEL": "ERROR", "SDATA_DELIVERY": "sdata_sync.delivery.manual.ManualDelivery"}
@@ -165,6 +175,7 @@ def main() -> None:
     benchmarks = {
         "save": save_cost,
         "writers": writers,
+        "selecting": selecting,
         "latency": latency,
         "throughput": throughput,
         "catchup": catch_up_cost,
