@@ -18,7 +18,8 @@ At the node where it arrives:
 
 Beside the way: ``sources``, ``operations`` and ``runs`` answer engines elsewhere; ``existing`` and ``scanning`` find
 rows that no signal told of; ``hearing`` and ``rejoining`` bring back a node that was restored; ``disputes`` keeps
-conflicts for people, ``suspecting`` what clocks and doubled names give away; ``purging`` forgets tombstones; ``retrying`` does again what the database has undone.
+conflicts for people, ``suspecting`` what clocks and doubled names give away; ``purging`` forgets tombstones;
+``retrying`` does again what the database has undone.
 
 ``relations`` is how rows lead to others: references, associations, children. ``linking``, ``uniting`` and ``merging``
 make one resource of what is one thing; ``scopes`` and ``parts`` are for peers that may have only some of the rows;
