@@ -27,6 +27,8 @@ class Registry:
     def __init__(self) -> None:
         self._resources: dict[type[models.Model], SyncResource] = {}
         self._orders: dict[type[models.Model], int] | None = None
+        #: What goes ahead of each kind: asked for every page that is delivered.
+        self._ahead: dict[str, list[SyncResource]] = {}
 
     def __iter__(self) -> Iterator[SyncResource]:
         """Yield the resources in the order in which their kinds are synchronised."""
@@ -59,7 +61,7 @@ class Registry:
             raise RegistrationError(f"{model._meta.label} is registered already, as {self._resources[model]!r}.")
         resource = resource_class(model)
         self._resources[model] = resource
-        self._orders = None
+        self._forget_orders()
         resource_registered.send(sender=type(self), resource=resource)
         return resource
 
@@ -72,7 +74,7 @@ class Registry:
         if model not in self._resources:
             raise RegistrationError(f"{model._meta.label} is not registered.")
         resource = self._resources.pop(model)
-        self._orders = None
+        self._forget_orders()
         resource_unregistered.send(sender=type(self), resource=resource)
 
     def of_model(self, model: type[models.Model]) -> SyncResource | None:
@@ -91,12 +93,18 @@ class Registry:
 
     def ahead_of(self, resource: SyncResource) -> list[SyncResource]:
         """Return, in their order, the resources before ``resource`` that it refers to, directly or through others."""
-        wanted, ahead = self.kinds_referred_to(resource), list[SyncResource]()
-        for earlier in reversed(list(takewhile(lambda other: other is not resource, self))):
-            if earlier.kind in wanted:
-                ahead.insert(0, earlier)
-                wanted |= self.kinds_referred_to(earlier)
-        return ahead
+        if resource.kind not in self._ahead:
+            wanted, ahead = self.kinds_referred_to(resource), list[SyncResource]()
+            for earlier in reversed(list(takewhile(lambda other: other is not resource, self))):
+                if earlier.kind in wanted:
+                    ahead.insert(0, earlier)
+                    wanted |= self.kinds_referred_to(earlier)
+            self._ahead[resource.kind] = ahead
+        return self._ahead[resource.kind]
+
+    def _forget_orders(self) -> None:
+        self._orders = None
+        self._ahead = {}
 
     def parents_of(self, model: type[models.Model]) -> list[tuple[SyncResource, Children]]:
         """Return the resources of which rows of ``model`` are children, and the lists."""

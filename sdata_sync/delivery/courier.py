@@ -156,7 +156,7 @@ class Courier:
         for earlier in registry.ahead_of(resource):
             if earlier.kind not in self._given_up:
                 self._deliver_in_turn(earlier, impatient=impatient)
-        if self._held & registry.kinds_referred_to(resource):
+        if self._held and self._held & registry.kinds_referred_to(resource):
             self._held.add(resource.kind)
             return False
         return True

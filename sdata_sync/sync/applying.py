@@ -11,7 +11,7 @@ from ..core.state import SyncState, same_endpoint
 from ..models import TrackedResource
 from ..resources import SyncResource
 from .announcing import announce
-from .deciding import Conflict
+from .deciding import Contest
 from .digests import StoredDigest
 from .disputes import LocalVersion
 from .joining import Joiner
@@ -32,7 +32,6 @@ class Applier:
 
     def __init__(self, resource: SyncResource, stored: StoredDigest, source: Digest, *, behind: Behind | None) -> None:
         self.resource = resource
-        self.source = source
         self.results: list[Result] = []
         self.has_written = False
         #: How many entries and versions that stood here were made without knowledge of each other.
@@ -70,7 +69,7 @@ class Applier:
         """Move the digest on (SData sync 5.5), store it and return it; ``merge`` after the last catch-up page."""
         digest = self._recorder.finish(merge=merge)
         self._suspicions.store()
-        if merge and end_waiting(self.resource, self.source.origin):
+        if merge and end_waiting(self.resource, self._recorder.source.origin):
             self._recorder.has_recorded = True
         return digest
 
@@ -94,19 +93,20 @@ class Applier:
         target = self._recorder.target
         if self._recorder.has_lost_edit(entry.uuid) and not target.contains(entry.state):
             return Relation.CONCURRENT  # whatever the endpoints: our own lost change did not know of the edit
-        relation = decide(entry.state, held, self.source, target)
+        relation = decide(entry.state, held, self._recorder.source, target)
         if entry.is_scoped and relation is Relation.KNOWN and self._is_matter_of_scope(held):
             return Relation.NEWER
         return relation
 
     def _is_matter_of_scope(self, held: SyncState | None) -> bool:
         """Tell whether whoever chooses our part may show or take away what we hold: not over a change it lacks."""
-        chooses = self.source.part_of and same_endpoint(self.source.part_of, self.source.origin)
-        return bool(chooses) and (held is None or self.source.contains(held))
+        source = self._recorder.source
+        chooses = source.part_of and same_endpoint(source.part_of, source.origin)
+        return bool(chooses) and (held is None or source.contains(held))
 
     def _settle_conflict(self, version: Version, held: SyncState, local: LocalVersion, batch: Batch) -> Result:
         entry, tracked = version.entry, version.tracked
-        outcome = Conflict(self._recorder, batch, version, held=held, local=local).settle()
+        outcome = Contest(self._recorder, batch, version, held=held, local=local).settle()
         state = entry.state if outcome.source_wins else held
         if outcome.record:
             state = self._recorder.record(entry.uuid, state, entry.state, held)

@@ -19,7 +19,7 @@ from .versions import Batch, Version
 logger = logging.getLogger(__name__)
 
 
-class Conflict:
+class Contest:
     """A received version, and what stands here: its state ``held``, and its content as it was before."""
 
     def __init__(

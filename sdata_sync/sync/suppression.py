@@ -1,11 +1,13 @@
 """Applying is not changing: what is being applied is not captured. Everything else is."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from django.db import models
+
+from ..context import holding
 
 
 @dataclass(frozen=True)
@@ -19,31 +21,23 @@ class _Applied:
 _applied: ContextVar[_Applied | None] = ContextVar("sdata_sync_applied", default=None)
 
 
-@contextmanager
-def applying(kind: str, *, keys: Iterable[str] = (), instances: tuple[models.Model, ...] = ()) -> Iterator[None]:
+def applying(
+    kind: str, *, keys: Iterable[str] = (), instances: tuple[models.Model, ...] = ()
+) -> AbstractContextManager[None]:
     """Do not capture what happens to these resources inside; it nests.
 
     Only these: a receiver of the application that changes something else while an entry is applied makes a
     change of its own, and that one is to be captured.
     """
-    token = _applied.set(_Applied(kind, set(keys), instances, _applied.get()))
-    try:
-        yield
-    finally:
-        _applied.reset(token)
+    return holding(_applied, _Applied(kind, set(keys), instances, _applied.get()))
 
 
 _withdrawing: ContextVar[bool] = ContextVar("sdata_sync_withdrawing", default=False)
 
 
-@contextmanager
-def withdrawing() -> Iterator[None]:
+def withdrawing() -> AbstractContextManager[None]:
     """Delete rows inside that only this node is not to have any more: what leads to them is not to change by that."""
-    token = _withdrawing.set(True)
-    try:
-        yield
-    finally:
-        _withdrawing.reset(token)
+    return holding(_withdrawing, True)
 
 
 def is_withdrawing() -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import TypeVar
 from uuid import UUID
 
+from ...context import holding
 from ...models import TrackedResource
 from ...relations import KEY
 from ...resources import SyncResource
@@ -25,14 +26,9 @@ CHUNK = 5000
 _only_looking: ContextVar[bool] = ContextVar("sdata_sync_only_looking", default=False)
 
 
-@contextmanager
-def only_looking() -> Iterator[None]:
+def only_looking() -> AbstractContextManager[None]:
     """Give nothing a uuid inside: a resource has none until it is linked or sent (SData sync 1.2)."""
-    token = _only_looking.set(True)
-    try:
-        yield
-    finally:
-        _only_looking.reset(token)
+    return holding(_only_looking, True)
 
 
 def is_only_looking() -> bool:
