@@ -95,7 +95,7 @@ class Registry:
         """Return, in their order, the resources before ``resource`` that it refers to, directly or through others."""
         if resource.kind not in self._ahead:
             wanted, ahead = self.kinds_referred_to(resource), list[SyncResource]()
-            for earlier in reversed(list(takewhile(lambda other: other is not resource, self))):
+            for earlier in reversed(list(takewhile(lambda other: other.kind != resource.kind, self))):
                 if earlier.kind in wanted:
                     ahead.insert(0, earlier)
                     wanted |= self.kinds_referred_to(earlier)

@@ -50,8 +50,8 @@ class Courier:
         self.peer = peer
         self._client: PeerClient | None = None
         self._known: dict[str, Digest] = {}
-        #: The kinds that somebody else was found delivering.
-        self._held: set[str] = set()
+        #: The kinds that somebody else was found delivering, and those that wait behind one of them.
+        self.held: set[str] = set()
         #: Those that could not be delivered in this very call, and are not tried again for the sake of others.
         self._given_up: set[str] = set()
         #: The kinds that could not be delivered when that was last tried here.
@@ -101,15 +101,15 @@ class Courier:
         In milliseconds since 1970; ``None`` if everything arrived. ``impatient`` does not wait for the end of a
         back-off. What goes wrong with one kind is noted on its stream and does not keep the others.
         """
-        self._held.clear()
+        self.held.clear()
         self._given_up.clear()
         due = [self._deliver_in_turn(resource, impatient=impatient) for resource in resources]
         return min((moment for moment in due if moment is not None), default=None)
 
     def _deliver_in_turn(self, resource: SyncResource, *, impatient: bool) -> int | None:
         """Let what is referred to arrive first, if somebody else is delivering it this very moment."""
-        if self._held and self._held & registry.kinds_referred_to(resource):
-            self._held.add(resource.kind)
+        if self.held and self.held & registry.kinds_referred_to(resource):
+            self.held.add(resource.kind)
             return now() + TURN_MILLIS
         return self._deliver_safely(resource, impatient=impatient)
 
@@ -141,14 +141,14 @@ class Courier:
                 return stream.retry_at
             lease = Lease.take(stream)
             if lease is None:
-                self._held.add(resource.kind)
+                self.held.add(resource.kind)
                 return now() + HELD_MILLIS  # word is left; this is for a holder that dies
             look_again, due = self._pass(resource, stored, lease)
             if not look_again:
                 return due
 
     def _send_ahead(self, resource: SyncResource, *, impatient: bool = False) -> bool:
-        """Deliver what ``resource`` refers to; false if somebody else is at that.
+        """Deliver what ``resource`` refers to; false if somebody else is at that, or it had to stop.
 
         Called when changes have been numbered: what they refer to was committed before that, or together with them,
         and perhaps after its own kind was last looked at.
@@ -156,15 +156,15 @@ class Courier:
         for earlier in registry.ahead_of(resource):
             if earlier.kind not in self._given_up:
                 self._deliver_in_turn(earlier, impatient=impatient)
-        if self._held and self._held & registry.kinds_referred_to(resource):
-            self._held.add(resource.kind)
+        if self.held and self.held & registry.kinds_referred_to(resource):
+            self.held.add(resource.kind)
             return False
-        return True
+        return not self.is_to_stop
 
-    def _number(self, resource: SyncResource) -> StoredDigest:
+    def _number(self, resource: SyncResource) -> tuple[StoredDigest, bool]:
+        """Number what has been committed; return the digest, and whether what that refers to has gone ahead."""
         stored = number_changes(resource)
-        self._send_ahead(resource)
-        return stored
+        return stored, self._send_ahead(resource)
 
     def _is_level(self, resource: SyncResource, stored: StoredDigest) -> bool:
         """Tell whether the peer is known to have everything, from what was seen here last, else from the stream."""
@@ -178,10 +178,12 @@ class Courier:
         """Bring the peer level under ``lease``; return whether to look once more, and when to try again."""
         passage = self._passage(resource, lease, self._number)
         error: Exception | None = None
+        is_interrupted = False
         try:
             with span("deliver", **passage.facts):
                 passage.bring_level_in_pages_that_fit(stored)
         except DeliveryInterrupted as raised:
+            is_interrupted = True
             logger.info("%s: %s", lease.stream, raised, extra=passage.facts)
         except PeerError as raised:
             error = raised
@@ -198,8 +200,8 @@ class Courier:
             lease.stream.refresh_from_db(fields=["retry_at"])
             return False, lease.stream.retry_at
         self.failed.discard(resource.kind)
-        if self.is_to_stop:
-            return False, now()
+        if is_interrupted:
+            return False, now() + TURN_MILLIS
         if passage.known is not None:
             self._known[resource.kind] = passage.known
         return look_again, None
@@ -208,7 +210,7 @@ class Courier:
         self,
         resource: SyncResource,
         lease: Lease,
-        number: Callable[[SyncResource], StoredDigest],
+        number: Callable[[SyncResource], tuple[StoredDigest, bool]],
         watch: Watch | None = None,
     ) -> Passage:
         return Passage(
@@ -231,7 +233,7 @@ class Courier:
         track_existing(resource)
         stored = number_changes(resource)
         lease = self._wait_for_lease(find_stream(self.peer, resource.kind))
-        passage = self._passage(resource, lease, number_changes, watch)
+        passage = self._passage(resource, lease, lambda kind: (number_changes(kind), True), watch)
         passage.known = None
         error: Exception | None = None
         try:

@@ -84,13 +84,13 @@ class Crew:
             time.sleep(0.005)
         return True
 
-    def stop(self) -> None:
-        """End them after what they are at, and wait for that."""
+    def stop(self, seconds: float | None = None) -> None:
+        """End them after what they are at, and wait for that, but not longer than ``seconds``."""
         with self._lock:
             loops = list(self._loops.values())
             for loop in loops:
                 loop.stop()
-        deadline = time.monotonic() + conf.drain_seconds
+        deadline = time.monotonic() + (conf.drain_seconds if seconds is None else seconds)
         for loop in loops:
             loop.join(max(deadline - time.monotonic(), 0))
         self._reset()

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 
 from ..exceptions import PeerError
-from ..models import Peer
+from ..models import Peer, Stream
 from ..registry import registry
 from ..resources import SyncResource
 from ..sync import operations
@@ -27,7 +27,7 @@ from ..sync.scanning import scan as scan_kind
 from .courier import Courier
 from .engine import catch_up as run_engine
 from .purging import purge_all
-from .queue import Post, take_claims
+from .queue import Post, claim, take_claims
 from .watch import Watch
 
 #: So long a worker delivers to one peer before it lets others have their turn, and goes on later.
@@ -36,6 +36,10 @@ DELIVERY_SECONDS = 240.0
 PATIENCE_MILLIS = 100
 #: How often it does.
 TURNS = 20
+#: When another looks again whether that has arrived.
+WAITING_SECONDS = 1.0
+#: What failed is not tried again earlier than that.
+SHORTEST_SECONDS = 0.25
 
 _own = threading.local()
 
@@ -54,8 +58,9 @@ def _courier(peer: Peer) -> Courier:
 def deliver(peer: int, kinds: Sequence[str] | None = None, *, post: Post) -> None:
     """Bring a peer level in ``kinds``, in all if there are none named.
 
-    After a failure the same is posted again for when the peer is due: by whoever failed, and by nobody else, so that
-    there is one such message for each stream, however many wake-ups find the peer away.
+    What does not arrive is posted again, so that there is one such message for each stream, however many wake-ups
+    there were: what failed by whoever failed, for when it is due; what waits behind something that another worker is
+    delivering by the first that finds it so.
     """
     found = Peer.objects.filter(pk=peer, enabled=True, immediate=True).first()
     if found is None:
@@ -65,20 +70,21 @@ def deliver(peer: int, kinds: Sequence[str] | None = None, *, post: Post) -> Non
     courier = _courier(found)
     courier.failed.clear()
     courier.allow(DELIVERY_SECONDS)
-    due = _deliver_patiently(courier, wanted)
-    if courier.failed or courier.is_to_stop:
-        again = sorted(courier.failed) or kinds
-        post("deliver", peer, again, delay=max((due or 0) - now(), 0) / 1000)
+    _deliver_patiently(courier, wanted)
+    for stream in Stream.objects.filter(peer=peer, kind__in=courier.failed):
+        post("deliver", peer, [stream.kind], delay=max((stream.retry_at - now()) / 1000, SHORTEST_SECONDS))
+    if courier.is_to_stop:
+        post("deliver", peer, kinds)
+    elif waiting := claim(found, courier.held - courier.failed):
+        post("deliver", peer, waiting, delay=WAITING_SECONDS)
 
 
-def _deliver_patiently(courier: Courier, wanted: Sequence[SyncResource]) -> int | None:
-    due: int | None = None
+def _deliver_patiently(courier: Courier, wanted: Sequence[SyncResource]) -> None:
     for _ in range(TURNS):
         due = courier.deliver(wanted)
         if due is None or courier.is_to_stop or due - now() > PATIENCE_MILLIS:
-            break
+            return
         time.sleep(max(due - now(), 0) / 1000)
-    return due
 
 
 def heartbeat(*, post: Post) -> None:

@@ -36,20 +36,25 @@ logger = logging.getLogger(__name__)
 
 
 class Passage:
-    """One stream brought level, under a lease. ``known`` is the peer's digest as far as it is known."""
+    """One stream brought level, under a lease. ``known`` is the peer's digest as far as it is known.
+
+    ``number`` numbers what was committed meanwhile and tells whether it may be sent now, or must stay behind
+    something that it refers to.
+    """
 
     def __init__(
         self,
         resource: SyncResource,
         lease: Lease,
         *,
-        number: Callable[[], StoredDigest],
+        number: Callable[[], tuple[StoredDigest, bool]],
         client: Callable[[], PeerClient],
         is_interrupted: Callable[[], bool],
         watch: Watch | None = None,
     ) -> None:
         self._watch = watch
-        self._number = number
+        self._number_changes = number
+        self._is_our_turn = True
         self._client = client
         self._is_interrupted = is_interrupted
         self._peer = lease.stream.peer
@@ -68,6 +73,7 @@ class Passage:
         """Deliver until the peer lacks nothing of what ``stored``, or a later digest of ours, contains.
 
         Raises:
+            DeliveryInterrupted: it goes on later, from where it is.
             PeerError
         """
         resource, peer = self._resource, self._peer
@@ -85,6 +91,7 @@ class Passage:
         """Do the same, with smaller pages for a peer that finds ours too large.
 
         Raises:
+            DeliveryInterrupted: it goes on later, from where it is.
             PeerError
         """
         while True:
@@ -99,6 +106,10 @@ class Passage:
                     "%s: pages of %d from here on; %s", self._lease.stream, self._limit, refusal, extra=self.facts
                 )
                 stored = self._number()
+
+    def _number(self) -> StoredDigest:
+        stored, self._is_our_turn = self._number_changes()
+        return stored
 
     def _push(self, stored: StoredDigest) -> bool:
         """Post immediate feeds while they are contiguous; false if it takes a catch-up to go on."""
@@ -189,6 +200,10 @@ class Passage:
         self, page: Page, stored: StoredDigest, mode: SyncMode, read_next: Callable[[], T]
     ) -> tuple[Answer, T | None]:
         """Post ``page`` and, if it is not the last, read the next one while the peer applies it."""
+        if self._is_interrupted():
+            raise DeliveryInterrupted("The delivery was stopped between two pages; it goes on from here.")
+        if not self._is_our_turn:
+            raise DeliveryInterrupted("What it refers to is being delivered by another process, and goes first.")
         if page.is_last:
             return self._post(page, stored, mode), None
         return meanwhile(lambda: self._post(page, stored, mode), read_next)
@@ -239,8 +254,6 @@ class Passage:
             )
 
     def _renew(self) -> None:
-        if self._is_interrupted():
-            raise DeliveryInterrupted("The delivery was stopped between two pages; it goes on from here.")
         if not self._lease.renew(self.known):
             raise PeerError("The stream was taken over by another process; it goes on from here.")
 

@@ -19,6 +19,7 @@ from ..sync.clock import now
 from .base import DeliveryBackend
 from .crew import Crew
 from .messenger import Messenger
+from .streams import find_stream
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +88,7 @@ def claim_deliveries(kinds: dict[str, bool]) -> dict[int, list[str]]:
     if not pairs:
         return {}
     streams = Stream.objects.filter(kind__in=list(kinds), peer__enabled=True, peer__immediate=True)
-    busy = streams.filter(Q(retry_at__gt=now()) | Q(posted_at__gt=now() - LOST_MILLIS))
-    spared = set(busy.values_list("peer_id", "kind"))
+    spared = set(streams.filter(Q(retry_at__gt=now()) | _is_posted()).values_list("peer_id", "kind"))
     wanted: defaultdict[int, list[str]] = defaultdict(list)
     order = {resource.kind: place for place, resource in enumerate(registry)}
     for peer, kind in sorted(pairs, key=lambda pair: order.get(pair[1], 0)):
@@ -97,6 +97,18 @@ def claim_deliveries(kinds: dict[str, bool]) -> dict[int, list[str]]:
     for peer, claimed in wanted.items():
         Stream.objects.filter(peer=peer, kind__in=claimed).update(posted_at=now())
     return dict(wanted)
+
+
+def claim(peer: Peer, kinds: Iterable[str]) -> list[str]:
+    """Return those of ``kinds`` of which no message to ``peer`` is under way, and note that one is."""
+    streams = Stream.objects.filter(pk__in=[find_stream(peer, kind).pk for kind in kinds])
+    free = list(streams.exclude(_is_posted()).values_list("kind", flat=True))
+    streams.filter(kind__in=free).update(posted_at=now())
+    return free
+
+
+def _is_posted() -> Q:
+    return Q(posted_at__gt=now() - LOST_MILLIS)
 
 
 def take_claims(peer: int, kinds: Iterable[str]) -> None:

@@ -83,9 +83,9 @@ class ThreadDelivery(DeliveryBackend):
         """Wait until everything that can be delivered is delivered, or the time is up; return whether it is."""
         return self._crew.drain(seconds)
 
-    def stop(self) -> None:
-        """End the threads after the page that each is at."""
-        self._crew.stop()
+    def stop(self, seconds: float | None = None) -> None:
+        """End the threads after the page that each is at, for which they have ``seconds``."""
+        self._crew.stop(seconds)
 
 
 class Slots:

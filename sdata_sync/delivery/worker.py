@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db.models import Max, Q, Sum
 
+from ..conf import conf
 from ..models import DigestEntry, Operation, TrackedResource
 from ..models.operation import Phase
 from ..registry import registry
@@ -70,7 +71,8 @@ class Worker:
     def stop(self) -> None:
         """End after the pages that are under way."""
         self._crew.stop()
-        self._delivery.stop()
+        # A page takes no longer than a peer may take to answer; nothing else waits for this process to end.
+        self._delivery.stop(max(conf.timeout_seconds, conf.drain_seconds))
 
 
 #: What shows that something has happened: the latest mark, our own tick, and everybody's ticks together.

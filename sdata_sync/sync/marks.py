@@ -90,9 +90,8 @@ def _mark_known_row(using: str, cursor: Any, row: tuple[Any, ...]) -> bool:
 
 def mark_known(using: str, kind: str, keys: Collection[str], *, is_intent: bool = False) -> None:
     """Mark the resources with the local ``keys`` as changed if they are tracked, and leave them if they are not."""
-    TrackedResource.objects.using(using).filter(kind=kind, local_key__in=keys).update(
-        mark=now(), is_intent=is_intent, mark_user=_user()
-    )
+    known = TrackedResource.objects.using(using).filter(kind=kind, local_key__in=keys)
+    repeated(using, partial(known.update, mark=now(), is_intent=is_intent, mark_user=_user()))
 
 
 def key_text(pk: "models.Field[Any, Any]", value: Any) -> str:
@@ -112,17 +111,20 @@ def announce_birth(using: str, kind: str) -> UUID:
 
 def settle_birth(using: str, kind: str, uuid: UUID, key: str) -> None:
     """Mark the row that was created as ``key``, under the uuid that its birth was announced with."""
-    connection = connections[using]
-    known = write_uuid(connection, uuid)
     try:
-        with connection.cursor() as cursor:
-            cursor.execute(_settlement(using), (key, now(), False, _user(), kind, known))
-            settled = cursor.rowcount == 1
+        settled = repeated(using, partial(_settle_birth, connections[using], kind, uuid, key))
     except IntegrityError:  # somebody was quick to change the new row, and it is tracked already
-        TrackedResource.objects.using(using).filter(kind=kind, uuid=uuid, local_key=None).delete()
+        announced = TrackedResource.objects.using(using).filter(kind=kind, uuid=uuid, local_key=None)
+        repeated(using, announced.delete)
         settled = False
     if not settled:  # or it took longer than the grace, and the announcement was cleared away
         mark(using, kind, [key])
+
+
+def _settle_birth(connection: BaseDatabaseWrapper, kind: str, uuid: UUID, key: str) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(_settlement(connection.alias), (key, now(), False, _user(), kind, write_uuid(connection, uuid)))
+        return bool(cursor.rowcount == 1)
 
 
 def new_uuid() -> UUID:
@@ -146,9 +148,10 @@ def write_uuid(connection: BaseDatabaseWrapper, uuid: UUID) -> UUID | str:
 def _settlement(using: str) -> str:
     quote = connections[using].ops.quote_name
     columns = ", ".join(f"{quote(name)} = %s" for name in ("local_key", *_UPDATED))
+    # By the uuid alone, which nobody else knows yet: asked for what has no key as well, InnoDB locks every birth.
     return (
         f"UPDATE {quote(TrackedResource._meta.db_table)} SET {columns} "  # noqa: S608  names of our own columns
-        f"WHERE {quote('kind')} = %s AND {quote('uuid')} = %s AND {quote('local_key')} IS NULL"
+        f"WHERE {quote('kind')} = %s AND {quote('uuid')} = %s"
     )
 
 

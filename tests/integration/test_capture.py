@@ -4,7 +4,7 @@ import logging
 
 import pytest
 from django.core import serializers
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import F
 from django.test import RequestFactory
 
@@ -231,6 +231,29 @@ class TestAutocommit:
             coupon = Coupon.objects.create(code="a")
             assert number(coupons) == 2
             assert log("coupons") == [(str(coupon.pk), 1, False)]
+
+    def test_what_the_database_undoes_of_a_mark_is_done_again(self):
+        """A deadlock over a mark is not the application's, whose row may be written already."""
+        undone = []
+
+        def undo_every_first(execute, sql, params, many, context):
+            if "sdata_sync_trackedresource" in sql and sql not in undone[-1:]:
+                undone.append(sql)
+                raise OperationalError("database is locked")
+            return execute(sql, params, many, context)
+
+        with sdata_sync.registered(Restaurant) as restaurants:
+            with connection.execute_wrapper(undo_every_first):
+                account = Account.objects.create(name="a")
+                restaurant = Restaurant.objects.create(name="a")
+            assert (number(), number(restaurants)) == (2, 2)
+            with connection.execute_wrapper(undo_every_first):
+                account.name = "b"
+                account.save()
+                Place.objects.get(pk=restaurant.pk).save()
+            assert len(undone) >= 6
+            assert marked() == {str(account.pk)}
+            assert marked("restaurants") == {str(restaurant.pk)}
 
     def test_a_crash_after_the_row_was_committed(self, monkeypatch):
         """The second mark never comes; what the first one left behind is enough."""

@@ -215,3 +215,15 @@ class TestRegistration:
             sdata_sync.registered(Stamped, resource(order=5)),
         ):
             assert [r.kind for r in registry] == ["coupons", "accounts", "contacts", "salesOrders", "stampeds"]
+
+    def test_what_goes_ahead_of_a_resource_does_not_depend_on_who_registered_it_last(self):
+        """An application may replace what another registered, while somebody still has the former."""
+        former = registry.of_model(Account)
+        sdata_sync.unregister(Account)
+        try:
+            sdata_sync.register(Account)(type(former))
+            assert registry.ahead_of(former) == []
+            assert [r.kind for r in registry.ahead_of(registry.of_kind("salesOrders"))] == ["accounts", "contacts"]
+        finally:
+            sdata_sync.unregister(Account)
+            sdata_sync.register(Account)(type(former))

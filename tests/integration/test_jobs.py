@@ -1,0 +1,153 @@
+"""Deliveries that stop, or wait for one another; and what the workers of a task queue post because of it."""
+
+import pytest
+
+from sdata_sync.delivery import courier as couriers
+from sdata_sync.delivery import jobs
+from sdata_sync.delivery.courier import Courier
+from sdata_sync.delivery.streams import find_stream
+from sdata_sync.models import Peer, Stream
+from sdata_sync.registry import registry
+from sdata_sync.sync import applying
+from sdata_sync.sync.clock import now
+from testproject.crm.models import Account, SalesOrder
+
+from ..talk import level
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1", "node2"]),
+    pytest.mark.xdist_group("relations"),
+]
+SOMEBODY_ELSE = {"holder": "somewhere-else:1", "held_until": 2**60}
+
+
+@pytest.fixture
+def applied(monkeypatch):
+    """What was applied, page by page: the kind, and how many entries."""
+    pages = []
+    usual = applying.Applier.finish
+
+    def finish(self, **options):
+        if self.results:
+            pages.append((self.resource.kind, len(self.results)))
+        return usual(self, **options)
+
+    monkeypatch.setattr(applying.Applier, "finish", finish)
+    return pages
+
+
+@pytest.fixture
+def peer(a, b):
+    with a.at_work():
+        return Peer.objects.get(name=b.alias)
+
+
+def make_order(number):
+    account = Account.objects.create(name=f"Account {number}")
+    return SalesOrder.objects.create(account=account, order_number=number, order_date="2026-01-01")
+
+
+def held(peer, kind):
+    find_stream(peer, kind)
+    return Stream.objects.filter(peer=peer, kind=kind)
+
+
+class TestStopping:
+    def test_nothing_is_begun_after_the_page_that_was_under_way(self, a, b, peer, applied, monkeypatch):
+        """What refers to it would have it sent ahead, a page for each kind."""
+        with a.at_work(), Courier(peer) as courier:
+            for number in range(120):
+                make_order(number)
+            usual = courier.client
+
+            def client():
+                if applied:
+                    courier.interrupt()
+                return usual()
+
+            monkeypatch.setattr(courier, "client", client)
+            assert courier.deliver(registry) is not None
+            assert len({kind for kind, _ in applied}) == 1
+            assert len(applied) <= 2
+            assert not Stream.objects.exclude(holder="").exists()
+            assert not Stream.objects.filter(failures__gt=0).exists()
+        with a.at_work(), Courier(peer) as courier:
+            assert courier.deliver(registry) is None
+        assert level(a, b)
+
+
+class TestWaiting:
+    def test_what_is_numbered_meanwhile_stays_behind_what_another_delivers(self, a, b, peer, monkeypatch):
+        a.settings["PAGE_SIZE"] = a.settings["MAX_PAGE_SIZE"] = 1
+        with a.at_work(), Courier(peer) as courier:
+            make_order(0)
+            assert courier.deliver(registry) is None
+            make_order(1)
+            make_order(2)
+            usual, looks = couriers.number_changes, []
+
+            def number_changes(resource, **options):
+                if resource.kind == "salesOrders":
+                    looks.append(resource)
+                    if len(looks) == 2:  # between two pages
+                        held(peer, "accounts").update(**SOMEBODY_ELSE)
+                        make_order(3)
+                return usual(resource, **options)
+
+            monkeypatch.setattr(couriers, "number_changes", number_changes)
+            due = courier.deliver(registry)
+            assert due is not None
+            assert due - now() < 1000
+            with b.at_work():
+                assert not SalesOrder.objects.filter(order_number=3).exists()
+            held(peer, "accounts").update(holder="", held_until=0)
+            assert courier.deliver(registry) is None
+        assert level(a, b)
+
+
+class TestPosting:
+    @pytest.fixture
+    def posted(self, monkeypatch):
+        monkeypatch.setattr(jobs, "TURNS", 2)
+        return []
+
+    @pytest.fixture
+    def post(self, posted):
+        return lambda job, *arguments, delay=0: posted.append((job, *arguments, delay > 0))
+
+    def test_nothing_when_everything_arrives(self, a, b, peer, post, posted):
+        with a.at_work():
+            make_order(1)
+            jobs.deliver(peer.pk, post=post)
+        assert posted == []
+        assert level(a, b)
+
+    def test_what_waits_behind_another_worker_once_for_each_kind(self, a, b, peer, post, posted):
+        with a.at_work():
+            make_order(1)
+            held(peer, "accounts").update(**SOMEBODY_ELSE)
+            jobs.deliver(peer.pk, ["salesOrders"], post=post)
+            kinds = posted.pop()[2]
+            assert set(kinds) == {"accounts", "contacts", "salesOrders"}
+            jobs.deliver(peer.pk, ["contacts"], post=post)
+            assert posted.pop() == ("deliver", peer.pk, ["contacts"], True)
+            held(peer, "accounts").update(holder="", held_until=0)
+            jobs.deliver(peer.pk, kinds, post=post)
+        assert posted == []
+        assert level(a, b)
+
+    def test_what_failed_by_itself_when_it_is_due(self, a, b, peer, post, posted, monkeypatch):
+        with a.at_work():
+            make_order(1)
+            monkeypatch.setattr(Courier, "client", lambda self: 1 / 0)
+            jobs.deliver(peer.pk, post=post)
+            assert ("deliver", peer.pk, ["accounts"], True) in posted
+            assert all(len(kinds) == 1 and is_delayed for _, _, kinds, is_delayed in posted)
+            assert len(posted) == len({kinds[0] for _, _, kinds, _ in posted})
+
+    def test_the_whole_again_when_its_time_was_up(self, a, b, peer, post, posted, monkeypatch):
+        with a.at_work():
+            make_order(1)
+            monkeypatch.setattr(jobs, "DELIVERY_SECONDS", -1)
+            jobs.deliver(peer.pk, ["accounts", "salesOrders"], post=post)
+            assert posted == [("deliver", peer.pk, ["accounts", "salesOrders"], False)]
