@@ -30,7 +30,15 @@ from .owed import lags, refuse_ourselves
 from .passage import Passage
 from .pulling import pull_in_turn
 from .recovery import knows_more_of_us, recover
-from .streams import Lease, claim_comparison, find_stream, forget_known_digest, known_digest, note_failure
+from .streams import (
+    Lease,
+    claim_comparison,
+    find_stream,
+    forget_known_digest,
+    known_digest,
+    note_failure,
+    release_comparison,
+)
 from .watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -252,7 +260,7 @@ class Courier:
         """
         stream = find_stream(self.peer, resource.kind)
         pause = int(conf.heartbeat * 1000)
-        if not pause or max(stream.retry_at, stream.compared_at + pause) > now():
+        if self.is_to_stop or not pause or max(stream.retry_at, stream.compared_at + pause) > now():
             return
         if not claim_comparison(stream, pause):
             return  # another process was quicker
@@ -264,9 +272,14 @@ class Courier:
             elif knows_more_of_us(resource, shown):
                 recover(self.client(), self.peer, resource, shown)
             elif not load_digest(resource).value.covers(shown):
-                pull_in_turn(self.client(), self.peer, resource, registry.ahead_of(resource))
+                ahead = registry.ahead_of(resource)
+                pull_in_turn(self.client(), self.peer, resource, ahead, lambda: self.is_to_stop)
             settle_waiting(resource)
             review(resource, self.peer, shown)
+        except DeliveryInterrupted as raised:
+            logger.info("%s: %s", stream, raised)
+            release_comparison(stream)
+            return
         except PeerError as error:
             facts = {"peer": self.peer.name, "kind": resource.kind}
             logger.warning("%s could not be compared: %s", stream, error, extra=facts)

@@ -99,8 +99,11 @@ def compare(peer: int, *, post: Post) -> None:
     if found is None:
         return
     courier = _courier(found)
+    courier.allow(DELIVERY_SECONDS)
     for resource in registry:
         courier.compare(resource)
+    if courier.is_to_stop:
+        post("compare", peer)
     if found.immediate:
         deliver(peer, post=post)
 

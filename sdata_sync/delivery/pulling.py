@@ -14,7 +14,15 @@ from uuid import uuid4
 from ..atom.feed import FeedHeader, read_sync_feed
 from ..conf import conf
 from ..core.digest import Digest
-from ..exceptions import DocumentError, FeedError, PeerError, PeerMisbehaved, PeerRefused, PeerUnreachable
+from ..exceptions import (
+    DeliveryInterrupted,
+    DocumentError,
+    FeedError,
+    PeerError,
+    PeerMisbehaved,
+    PeerRefused,
+    PeerUnreachable,
+)
 from ..models import Peer
 from ..resources import SyncResource
 from ..sync.deferring import settle_waiting
@@ -39,29 +47,41 @@ def pull(
     known: Digest | None = None,
     in_a_hurry: bool = False,
     before_applying: Callable[[], None] = lambda: None,
+    is_interrupted: Callable[[], bool] = lambda: False,
 ) -> None:
     """Apply all of ``resource`` that this node lacks and ``peer`` has.
 
     ``known`` is what the peer is told that we have; without it, our digest. What is marked here and not numbered
     is numbered when the feed is applied, never before the peer has been heard: this node may have been restored.
     ``in_a_hurry`` asks for an answer at once, where little is expected. ``before_applying`` is called when the peer
-    has chosen what it sends: whatever that refers to was committed there before.
+    has chosen what it sends: whatever that refers to was committed there before. ``is_interrupted`` is asked
+    between two pages.
 
     Raises:
+        DeliveryInterrupted: it goes on later, from where it is.
         PeerError
     """
     known = load_digest(resource).value if known is None else known
-    _Pull(client, peer, resource, watch).run(known, in_a_hurry=in_a_hurry, before_applying=before_applying)
+    _Pull(client, peer, resource, watch, is_interrupted).run(
+        known, in_a_hurry=in_a_hurry, before_applying=before_applying
+    )
 
 
 def pull_in_turn(
-    client: PeerClient, peer: Peer, resource: SyncResource, ahead: Sequence[SyncResource], *, in_a_hurry: bool = False
+    client: PeerClient,
+    peer: Peer,
+    resource: SyncResource,
+    ahead: Sequence[SyncResource],
+    is_interrupted: Callable[[], bool],
+    *,
+    in_a_hurry: bool = False,
 ) -> None:
     """Pull ``resource``; and ``ahead``, what it refers to, when it has been chosen and before it is applied.
 
     Some of that may have been committed together with what refers to it, after its own kind was last looked at.
 
     Raises:
+        DeliveryInterrupted: it goes on later, from where it is.
         PeerError
     """
     ahead = [other for other in ahead if other.is_target]
@@ -71,18 +91,36 @@ def pull_in_turn(
             return
         *further, nearest = ahead
         try:
-            pull_in_turn(client, peer, nearest, further, in_a_hurry=True)
+            pull_in_turn(client, peer, nearest, further, is_interrupted, in_a_hurry=True)
+        except DeliveryInterrupted:
+            raise
         except PeerError as error:
             # It is noted when its own turn comes. What refers to it waits here.
             facts = {"peer": peer.name, "kind": nearest.kind}
             logger.info("%s cannot go ahead of %s: %s", nearest.kind, resource.kind, error, extra=facts)
 
-    pull(client, peer, resource, Watch(), in_a_hurry=in_a_hurry, before_applying=pull_ahead)
+    pull(
+        client,
+        peer,
+        resource,
+        Watch(),
+        in_a_hurry=in_a_hurry,
+        before_applying=pull_ahead,
+        is_interrupted=is_interrupted,
+    )
 
 
 class _Pull:
-    def __init__(self, client: PeerClient, peer: Peer, resource: SyncResource, watch: Watch) -> None:
+    def __init__(
+        self,
+        client: PeerClient,
+        peer: Peer,
+        resource: SyncResource,
+        watch: Watch,
+        is_interrupted: Callable[[], bool],
+    ) -> None:
         self._client = client
+        self._is_interrupted = is_interrupted
         self._resource = resource
         self._watch = watch
         self._label = new_run(peer.url, conf.base_url)
@@ -121,6 +159,10 @@ class _Pull:
                 page = feed.following(receipt.next_url)
             report = render_results(self._resource, receipt.results, receipt.digest) if receipt.results else None
             self._watch.see(len(receipt.results), [r.status for r in receipt.results if r.status != 200])
+            if page is not None and self._is_interrupted():
+                page.close()
+                self._reporter.report(report)
+                raise DeliveryInterrupted("The pull was stopped between two pages; it goes on from here.")
         self._reporter.report(report)
 
     def _next_exchange(self, feed: RemoteFeed, next_url: str, report: bytes | None) -> Callable[[], BinaryIO | None]:

@@ -112,6 +112,11 @@ def claim_comparison(stream: Stream, pause: int) -> bool:
     return bool(due.update(compared_at=now()))
 
 
+def release_comparison(stream: Stream) -> None:
+    """Leave the comparison to whoever comes next, at once."""
+    Stream.objects.filter(pk=stream.pk).update(compared_at=0)
+
+
 def forget_known_digest(stream: Stream) -> None:
     """Have the peer asked before anything is delivered to it again."""
     Stream.objects.filter(pk=stream.pk).update(known_digest="")

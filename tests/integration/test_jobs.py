@@ -75,6 +75,21 @@ class TestStopping:
             assert courier.deliver(registry) is None
         assert level(a, b)
 
+    def test_a_pull_stops_between_two_pages_and_goes_on_at_once(self, a, b, applied, monkeypatch):
+        with a.at_work():
+            for number in range(60):
+                make_order(number)
+        with b.at_work(), Courier(Peer.objects.get(name=a.alias)) as courier:
+            with monkeypatch.context() as patched:
+                patched.setattr(Courier, "is_to_stop", property(lambda self: bool(applied)))
+                for resource in registry:
+                    courier.compare(resource)
+            assert applied == [("accounts", 50)]
+            assert not Stream.objects.exclude(last_error="").exists()
+            for resource in registry:
+                courier.compare(resource)
+        assert level(a, b)
+
 
 class TestWaiting:
     def test_what_is_numbered_meanwhile_stays_behind_what_another_delivers(self, a, b, peer, monkeypatch):
@@ -144,6 +159,14 @@ class TestPosting:
             assert ("deliver", peer.pk, ["accounts"], True) in posted
             assert all(len(kinds) == 1 and is_delayed for _, _, kinds, is_delayed in posted)
             assert len(posted) == len({kinds[0] for _, _, kinds, _ in posted})
+
+    def test_a_comparison_again_when_its_time_was_up(self, a, b, peer, post, posted, monkeypatch):
+        with a.at_work():
+            jobs.compare(peer.pk, post=post)
+            assert posted == []
+            monkeypatch.setattr(jobs, "DELIVERY_SECONDS", -1)
+            jobs.compare(peer.pk, post=post)
+            assert posted[0] == ("compare", peer.pk, False)
 
     def test_the_whole_again_when_its_time_was_up(self, a, b, peer, post, posted, monkeypatch):
         with a.at_work():
