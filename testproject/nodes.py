@@ -208,6 +208,15 @@ class Node:
         self.kill()
         self.database.drop()
 
+    def complaints(self, lines: int = 40) -> str:
+        """Return the last of what its processes have said of errors, each with the lines that follow."""
+        said: list[str] = []
+        for log in sorted(self.directory.glob(f"{self.name}*.log")):
+            text = log.read_text(errors="replace").splitlines()
+            at = [n for n, line in enumerate(text) if " ERROR " in line or " WARNING " in line or "Traceback" in line]
+            said += [f"{log.name}: {line}" for line in (text[at[0] :] if at else [])[-lines:]]
+        return "\n".join(said)
+
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Read the database from outside, past all of the code."""
         return self.database.query(sql, *parameters)
