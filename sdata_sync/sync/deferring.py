@@ -33,6 +33,14 @@ RETRIES_PER_PAGE = 100
 _any_deferred: PreparedQuery[DeferredEntry] = PreparedQuery(
     lambda kind: DeferredEntry.objects.filter(resource__kind=kind).order_by().values_list("pk")[:1], str
 )
+_deletions: PreparedQuery[DeferredEntry] = PreparedQuery(
+    lambda: (
+        DeferredEntry.objects.filter(is_deleted=True, is_discarded=False)
+        .order_by()
+        .values_list("resource__kind", flat=True)
+        .distinct()
+    )
+)
 
 
 def defer(
@@ -121,8 +129,7 @@ def settle_others(resource: SyncResource) -> None:
     """Do the same for the other kinds that wait for something of ``resource``; each in a transaction of its own."""
     waiting = set(kinds_waiting_for(resource))
     # A deletion may have been refused because of what pointed at the row, and does not any more.
-    deletions = DeferredEntry.objects.using(resource.database).filter(is_deleted=True, is_discarded=False)
-    waiting.update(deletions.order_by().values_list("resource__kind", flat=True).distinct())
+    waiting.update(kind for (kind,) in _deletions.rows(resource.database))
     for kind in sorted(waiting - {resource.kind}):
         other = registry.of_kind(kind)
         if other is None:

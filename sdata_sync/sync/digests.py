@@ -50,6 +50,9 @@ _entries: PreparedQuery[DigestEntryRow] = PreparedQuery(
 )
 
 
+_lock: PreparedQuery[DigestRow] = PreparedQuery(
+    lambda kind: DigestRow.objects.select_for_update().filter(pk=kind).values_list("pk"), str
+)
 _update_entry = PreparedUpdate(
     lambda pk, tick, stamp, priority: (
         DigestEntryRow.objects.filter(pk=pk),
@@ -175,7 +178,7 @@ def lock_digest(resource: SyncResource) -> StoredDigest:
     connection = connections[resource.database]
     digests = DigestRow.objects.using(resource.database)
     if connection.features.has_select_for_update:
-        if digests.select_for_update().filter(pk=resource.kind).first() is None:
+        if not _lock.rows(resource.database, resource.kind):
             digests.get_or_create(pk=resource.kind)
             return lock_digest(resource)
     elif getattr(connection, "transaction_mode", None) != "IMMEDIATE":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from django.db import transaction
+from django.db.models import QuerySet
 
 from ..core.decision import Resolution, resolve
 from ..exceptions import PayloadError
@@ -36,18 +39,21 @@ class Joiner:
 
     def _join(self, version: Version) -> None:
         uuid, replaced_by = version.entry.uuid, version.entry.replaced_by
-        row = tracked_rows(self._resource).filter(uuid=uuid)
         if version.tracked.replaced_by != replaced_by:
-            row.update(replaced_by=replaced_by)
+            self._rows(uuid).update(replaced_by=replaced_by)
         if version.renames and replaced_by is not None:
             rename(self._resource, version.renames, uuid, replaced_by, is_edited=version.is_concurrent)
         elif version.keeps_row:
-            row.update(etag=ANEW, mark=self._recorder.now)
+            self._rows(uuid).update(etag=ANEW, mark=self._recorder.now)
             self._recorder.has_recorded = True
         elif version.same_as:
             self._unite(version)
         elif version.revives is not None:
             self._revive(version, version.revives)
+
+    def _rows(self, uuid: UUID) -> QuerySet[TrackedResource]:
+        # Made for those few that need one: a queryset costs more than all else that is done here for a version.
+        return tracked_rows(self._resource).filter(uuid=uuid)
 
     def _revive(self, version: Version, survivor: TrackedResource) -> None:
         """Decide what came under an old name against the deletion of what has the new one."""

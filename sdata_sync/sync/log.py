@@ -1,6 +1,7 @@
 """Writing the log: the tracked rows that were numbered, applied or deferred."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -27,7 +28,7 @@ _COLUMNS = (
 )
 #: In the place of an etag: what is marked gets a number of its own whether its content has changed or not.
 ANEW = "anew"
-_MARK_COLUMNS = ("mark", "is_intent", "mark_user", "problem")
+_MARKED_COLUMNS = (*_COLUMNS, "mark", "is_intent", "mark_user", "problem")
 
 
 def update_tracked(using: str, rows: Sequence[TrackedResource], *, with_marks: bool = True) -> None:
@@ -35,12 +36,8 @@ def update_tracked(using: str, rows: Sequence[TrackedResource], *, with_marks: b
 
     Without their marks, if somebody may have marked them since they were read: in this very transaction, that is.
     """
-    if not rows:
-        return
-    values_of = _marked_values_of if with_marks else _values_of
-    statement = _update_statement(using, *_COLUMNS, *(_MARK_COLUMNS if with_marks else ()))
-    with connections[using].cursor() as cursor:
-        cursor.executemany(statement, [(*values_of(row), row.pk) for row in rows])
+    columns, values_of = (_MARKED_COLUMNS, _marked_values_of) if with_marks else (_COLUMNS, _values_of)
+    _write(using, _UPDATE, (*columns, "id"), [(*values_of(row), row.pk) for row in rows])
 
 
 def new_tracked(kind: str, uuid: UUID) -> TrackedResource:
@@ -62,12 +59,9 @@ def _blank() -> tuple[list[str], list[Any]]:
 
 def create_tracked(using: str, rows: Sequence[TrackedResource]) -> None:
     """Insert new ``rows``; their primary keys stay unknown."""
-    if not rows:
-        return
     connection = connections[using]
     values = [(row.kind, write_uuid(connection, row.uuid), *_marked_values_of(row)) for row in rows]
-    with connection.cursor() as cursor:
-        cursor.executemany(_insert_statement(using), values)
+    _write(using, _INSERT, ("kind", "uuid", *_MARKED_COLUMNS), values)
 
 
 def mark_found(using: str, pks: Sequence[int]) -> None:
@@ -76,33 +70,68 @@ def mark_found(using: str, pks: Sequence[int]) -> None:
     found.update(mark=now(), is_intent=False, mark_user=current_user())
 
 
-# One prepared statement for all rows. The ORM's bulk_update would write a CASE with a branch for each row and
-# column, and its bulk_create prepares each value of each row: several times the cost of the statements.
-
-
-@cache
-def _fields(*names: str) -> "tuple[models.Field[Any, Any], ...]":
-    return tuple(TrackedResource._meta.get_field(name) for name in names)  # type: ignore[misc]
-
-
 def _getter(*names: str) -> Callable[[TrackedResource], tuple[Any, ...]]:
     return attrgetter(*(f"{name}_id" if name == "endpoint" else name for name in names))
 
 
 _values_of = _getter(*_COLUMNS)
-_marked_values_of = _getter(*_COLUMNS, *_MARK_COLUMNS)
+_marked_values_of = _getter(*_MARKED_COLUMNS)
+
+
+# Written out: the ORM's bulk_update would make a CASE with a branch for each row and column, and its bulk_create
+# prepares each value of each row, which is several times the cost of the statements.
+
+
+@dataclass(frozen=True)
+class _Statement:
+    """One statement in two forms, with names and places to be filled in: for each row, and for all of them.
+
+    The latter is PostgreSQL's, which otherwise parses and plans the statement anew for each row; it takes an array for
+    each column.
+    """
+
+    for_each: str
+    for_all: str
+
+
+_INSERT = _Statement(
+    "INSERT INTO {table} ({columns}) VALUES ({places})",
+    "INSERT INTO {table} ({columns}) SELECT * FROM UNNEST({arrays})",
+)
+_UPDATE = _Statement(
+    "UPDATE {table} SET {places_by_name} WHERE {id} = %s",
+    "UPDATE {table} SET {new_by_name} FROM UNNEST({arrays}) AS new ({columns}) WHERE {table}.{id} = new.{id}",
+)
+
+
+def _write(using: str, statement: _Statement, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
+    if not rows:
+        return
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        if len(rows) == 1:
+            cursor.execute(_filled_in(using, statement.for_each, names), rows[0])
+        elif connection.vendor == "postgresql":
+            arrays = [list(column) for column in zip(*rows, strict=True)]
+            cursor.execute(_filled_in(using, statement.for_all, names), arrays)
+        else:
+            cursor.executemany(_filled_in(using, statement.for_each, names), rows)
 
 
 @cache
-def _update_statement(using: str, *names: str) -> str:
-    quote = connections[using].ops.quote_name
-    settings = ", ".join(f"{quote(field.column or '')} = %s" for field in _fields(*names))
-    return f"UPDATE {quote(TrackedResource._meta.db_table)} SET {settings} WHERE {quote('id')} = %s"  # noqa: S608
-
-
-@cache
-def _insert_statement(using: str) -> str:
-    quote = connections[using].ops.quote_name
-    columns = [quote(field.column or "") for field in _fields("kind", "uuid", *_COLUMNS, *_MARK_COLUMNS)]
-    places = ", ".join(["%s"] * len(columns))
-    return f"INSERT INTO {quote(TrackedResource._meta.db_table)} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608
+def _filled_in(using: str, statement: str, names: tuple[str, ...]) -> str:
+    connection = connections[using]
+    fields: list[models.Field[Any, Any]] = [TrackedResource._meta.get_field(name) for name in names]  # type: ignore[misc]
+    columns = [connection.ops.quote_name(field.column or "") for field in fields]
+    # Not a varchar of so many characters: a cast to one cuts off what is too long, where a column would refuse it.
+    types = ["text" if isinstance(field, models.CharField) else field.rel_db_type(connection) for field in fields]
+    changed = columns[:-1]
+    return statement.format(
+        table=connection.ops.quote_name(TrackedResource._meta.db_table),
+        columns=", ".join(columns),
+        places=", ".join(["%s"] * len(columns)),
+        arrays=", ".join(f"%s::{type_}[]" for type_ in types),
+        places_by_name=", ".join(f"{column} = %s" for column in changed),
+        new_by_name=", ".join(f"{column} = new.{column}" for column in changed),
+        id=columns[-1],
+    )

@@ -49,12 +49,11 @@ def number_changes(resource: SyncResource, *, patience: float = 0) -> StoredDige
         return load_digest(resource)
     if behind(resource) is not None:
         return load_digest(resource)  # restored: when what was lost has come back
-    while _first_mark.rows(database, resource.kind, *position):
+    while True:
         stored, batch = atomically(database, partial(_number_batch, resource, position))
         if len(batch) < BATCH:
             return stored
         position = _behind(batch[-1])
-    return load_digest(resource)
 
 
 def _number_batch(resource: SyncResource, position: _Position) -> tuple[StoredDigest, list[TrackedResource]]:

@@ -14,13 +14,13 @@ from ..models import Digest as DigestRow
 from ..resources import SyncResource
 
 
-def note_part(resource: SyncResource, source: Digest) -> None:
-    """Note, under the digest's lock, whether what came from ``source`` makes of ours a part of it."""
+def note_part(resource: SyncResource, ours: Digest, source: Digest) -> None:
+    """Note, under the digest's lock, whether what came from ``source`` makes of ours a part of it, or the whole."""
     digests = DigestRow.objects.using(resource.database)
     if source.part_of and same_endpoint(source.part_of, source.origin):
         digests.update_or_create(pk=resource.kind, defaults={"part_of": source.part_of})
-    elif source.origin:
-        digests.filter(pk=resource.kind, part_of__iexact=source.origin).update(part_of="")
+    elif ours.part_of and same_endpoint(ours.part_of, source.origin):
+        digests.filter(pk=resource.kind).update(part_of="")
 
 
 def refuse_part(resource: SyncResource, ours: Digest, theirs: Digest) -> None:

@@ -67,7 +67,8 @@ def _receive(resource: SyncResource, file: BinaryIO, *, numbers: bool) -> Receip
     source, mode = reader.header.digest, reader.header.sync_mode
     assert source is not None
     stored = lock_digest(resource)
-    refuse_part(resource, stored.value, source)
+    ours = stored.value
+    refuse_part(resource, ours, source)
     noted = _is_behind_itself(resource, stored, source, mode)
     if numbers and noted is None:
         number_all_under_lock(resource, stored)
@@ -83,7 +84,7 @@ def _receive(resource: SyncResource, file: BinaryIO, *, numbers: bool) -> Receip
         applier.rejoin()
     digest = applier.finish(merge=is_end)
     count_received(resource, applier.results, conflicts=applier.conflicts)
-    note_part(resource, source)
+    note_part(resource, ours, source)
     remember(resource, source.origin, [result.uuid for result in applier.results])
     if applier.has_written:
         settle(resource)

@@ -20,8 +20,16 @@ from ..resources import SyncResource
 from .clock import now
 from .digests import StoredDigest
 from .log import ANEW
+from .prepared import PreparedQuery
 
 logger = logging.getLogger(__name__)
+
+_noted: PreparedQuery[DigestRow] = PreparedQuery(
+    lambda kind: DigestRow.objects.filter(pk=kind, behind_until__isnull=False).values_list(
+        "behind_since", "behind_until"
+    ),
+    str,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,9 +60,9 @@ def fall_behind(resource: SyncResource, stored: StoredDigest) -> Behind:
 
 def behind(resource: SyncResource) -> Behind | None:
     """Return what ``fall_behind`` has noted, ``None`` if this node knows itself best."""
-    rows = DigestRow.objects.using(resource.database).filter(pk=resource.kind, behind_until__isnull=False)
-    row = rows.values_list("behind_since", "behind_until").first()
-    return None if row is None or row[1] is None else Behind(since=row[0] or FIRST_TICK, until=row[1])
+    for since, until in _noted.rows(resource.database, resource.kind):
+        return Behind(since=since or FIRST_TICK, until=until)
+    return None
 
 
 def _confirmed(resource: SyncResource, ours: int) -> int:

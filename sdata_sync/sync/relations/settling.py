@@ -19,6 +19,12 @@ from .placing import Known, Target, members_of, reference_values
 _any_pending: PreparedQuery[PendingReference] = PreparedQuery(
     lambda kind: PendingReference.objects.filter(resource__kind=kind).order_by().values_list("pk")[:1], str
 )
+_kinds_waiting: PreparedQuery[PendingReference] = PreparedQuery(
+    lambda kind: (
+        PendingReference.objects.filter(kind=kind).order_by().values_list("resource__kind", flat=True).distinct()
+    ),
+    str,
+)
 #: Looked at together.
 BATCH = 1000
 
@@ -49,10 +55,8 @@ def is_waiting(resource: SyncResource) -> bool:
 
 def kinds_waiting_for(resource: SyncResource) -> list[str]:
     """Return the other kinds of which something waits for a row of ``resource``."""
-    waiting = PendingReference.objects.using(resource.database).filter(kind=resource.kind)
-    return list(
-        waiting.exclude(resource__kind=resource.kind).order_by().values_list("resource__kind", flat=True).distinct()
-    )
+    found = _kinds_waiting.rows(resource.database, resource.kind)
+    return [kind for (kind,) in found if kind != resource.kind]
 
 
 def fill_in(resource: SyncResource) -> list[int]:
