@@ -20,7 +20,7 @@ from ..sync.digests import StoredDigest
 from ..sync.existing import track_existing
 from ..sync.pages import Page, read_page
 from ..sync.runs import new_run
-from ..sync.scopes import is_filtered, owes, review, scope_for
+from ..sync.scopes import is_filtered, note_given, owes, review, scope_for
 from ..sync.sources import count_missing
 from ..tracing import span
 from .abreast import meanwhile
@@ -236,6 +236,9 @@ class Passage:
             )
         if page.owed and (scope := scope_for(resource, self._peer)) is not None:
             scope.settle(page.owed)
+        if is_part and not self._lease.stream.is_part:
+            note_given(resource, self._peer)
+            self._lease.stream.is_part = True
         self._note_page(page, mode, answer)
         return answer
 

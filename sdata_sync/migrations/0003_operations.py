@@ -53,6 +53,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='stream',
+            name='is_part',
+            field=models.BooleanField(default=False, help_text='The peer was given a part of the kind: its digest promises more than it has.'),
+        ),
+        migrations.AddField(
+            model_name='stream',
             name='passes',
             field=models.BigIntegerField(default=0),
         ),

@@ -19,6 +19,10 @@ class Stream(models.Model):
         help_text="The last known ticks of the peer by endpoint, as JSON: the cursor; empty if not known.",
     )
 
+    is_part = models.BooleanField(
+        default=False, help_text="The peer was given a part of the kind: its digest promises more than it has."
+    )
+
     # The lease. All times are in milliseconds since 1970, 0 for never.
     holder = models.CharField(max_length=100, default="", blank=True)
     held_until = models.BigIntegerField(default=0)

@@ -32,7 +32,7 @@ from .numbering import number_changes
 from .receiving import receive_feed
 from .results import render_results
 from .runs import RunLabel
-from .scopes import review, scope_for
+from .scopes import note_given, review, scope_for
 from .sources import SourceFeed, count_missing
 
 logger = logging.getLogger(__name__)
@@ -222,7 +222,10 @@ def _select(resource: SyncResource, operation: Operation, note: Callable[[int], 
     track_existing(resource, on_batch=on_batch)
     review(resource, operation.peer, target)
     stored = number_changes(resource)
-    total = count_missing(resource, stored, target, scope_for(resource, operation.peer))
+    scope = scope_for(resource, operation.peer)
+    if scope is not None and operation.peer is not None:
+        note_given(resource, operation.peer)
+    total = count_missing(resource, stored, target, scope)
     return {"phase": Phase.DONE, "source_digest": digest_as_json(stored.value), "total": total, "done": total}
 
 

@@ -16,7 +16,7 @@ from django.db import models
 
 from ..core.digest import Digest
 from ..core.state import SyncState, same_endpoint
-from ..models import Peer, ScopedResource, TrackedResource
+from ..models import Peer, ScopedResource, Stream, TrackedResource
 from ..resources import SyncResource
 from .digests import StoredDigest, lock_digest
 from .marks import key_text
@@ -117,7 +117,13 @@ def scope_for(resource: SyncResource, peer: Peer | None) -> Scope | None:
     if peer is not None:
         scopes = ScopedResource.objects.using(resource.database)
         scopes.filter(peer=peer.pk, resource__kind=resource.kind).delete()
+        Stream.objects.filter(peer=peer.pk, kind=resource.kind, is_part=True).update(is_part=False)
     return None
+
+
+def note_given(resource: SyncResource, peer: Peer) -> None:
+    """Note that ``peer`` was given a part: its digest contains from now on what it was not shown."""
+    Stream.objects.update_or_create(peer=peer, kind=resource.kind, defaults={"is_part": True})
 
 
 def review(resource: SyncResource, peer: Peer | None, known: Digest | None) -> None:
@@ -143,6 +149,26 @@ def _review_under_lock(resource: SyncResource, peer: Peer, known: Digest | None)
         _note(resource, stored, peer, known, tracked, is_withdrawn=False)
     for tracked in _tracked(resource, present - allowed):
         _note(resource, stored, peer, known, tracked, is_withdrawn=True)
+    if known is not None and not _has_part(resource, peer, known):
+        for tracked in _held_outside(resource, stored, peer, known, allowed):
+            _note(resource, stored, peer, known, tracked, is_withdrawn=True)
+
+
+def _has_part(resource: SyncResource, peer: Peer, known: Digest) -> bool:
+    """Tell whether ``peer`` was given a part before: what its digest contains it need not have then."""
+    if same_endpoint(known.part_of, resource.endpoint):
+        return True
+    return Stream.objects.filter(peer=peer.pk, kind=resource.kind, is_part=True).exists()
+
+
+def _held_outside(
+    resource: SyncResource, stored: StoredDigest, peer: Peer, known: Digest, allowed: set[str]
+) -> Iterable[list[TrackedResource]]:
+    """Yield what ``peer`` has, from before there was a filter or from somebody without one, and may not have."""
+    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, local_key__isnull=False)
+    for chunk in chunks(rows.exclude(scopes__peer=peer.pk).values_list("pk", flat=True)):
+        found = rows.filter(pk__in=chunk)
+        yield [row for row in found if row.local_key not in allowed and _contains(stored, known, row)]
 
 
 def _note(

@@ -7,7 +7,8 @@ from django.test import Client
 
 from sdata_sync.delivery.courier import Courier
 from sdata_sync.delivery.passage import Passage
-from sdata_sync.models import DeferredEntry, DigestEntry, Peer, TrackedResource
+from sdata_sync.models import DeferredEntry, DigestEntry, Peer, ScopedResource, TrackedResource
+from sdata_sync.registry import registry
 from sdata_sync.sync.numbering import number_changes
 from sdata_sync.sync.purging import purge
 from sdata_sync.sync.scanning import scan
@@ -177,3 +178,43 @@ def test_F11_the_total_counts_what_is_out_of_sight(office, north):
     with office.at_work():
         body = digest_entry(origin=f"{north.base_url}/accounts")
         assert b"totalResults>1<" in client_of(north).post(f"{PATH}/$syncSource", body, content_type=ENTRY).content
+
+
+def exchange(how, office, north):
+    return push(office, north) if how == "push" else pull(north, office)
+
+
+@pytest.mark.parametrize("how", ["push", "pull", "immediate"])
+def test_F12_a_filter_that_comes_later(office, north, other, how):
+    """What a peer was shown before there was a filter is withdrawn, and nothing that it was not shown."""
+    del REGIONS["node1"]
+    exchange(how, office, north)
+    assert len(accounts(north)) == 2
+    with office.at_work():
+        Account.objects.create(name="Carl", city="south")
+    REGIONS["node1"] = ["north"]
+    if how == "immediate":
+        with office.at_work(), Courier(Peer.objects.get(name=north.alias)) as courier:
+            assert courier.deliver(registry) is None
+    else:
+        exchange(how, office, north)
+    assert accounts(north) == [("Anne", "north")]
+    assert len(accounts(office)) == 3
+    with north.at_work():
+        assert TrackedResource.objects.filter(kind="accounts").count() == 2, "nobody tells it of Carl"
+    exchange("push", office, north)
+    with office.at_work():
+        assert not ScopedResource.objects.filter(is_owed=True).exists()
+        assert not ScopedResource.objects.filter(resource__local_key=Account.objects.get(name="Carl").pk).exists()
+    push(office, other)
+    assert len(accounts(other)) == 3
+
+
+@pytest.mark.parametrize("how", ["push", "pull"])
+def test_F13_what_somebody_without_a_filter_was_quicker_to_deliver(office, north, other, how):
+    push(office, other)
+    push(other, north)
+    assert len(accounts(north)) == 2
+    exchange(how, office, north)
+    assert accounts(north) == [("Anne", "north")]
+    assert len(accounts(office)) == len(accounts(other)) == 2
