@@ -45,8 +45,8 @@ logger = logging.getLogger(__name__)
 
 #: When to look again at a stream that somebody else holds.
 HELD_MILLIS = 2000
-#: When to look again at a kind that refers to one of another holder's.
-TURN_MILLIS = 20
+#: When to look again at a kind that refers to one of another holder's, and by what that grows while it is in vain.
+TURN_MILLIS, GROWTH = 20, 1.5
 #: When to look again after something that nobody thought of.
 UNEXPECTED_MILLIS = 1000
 
@@ -60,6 +60,7 @@ class Courier:
         self._known: dict[str, Digest] = {}
         #: The kinds that somebody else was found delivering, and those that wait behind one of them.
         self.held: set[str] = set()
+        self._turn_millis: float = TURN_MILLIS
         #: Those that could not be delivered in this very call, and are not tried again for the sake of others.
         self._given_up: set[str] = set()
         #: The kinds that could not be delivered when that was last tried here.
@@ -109,6 +110,8 @@ class Courier:
         In milliseconds since 1970; ``None`` if everything arrived. ``impatient`` does not wait for the end of a
         back-off. What goes wrong with one kind is noted on its stream and does not keep the others.
         """
+        # Another may be at it for an hour, a first contact for instance: then everybody who waits asks rarely.
+        self._turn_millis = min(self._turn_millis * GROWTH, HELD_MILLIS) if self.held else TURN_MILLIS
         self.held.clear()
         self._given_up.clear()
         due = [self._deliver_in_turn(resource, impatient=impatient) for resource in resources]
@@ -118,8 +121,11 @@ class Courier:
         """Let what is referred to arrive first, if somebody else is delivering it this very moment."""
         if self.held and self.held & registry.kinds_referred_to(resource):
             self.held.add(resource.kind)
-            return now() + TURN_MILLIS
+            return self._next_turn()
         return self._deliver_safely(resource, impatient=impatient)
+
+    def _next_turn(self) -> int:
+        return now() + int(self._turn_millis)
 
     def _deliver_safely(self, resource: SyncResource, *, impatient: bool) -> int | None:
         try:
@@ -143,7 +149,7 @@ class Courier:
                 self.failed.discard(resource.kind)
                 return None
             if not self._send_ahead(resource, impatient=impatient):
-                return now() + TURN_MILLIS
+                return self._next_turn()
             stream = find_stream(self.peer, resource.kind)
             if stream.retry_at > now() and not impatient:
                 return stream.retry_at
@@ -209,7 +215,7 @@ class Courier:
             return False, lease.stream.retry_at
         self.failed.discard(resource.kind)
         if is_interrupted:
-            return False, now() + TURN_MILLIS
+            return False, self._next_turn()
         if passage.known is not None:
             self._known[resource.kind] = passage.known
         return look_again, None
