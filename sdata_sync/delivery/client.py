@@ -197,16 +197,21 @@ class PeerClient:
         """
         try:
             address = urljoin(base, url)
-            ours, theirs = urlsplit(self.url), urlsplit(address)
-            same_place = (ours.scheme, ours.hostname, ours.port) == (theirs.scheme, theirs.hostname, theirs.port)
-        except ValueError:
-            same_place = False
-        path = theirs.path if same_place else ""
-        # A server may resolve dots after unquoting, whatever we make of them.
-        is_below = path.lower().startswith(f"{ours.path.lower()}/") and ".." not in path and "%2e" not in path.lower()
-        if not (same_place and is_below) or theirs.username or theirs.password:
+            is_ours = self._is_below(address)
+        except ValueError:  # no URL at all
+            is_ours = False
+        if not is_ours:
             raise PeerMisbehaved(f"Expected a URL below {self.url}, received {url[:200]!r}; it is not followed.")
         return address
+
+    def _is_below(self, address: str) -> bool:
+        ours, theirs = urlsplit(self.url), urlsplit(address)
+        if (ours.scheme, ours.hostname, ours.port) != (theirs.scheme, theirs.hostname, theirs.port):
+            return False
+        path = theirs.path.lower()
+        # A server may resolve dots after unquoting, whatever we make of them.
+        climbs = ".." in path or "%2e" in path
+        return path.startswith(f"{ours.path.lower()}/") and not climbs and not theirs.username and not theirs.password
 
     def _send(
         self,

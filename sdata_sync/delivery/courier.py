@@ -271,24 +271,18 @@ class Courier:
         if not claim_comparison(stream, pause):
             return  # another process was quicker
         try:
-            shown = self.client().read_digest(resource.kind)
-            refuse_ourselves(resource, shown)
-            if not resource.is_target:
-                pass
-            elif knows_more_of_us(resource, shown):
-                recover(self.client(), self.peer, resource, shown)
-            elif not load_digest(resource).value.covers(shown):
-                ahead = registry.ahead_of(resource)
-                pull_in_turn(self.client(), self.peer, resource, ahead, lambda: self.is_to_stop)
-            settle_waiting(resource)
-            review(resource, self.peer, shown)
+            shown = self._hear(resource)
         except DeliveryInterrupted as raised:
             logger.info("%s: %s", stream, raised)
             release_comparison(stream)
             return
-        except PeerError as error:
+        except InterfaceError:
+            raise
+        except Exception as error:
             facts = {"peer": self.peer.name, "kind": resource.kind}
-            logger.warning("%s could not be compared: %s", stream, error, extra=facts)
+            is_ours = not isinstance(error, PeerError)  # nobody thought of it
+            level = logging.ERROR if is_ours else logging.WARNING
+            logger.log(level, "%s could not be compared: %s", stream, error, extra=facts, exc_info=is_ours)
             note_failure(stream, error)
             return
         known = known_digest(stream)
@@ -296,6 +290,21 @@ class Courier:
             # It has less than it was thought to have: it was restored itself.
             forget_known_digest(stream)
             self._known.pop(resource.kind, None)
+
+    def _hear(self, resource: SyncResource) -> Digest:
+        """Pull what the peer has more, and return its digest as it was before."""
+        shown = self.client().read_digest(resource.kind)
+        refuse_ourselves(resource, shown)
+        if not resource.is_target:
+            pass
+        elif knows_more_of_us(resource, shown):
+            recover(self.client(), self.peer, resource, shown)
+        elif not load_digest(resource).value.covers(shown):
+            ahead = registry.ahead_of(resource)
+            pull_in_turn(self.client(), self.peer, resource, ahead, lambda: self.is_to_stop)
+        settle_waiting(resource)
+        review(resource, self.peer, shown)
+        return shown
 
     def _wait_for_lease(self, stream: Stream) -> Lease:
         deadline = time.monotonic() + conf.lease_seconds

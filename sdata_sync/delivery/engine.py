@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 from uuid import uuid4
 
+from django.db import InterfaceError
+
 from ..atom.feed import read_sync_feed
 from ..conf import conf
 from ..core.selection import missing_ranges
@@ -93,6 +95,12 @@ def _attempt(peer: str, kind: str, direction: str, watch: Watch, act: Callable[[
             act(watch)
     except PeerError as raised:
         error = str(raised)
+    except InterfaceError:
+        raise  # the connection to our own database is gone, for everybody
+    except Exception as raised:
+        # Something that nobody thought of, with this one; the others are not to suffer from it.
+        logger.exception("%s %s %s failed unexpectedly", kind, direction, peer)
+        error = f"{type(raised).__name__}: {raised}"
     passed = Passed(
         peer=peer, kind=kind, direction=direction, seconds=time.monotonic() - started, watch=watch, error=error
     )

@@ -11,21 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from django.db import transaction
 
-from ..atom.feed import read_sync_feed
-from ..conf import conf
-from ..core.digest import Digest
-from ..exceptions import DocumentError, FeedError, LinkError, PayloadError, PeerMisbehaved
+from ..exceptions import LinkError, PayloadError
 from ..models import Peer
 from ..resources import SyncResource
 from ..sync.digests import lock_digest
 from ..sync.linking import link, tracked_rows
 from ..sync.marks import key_text
-from ..sync.runs import new_run
 from .client import PeerClient
+from .inventory import take_inventory
 
 #: From which score on a pair is as good as sure, and from which on it is worth to be looked at.
 CERTAIN, LIKELY = 0.95, 0.7
@@ -106,30 +103,14 @@ def _columns(resource: SyncResource) -> list[str]:
 
 
 def _remote_rows(client: PeerClient, peer: Peer, resource: SyncResource) -> Iterator[tuple[UUID, _Values]]:
-    run = new_run(peer.url, conf.base_url)
-    nothing = Digest(origin=resource.endpoint)
-    feed = client.open_source(resource.kind, nothing, run=run, tracking_id=str(uuid4()), count=conf.catch_up_page_size)
-    try:
-        page = feed.first
-        while True:
-            with page as body:
-                try:
-                    reader = read_sync_feed(body)
-                    entries = list(reader.entries())
-                except (DocumentError, FeedError) as error:
-                    raise PeerMisbehaved(f"A page of {peer}: {error}") from error
-            for entry in entries:
-                if entry.is_deleted or entry.payload is None:
-                    continue
-                try:
-                    yield entry.uuid, resource.read_payload(entry.payload).values
-                except PayloadError:
-                    continue  # it cannot become a row here, let alone be one
-            if not reader.next_url:
-                return
-            page = feed.following(reader.next_url)
-    finally:
-        feed.close()
+    for entries in take_inventory(client, peer, resource):
+        for entry in entries:
+            if entry.is_deleted or entry.payload is None:
+                continue
+            try:
+                yield entry.uuid, resource.read_payload(entry.payload).values
+            except PayloadError:
+                continue  # it cannot become a row here, let alone be one
 
 
 def _by_fields(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import UUID
 
 from ..atom.entry import Entry
-from ..atom.feed import read_sync_feed
-from ..conf import conf
 from ..core.digest import Digest
-from ..exceptions import DocumentError, FeedError, PayloadError, PeerMisbehaved
+from ..exceptions import PayloadError
 from ..models import Peer, TrackedResource
 from ..resources import SyncResource
 from ..sync.changes import set_values
@@ -20,9 +19,9 @@ from ..sync.numbering import number_changes
 from ..sync.relations.contents import merged
 from ..sync.relations.directory import only_looking
 from ..sync.rows import read_instances
-from ..sync.runs import new_run
 from ..sync.wakeup import wake
 from .client import PeerClient
+from .inventory import take_inventory
 
 #: So many uuids of each sort are named; all are counted.
 NAMED = 20
@@ -76,17 +75,8 @@ def verify(client: PeerClient, peer: Peer, resource: SyncResource, *, repair: bo
     theirs = client.read_digest(resource.kind)
     comparison = Comparison(peer=peer.name, kind=resource.kind, digests_agree=ours.level_with(theirs))
     verifier = _Verifier(resource, ours, theirs, comparison)
-    run = new_run(peer.url, conf.base_url)
-    nothing = Digest(origin=resource.endpoint)
-    feed = client.open_source(resource.kind, nothing, run=run, tracking_id=str(uuid4()), count=conf.catch_up_page_size)
-    try:
-        page: BinaryIO | None = feed.first
-        while page is not None:
-            with page as body:
-                next_url = verifier.look_at(body)
-            page = feed.following(next_url) if next_url else None
-    finally:
-        feed.close()
+    for entries in take_inventory(client, peer, resource):
+        verifier.look_at(entries)
     # What is changed there while it is read is on no page, and is not missing for that.
     if client.read_digest(resource.kind).level_with(theirs):
         verifier.find_missing_there()
@@ -105,19 +95,13 @@ class _Verifier:
         #: Primary keys of what is to be sent again.
         self.odd: list[int] = []
 
-    def look_at(self, body: BinaryIO) -> str:
-        """Compare one page, and return where the next one is."""
-        try:
-            reader = read_sync_feed(body)
-            entries = list(reader.entries())
-        except (DocumentError, FeedError) as error:
-            raise PeerMisbehaved(f"A page of {self._comparison.peer}: {error}") from error
+    def look_at(self, entries: Sequence[Entry]) -> None:
+        """Compare one page."""
         rows = TrackedResource.objects.using(self._resource.database).filter(kind=self._resource.kind)
         tracked = {row.uuid: row for row in rows.filter(uuid__in=[entry.uuid for entry in entries])}
         for entry in entries:
             self._seen.add(entry.uuid.bytes)
             self._compare(entry, tracked.get(entry.uuid))
-        return reader.next_url
 
     def _compare(self, entry: Entry, tracked: TrackedResource | None) -> None:
         self._comparison.compared += 1
