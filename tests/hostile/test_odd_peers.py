@@ -39,6 +39,9 @@ class Server(ThreadingHTTPServer):
         self.source = lambda server: (200, {}, server.page())
         self.target = lambda server: (200, {}, "")
 
+    def handle_error(self, request, client_address):
+        """Say nothing: clients hang up on what is too much for them."""
+
     @property
     def url(self):
         return f"http://127.0.0.1:{self.server_port}/sdata/odd/-"
