@@ -21,7 +21,7 @@ from testproject.crm.models import Account
 
 from ..wire import APP1, UUIDS, digest_entry, digest_xml, entry_xml, feed_xml
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("odd_peers")]
+pytestmark = [pytest.mark.django_db, pytest.mark.xdist_group("odd_peers")]
 ACCOUNTS = registry.of_kind("accounts")
 TOKEN = "swordfish"
 PATH = "/sdata/odd/-/accounts"
@@ -63,6 +63,7 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def answer(self):
         server = self.server
