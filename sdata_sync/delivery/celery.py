@@ -17,6 +17,9 @@ from django.db import InterfaceError, OperationalError
 
 from . import jobs
 from .queue import QueueDelivery
+from .unexpected import let_pass
+
+let_pass(SoftTimeLimitExceeded)
 
 _COMMON: dict[str, Any] = {
     "ignore_result": True,
@@ -53,10 +56,13 @@ class CeleryDelivery(QueueDelivery):
         ]
 
 
-def post(job: str, *arguments: object, delay: float = 0) -> None:
-    """Send the task for ``job``, to be begun after ``delay`` seconds."""
+def post(job: str, *arguments: object, delay: float = 0) -> bool:
+    """Send the task for ``job``, to be begun after ``delay`` seconds; false if tasks are done at once, not queued."""
+    if delay and current_app.conf.task_always_eager:
+        return False
     task: Task[Any, Any] = _TASKS[job]
     task.apply_async(arguments, countdown=delay, retry=False)
+    return True
 
 
 @shared_task(name="sdata_sync.deliver", **_SHORT)

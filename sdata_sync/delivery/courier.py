@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import InterfaceError
 
 from ..conf import conf
 from ..core.digest import Digest
@@ -23,7 +22,7 @@ from ..sync.digests import StoredDigest, load_digest
 from ..sync.existing import track_existing
 from ..sync.hearing import PATIENCE_SECONDS, wait_to_number
 from ..sync.numbering import number_changes
-from ..sync.scopes import review
+from ..sync.scopes import is_let_in, review
 from ..tracing import span
 from .client import PeerClient
 from .owed import lags, refuse_ourselves
@@ -39,6 +38,7 @@ from .streams import (
     note_failure,
     release_comparison,
 )
+from .unexpected import is_about_all
 from .watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 #: When to look again at a stream that somebody else holds.
 HELD_MILLIS = 2000
 #: When to look again at a kind that refers to one of another holder's, and by what that grows while it is in vain.
-TURN_MILLIS, GROWTH = 20, 1.5
+TURN_MILLIS, GROWTH, MAX_TURN_MILLIS = 20, 1.5, 250
 #: When to look again after something that nobody thought of.
 UNEXPECTED_MILLIS = 1000
 
@@ -111,7 +111,7 @@ class Courier:
         back-off. What goes wrong with one kind is noted on its stream and does not keep the others.
         """
         # Another may be at it for an hour, a first contact for instance: then everybody who waits asks rarely.
-        self._turn_millis = min(self._turn_millis * GROWTH, HELD_MILLIS) if self.held else TURN_MILLIS
+        self._turn_millis = min(self._turn_millis * GROWTH, MAX_TURN_MILLIS) if self.held else TURN_MILLIS
         self.held.clear()
         self._given_up.clear()
         due = [self._deliver_in_turn(resource, impatient=impatient) for resource in resources]
@@ -130,9 +130,9 @@ class Courier:
     def _deliver_safely(self, resource: SyncResource, *, impatient: bool) -> int | None:
         try:
             return self._deliver_kind(resource, impatient=impatient)
-        except InterfaceError:
-            raise  # the connection to our own database is gone, for every kind
-        except Exception:
+        except Exception as error:
+            if is_about_all(error):
+                raise
             facts = {"peer": self.peer.name, "kind": resource.kind}
             logger.exception("%s could not be delivered to %s; it is tried again", *facts.values(), extra=facts)
             self.failed.add(resource.kind)
@@ -142,7 +142,7 @@ class Courier:
     def _deliver_kind(self, resource: SyncResource, *, impatient: bool) -> int | None:
         if not resource.is_source:
             return None
-        while True:
+        while not self._is_interrupted:
             # What refers to it is numbered by now and must not get ahead of it, so another that hears is waited for.
             stored = number_changes(resource, patience=PATIENCE_SECONDS)
             if self._is_level(resource, stored):
@@ -160,6 +160,7 @@ class Courier:
             look_again, due = self._pass(resource, stored, lease)
             if not look_again:
                 return due
+        return now()
 
     def _send_ahead(self, resource: SyncResource, *, impatient: bool = False) -> bool:
         """Deliver what ``resource`` refers to; false if somebody else is at that, or it had to stop.
@@ -169,11 +170,13 @@ class Courier:
         """
         for earlier in registry.ahead_of(resource):
             if earlier.kind not in self._given_up:
-                self._deliver_in_turn(earlier, impatient=impatient)
+                due = self._deliver_in_turn(earlier, impatient=impatient)
+                if due is not None and self.is_to_stop:
+                    return False
         if self.held and self.held & registry.kinds_referred_to(resource):
             self.held.add(resource.kind)
             return False
-        return not self.is_to_stop
+        return True
 
     def _number(self, resource: SyncResource) -> tuple[StoredDigest, bool]:
         """Number what has been committed; return the digest, and whether what that refers to has gone ahead."""
@@ -232,7 +235,8 @@ class Courier:
             lease,
             number=lambda: number(resource),
             client=self.client,
-            is_interrupted=lambda: self.is_to_stop,
+            is_interrupted=lambda: self._is_interrupted,
+            is_time_up=lambda: self.is_to_stop,
             watch=watch,
         )
 
@@ -276,9 +280,9 @@ class Courier:
             logger.info("%s: %s", stream, raised)
             release_comparison(stream)
             return
-        except InterfaceError:
-            raise
         except Exception as error:
+            if is_about_all(error):
+                raise
             facts = {"peer": self.peer.name, "kind": resource.kind}
             is_ours = not isinstance(error, PeerError)  # nobody thought of it
             level = logging.ERROR if is_ours else logging.WARNING
@@ -286,8 +290,8 @@ class Courier:
             note_failure(stream, error)
             return
         known = known_digest(stream)
-        if known is not None and not shown.covers(known):
-            # It has less than it was thought to have: it was restored itself.
+        # It has less than it was thought to have, for it was restored itself; or must be told that it has the whole.
+        if known is not None and (not shown.covers(known) or is_let_in(resource, self.peer, shown)):
             forget_known_digest(stream)
             self._known.pop(resource.kind, None)
 
@@ -298,7 +302,7 @@ class Courier:
         if not resource.is_target:
             pass
         elif knows_more_of_us(resource, shown):
-            recover(self.client(), self.peer, resource, shown)
+            recover(self.client(), self.peer, resource, shown, is_interrupted=lambda: self.is_to_stop)
         elif not load_digest(resource).value.covers(shown):
             ahead = registry.ahead_of(resource)
             pull_in_turn(self.client(), self.peer, resource, ahead, lambda: self.is_to_stop)

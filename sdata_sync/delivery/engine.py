@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 from uuid import uuid4
 
-from django.db import InterfaceError
-
 from ..atom.feed import read_sync_feed
 from ..conf import conf
 from ..core.selection import missing_ranges
@@ -30,6 +28,7 @@ from .courier import Courier
 from .owed import refuse_ourselves
 from .pulling import pull
 from .reporting import Reporter
+from .unexpected import is_about_all
 from .watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -95,10 +94,9 @@ def _attempt(peer: str, kind: str, direction: str, watch: Watch, act: Callable[[
             act(watch)
     except PeerError as raised:
         error = str(raised)
-    except InterfaceError:
-        raise  # the connection to our own database is gone, for everybody
     except Exception as raised:
-        # Something that nobody thought of, with this one; the others are not to suffer from it.
+        if is_about_all(raised):
+            raise
         logger.exception("%s %s %s failed unexpectedly", kind, direction, peer)
         error = f"{type(raised).__name__}: {raised}"
     passed = Passed(

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ..exceptions import PeerError
-from ..models import Peer, Stream
+from ..models import Peer
 from ..registry import registry
 from ..resources import SyncResource
 from ..sync import operations
@@ -28,6 +28,7 @@ from .courier import Courier
 from .engine import catch_up as run_engine
 from .purging import purge_all
 from .queue import Post, claim, take_claims
+from .streams import find_stream
 from .watch import Watch
 
 #: So long a worker delivers to one peer before it lets others have their turn, and goes on later.
@@ -38,8 +39,8 @@ PATIENCE_MILLIS = 100
 TURNS = 20
 #: When another looks again whether that has arrived.
 WAITING_SECONDS = 1.0
-#: What failed is not tried again earlier than that.
-SHORTEST_SECONDS = 0.25
+#: When what failed is tried again, if that was nothing for which there is a back-off.
+UNEXPECTED_SECONDS = 1.0
 
 _own = threading.local()
 
@@ -66,17 +67,28 @@ def deliver(peer: int, kinds: Sequence[str] | None = None, *, post: Post) -> Non
     if found is None:
         return
     wanted = [resource for resource in registry if kinds is None or resource.kind in kinds]
-    take_claims(peer, [resource.kind for resource in wanted])
+    if kinds is not None:  # a heartbeat takes nobody's message out of the queue
+        take_claims(peer, kinds)
     courier = _courier(found)
     courier.failed.clear()
     courier.allow(DELIVERY_SECONDS)
     _deliver_patiently(courier, wanted)
-    for stream in Stream.objects.filter(peer=peer, kind__in=courier.failed):
-        post("deliver", peer, [stream.kind], delay=max((stream.retry_at - now()) / 1000, SHORTEST_SECONDS))
+    for kind in sorted(courier.failed):
+        retry_at = find_stream(found, kind).retry_at
+        post("deliver", peer, [kind], delay=(retry_at - now()) / 1000 if retry_at > now() else UNEXPECTED_SECONDS)
     if courier.is_to_stop:
         post("deliver", peer, kinds)
-    elif waiting := claim(found, courier.held - courier.failed):
-        post("deliver", peer, waiting, delay=WAITING_SECONDS)
+    else:
+        _post_waiting(found, courier.held - courier.failed, post)
+
+
+def _post_waiting(peer: Peer, kinds: Collection[str], post: Post) -> None:
+    waiting, is_posted = claim(peer, kinds), False
+    try:
+        is_posted = bool(waiting) and post("deliver", peer.pk, waiting, delay=WAITING_SECONDS)
+    finally:
+        if not is_posted:
+            take_claims(peer.pk, waiting)
 
 
 def _deliver_patiently(courier: Courier, wanted: Sequence[SyncResource]) -> None:

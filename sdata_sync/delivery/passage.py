@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from typing import TypeVar
+from uuid import UUID
 
 from ..atom.feed import SyncMode
 from ..atom.renderer import Paging, render_feed
@@ -12,7 +13,7 @@ from ..conf import conf
 from ..core.digest import Digest
 from ..core.order import TickOrder
 from ..core.selection import missing_ranges
-from ..core.state import SyncState, same_endpoint
+from ..core.state import SyncState
 from ..exceptions import DeliveryInterrupted, PeerError, PeerMisbehaved, PeerRefused
 from ..resources import SyncResource
 from ..sync.clock import now
@@ -20,7 +21,7 @@ from ..sync.digests import StoredDigest
 from ..sync.existing import track_existing
 from ..sync.pages import Page, read_page
 from ..sync.runs import new_run
-from ..sync.scopes import is_filtered, note_given, owes, review, scope_for
+from ..sync.scopes import Scope, is_filtered, is_let_in, note_given, note_whole, owes, review, scope_for
 from ..sync.sources import count_missing
 from ..tracing import span
 from .abreast import meanwhile
@@ -39,7 +40,8 @@ class Passage:
     """One stream brought level, under a lease. ``known`` is the peer's digest as far as it is known.
 
     ``number`` numbers what was committed meanwhile and tells whether it may be sent now, or must stay behind
-    something that it refers to.
+    something that it refers to. It stops before the next page if it is interrupted, and, once it has sent one, when
+    its time is up: however long it takes to find the first page, everybody gets ahead.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Passage:
         number: Callable[[], tuple[StoredDigest, bool]],
         client: Callable[[], PeerClient],
         is_interrupted: Callable[[], bool],
+        is_time_up: Callable[[], bool],
         watch: Watch | None = None,
     ) -> None:
         self._watch = watch
@@ -57,6 +60,10 @@ class Passage:
         self._is_our_turn = True
         self._client = client
         self._is_interrupted = is_interrupted
+        self._is_time_up = is_time_up
+        self._has_posted = False
+        #: What was owed to the peer, and has been sent in this pass.
+        self._heard: list[UUID] = []
         self._peer = lease.stream.peer
         self._resource = resource
         self._lease = lease
@@ -134,7 +141,7 @@ class Passage:
                 )
 
             try:
-                answer, following = self._exchange(sent, sent_digest, SyncMode.IMMEDIATE, read_next)
+                answer, following = self._exchange(sent, sent_digest, SyncMode.IMMEDIATE, scope, read_next)
             except PeerRefused as refusal:
                 if refusal.status != 400:
                     raise
@@ -169,13 +176,12 @@ class Passage:
         target = self._client().read_digest(resource.kind)
         refuse_ourselves(resource, target)
         if knows_more_of_us(resource, target):
-            recover(self._client(), self._peer, resource, target)
+            recover(self._client(), self._peer, resource, target, is_interrupted=self._is_interrupted)
         review(resource, self._peer, target)
         stored = self._number()
         scope = scope_for(resource, self._peer)
-        # One that was let in learns from the next feed that it has the whole, be it empty.
-        is_let_in = scope is None and bool(target.part_of) and same_endpoint(target.part_of, resource.endpoint)
-        if not (missing_ranges(stored.value, target) or owes(resource, self._peer) or is_let_in):
+        is_missing = missing_ranges(stored.value, target) or owes(resource, self._peer)
+        if not is_missing and not is_let_in(resource, self._peer, target):
             self.known = target
             return stored
         if self._watch is not None:
@@ -186,7 +192,7 @@ class Passage:
             def read_next(cursor: Digest = page.cursor, owed_to: int | None = page.owed_to) -> Page:
                 return read_page(resource, stored, cursor, limit=self._catch_up_limit, scope=scope, owed_from=owed_to)
 
-            answer, following = self._exchange(page, stored, SyncMode.CATCH_UP, read_next)
+            answer, following = self._exchange(page, stored, SyncMode.CATCH_UP, scope, read_next)
             if following is None:
                 break
             page = following
@@ -197,31 +203,50 @@ class Passage:
         return stored
 
     def _exchange(
-        self, page: Page, stored: StoredDigest, mode: SyncMode, read_next: Callable[[], T]
+        self, page: Page, stored: StoredDigest, mode: SyncMode, scope: Scope | None, read_next: Callable[[], T]
     ) -> tuple[Answer, T | None]:
-        """Post ``page`` and, if it is not the last, read the next one while the peer applies it."""
-        if self._is_interrupted():
+        """Post ``page`` and, if it is not the last, read the next one while the peer applies it.
+
+        ``scope`` is what the page was selected by, whatever the peer may have by now.
+        """
+        if self._is_interrupted() or (self._has_posted and self._is_time_up()):
             raise DeliveryInterrupted("The delivery was stopped between two pages; it goes on from here.")
         if not self._is_our_turn:
             raise DeliveryInterrupted("What it refers to is being delivered by another process, and goes first.")
+        if scope is not None and not self._lease.stream.is_part:
+            note_given(self._resource, self._peer)
+            self._lease.stream.is_part = True
+        self._has_posted = True
         if page.is_last:
-            return self._post(page, stored, mode), None
-        return meanwhile(lambda: self._post(page, stored, mode), read_next)
+            answer, following = self._post(page, stored, mode, scope), None
+        else:
+            answer, following = meanwhile(lambda: self._post(page, stored, mode, scope), read_next)
+        self._note_scope(page, scope)
+        return answer, following
+
+    def _note_scope(self, page: Page, scope: Scope | None) -> None:
+        if scope is not None:
+            self._heard += page.owed
+            if page.owed_to is None:  # not before: its pages are counted from the beginning
+                scope.settle(self._heard)
+                self._heard = []
+        elif page.is_last and self._lease.stream.is_part:
+            note_whole(self._resource, self._peer)
+            self._lease.stream.is_part = False
 
     def _expect(self, moved_on: bool, digest: Digest) -> None:
         if not moved_on:
             raise PeerMisbehaved(f"The peer answered 200, but its digest did not move on: {digest}")
 
-    def _post(self, page: Page, stored: StoredDigest, mode: SyncMode) -> Answer:
+    def _post(self, page: Page, stored: StoredDigest, mode: SyncMode, scope: Scope | None) -> Answer:
         resource = self._resource
         url = f"{resource.endpoint}/$syncSource"
         is_end = page.is_last or mode is SyncMode.IMMEDIATE
-        is_part = scope_for(resource, self._peer) is not None
         feed = render_feed(
             page.entries,
             url=url,
             title=f"{resource.kind} of {conf.base_url}",
-            digest=stored.value.as_part_of(resource.endpoint) if is_part else stored.value,
+            digest=stored.value if scope is None else stored.value.as_part_of(resource.endpoint),
             now=now(),
             sync_mode=mode,
             paging=Paging(next_url="" if is_end else f"{url}?startIndex={len(page.states) + 1}"),
@@ -234,11 +259,6 @@ class Passage:
                 # They are for the log, and for whoever watches; the peer keeps them.
                 with_results=self._watch is not None or logger.isEnabledFor(logging.INFO),
             )
-        if page.owed and (scope := scope_for(resource, self._peer)) is not None:
-            scope.settle(page.owed)
-        if is_part and not self._lease.stream.is_part:
-            note_given(resource, self._peer)
-            self._lease.stream.is_part = True
         self._note_page(page, mode, answer)
         return answer
 

@@ -28,9 +28,12 @@ LOST_MILLIS = 60_000
 
 
 class Post(Protocol):
-    """Puts a job of ``jobs`` into the queue, to be taken after ``delay`` seconds."""
+    """Puts a job of ``jobs`` into the queue, to be taken after ``delay`` seconds.
 
-    def __call__(self, job: str, *arguments: object, delay: float = 0) -> None: ...
+    Returns false if the queue knows no later; then nothing is put into it, and the heartbeat does what was to be done.
+    """
+
+    def __call__(self, job: str, *arguments: object, delay: float = 0) -> bool: ...
 
 
 class QueueDelivery(DeliveryBackend):

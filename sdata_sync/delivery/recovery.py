@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
@@ -34,17 +35,25 @@ def knows_more_of_us(resource: SyncResource, shown: Digest) -> bool:
     return shown.tick(own) > load_digest(resource).value.tick(own)
 
 
-def recover(client: PeerClient, peer: Peer, resource: SyncResource, shown: Digest) -> None:
+def recover(
+    client: PeerClient,
+    peer: Peer,
+    resource: SyncResource,
+    shown: Digest,
+    *,
+    is_interrupted: Callable[[], bool] = lambda: False,
+) -> None:
     """Pull what we recorded, the peer has seen, and we have lost since; then go on above its tick for us.
 
     What is marked here is numbered when the pull ends, under ticks that nobody has seen.
 
     Raises:
+        DeliveryInterrupted: it goes on later, from where it is.
         PeerError
     """
     logger.warning("%s: %s knows more of us than we do; pulling what was lost", resource.kind, peer)
     try:
-        pull(client, peer, resource, Watch())
+        pull(client, peer, resource, Watch(), is_interrupted=is_interrupted)
     except PeerRefused as refusal:
         if refusal.status not in (*ABSENT, 401, 403):
             raise  # busy, or broken for the moment: it may give it back later

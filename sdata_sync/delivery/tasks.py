@@ -28,16 +28,15 @@ class TaskDelivery(QueueDelivery):
         post(job, *arguments, delay=delay)
 
 
-def post(job: str, *arguments: object, delay: float = 0) -> None:
-    """Enqueue the task for ``job``, to be begun after ``delay`` seconds.
-
-    Where the project's backend knows no later, what is to be done later is left to the heartbeat.
-    """
+def post(job: str, *arguments: object, delay: float = 0) -> bool:
+    """Enqueue the task for ``job``, to be begun after ``delay`` seconds; false if the backend knows no later."""
     wanted = _TASKS[job]
-    if not delay:
-        wanted.enqueue(*arguments)
-    elif wanted.get_backend().supports_defer:
-        wanted.using(run_after=timezone.now() + timedelta(seconds=delay)).enqueue(*arguments)
+    if delay:
+        if not wanted.get_backend().supports_defer:
+            return False
+        wanted = wanted.using(run_after=timezone.now() + timedelta(seconds=delay))
+    wanted.enqueue(*arguments)
+    return True
 
 
 @task()

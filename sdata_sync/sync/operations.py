@@ -17,6 +17,7 @@ from django.db import OperationalError, connections, router, transaction
 from django.db.models import Q, QuerySet
 
 from ..core.digest import Digest
+from ..core.state import same_endpoint
 from ..exceptions import DocumentError, FeedError, OperationFailed
 from ..models import Operation, Peer
 from ..models.operation import Phase, Role
@@ -32,7 +33,7 @@ from .numbering import number_changes
 from .receiving import receive_feed
 from .results import render_results
 from .runs import RunLabel
-from .scopes import note_given, review, scope_for
+from .scopes import is_filtered, note_given, note_whole, review, scope_for
 from .sources import SourceFeed, count_missing
 
 logger = logging.getLogger(__name__)
@@ -223,8 +224,11 @@ def _select(resource: SyncResource, operation: Operation, note: Callable[[int], 
     review(resource, operation.peer, target)
     stored = number_changes(resource)
     scope = scope_for(resource, operation.peer)
-    if scope is not None and operation.peer is not None:
-        note_given(resource, operation.peer)
+    if operation.peer is not None and is_filtered(resource):
+        if scope is not None:
+            note_given(resource, operation.peer)
+        elif not same_endpoint(target.part_of, resource.endpoint):
+            note_whole(resource, operation.peer)
     total = count_missing(resource, stored, target, scope)
     return {"phase": Phase.DONE, "source_digest": digest_as_json(stored.value), "total": total, "done": total}
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from django.db import models
 
 from ..core.digest import Digest
-from ..core.state import SyncState, same_endpoint
+from ..core.state import FIRST_TICK, SyncState, same_endpoint
 from ..models import Peer, ScopedResource, Stream, TrackedResource
 from ..resources import SyncResource
 from .digests import StoredDigest, lock_digest
@@ -69,9 +69,7 @@ class Scope:
         return _among(self.resource, rows, [key for key in keys if key is not None])
 
     def _rows(self) -> models.QuerySet[ScopedResource]:
-        return ScopedResource.objects.using(self.resource.database).filter(
-            peer=self.peer and self.peer.pk, resource__kind=self.resource.kind
-        )
+        return _noted_of(self.resource, self.peer)
 
     def has(self, uuid: UUID) -> bool:
         """Tell whether the peer has the resource called ``uuid``, and may."""
@@ -101,8 +99,7 @@ def owes(resource: SyncResource, peer: Peer | None) -> bool:
     """Tell whether ``peer`` must hear of something that its digest contains."""
     if peer is None or not is_filtered(resource):
         return False
-    scopes = ScopedResource.objects.using(resource.database)
-    return scopes.filter(peer=peer.pk, resource__kind=resource.kind, **_OWED).exists()
+    return _noted_of(resource, peer).filter(**_OWED).exists()
 
 
 def scope_for(resource: SyncResource, peer: Peer | None) -> Scope | None:
@@ -110,20 +107,33 @@ def scope_for(resource: SyncResource, peer: Peer | None) -> Scope | None:
 
     One that was let in has a scope until it has heard of all that it lacked.
     """
-    if not is_filtered(resource):
-        return None
-    if resource.queryset_for(peer) is not None or owes(resource, peer):
+    if is_filtered(resource) and (resource.queryset_for(peer) is not None or owes(resource, peer)):
         return Scope(resource, peer)
-    if peer is not None:
-        scopes = ScopedResource.objects.using(resource.database)
-        scopes.filter(peer=peer.pk, resource__kind=resource.kind).delete()
-        Stream.objects.filter(peer=peer.pk, kind=resource.kind, is_part=True).update(is_part=False)
     return None
 
 
+def is_let_in(resource: SyncResource, peer: Peer, shown: Digest) -> bool:
+    """Tell whether ``peer`` takes what it has for a part, and may have everything now, and lacks nothing for it.
+
+    It learns from the next feed that it has the whole, be it empty.
+    """
+    return same_endpoint(shown.part_of, resource.endpoint) and scope_for(resource, peer) is None
+
+
 def note_given(resource: SyncResource, peer: Peer) -> None:
-    """Note that ``peer`` was given a part: its digest contains from now on what it was not shown."""
+    """Note, before ``peer`` is given a part, that its digest may contain from now on what it was not shown."""
     Stream.objects.update_or_create(peer=peer, kind=resource.kind, defaults={"is_part": True})
+
+
+def note_whole(resource: SyncResource, peer: Peer) -> None:
+    """Note that ``peer`` has taken a feed of the whole, and is owed nothing: what it has its digest says."""
+    if Stream.objects.filter(peer=peer.pk, kind=resource.kind, is_part=True).update(is_part=False):
+        _noted_of(resource, peer).delete()
+
+
+def _noted_of(resource: SyncResource, peer: Peer | None) -> models.QuerySet[ScopedResource]:
+    scopes = ScopedResource.objects.using(resource.database)
+    return scopes.filter(peer=peer and peer.pk, resource__kind=resource.kind)
 
 
 def review(resource: SyncResource, peer: Peer | None, known: Digest | None) -> None:
@@ -138,9 +148,11 @@ def review(resource: SyncResource, peer: Peer | None, known: Digest | None) -> N
 def _review_under_lock(resource: SyncResource, peer: Peer, known: Digest | None) -> None:
     stored = lock_digest(resource)
     allowed = _keys(resource, resource.queryset_for(peer))
-    scopes = ScopedResource.objects.using(resource.database).filter(peer=peer.pk, resource__kind=resource.kind)
+    scopes = _noted_of(resource, peer)
+    was_given = Stream.objects.filter(peer=peer.pk, kind=resource.kind, is_part=True).exists()
     if allowed is None:
-        if not scopes.exists():
+        if not was_given:
+            scopes.delete()  # of what it has sent itself
             return
         allowed = _keys(resource, resource.rows()) or set()
     active = scopes.filter(is_withdrawn=False, resource__local_key__isnull=False)
@@ -149,26 +161,30 @@ def _review_under_lock(resource: SyncResource, peer: Peer, known: Digest | None)
         _note(resource, stored, peer, known, tracked, is_withdrawn=False)
     for tracked in _tracked(resource, present - allowed):
         _note(resource, stored, peer, known, tracked, is_withdrawn=True)
-    if known is not None and not _has_part(resource, peer, known):
-        for tracked in _held_outside(resource, stored, peer, known, allowed):
-            _note(resource, stored, peer, known, tracked, is_withdrawn=True)
+    if known is not None and not was_given and _may_have_all(resource, peer, known):
+        _note_held(resource, stored, peer, known, allowed)
 
 
-def _has_part(resource: SyncResource, peer: Peer, known: Digest) -> bool:
-    """Tell whether ``peer`` was given a part before: what its digest contains it need not have then."""
+def _may_have_all(resource: SyncResource, peer: Peer, known: Digest) -> bool:
+    """Tell whether ``peer``, which was given no part, may have rows from before there was a filter, or from others."""
     if same_endpoint(known.part_of, resource.endpoint):
-        return True
-    return Stream.objects.filter(peer=peer.pk, kind=resource.kind, is_part=True).exists()
+        return False
+    own = peer.endpoint(resource.kind)
+    return any(entry.tick > FIRST_TICK and not same_endpoint(entry.endpoint, own) for entry in known)
 
 
-def _held_outside(
-    resource: SyncResource, stored: StoredDigest, peer: Peer, known: Digest, allowed: set[str]
-) -> Iterable[list[TrackedResource]]:
-    """Yield what ``peer`` has, from before there was a filter or from somebody without one, and may not have."""
-    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, local_key__isnull=False)
+def _note_held(resource: SyncResource, stored: StoredDigest, peer: Peer, known: Digest, allowed: set[str]) -> None:
+    """Note what ``peer`` may have and must hear of: what it may not have any more, and what was deleted.
+
+    Of a row that was changed since it may have an older version. So it hears the uuid of one that it never had.
+    """
+    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
     for chunk in chunks(rows.exclude(scopes__peer=peer.pk).values_list("pk", flat=True)):
-        found = rows.filter(pk__in=chunk)
-        yield [row for row in found if row.local_key not in allowed and _contains(stored, known, row)]
+        found = list(rows.filter(pk__in=chunk))
+        outside = [row for row in found if row.local_key is not None and row.local_key not in allowed]
+        gone = [row for row in found if row.local_key is None and row.is_deleted and not _contains(stored, known, row)]
+        _note(resource, stored, peer, known, outside, is_withdrawn=True)
+        _note(resource, stored, peer, known, gone, is_withdrawn=False)
 
 
 def _note(

@@ -5,10 +5,14 @@ from uuid import uuid4
 import pytest
 from django.test import Client
 
+from sdata_sync.core.digest import Digest
+from sdata_sync.delivery.client import PeerClient
 from sdata_sync.delivery.courier import Courier
 from sdata_sync.delivery.passage import Passage
+from sdata_sync.delivery.watch import Watch
+from sdata_sync.exceptions import PeerUnreachable
 from sdata_sync.models import DeferredEntry, DigestEntry, Peer, ScopedResource, TrackedResource
-from sdata_sync.registry import registry
+from sdata_sync.sync import sources
 from sdata_sync.sync.numbering import number_changes
 from sdata_sync.sync.purging import purge
 from sdata_sync.sync.scanning import scan
@@ -181,33 +185,80 @@ def test_F11_the_total_counts_what_is_out_of_sight(office, north):
 
 
 def exchange(how, office, north):
-    return push(office, north) if how == "push" else pull(north, office)
+    """What three passes come to; the first may leave something to the next."""
+    for _ in range(3):
+        if how == "push":
+            push(office, north)
+        elif how == "pull":
+            pull(north, office)
+        else:
+            office.settings["HEARTBEAT"] = 0.001
+            with office.at_work(), Courier(Peer.objects.get(name=north.alias)) as courier:
+                courier.compare(of("accounts"))
+                assert courier.deliver([of("accounts")]) is None
 
 
-@pytest.mark.parametrize("how", ["push", "pull", "immediate"])
+def nothing_is_owed(office):
+    with office.at_work():
+        return not ScopedResource.objects.filter(is_owed=True).exists()
+
+
+EVERY_WAY = pytest.mark.parametrize("how", ["push", "pull", "immediate"])
+
+
+@EVERY_WAY
 def test_F12_a_filter_that_comes_later(office, north, other, how):
-    """What a peer was shown before there was a filter is withdrawn, and nothing that it was not shown."""
+    """What a peer was shown before there was a filter is withdrawn."""
     del REGIONS["node1"]
     exchange(how, office, north)
     assert len(accounts(north)) == 2
     with office.at_work():
         Account.objects.create(name="Carl", city="south")
     REGIONS["node1"] = ["north"]
-    if how == "immediate":
-        with office.at_work(), Courier(Peer.objects.get(name=north.alias)) as courier:
-            assert courier.deliver(registry) is None
-    else:
-        exchange(how, office, north)
+    exchange(how, office, north)
     assert accounts(north) == [("Anne", "north")]
     assert len(accounts(office)) == 3
-    with north.at_work():
-        assert TrackedResource.objects.filter(kind="accounts").count() == 2, "nobody tells it of Carl"
     exchange("push", office, north)
-    with office.at_work():
-        assert not ScopedResource.objects.filter(is_owed=True).exists()
-        assert not ScopedResource.objects.filter(resource__local_key=Account.objects.get(name="Carl").pk).exists()
+    assert nothing_is_owed(office)
     push(office, other)
     assert len(accounts(other)) == 3
+
+
+@pytest.mark.parametrize("is_numbered", [True, False])
+@EVERY_WAY
+def test_F12_also_of_what_was_changed_since(office, north, how, is_numbered):
+    """The peer has an older version than the one that it may not have, and would keep it."""
+    del REGIONS["node1"]
+    exchange(how, office, north)
+    edit(office, "Bert", phone="1")
+    if is_numbered:
+        with office.at_work():
+            number_changes(of("accounts"))
+    REGIONS["node1"] = ["north"]
+    exchange(how, office, north)
+    assert accounts(north) == [("Anne", "north")]
+
+
+@EVERY_WAY
+def test_F12_also_of_what_was_deleted_since(office, north, how):
+    del REGIONS["node1"]
+    exchange(how, office, north)
+    with office.at_work():
+        Account.objects.all().delete()
+    REGIONS["node1"] = ["north"]
+    exchange(how, office, north)
+    assert accounts(north) == []
+
+
+def test_F12_at_first_contact_nobody_is_told_of_what_it_never_had(office, north):
+    """Not even of a uuid, although both sides have rows and digests of their own."""
+    with north.at_work():
+        Account.objects.create(name="Nora", city="north")
+    push(north, office)
+    push(office, north)
+    assert accounts(north) == [("Anne", "north"), ("Nora", "north")]
+    with north.at_work():
+        assert TrackedResource.objects.filter(kind="accounts").count() == 2
 
 
 @pytest.mark.parametrize("how", ["push", "pull"])
@@ -218,3 +269,114 @@ def test_F13_what_somebody_without_a_filter_was_quicker_to_deliver(office, north
     exchange(how, office, north)
     assert accounts(north) == [("Anne", "north")]
     assert len(accounts(office)) == len(accounts(other)) == 2
+
+
+@EVERY_WAY
+def test_F14_let_in_after_an_empty_part(office, north, how):
+    REGIONS["node1"] = ["west"]
+    exchange(how, office, north)
+    assert accounts(north) == []
+    del REGIONS["node1"]
+    exchange(how, office, north)
+    assert len(accounts(north)) == 2
+    assert nothing_is_owed(office)
+
+
+@EVERY_WAY
+def test_F15_let_in_and_shut_out_again(office, north, how, monkeypatch):
+    exchange(how, office, north)
+    del REGIONS["node1"]
+    exchange(how, office, north)
+    assert len(accounts(north)) == 2
+    with office.at_work():
+        assert not ScopedResource.objects.exists(), "nothing is remembered of a peer that has everything"
+    REGIONS["node1"] = ["north"]
+    exchange(how, office, north)
+    assert accounts(north) == [("Anne", "north")]
+
+
+def test_F15_while_it_is_away(office, north, monkeypatch):
+    """It was let in, and shut out again before it could be told that it has the whole."""
+    push(office, north)
+    del REGIONS["node1"]
+    push(office, north)
+    assert len(accounts(north)) == 2
+
+    def is_away(*arguments, **options):
+        raise PeerUnreachable("It is away.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PeerClient, "post_page", is_away)
+        with office.at_work(), Courier(Peer.objects.get(name=north.alias)) as courier, pytest.raises(PeerUnreachable):
+            courier.catch_up(of("accounts"), Watch())
+    REGIONS["node1"] = ["north"]
+    exchange("push", office, north)
+    assert accounts(north) == [("Anne", "north")]
+
+
+@pytest.mark.parametrize("how", ["push", "pull"])
+def test_F16_let_in_between_two_pages(office, north, how, monkeypatch):
+    """The feed was selected for a part, and does not say at its end that it was the whole."""
+    for node in (office, north):
+        node.settings["PAGE_SIZE"] = node.settings["MAX_PAGE_SIZE"] = 1
+    with office.at_work():
+        for name in ("Dora", "Emil"):
+            Account.objects.create(name=name, city="north")
+    usual, pages = sources.SourceFeed.page, []
+
+    def let_in():
+        pages.append(1)
+        if len(pages) == 2:
+            del REGIONS["node1"]
+
+    def page(self, **options):
+        let_in()
+        return usual(self, **options)
+
+    usual_post = PeerClient.post_page
+
+    def post_page(self, *arguments, **options):
+        let_in()
+        return usual_post(self, *arguments, **options)
+
+    monkeypatch.setattr(sources.SourceFeed, "page", page)
+    monkeypatch.setattr(PeerClient, "post_page", post_page)
+    exchange(how, office, north)
+    assert accounts(north) == accounts(office)
+
+
+def test_F17_many_are_let_in(office, north):
+    """More than a page of what it had not: each is sent once."""
+    for node in (office, north):
+        node.settings["PAGE_SIZE"] = node.settings["MAX_PAGE_SIZE"] = 3
+    with office.at_work():
+        for number in range(20):
+            Account.objects.create(name=f"Otto {number:02}", city="south")
+    push(office, north)
+    assert len(accounts(north)) == 1
+    del REGIONS["node1"]
+    watch = push(office, north)["accounts"]
+    assert len(accounts(north)) == 22
+    assert watch.entries == 21
+    assert nothing_is_owed(office)
+
+
+def test_F18_a_peer_that_does_not_say_that_it_has_a_part_loses_an_answer(office, north, monkeypatch):
+    """It has taken the page, and its digest promises everything: still it is not told of what it was not shown."""
+    monkeypatch.setattr(Digest, "as_part_of", lambda self, endpoint: self)
+    usual, feeds = PeerClient.post_page, []
+
+    def post_page(self, kind, feed, **options):
+        feeds.append(b"".join(feed))
+        answer = usual(self, kind, [feeds[-1]], **options)
+        if len(feeds) == 1:
+            raise PeerUnreachable("The answer is lost.")
+        return answer
+
+    monkeypatch.setattr(PeerClient, "post_page", post_page)
+    with office.at_work(), Courier(Peer.objects.get(name=north.alias)) as courier:
+        assert courier.deliver([of("accounts")]) is not None
+        assert courier.deliver([of("accounts")], impatient=True) is None
+    uuid = str(uuid_of(office, "accounts", name="Bert")).encode()
+    assert feeds
+    assert not any(uuid in feed for feed in feeds)
