@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from typing import TypeVar
-from uuid import UUID
 
 from ..atom.feed import SyncMode
 from ..atom.renderer import Paging, render_feed
@@ -62,8 +61,6 @@ class Passage:
         self._is_interrupted = is_interrupted
         self._is_time_up = is_time_up
         self._has_posted = False
-        #: What was owed to the peer, and has been sent in this pass.
-        self._heard: list[UUID] = []
         self._peer = lease.stream.peer
         self._resource = resource
         self._lease = lease
@@ -132,12 +129,12 @@ class Passage:
             sent, sent_digest = page, stored
 
             def read_next(
-                cursor: Digest = page.cursor, owed_to: int | None = page.owed_to
+                cursor: Digest = page.cursor, owed_from: int | None = _owed_behind(page)
             ) -> tuple[StoredDigest, Page]:
                 # Every immediate page is of its own moment: it does not end with our digest being taken over.
                 numbered = self._number()
                 return numbered, read_page(
-                    resource, numbered, cursor, limit=self._limit, wanted=wanted, scope=scope, owed_from=owed_to
+                    resource, numbered, cursor, limit=self._limit, wanted=wanted, scope=scope, owed_from=owed_from
                 )
 
             try:
@@ -189,8 +186,8 @@ class Passage:
         page = read_page(resource, stored, target, limit=self._catch_up_limit, scope=scope)
         while True:
 
-            def read_next(cursor: Digest = page.cursor, owed_to: int | None = page.owed_to) -> Page:
-                return read_page(resource, stored, cursor, limit=self._catch_up_limit, scope=scope, owed_from=owed_to)
+            def read_next(cursor: Digest = page.cursor, owed_from: int | None = _owed_behind(page)) -> Page:
+                return read_page(resource, stored, cursor, limit=self._catch_up_limit, scope=scope, owed_from=owed_from)
 
             answer, following = self._exchange(page, stored, SyncMode.CATCH_UP, scope, read_next)
             if following is None:
@@ -226,10 +223,7 @@ class Passage:
 
     def _note_scope(self, page: Page, scope: Scope | None) -> None:
         if scope is not None:
-            self._heard += page.owed
-            if page.owed_to is None:  # not before: its pages are counted from the beginning
-                scope.settle(self._heard)
-                self._heard = []
+            scope.settle(page.owed)
         elif page.is_last and self._lease.stream.is_part:
             note_whole(self._resource, self._peer)
             self._lease.stream.is_part = False
@@ -285,6 +279,11 @@ def _is_contiguous(states: Iterable[SyncState], known: Digest) -> bool:
     states = list(states)
     order = TickOrder(known, contiguous=True)
     return bool(states) and all(order.check(state) is None for state in states)
+
+
+def _owed_behind(page: Page) -> int | None:
+    """Return where what is owed goes on behind ``page``, which is not settled yet, as those before it are."""
+    return None if page.owed_to is None else len(page.owed)
 
 
 def _ticks(states: Iterable[SyncState]) -> dict[str, list[int]]:

@@ -207,14 +207,13 @@ def _note(
         if row.pk not in noted
     )
     own = peer.endpoint(resource.kind)
-    owed = [row.pk for row in tracked if known is None or _contains(stored, known, row)]
+    owed = [row for row in tracked if known is None or _contains(stored, known, row)]
     if not is_withdrawn:  # what the peer itself made it has
-        owed = [pk for pk in owed if pk in noted or not _is_of(stored, tracked, pk, own)]
+        owed = [row for row in owed if row.pk in noted or not _is_of(stored, row, own)]
     scopes.filter(peer=peer.pk, resource__in=owed).update(is_owed=True)
 
 
-def _is_of(stored: StoredDigest, tracked: list[TrackedResource], pk: int, endpoint: str) -> bool:
-    row = next(row for row in tracked if row.pk == pk)
+def _is_of(stored: StoredDigest, row: TrackedResource, endpoint: str) -> bool:
     return row.endpoint_id is not None and same_endpoint(stored.endpoint_url(row.endpoint_id), endpoint)
 
 

@@ -1,5 +1,6 @@
 """The edges of filters: what leaked, was lost or never withdrawn once, each in a history of its own."""
 
+from contextlib import suppress
 from uuid import uuid4
 
 import pytest
@@ -359,6 +360,30 @@ def test_F17_many_are_let_in(office, north):
     assert len(accounts(north)) == 22
     assert watch.entries == 21
     assert nothing_is_owed(office)
+
+
+def test_F17_what_is_owed_goes_on_where_it_was_cut_off(office, north, monkeypatch):
+    for node in (office, north):
+        node.settings["PAGE_SIZE"] = node.settings["MAX_PAGE_SIZE"] = 3
+    with office.at_work():
+        for number in range(20):
+            Account.objects.create(name=f"Otto {number:02}", city="south")
+    push(office, north)
+    del REGIONS["node1"]
+    usual, sent = PeerClient.post_page, []
+
+    def post_page(self, *arguments, **options):
+        sent.append(1)
+        if len(sent) % 3 == 0:
+            raise PeerUnreachable("It is away.")
+        return usual(self, *arguments, **options)
+
+    monkeypatch.setattr(PeerClient, "post_page", post_page)
+    for _ in range(5):
+        with suppress(AssertionError):
+            push(office, north)
+    assert len(accounts(north)) == 22
+    assert len(sent) <= 7 + 5, "seven pages of three, one to say that it is the whole, and those that failed"
 
 
 def test_F18_a_peer_that_does_not_say_that_it_has_a_part_loses_an_answer(office, north, monkeypatch):
