@@ -129,12 +129,12 @@ class Passage:
             sent, sent_digest = page, stored
 
             def read_next(
-                cursor: Digest = page.cursor, owed_from: int | None = _owed_behind(page)
+                cursor: Digest = page.cursor, owed_behind: int | None = page.owed_behind
             ) -> tuple[StoredDigest, Page]:
                 # Every immediate page is of its own moment: it does not end with our digest being taken over.
                 numbered = self._number()
                 return numbered, read_page(
-                    resource, numbered, cursor, limit=self._limit, wanted=wanted, scope=scope, owed_from=owed_from
+                    resource, numbered, cursor, limit=self._limit, wanted=wanted, scope=scope, owed_behind=owed_behind
                 )
 
             try:
@@ -186,8 +186,10 @@ class Passage:
         page = read_page(resource, stored, target, limit=self._catch_up_limit, scope=scope)
         while True:
 
-            def read_next(cursor: Digest = page.cursor, owed_from: int | None = _owed_behind(page)) -> Page:
-                return read_page(resource, stored, cursor, limit=self._catch_up_limit, scope=scope, owed_from=owed_from)
+            def read_next(cursor: Digest = page.cursor, owed_behind: int | None = page.owed_behind) -> Page:
+                return read_page(
+                    resource, stored, cursor, limit=self._catch_up_limit, scope=scope, owed_behind=owed_behind
+                )
 
             answer, following = self._exchange(page, stored, SyncMode.CATCH_UP, scope, read_next)
             if following is None:
@@ -279,11 +281,6 @@ def _is_contiguous(states: Iterable[SyncState], known: Digest) -> bool:
     states = list(states)
     order = TickOrder(known, contiguous=True)
     return bool(states) and all(order.check(state) is None for state in states)
-
-
-def _owed_behind(page: Page) -> int | None:
-    """Return where what is owed goes on behind ``page``, which is not settled yet, as those before it are."""
-    return None if page.owed_to is None else len(page.owed)
 
 
 def _ticks(states: Iterable[SyncState]) -> dict[str, list[int]]:

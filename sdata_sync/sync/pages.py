@@ -32,14 +32,14 @@ class Page:
 
     ``entries`` are rendered, ``states`` are theirs. ``cursor`` is the target's digest as it would be had it
     taken all of the page: the next page is what it lacks. ``is_last`` says that there is no next page. ``owed`` are
-    the resources of a page of matters of scope, and ``owed_to`` is where the next such page begins.
+    the resources of a page of matters of scope, and the next such page goes on behind ``owed_behind``.
     """
 
     cursor: Digest
     entries: list[str] = field(default_factory=list)
     states: list[SyncState] = field(default_factory=list)
     is_last: bool = True
-    owed_to: int | None = None
+    owed_behind: int | None = None
     owed: list[UUID] = field(default_factory=list)
 
     def is_cut_to(self, limit: int) -> bool:
@@ -61,7 +61,7 @@ def read_page(
     limit: int,
     wanted: Callable[[str], bool] = lambda endpoint: True,
     scope: Scope | None = None,
-    owed_from: int | None = 0,
+    owed_behind: int | None = 0,
 ) -> Page:
     """Return the first ``limit`` changes that ``target`` lacks, by endpoint and tick (SData sync 2.5, 4.4).
 
@@ -71,14 +71,15 @@ def read_page(
     A page is cut short where it would become larger than what we ourselves would accept.
 
     ``scope`` narrows the resources to what a peer may have; what it may not have any more is a deletion there. What
-    it must hear of although its digest contains it comes first, on pages of its own, from ``owed_from`` on.
+    it must hear of although its digest contains it comes first, on pages of its own,
+    behind the one with the primary key ``owed_behind``; ``None`` if all of it was sent.
 
     A version is sent only with the state that it has: where the content of a row is not what its state was
     given for, somebody has changed it since, and it will come again under its own number.
     """
     page = Page(cursor=target)
-    if scope is not None and _begin_with_owed(resource, stored, scope, limit, page, start=owed_from):
-        page.is_last = page.owed_to is None and not _is_anything_missing(stored, target, wanted)
+    if scope is not None and _begin_with_owed(resource, stored, scope, limit, page, behind=owed_behind):
+        page.is_last = page.owed_behind is None and not _is_anything_missing(stored, target, wanted)
         return page
     passed: dict[str, int] = {}
     for missing, is_inhabited in missing_and_inhabited(resource, stored, target, wanted=wanted):
@@ -102,14 +103,14 @@ def read_page(
 
 
 def _begin_with_owed(
-    resource: SyncResource, stored: StoredDigest, scope: Scope, limit: int, page: Page, *, start: int | None
+    resource: SyncResource, stored: StoredDigest, scope: Scope, limit: int, page: Page, *, behind: int | None
 ) -> bool:
-    owed = [] if start is None else scope.owed()
-    part = owed[start or 0 : (start or 0) + limit]
+    owed = [] if behind is None else scope.owed(behind=behind, limit=limit + 1)
+    part = owed[:limit]
     if not part:
         return False
     page.owed = [row.uuid for row in part]
-    page.owed_to = (start or 0) + limit if len(owed) > (start or 0) + limit else None
+    page.owed_behind = part[-1].pk if len(owed) > limit else None
     by_endpoint: dict[int, list[TrackedResource]] = {}
     for row in part:
         by_endpoint.setdefault(row.endpoint_id or 0, []).append(row)

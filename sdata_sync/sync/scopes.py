@@ -75,18 +75,31 @@ class Scope:
         """Tell whether the peer has the resource called ``uuid``, and may."""
         return self._rows().filter(resource__uuid=uuid, is_withdrawn=False).exists()
 
-    def owed(self) -> list[TrackedResource]:
-        """Return what the peer must hear of although its digest says that it has."""
+    def owed(self, *, behind: int, limit: int) -> list[TrackedResource]:
+        """Return the first ``limit`` of what the peer must hear of although its digest says that it has.
+
+        By endpoint and tick; ``behind`` is the primary key of the one to go on behind, 0 to begin.
+        """
+        rows = self._owed()
+        last = TrackedResource.objects.using(self.resource.database).filter(pk=behind)
+        for key, tick in last.values_list("endpoint__key", "tick") if behind else ():
+            rows = rows.filter(models.Q(endpoint__key__gt=key) | models.Q(endpoint__key=key, tick__gt=tick))
+        return list(rows.order_by("endpoint__key", "tick")[:limit])
+
+    def _owed(self) -> models.QuerySet[TrackedResource]:
+        rows = TrackedResource.objects.using(self.resource.database)
         if self.peer is None:
-            return []
-        owed = self._rows().filter(**_OWED)
-        rows = TrackedResource.objects.using(self.resource.database).filter(pk__in=owed.values("resource"))
-        return list(rows.order_by("endpoint__key", "tick"))
+            return rows.none()
+        return rows.filter(pk__in=self._rows().filter(**_OWED).values("resource"))
 
     def settle(self, uuids: Iterable[UUID]) -> None:
         """Note that the peer has heard of the resources called ``uuids``."""
         for chunk in chunks(uuids):
             self._rows().filter(is_owed=True, resource__uuid__in=chunk).update(is_owed=False)
+
+    def count_owed(self) -> int:
+        """Return how much the peer must hear of although its digest says that it has."""
+        return self._owed().count()
 
     def count(self, tracked: models.QuerySet[TrackedResource]) -> int:
         """Return how many of ``tracked`` the peer is to hear of."""

@@ -27,7 +27,8 @@ from .scopes import Scope
 class Place:
     """Where a page begins: at ``tick`` of the endpoint with the primary key ``endpoint``.
 
-    With an ``endpoint`` of 0, which there is not, ``tick`` counts the matters of scope before that.
+    With an ``endpoint`` of 0, which there is not, it is among the matters of scope before that: behind the tracked
+    resource with the primary key ``tick``.
     """
 
     endpoint: int
@@ -37,13 +38,13 @@ class Place:
         return f"{self.endpoint}.{self.tick}"
 
     @classmethod
-    def of_owed(cls, number: int) -> Self:
-        """Return the place of the matter of scope with ``number``."""
-        return cls(endpoint=0, tick=number)
+    def of_owed(cls, behind: int) -> Self:
+        """Return the place behind a matter of scope."""
+        return cls(endpoint=0, tick=behind)
 
     @property
     def owed(self) -> int | None:
-        """Which matter of scope the page begins with, ``None`` if it is behind them."""
+        """Behind which matter of scope the page begins, ``None`` if it is behind all of them."""
         return self.tick if self.endpoint == 0 else None
 
     @classmethod
@@ -90,11 +91,12 @@ class SourceFeed:
         stored = load_digest(self.resource)
         stored.value = self.source
         begin = self._skip(stored, start_index - 1) if place is None else self._at(stored, place)
-        owed_from = 0 if place is None and start_index == 1 else place.owed if place is not None else None
-        page = read_page(self.resource, stored, begin, limit=count, scope=self.scope, owed_from=owed_from)
+        owed = 0 if place is None and start_index == 1 else place.owed if place is not None else None
+        page = read_page(self.resource, stored, begin, limit=count, scope=self.scope, owed_behind=owed)
         next_url = ""
         if not page.is_last:
-            place = Place.of_owed(page.owed_to) if page.owed_to is not None else _next_place(stored, page.cursor)
+            is_owed = page.owed_behind is not None
+            place = Place.of_owed(page.owed_behind or 0) if is_owed else _next_place(stored, page.cursor)
             next_url = f"{self.url}?startIndex={start_index + len(page.states)}&count={count}&place={place}"
         content = render_feed(
             page.entries,
@@ -152,4 +154,4 @@ def count_missing(resource: SyncResource, stored: StoredDigest, target: Digest, 
     ]
     if scope is None:
         return sum(rows.count() for rows in ranges)
-    return len(scope.owed()) + sum(scope.count(rows) for rows in ranges)
+    return scope.count_owed() + sum(scope.count(rows) for rows in ranges)

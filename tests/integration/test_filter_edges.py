@@ -346,8 +346,9 @@ def test_F16_let_in_between_two_pages(office, north, how, monkeypatch):
     assert accounts(north) == accounts(office)
 
 
-def test_F17_many_are_let_in(office, north):
-    """More than a page of what it had not: each is sent once."""
+@pytest.mark.parametrize("how", ["push", "pull"])
+def test_F17_many_are_let_in(office, north, how):
+    """More than a page of what it had not: each is sent once, in one pass."""
     for node in (office, north):
         node.settings["PAGE_SIZE"] = node.settings["MAX_PAGE_SIZE"] = 3
     with office.at_work():
@@ -356,7 +357,7 @@ def test_F17_many_are_let_in(office, north):
     push(office, north)
     assert len(accounts(north)) == 1
     del REGIONS["node1"]
-    watch = push(office, north)["accounts"]
+    watch = (push(office, north) if how == "push" else pull(north, office))["accounts"]
     assert len(accounts(north)) == 22
     assert watch.entries == 21
     assert nothing_is_owed(office)
