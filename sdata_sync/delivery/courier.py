@@ -119,10 +119,16 @@ class Courier:
 
     def _deliver_in_turn(self, resource: SyncResource, *, impatient: bool) -> int | None:
         """Let what is referred to arrive first, if somebody else is delivering it this very moment."""
-        if self.held and self.held & registry.kinds_referred_to(resource):
-            self.held.add(resource.kind)
+        if self._must_wait(resource):
             return self._next_turn()
         return self._deliver_safely(resource, impatient=impatient)
+
+    def _must_wait(self, resource: SyncResource) -> bool:
+        """Tell, and note, whether somebody else is delivering what ``resource`` refers to."""
+        waits = bool(self.held and self.held & registry.kinds_referred_to(resource))
+        if waits:
+            self.held.add(resource.kind)
+        return waits
 
     def _next_turn(self) -> int:
         return now() + int(self._turn_millis)
@@ -173,10 +179,7 @@ class Courier:
                 due = self._deliver_in_turn(earlier, impatient=impatient)
                 if due is not None and self.is_to_stop:
                     return False
-        if self.held and self.held & registry.kinds_referred_to(resource):
-            self.held.add(resource.kind)
-            return False
-        return True
+        return not self._must_wait(resource)
 
     def _number(self, resource: SyncResource) -> tuple[StoredDigest, bool]:
         """Number what has been committed; return the digest, and whether what that refers to has gone ahead."""

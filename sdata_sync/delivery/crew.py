@@ -77,7 +77,7 @@ class Crew:
 
     def drain(self, seconds: float | None = None) -> bool:
         """Wait until none of them is busy, or the time is up; return whether none is."""
-        deadline = time.monotonic() + (conf.drain_seconds if seconds is None else seconds)
+        deadline = _deadline(seconds)
         while any(loop.is_busy for loop in list(self._loops.values())):
             if time.monotonic() >= deadline:
                 return False
@@ -90,7 +90,7 @@ class Crew:
             loops = list(self._loops.values())
             for loop in loops:
                 loop.stop()
-        deadline = time.monotonic() + (conf.drain_seconds if seconds is None else seconds)
+        deadline = _deadline(seconds)
         for loop in loops:
             loop.join(max(deadline - time.monotonic(), 0))
         self._reset()
@@ -123,3 +123,7 @@ class Crew:
             loop.release()
         self._parked.clear()
         self._forking.release()
+
+
+def _deadline(seconds: float | None) -> float:
+    return time.monotonic() + (conf.drain_seconds if seconds is None else seconds)

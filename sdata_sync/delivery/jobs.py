@@ -83,9 +83,12 @@ def deliver(peer: int, kinds: Sequence[str] | None = None, *, post: Post) -> Non
 
 
 def _post_waiting(peer: Peer, kinds: Collection[str], post: Post) -> None:
-    waiting, is_posted = claim(peer, kinds), False
+    waiting = claim(peer, kinds)
+    if not waiting:
+        return
+    is_posted = False
     try:
-        is_posted = bool(waiting) and post("deliver", peer.pk, waiting, delay=WAITING_SECONDS)
+        is_posted = post("deliver", peer.pk, waiting, delay=WAITING_SECONDS)
     finally:
         if not is_posted:
             take_claims(peer.pk, waiting)

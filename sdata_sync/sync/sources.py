@@ -95,8 +95,8 @@ class SourceFeed:
         page = read_page(self.resource, stored, begin, limit=count, scope=self.scope, owed_behind=owed)
         next_url = ""
         if not page.is_last:
-            is_owed = page.owed_behind is not None
-            place = Place.of_owed(page.owed_behind or 0) if is_owed else _next_place(stored, page.cursor)
+            behind = page.owed_behind
+            place = _next_place(stored, page.cursor) if behind is None else Place.of_owed(behind)
             next_url = f"{self.url}?startIndex={start_index + len(page.states)}&count={count}&place={place}"
         content = render_feed(
             page.entries,

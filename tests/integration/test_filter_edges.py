@@ -346,15 +346,21 @@ def test_F16_let_in_between_two_pages(office, north, how, monkeypatch):
     assert accounts(north) == accounts(office)
 
 
-@pytest.mark.parametrize("how", ["push", "pull"])
-def test_F17_many_are_let_in(office, north, how):
-    """More than a page of what it had not: each is sent once, in one pass."""
+@pytest.fixture
+def many_out_of_sight(office, north):
+    """The north has its part, and has not heard of the rest, which fills several pages."""
     for node in (office, north):
         node.settings["PAGE_SIZE"] = node.settings["MAX_PAGE_SIZE"] = 3
     with office.at_work():
         for number in range(20):
             Account.objects.create(name=f"Otto {number:02}", city="south")
     push(office, north)
+
+
+@pytest.mark.usefixtures("many_out_of_sight")
+@pytest.mark.parametrize("how", ["push", "pull"])
+def test_F17_many_are_let_in(office, north, how):
+    """More than a page of what it had not: each is sent once, in one pass."""
     assert len(accounts(north)) == 1
     del REGIONS["node1"]
     watch = (push(office, north) if how == "push" else pull(north, office))["accounts"]
@@ -363,13 +369,8 @@ def test_F17_many_are_let_in(office, north, how):
     assert nothing_is_owed(office)
 
 
+@pytest.mark.usefixtures("many_out_of_sight")
 def test_F17_what_is_owed_goes_on_where_it_was_cut_off(office, north, monkeypatch):
-    for node in (office, north):
-        node.settings["PAGE_SIZE"] = node.settings["MAX_PAGE_SIZE"] = 3
-    with office.at_work():
-        for number in range(20):
-            Account.objects.create(name=f"Otto {number:02}", city="south")
-    push(office, north)
     del REGIONS["node1"]
     usual, sent = PeerClient.post_page, []
 
