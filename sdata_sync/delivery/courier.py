@@ -20,6 +20,7 @@ from ..sync.clock import now
 from ..sync.deferring import settle_waiting
 from ..sync.digests import StoredDigest, load_digest
 from ..sync.existing import track_existing
+from ..sync.faults import is_lost_connection
 from ..sync.hearing import PATIENCE_SECONDS, wait_to_number
 from ..sync.numbering import number_changes
 from ..sync.scopes import is_let_in, review
@@ -38,7 +39,6 @@ from .streams import (
     note_failure,
     release_comparison,
 )
-from .unexpected import is_about_all
 from .watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class Courier:
         try:
             return self._deliver_kind(resource, impatient=impatient)
         except Exception as error:
-            if is_about_all(error):
+            if is_lost_connection(error):
                 raise
             facts = {"peer": self.peer.name, "kind": resource.kind}
             logger.exception("%s could not be delivered to %s; it is tried again", *facts.values(), extra=facts)
@@ -284,7 +284,7 @@ class Courier:
             release_comparison(stream)
             return
         except Exception as error:
-            if is_about_all(error):
+            if is_lost_connection(error):
                 raise
             facts = {"peer": self.peer.name, "kind": resource.kind}
             is_ours = not isinstance(error, PeerError)  # nobody thought of it

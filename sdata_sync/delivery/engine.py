@@ -20,6 +20,7 @@ from ..exceptions import DocumentError, FeedError, PeerError, PeerMisbehaved
 from ..models import Peer
 from ..resources import SyncResource
 from ..sync.digests import load_digest
+from ..sync.faults import is_lost_connection
 from ..sync.runs import RunLabel, new_run
 from ..tracing import span
 from .abreast import meanwhile
@@ -28,7 +29,6 @@ from .courier import Courier
 from .owed import refuse_ourselves
 from .pulling import pull
 from .reporting import Reporter
-from .unexpected import is_about_all
 from .watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def _attempt(peer: str, kind: str, direction: str, watch: Watch, act: Callable[[
     except PeerError as raised:
         error = str(raised)
     except Exception as raised:
-        if is_about_all(raised):
+        if is_lost_connection(raised):
             raise
         logger.exception("%s %s %s failed unexpectedly", kind, direction, peer)
         error = f"{type(raised).__name__}: {raised}"

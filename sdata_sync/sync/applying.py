@@ -8,12 +8,14 @@ from ..atom.entry import Entry, Result
 from ..core.decision import Relation, Rule, decide
 from ..core.digest import Digest
 from ..core.state import SyncState, same_endpoint
+from ..exceptions import PayloadError
 from ..models import TrackedResource
 from ..resources import SyncResource
 from .announcing import announce
 from .deciding import Contest
 from .digests import StoredDigest
 from .disputes import LocalVersion
+from .isolation import row_guard
 from .joining import Joiner
 from .linking import end_waiting
 from .recording import Recorder
@@ -74,6 +76,16 @@ class Applier:
         return digest
 
     def _settle(self, entry: Entry, batch: Batch) -> Result:
+        """Decide one entry; whatever it raises defers it and no other."""
+        try:
+            with row_guard(self.resource.database, savepoint=False):
+                return self._decide(entry, batch)
+        except PayloadError as error:
+            version = batch.version(entry)
+            version.error, version.row = error, None
+            return self._accept(version, entry.state, batch)
+
+    def _decide(self, entry: Entry, batch: Batch) -> Result:
         tracked = batch.tracked.get(entry.uuid)
         held = None if tracked is None else self._recorder.held_state(tracked)
         relation = self._relation(entry, held)

@@ -16,11 +16,11 @@ from ..registry import registry
 from ..resources import SyncResource
 from .changes import RowChange, prepare_row
 from .digests import lock_digest
+from .isolation import atomically_by_row, row_guard
 from .log import update_tracked
 from .prepared import PreparedQuery
 from .relations.placing import Known, Target
 from .relations.settling import fill_in, is_waiting, kinds_waiting_for, store_pending
-from .retrying import atomically
 from .rows import read_instances
 from .scopes import owe_again
 from .writing import write_rows
@@ -110,7 +110,7 @@ def settle_waiting(resource: SyncResource) -> None:
     waits = _any_deferred.rows(resource.database, resource.kind) or is_waiting(resource)
     if not waits:
         return
-    if atomically(resource.database, partial(_settle_under_lock, resource)):
+    if atomically_by_row(resource.database, partial(_settle_under_lock, resource)):
         settle_others(resource)
 
 
@@ -134,7 +134,7 @@ def settle_others(resource: SyncResource) -> None:
         other = registry.of_kind(kind)
         if other is None:
             continue
-        if atomically(other.database, partial(_settle_under_lock, other)):
+        if atomically_by_row(other.database, partial(_settle_under_lock, other)):
             settle_others(other)
 
 
@@ -166,8 +166,9 @@ def _retry(resource: SyncResource, pks: list[int]) -> int:
 
 def _retry_one(resource: SyncResource, entry: DeferredEntry, tracked: TrackedResource) -> bool:
     try:
-        change, extra = _change(resource, entry, tracked.local_key)
-        write_rows(resource, [change])
+        with row_guard(resource.database):
+            change, extra = _change(resource, entry, tracked.local_key)
+            write_rows(resource, [change])
         error = change.error
     except PayloadError as raised:
         error = raised

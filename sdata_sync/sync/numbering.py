@@ -17,14 +17,15 @@ from ..models import DeferredEntry, TrackedResource
 from ..resources import SyncResource
 from .clock import now
 from .digests import StoredDigest, load_digest, lock_digest
+from .faults import describe, ends_page
 from .hearing import may_number
+from .isolation import atomically_by_row
 from .log import ANEW, create_tracked, update_tracked
 from .marks import mark
 from .prepared import PreparedQuery
 from .rejoining import behind
 from .relations.contents import read_contents
 from .relations.settling import drop_overruled, store_pending
-from .retrying import atomically
 from .untracked import untracked_keys
 from .upgrading import take_over
 
@@ -50,7 +51,7 @@ def number_changes(resource: SyncResource, *, patience: float = 0) -> StoredDige
     if behind(resource) is not None:
         return load_digest(resource)  # restored: when what was lost has come back
     while True:
-        stored, batch = atomically(database, partial(_number_batch, resource, position))
+        stored, batch = atomically_by_row(database, partial(_number_batch, resource, position))
         if len(batch) < BATCH:
             return stored
         position = _behind(batch[-1])
@@ -109,9 +110,9 @@ def number(resource: SyncResource, stored: StoredDigest, marked: Sequence[Tracke
     if any(tracked.extra for tracked in marked):
         take_over(resource, marked)
     stamper = _Stamper(resource, stored)
-    contents = read_contents(resource, marked)
+    contents, problems = read_contents(resource, marked)
     for tracked in marked:
-        stamper.settle(tracked, contents)
+        stamper.settle(tracked, contents, problems)
     stamper.write()
 
 
@@ -120,10 +121,10 @@ def number_new(resource: SyncResource, stored: StoredDigest, new: Sequence[Track
     if not new:
         return
     stamper = _Stamper(resource, stored)
-    contents = read_contents(resource, new)
+    contents, problems = read_contents(resource, new)
     for tracked in new:
         tracked.mark = stamper.now
-        stamper.settle(tracked, contents)
+        stamper.settle(tracked, contents, problems)
     # What is gone already, or cannot be written as XML, is not among them; the latter stays marked.
     create_tracked(resource.database, [row for row in new if row.tick is not None or row.problem])
     stamper.changed.clear()
@@ -149,11 +150,14 @@ class _Stamper:
         self.stale_births: list[int] = []
         self.incomplete: dict[int, list[Text]] = {}
 
-    def settle(self, tracked: TrackedResource, contents: dict[str, list[Text]]) -> None:
-        """Find out what became of one marked resource."""
-        texts = None if tracked.local_key is None else contents.get(tracked.local_key)
+    def settle(self, tracked: TrackedResource, contents: dict[str, list[Text]], problems: dict[str, str]) -> None:
+        """Give one marked resource its tick, or clear its mark, or hold it back."""
+        key = tracked.local_key
+        texts = None if key is None else contents.get(key)
         if texts is not None:
             self._settle_row(tracked, texts)
+        elif key is not None and key in problems:
+            self._hold_back(tracked, problems[key])
         elif self._is_young_intent(tracked):
             pass  # the row may be on its way
         elif tracked.tick is None and not tracked.is_deferred:
@@ -174,19 +178,38 @@ class _Stamper:
             if not self._is_young_intent(tracked):
                 self._clear(tracked)
             return
-        problem = self._problem(texts)
+        problem = self._problem(tracked, texts)
         if problem:
-            if problem != tracked.problem:
-                logger.error("%s('%s') cannot be sent: %s", self.resource.endpoint, tracked.local_key, problem)
-                tracked.problem = problem
-                self.changed.append(tracked)
+            self._hold_back(tracked, problem)
             return
         self._number(tracked)
         tracked.is_deleted, tracked.etag = False, etag
         self.stored.numbered[tracked.local_key or ""] = texts
 
-    def _problem(self, texts: list[Text]) -> str:
-        # Not numbered, so not promised: a change that cannot be written as XML is held back until it can.
+    def _hold_back(self, tracked: TrackedResource, problem: str) -> None:
+        """Leave a change without a tick because its row cannot be read, encoded or rendered; it is tried again.
+
+        A change without a tick is not promised by the digest.
+        """
+        if problem != tracked.problem:
+            logger.error("%s('%s') cannot be sent: %s", self.resource.endpoint, tracked.local_key, problem)
+            tracked.problem = problem
+            self.changed.append(tracked)
+
+    def _problem(self, tracked: TrackedResource, texts: list[Text]) -> str:
+        return self._unwritable(texts) or (self._render_problem(tracked, texts) if tracked.problem else "")
+
+    def _render_problem(self, tracked: TrackedResource, texts: list[Text]) -> str:
+        """Render a row that was held back; return the description of the exception, empty if it can be sent."""
+        try:
+            self.resource.render("", texts, tracked.extra)
+        except Exception as error:
+            if ends_page(error):
+                raise
+            return describe(error)
+        return ""
+
+    def _unwritable(self, texts: list[Text]) -> str:
         for relation, text in zip(self.resource.relations, texts[len(self.resource.properties) :], strict=True):
             if problem := relation.problem(text):
                 return f"{relation.name}: {problem}"

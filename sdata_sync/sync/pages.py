@@ -1,5 +1,6 @@
 """Pages: what a digest lacks, selected, read and rendered as of one moment."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,11 +20,14 @@ from ..relations import Keys
 from ..resources import SyncResource
 from .clock import now
 from .digests import StoredDigest
+from .faults import describe, ends_page
 from .prepared import PreparedQuery
 from .ranges import missing_and_inhabited
 from .relations.contents import keys_for, read_contents
 from .scopes import Scope
 from .wakeup import wake_after_commit
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -154,12 +158,13 @@ def _render(
     if scope is not None:
         withdrawn = scope.sorted_out(tracked)
         tracked = [row for row in tracked if row.pk in withdrawn]
-    contents = _contents(resource, stored, tracked)
+    contents, problems = _contents(resource, stored, tracked)
     keys = keys_for(resource, contents.values()) if resource.relations else {}
     deferred = _deferred_payloads(resource, tracked)
     for row in tracked:
         url = entry_id(resource, row.local_key, row.uuid)
         payload: str | None
+        problem = ""
         if withdrawn.get(row.pk):
             payload = resource.template.render_empty(
                 identity(uuid=str(row.uuid), deleted=True, scoped=is_owed, withdrawn=True)
@@ -173,9 +178,10 @@ def _render(
                 identity(uuid=str(row.uuid), deleted=True, replaced_by=new, scoped=is_owed)
             )
         else:
-            payload = _render_row(resource, row, url, contents.get(row.local_key or ""), keys, scoped=is_owed)
+            texts, problem = contents.get(row.local_key or ""), problems.get(row.local_key or "", "")
+            payload, problem = _render_row(resource, row, url, texts, keys, problem, scoped=is_owed)
         if payload is None:
-            _number_again(resource, row)
+            _stamp_anew(resource, row, problem)
             continue
         state = SyncState(endpoint=endpoint, tick=row.tick or 0, stamp=row.stamp, user=row.user)
         page.states.append(state)
@@ -189,35 +195,51 @@ def _render(
         )
 
 
-def _number_again(resource: SyncResource, row: TrackedResource) -> None:
-    """Have a version that is skipped come again under a number of its own, even if it is changed back meanwhile.
+def _stamp_anew(resource: SyncResource, row: TrackedResource, problem: str) -> None:
+    """Mark a row whose version the feed leaves out, so that it gets a new tick, even if it is changed back meanwhile.
 
-    The end of a catch-up feed will tell the target that it has this one.
+    The end of a catch-up feed tells the target that it has the version that was left out. A row with a ``problem`` is
+    held back until it can be read and rendered.
     """
+    if problem:
+        logger.error("%s('%s') cannot be sent: %s", resource.endpoint, row.local_key, problem)
     TrackedResource.objects.using(resource.database).filter(
         pk=row.pk, tick=row.tick, endpoint=row.endpoint_id, local_key__isnull=False
-    ).update(etag="", mark=Coalesce("mark", now()))
+    ).update(etag="", mark=Coalesce("mark", now()), problem=problem)
     wake_after_commit(resource.kind, resource.database)
 
 
-def _contents(resource: SyncResource, stored: StoredDigest, tracked: list[TrackedResource]) -> dict[str, list[Text]]:
-    """Return the texts of the rows by local key: those just numbered as they were then, the others as they are."""
+def _contents(
+    resource: SyncResource, stored: StoredDigest, tracked: list[TrackedResource]
+) -> tuple[dict[str, list[Text]], dict[str, str]]:
+    """Return the contents of the rows and their problems, by local key; rows just stamped as they were then."""
     alive = [row.local_key for row in tracked if row.local_key and not (row.is_deleted or row.is_deferred)]
     contents = {key: texts for key in alive if (texts := stored.numbered.get(key)) is not None}
     unread = {key for key in alive if key not in contents}
-    contents.update(read_contents(resource, [row for row in tracked if row.local_key in unread]))
-    return contents
+    read, problems = read_contents(resource, [row for row in tracked if row.local_key in unread])
+    return {**contents, **read}, problems
 
 
 def _render_row(
-    resource: SyncResource, row: TrackedResource, url: str, texts: list[Text] | None, keys: Keys, *, scoped: bool
-) -> str | None:
-    if texts is None or row.local_key is None:
-        return None
-    if resource.etag(texts, row.extra) != row.etag:
-        return None
+    resource: SyncResource,
+    row: TrackedResource,
+    url: str,
+    texts: list[Text] | None,
+    keys: Keys,
+    problem: str,
+    *,
+    scoped: bool,
+) -> tuple[str | None, str]:
+    """Return the payload of a row, ``None`` if it cannot be sent under its state; and the problem, if there is one."""
+    if texts is None or row.local_key is None or resource.etag(texts, row.extra) != row.etag:
+        return None, problem
     attributes = identity(uuid=str(row.uuid), key=row.local_key, url=url, scoped=scoped)
-    return resource.render(attributes, texts, row.extra, keys)
+    try:
+        return resource.render(attributes, texts, row.extra, keys), ""
+    except Exception as error:
+        if ends_page(error):
+            raise
+        return None, describe(error)
 
 
 def _deferred_payloads(resource: SyncResource, tracked: list[TrackedResource]) -> dict[int, str]:

@@ -21,10 +21,10 @@ from .counting import count_received
 from .deferring import settle, settle_others
 from .digests import StoredDigest, lock_digest
 from .hearing import may_number
+from .isolation import atomically_by_row
 from .numbering import number_all_under_lock
 from .parts import note_part, refuse_part
 from .rejoining import Behind, behind, check_leap, fall_behind
-from .retrying import atomically
 from .scopes import remember
 from .wakeup import wake_after_commit
 
@@ -58,7 +58,7 @@ def receive_feed(resource: SyncResource, file: BinaryIO) -> Receipt:
     _refuse_ourselves(resource, reader.header.digest)
     numbers = may_number(resource)
     with span("apply_page", kind=resource.kind, source=reader.header.digest.origin):
-        return atomically(resource.database, partial(_receive, resource, file, numbers=numbers))
+        return atomically_by_row(resource.database, partial(_receive, resource, file, numbers=numbers))
 
 
 def _receive(resource: SyncResource, file: BinaryIO, *, numbers: bool) -> Receipt:
