@@ -25,6 +25,7 @@ from ..sync.hearing import PATIENCE_SECONDS, wait_to_number
 from ..sync.numbering import number_changes
 from ..sync.scopes import is_let_in, review
 from ..tracing import span
+from .asking import read_digest_for_deletions
 from .client import PeerClient
 from .owed import lags, refuse_ourselves
 from .passage import Passage
@@ -300,7 +301,7 @@ class Courier:
 
     def _hear(self, resource: SyncResource) -> Digest:
         """Pull what the peer has more, and return its digest as it was before."""
-        shown = self.client().read_digest(resource.kind)
+        shown = read_digest_for_deletions(self.client(), self.peer, resource)
         refuse_ourselves(resource, shown)
         if not resource.is_target:
             pass

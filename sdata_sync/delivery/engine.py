@@ -24,6 +24,7 @@ from ..sync.faults import is_lost_connection
 from ..sync.runs import RunLabel, new_run
 from ..tracing import span
 from .abreast import meanwhile
+from .asking import read_digest_for_deletions
 from .client import PeerClient, RemoteFeed, read_answer
 from .courier import Courier
 from .owed import refuse_ourselves
@@ -74,7 +75,7 @@ def catch_up(
 
 
 def _pull(courier: Courier, resource: SyncResource, watch: Watch) -> None:
-    shown = courier.client().read_digest(resource.kind)
+    shown = read_digest_for_deletions(courier.client(), courier.peer, resource)
     refuse_ourselves(resource, shown)
     # Even where nothing is missing the peer is asked: there may be rows that it tracks only when somebody wants them.
     missing = missing_ranges(shown, load_digest(resource).value)

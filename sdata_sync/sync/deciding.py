@@ -10,8 +10,9 @@ from ..core.decision import Resolution, Rule, resolve
 from ..core.state import SyncState
 from ..exceptions import PayloadError
 from .changes import RowChange, set_values
-from .disputes import LocalVersion, ask_application, decides_itself, record_of, value_of
+from .disputes import ask_application, record_of
 from .isolation import row_guard
+from .local_version import LocalVersion, decides_itself, value_of
 from .recording import Recorder
 from .relations.contents import merged
 from .versions import Batch, Version

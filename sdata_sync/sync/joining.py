@@ -10,9 +10,10 @@ from django.db.models import QuerySet
 from ..core.decision import Resolution, resolve
 from ..exceptions import PayloadError
 from ..models import ConflictRecord, TrackedResource
-from .disputes import LocalVersion, record_of
+from .disputes import record_of
 from .isolation import row_guard
 from .linking import rename, tracked_rows
+from .local_version import LocalVersion
 from .log import ANEW
 from .recording import Recorder
 from .results import lost_result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from uuid import UUID
@@ -17,6 +17,7 @@ from ..models import ConflictRecord, TrackedResource
 from ..relations import Reading
 from ..resources import SyncResource
 from .changes import RowChange, keep_waiting, prepare_row
+from .conditions import Condition
 from .faults import describe, ends_page
 from .isolation import row_guard
 from .linking import KEPT, survivor_of
@@ -100,11 +101,12 @@ class Batch:
     """Entries that are decided and written together, each of another resource, beside what stands here.
 
     ``results`` say what became of them, in their order. ``versions`` are those to be written, ``touched`` what else of
-    the tracked resources is to be.
+    the tracked resources is to be. ``condition`` makes what the deletions among them wait for.
     """
 
-    def __init__(self, resource: SyncResource, entries: Sequence[Entry]) -> None:
+    def __init__(self, resource: SyncResource, entries: Sequence[Entry], condition: Callable[[], Condition]) -> None:
         self.resource = resource
+        self._condition = condition
         tracked = _read_tracked(resource, [entry.uuid for entry in entries])
         self.tracked = {row.uuid: row for row in tracked}
         keys = [row.local_key for row in tracked if row.local_key]
@@ -164,7 +166,7 @@ class Batch:
             raise PayloadError(f"The row {key!r} here cannot be read: {self._unreadable[key]}", public="Refused.")
         instance = self.instance_of(version.tracked)
         if version.entry.is_deleted:
-            _prepare_deletion(version, instance)
+            _prepare_deletion(version, instance, self._condition)
         else:
             self._prepare_row(version, instance)
 
@@ -183,7 +185,7 @@ class Batch:
             version.row, version.keeps_row = None, True
 
 
-def _prepare_deletion(version: Version, instance: models.Model | None) -> None:
+def _prepare_deletion(version: Version, instance: models.Model | None, condition: Callable[[], Condition]) -> None:
     entry = version.entry
     if instance is None:
         return
@@ -192,7 +194,12 @@ def _prepare_deletion(version: Version, instance: models.Model | None) -> None:
     elif entry.replaced_by is not None:
         version.renames = str(instance.pk)
     else:
-        version.row = RowChange(instance=instance, is_deletion=True, is_withdrawal=entry.is_withdrawn)
+        version.row = RowChange(
+            instance=instance,
+            is_deletion=True,
+            is_withdrawal=entry.is_withdrawn,
+            condition=None if entry.is_withdrawn else condition(),
+        )
 
 
 def _is_to_keep_row(tracked: TrackedResource) -> bool:

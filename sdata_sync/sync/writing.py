@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -20,12 +19,13 @@ from ..relations import Reference
 from ..resources import SyncResource, all_rows
 from .capture import is_own_receiver
 from .changes import RowChange
+from .deletions import hold_back, record_taken
 from .faults import describe, ends_page
 from .isolation import check_deferred_constraints, is_careful, refusal, row_guard
 from .relations.contents import contents_of
 from .relations.inside import write_inside
 from .rows import read_rows
-from .suppression import applying, withdrawing
+from .suppression import applying, applying_deletions, withdrawing
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +46,30 @@ def write_rows(resource: SyncResource, changes: Sequence[RowChange]) -> None:
     if not (bulk and _written_in_bulk(resource, writes)):
         for change in writes:
             _attempt(resource, change, lambda change: _save(resource, change))
-    for some in ([c for c in deletions if not c.is_withdrawal], [c for c in deletions if c.is_withdrawal]):
-        with withdrawing() if some and some[0].is_withdrawal else nullcontext():
-            if not _deleted_in_bulk(resource, some):
-                for change in some:
-                    _attempt(resource, change, lambda change: change.instance.delete(using=resource.database))
+    _delete_rows(resource, [change for change in deletions if not change.is_withdrawal])
+    with withdrawing():
+        _delete_in_turn(resource, [change for change in deletions if change.is_withdrawal])
+
+
+def _delete_rows(resource: SyncResource, deletions: Sequence[RowChange]) -> None:
+    """Carry out received deletions, but for those that wait because of what they would take along."""
+    if not deletions:
+        return
+    if not resource.is_inside:
+        hold_back(resource, deletions)
+    with applying_deletions():
+        _delete_in_turn(resource, [change for change in deletions if not change.error])
+
+
+def _delete_in_turn(resource: SyncResource, deletions: list[RowChange]) -> None:
+    if any(change.taken for change in deletions) or not _deleted_in_bulk(resource, deletions):
+        for change in deletions:
+            _attempt(resource, change, lambda change: _delete(resource, change))
+
+
+def _delete(resource: SyncResource, change: RowChange) -> None:
+    record_taken(resource, change)
+    change.instance.delete(using=resource.database)
 
 
 def _can_write_in_bulk(resource: SyncResource) -> bool:
