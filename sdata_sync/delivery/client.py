@@ -23,6 +23,7 @@ from ..atom.tracking import read_polling_millis
 from ..conf import Credentials, conf
 from ..core.digest import Digest
 from ..exceptions import DocumentError, FeedError, PeerError, PeerMisbehaved, PeerRefused, PeerUnreachable
+from ..sync.bounds import check_size
 from ..sync.clock import now
 from ..sync.runs import RunLabel
 
@@ -100,7 +101,7 @@ class PeerClient:
         """
         with self._send("GET", f"{self.url}/{kind}/$syncDigest").body as body:
             try:
-                return read_digest_entry(body)
+                return check_size(read_digest_entry(body))
             except (DocumentError, FeedError) as error:
                 raise PeerMisbehaved(f"The digest of {self.url}/{kind} cannot be read: {error}") from error
 

@@ -25,7 +25,7 @@ from ..sync.sources import count_missing
 from ..tracing import span
 from .abreast import meanwhile
 from .client import Answer, PeerClient
-from .owed import lags, refuse_ourselves, refuse_part, wanted_by
+from .owed import lags, refuse_false_claim, refuse_ourselves, refuse_part, wanted_by
 from .recovery import knows_more_of_us, recover
 from .streams import Lease, known_digest
 from .watch import Watch
@@ -69,6 +69,8 @@ class Passage:
         self.delivered = 0
         #: What every log record of it carries.
         self.facts = {"run": self._run.name, "peer": self._peer.name, "kind": resource.kind}
+        #: Endpoints, in lower case, of which the peer does not believe what our digest says.
+        self._left_out: set[str] = set()
         self._limit = conf.page_size
         self._catch_up_limit = conf.catch_up_page_size
         self.known = known_digest(lease.stream)
@@ -86,7 +88,7 @@ class Passage:
             if self.known is None:
                 stored = self._catch_up()
             assert self.known is not None
-            if not lags(peer, resource, stored, self.known):
+            if not self._lags(stored):
                 return
             if not self._push(stored):
                 self.known = None
@@ -151,11 +153,16 @@ class Passage:
                 return True
             self._renew()
             stored, page = following
-        return not lags(peer, resource, stored, self.known)
+        return not self._lags(stored)
+
+    def _lags(self, stored: StoredDigest) -> bool:
+        assert self.known is not None
+        return lags(self._peer, self._resource, stored, self.known, left_out=self._left_out)
 
     def _note_progress(self, answer: Answer, states: Iterable[SyncState]) -> None:
         assert self.known is not None
         if answer.digest is not None:
+            refuse_false_claim(self._resource, answer.digest)
             self._expect(all(answer.digest.contains(state) for state in states), answer.digest)
             self.known = answer.digest
         else:
@@ -184,7 +191,9 @@ class Passage:
         if self._watch is not None:
             self._watch.begin(count_missing(resource, stored, target, scope))
         page = read_page(resource, stored, target, limit=self._catch_up_limit, scope=scope)
+        sent: set[str] = set()
         while True:
+            sent.update(state.endpoint.lower() for state in page.states)
 
             def read_next(cursor: Digest = page.cursor, owed_behind: int | None = page.owed_behind) -> Page:
                 return read_page(
@@ -197,9 +206,21 @@ class Passage:
             page = following
             self._renew()
         after = answer.digest or target.merge(stored.value, stamp=0)
-        self._expect(after.covers(stored.value), after)
+        self._note_end(stored, after, sent)
         self.known = after
         return stored
+
+    def _note_end(self, stored: StoredDigest, after: Digest, sent: set[str]) -> None:
+        """Compare the peer's digest after a catch-up with ours.
+
+        A peer need not believe what our digest says of other endpoints, but must contain what it was sent.
+        """
+        refuse_false_claim(self._resource, after)
+        lacking = {missing.endpoint.lower() for missing in missing_ranges(stored.value, after)}
+        self._expect(not lacking & {*sent, self._resource.endpoint.lower()}, after)
+        for endpoint in sorted(lacking):
+            logger.warning("%s leaves out what is claimed of %s", self._lease.stream, endpoint, extra=self.facts)
+        self._left_out |= lacking
 
     def _exchange(
         self, page: Page, stored: StoredDigest, mode: SyncMode, scope: Scope | None, read_next: Callable[[], T]

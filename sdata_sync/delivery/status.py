@@ -94,6 +94,15 @@ class CloneWarning:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnomalyWarning:
+    """An endpoint that claimed what cannot be true; the claim was left out."""
+
+    endpoint: str
+    note: str
+    seen_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Status:
     """The whole of it."""
 
@@ -101,6 +110,7 @@ class Status:
     kinds: tuple[KindStatus, ...]
     clocks: tuple[ClockWarning, ...]
     clones: tuple[CloneWarning, ...]
+    anomalies: tuple[AnomalyWarning, ...] = ()
 
     @property
     def is_level(self) -> bool:
@@ -127,8 +137,12 @@ def collect_status(node: str) -> Status:
         CloneWarning(endpoint=row.url, note=row.clone_note, seen_at=row.clone_seen_at)
         for row in Endpoint.objects.filter(clone_seen_at__isnull=False)
     )
+    anomalies = (
+        AnomalyWarning(endpoint=row.url, note=row.anomaly_note, seen_at=row.anomaly_at)
+        for row in Endpoint.objects.filter(anomaly_at__isnull=False)
+    )
     kinds = (_of_kind(resource, peers) for resource in registry)
-    return Status(node=node, kinds=tuple(kinds), clocks=tuple(clocks), clones=tuple(clones))
+    return Status(node=node, kinds=tuple(kinds), clocks=tuple(clocks), clones=tuple(clones), anomalies=tuple(anomalies))
 
 
 def _of_kind(resource: SyncResource, peers: Iterable[Peer]) -> KindStatus:

@@ -79,6 +79,8 @@ class Command(BaseCommand):
                 self._warn(f"RESTORED: {kind.rejoined} ({kind.rejoined_at:%Y-%m-%d %H:%M:%S})")
         for clone in status.clones:
             self._warn(f"CLONE: {clone.endpoint}: {clone.note}")
+        for anomaly in status.anomalies:
+            self._warn(f"CLAIM: {anomaly.endpoint}: {anomaly.note} ({anomaly.seen_at:%Y-%m-%d %H:%M:%S})")
         for clock in status.clocks:
             self._warn(
                 f"CLOCK: {clock.endpoint} stamped changes {clock.ahead_seconds:.1f} s ahead of our clock "
