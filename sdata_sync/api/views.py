@@ -32,7 +32,7 @@ from ..sync.receiving import receive_feed
 from ..sync.rejoining import take_higher_tick
 from ..sync.runs import RunLabel, record_results
 from ..sync.scopes import is_filtered, peer_of, scope_for
-from ..sync.sources import Place, RenderedPage
+from ..sync.sources import MAX_BYTES, Place, RenderedPage
 from .base import SDataView, body_of, number, query_of, unescaped
 from .errors import UrlNotFound
 from .parsers import AtomFeedParser, DigestParser
@@ -170,6 +170,7 @@ class SourceView(_OperationView):
             place=Place.read(query["place"]) if query.get("place") else None,
             start_index=number(query, "startIndex", 1),
             count=min(number(query, "count", conf.page_size), conf.max_page_size),
+            max_bytes=number(query, MAX_BYTES, 0) or None,
         )
 
 

@@ -26,6 +26,7 @@ from ..exceptions import DocumentError, FeedError, PeerError, PeerMisbehaved, Pe
 from ..sync.bounds import check_size
 from ..sync.clock import now
 from ..sync.runs import RunLabel
+from ..sync.sources import MAX_BYTES
 
 #: The connection went away under the request. Every request here may be repeated: the second time changes nothing.
 _DROPPED = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError, httpx2.CloseError)
@@ -145,11 +146,12 @@ class PeerClient:
         Raises:
             PeerError
         """
-        params = {**({"trackingID": tracking_id} if tracking_id else {}), **run.params, "count": str(count)}
+        paging = {"count": str(count), MAX_BYTES: str(conf.max_body_bytes)}
+        params = {**({"trackingID": tracking_id} if tracking_id else {}), **run.params, **paging}
         entry = render_digest_entry(target, now=now()).encode()
         url = f"{self.url}/{kind}/$syncSource"
         response = self._send("POST", url, content=entry, params=params, content_type=names.ENTRY_TYPE)
-        ready = self._wait(response, params={"count": str(count)})
+        ready = self._wait(response, params=paging)
         operation = ready.url if ready is not response else ""
         return RemoteFeed(client=self, first=ready.body, url=ready.url or url, operation=operation)
 

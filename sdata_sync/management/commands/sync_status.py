@@ -101,6 +101,8 @@ class Command(BaseCommand):
     def _line(self, stream: StreamStatus) -> str:
         behind = "not contacted yet" if stream.ticks_behind is None else f"{stream.ticks_behind} ticks behind"
         text = f"{stream.peer}: {'level' if stream.is_level else behind}"
+        if stream.held:
+            text += f", {len(stream.held)} versions left out"
         if stream.last_success:
             text += f", last success {stream.last_success:%Y-%m-%d %H:%M:%S}"
         if stream.failures:
