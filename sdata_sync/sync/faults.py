@@ -90,6 +90,9 @@ def breaks_transaction(error: Exception) -> bool:
 def _is_of_environment(error: Exception) -> bool:
     cause: Any = error.__cause__
     text = _text_of(error)
+    number = error.args[0] if error.args else None
+    if isinstance(number, int) and number:  # MySQL and MariaDB; their SQLSTATEs are too coarse
+        return number in _ERRNOS
     state = getattr(cause, "sqlstate", None)
     if state:
         # A policy that refuses one row has the code of a missing permission.
@@ -100,9 +103,6 @@ def _is_of_environment(error: Exception) -> bool:
         return (code & 0xFF) in _SQLITE_CODES or any(part in text for part in _SQLITE_TEXTS)
     if type(cause).__module__.startswith("sqlite3"):  # raised by the driver: a value that it cannot bind or decode
         return any(part in text for part in _SQLITE_TEXTS)
-    number = error.args[0] if error.args else None
-    if isinstance(number, int) and number:
-        return number in _ERRNOS
     return isinstance(error, OperationalError | InterfaceError)
 
 
