@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from ..exceptions import PayloadError
 from ..models import Peer, TrackedResource
 from ..resources import SyncResource
 from ..sync.changes import set_values
+from ..sync.isolation import row_guard
 from ..sync.local_version import LocalVersion
 from ..sync.log import mark_found
 from ..sync.numbering import number_changes
@@ -22,6 +24,8 @@ from ..sync.rows import read_instances
 from ..sync.wakeup import wake
 from .client import PeerClient
 from .inventory import take_inventory
+
+logger = logging.getLogger(__name__)
 
 #: So many uuids of each sort are named; all are counted.
 NAMED = 20
@@ -33,14 +37,17 @@ class Comparison:
 
     ``digests_agree`` where both contain the same changes: then every difference is an error. Else what one side
     merely does not have yet is not counted. ``different`` has other content here and there under the same state,
-    ``missing_here`` and ``missing_there`` ought to be there by the digests.
+    ``missing_here`` and ``missing_there`` ought to be there by the digests, ``unreadable`` cannot be compared because
+    its row here raises an error.
     """
 
     peer: str
     kind: str
     digests_agree: bool
     compared: int = 0
-    counts: dict[str, int] = field(default_factory=lambda: {"different": 0, "missing_here": 0, "missing_there": 0})
+    counts: dict[str, int] = field(
+        default_factory=lambda: {"different": 0, "missing_here": 0, "missing_there": 0, "unreadable": 0}
+    )
     examples: dict[str, list[str]] = field(default_factory=dict)
     repaired: int = 0
 
@@ -112,11 +119,21 @@ class _Verifier:
             if not entry.is_deleted and self._is_settled(tracked):
                 self._comparison.note("missing_here", entry.uuid)
             return
+        if tracked.problem:
+            self._comparison.note("unreadable", entry.uuid)
+            return
         if tracked.is_deferred or tracked.mark is not None or not self._is_settled(tracked):
             return
-        if entry.is_deleted != tracked.is_deleted or (
-            not entry.is_deleted and self._etag(entry, tracked) != tracked.etag
-        ):
+        try:
+            with row_guard(self._resource.database):
+                is_equal = entry.is_deleted == tracked.is_deleted and (
+                    entry.is_deleted or self._etag(entry, tracked) == tracked.etag
+                )
+        except PayloadError as error:
+            logger.error("%s %s cannot be compared: %s", self._resource.kind, entry.uuid, error)
+            self._comparison.note("unreadable", entry.uuid)
+            return
+        if not is_equal:
             self._comparison.note("different", entry.uuid)
             self.odd.append(tracked.pk)
 
@@ -134,12 +151,9 @@ class _Verifier:
             return ""
         with only_looking():
             present = LocalVersion(resource, tracked, instance).contents
-        try:
-            reading = resource.read_payload(entry.payload)
-            set_values(instance, reading.values, is_new=False)
-            contents = merged(resource, resource.texts_of(instance), reading, present)
-        except PayloadError:
-            return ""
+        reading = resource.read_payload(entry.payload)
+        set_values(instance, reading.values, is_new=False)
+        contents = merged(resource, resource.texts_of(instance), reading, present)
         return resource.etag(contents, reading.extra)
 
     def find_missing_there(self) -> None:

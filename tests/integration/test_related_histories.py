@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import hypothesis.strategies as st
 import pytest
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 from hypothesis import HealthCheck, given, settings
 
@@ -22,6 +22,7 @@ from sdata_sync.models import (
     TrackedResource,
 )
 from sdata_sync.registry import registry
+from sdata_sync.sync.deferring import keep_rows
 from sdata_sync.sync.digests import load_digest
 from sdata_sync.sync.scanning import scan
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
@@ -49,6 +50,7 @@ STEPS = st.one_of(
     st.tuples(st.just("move line"), NODES, ROWS, ROWS),
     st.tuples(st.just("delete line"), NODES, ROWS),
     st.tuples(st.just("delete"), NODES, st.sampled_from([Account, Contact, SalesOrder]), ROWS),
+    st.tuples(st.just("move and delete"), NODES, ROWS, ROWS, st.lists(ROWS, max_size=2)),
     st.tuples(st.just("deliver"), NODES, OTHERS, st.lists(st.sampled_from(FAULTS), max_size=4)),
     st.tuples(st.just("deliver"), NODES, OTHERS, st.just([])),
     st.tuples(st.just("catch up"), NODES, OTHERS, st.lists(st.sampled_from(FAULTS), max_size=6)),
@@ -133,6 +135,19 @@ class History:
             with suppress(ProtectedError, IntegrityError):  # orders hold their account
                 row.delete()
 
+    def move_and_delete(self, node, number, other, contacts):
+        """Move some contacts of an account, and some orders, to another, and delete the first, in one transaction."""
+        old, new = self.row(Account, number), self.row(Account, other)
+        if old is None or old == new:
+            return
+        with suppress(ProtectedError, IntegrityError), transaction.atomic():
+            for position in contacts:
+                if contact := self.row(Contact, position):
+                    self.save(contact, account=new)
+            for order in SalesOrder.objects.filter(account=old):
+                self.save(order, account=new)
+            old.delete()
+
     def deliver(self, node, offset, faults):
         self.faults = list(faults)
         with Courier(self.peer(node, offset)) as courier:
@@ -149,11 +164,27 @@ class History:
         return list(catch_up(peers, registry, directions=("pull", "push"), make_watch=lambda *_: Watch()))
 
     def end(self):
+        """Catch up; keep the rows whose deletions are held back; until none is."""
+        for _ in range(8):
+            self.all_catch_up()
+            if not self.kept():
+                return
+        raise AssertionError("It never ends.")
+
+    def all_catch_up(self):
         for _ in range(4):
             for node in self.nodes:
                 with node.at_work():
                     errors = [p.error for p in self.caught_up(Peer.objects.all()) if p.error]
                     assert all("only a part" in error for error in errors), errors
+
+    def kept(self):
+        for node in self.nodes:
+            with node.at_work():
+                for entry in DeferredEntry.objects.filter(condition__isnull=False).select_related("resource"):
+                    assert "when it deleted it" not in entry.reason, entry.reason
+                    return keep_rows(registry.of_kind(entry.resource.kind), [entry.pk])
+        return 0
 
     def content(self, node, *, orders=None):
         """What a user of the node sees, by uuid; and that all of it is tracked as it is."""
