@@ -30,7 +30,8 @@ class FeedHeader:
     """What a feed says before its entries; ``None``, or the empty URL, for what it does not say.
 
     ``total`` is the number of entries on all pages together. ``referrers`` are, in a feed with deletions, the source's
-    digests of the kinds that refer to this one, by kind; ``None`` if the source does not say.
+    digests of the kinds that refer to this one, by kind; ``None`` if the source does not say. ``left_out`` is how many
+    versions the source leaves out of feeds to this target, because they are larger than it accepts.
     """
 
     sync_mode: SyncMode | None
@@ -38,6 +39,7 @@ class FeedHeader:
     next_url: str = ""
     total: int | None = None
     referrers: Mapping[str, Digest] | None = None
+    left_out: int = 0
 
     @property
     def is_complete(self) -> bool:
@@ -125,7 +127,7 @@ def _taken_out(element: etree._Element, parent: etree._Element) -> etree._Elemen
 
 def _header(root: etree._Element) -> FeedHeader:
     mode = digest = total = referrers = None
-    next_url = ""
+    next_url, left_out = "", 0
     for child in root:
         name = names.local_name(child.tag)
         if name == "syncMode":
@@ -134,12 +136,20 @@ def _header(root: etree._Element) -> FeedHeader:
             digest = read_digest(child)
         elif child.tag == names.REFERRERS:
             referrers = _referrers(child)
+        elif child.tag == names.LEFT_OUT:
+            left_out = _number(child.text) or 0
         elif name == "link" and child.get("rel") == "next":
             next_url = next_url or child.get("href", "")
         elif name == "totalResults":
-            text = (child.text or "").strip()
-            total = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
-    return FeedHeader(sync_mode=mode, digest=digest, next_url=next_url, total=total, referrers=referrers)
+            total = _number(child.text)
+    return FeedHeader(
+        sync_mode=mode, digest=digest, next_url=next_url, total=total, referrers=referrers, left_out=left_out
+    )
+
+
+def _number(text: str | None) -> int | None:
+    text = (text or "").strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def _referrers(element: etree._Element) -> dict[str, Digest]:

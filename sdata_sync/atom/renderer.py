@@ -35,6 +35,7 @@ def render_feed(
     sync_mode: SyncMode | None = None,
     paging: Paging = Paging(),
     referrers: Mapping[str, Digest] | None = None,
+    left_out: int = 0,
 ) -> Iterator[bytes]:
     """Yield a feed piece by piece (SData sync 4.4).
 
@@ -47,10 +48,13 @@ def render_feed(
         sync_mode: for a sync feed; a result feed has none.
         paging: which part of the feed this is.
         referrers: in a sync feed with deletions, the source's digests of the kinds that refer to this one, by kind.
+        left_out: versions that the source leaves out because they are larger than the target accepts.
     """
     yield _heading(url, title, digest, now, sync_mode, paging).encode()
     if referrers is not None:
         yield _referrers(referrers).encode()
+    if left_out:
+        yield f"<dss:leftOut>{left_out}</dss:leftOut>".encode()
     for entry in entries:
         yield entry.encode()
     yield b"</feed>"

@@ -84,7 +84,12 @@ def _pull(courier: Courier, resource: SyncResource, watch: Watch) -> None:
     # Even where nothing is missing the peer is asked: there may be rows that it tracks only when somebody wants them.
     missing = missing_ranges(shown, load_digest(resource).value)
     is_little = sum(lacking.end - lacking.start for lacking in missing) < conf.catch_up_page_size
-    pull(courier.client(), courier.peer, resource, watch, in_a_hurry=is_little)
+    left_out = pull(courier.client(), courier.peer, resource, watch, in_a_hurry=is_little)
+    if left_out:
+        raise PeerError(
+            f"All but {left_out} arrived: {courier.peer} leaves out what is larger than this node accepts, and "
+            f"names it in its sync_status. MAX_BODY_BYTES is {conf.max_body_bytes} here."
+        )
 
 
 def _push(courier: Courier, resource: SyncResource, watch: Watch) -> None:

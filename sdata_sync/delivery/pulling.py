@@ -48,23 +48,23 @@ def pull(
     in_a_hurry: bool = False,
     before_applying: Callable[[], None] = lambda: None,
     is_interrupted: Callable[[], bool] = lambda: False,
-) -> None:
-    """Apply all of ``resource`` that this node lacks and ``peer`` has.
+) -> int:
+    """Apply all of ``resource`` that this node lacks and ``peer`` has; return how many versions the peer leaves out.
 
     ``known`` is what the peer is told that we have; without it, our digest. What is marked here and not numbered
     is numbered when the feed is applied, never before the peer has been heard: this node may have been restored.
     ``in_a_hurry`` asks for an answer at once, where little is expected. ``before_applying`` is called when the peer
     has chosen what it sends: whatever that refers to was committed there before. ``is_interrupted`` is asked
-    between two pages.
+    between two pages. A peer leaves out what is larger than this node accepts (``MAX_BODY_BYTES``).
 
     Raises:
         DeliveryInterrupted: it goes on later, from where it is.
-        PeerError
+        PeerError: the peer cannot be reached, refuses, or answers what cannot be read.
     """
     known = load_digest(resource).value if known is None else known
-    _Pull(client, peer, resource, watch, is_interrupted).run(
-        known, in_a_hurry=in_a_hurry, before_applying=before_applying
-    )
+    pulled = _Pull(client, peer, resource, watch, is_interrupted)
+    pulled.run(known, in_a_hurry=in_a_hurry, before_applying=before_applying)
+    return pulled.left_out
 
 
 def pull_in_turn(
@@ -123,6 +123,7 @@ class _Pull:
         self._is_interrupted = is_interrupted
         self._resource = resource
         self._watch = watch
+        self.left_out = 0
         self._label = new_run(peer.url, conf.base_url)
         self._reporter = Reporter(client, resource.kind, self._label)
 
@@ -151,6 +152,7 @@ class _Pull:
         while page is not None:
             with page as body:
                 header = self._header(body)
+                self.left_out = header.left_out
                 if self._watch.total is None:
                     self._watch.begin(header.total)
                 receipt, page = self._apply(body, self._next_exchange(feed, header.next_url, report))

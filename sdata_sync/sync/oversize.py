@@ -38,6 +38,11 @@ class PeerLimit:
         rows = _held(resource, peer).values_list("resource_id", "endpoint_id", "tick")
         self._held = {pk: (endpoint, tick) for pk, endpoint, tick in rows}
 
+    @property
+    def count(self) -> int:
+        """How many versions are held for the peer."""
+        return len(self._held)
+
     def leaves_out(self, row: TrackedResource) -> bool:
         """Return True if the version that ``row`` has is held for the peer."""
         return self._held.get(row.pk) == (row.endpoint_id, row.tick)

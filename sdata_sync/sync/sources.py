@@ -121,6 +121,7 @@ class SourceFeed:
                 next_url=next_url, first_url=self.url, total=self.total, start_index=start_index, count=count
             ),
             referrers=page.referrers,
+            left_out=0 if peer_limit is None else peer_limit.count,
         )
         return RenderedPage(content=b"".join(content), is_last=page.is_last)
 

@@ -86,6 +86,27 @@ class TestLevel:
         wait_level(shop, branch)
         assert "Never" not in names(branch)
 
+    def test_a_record_larger_than_the_peer_accepts_stops_no_other(self, pair):
+        """With all defaults: bodies of 8 MiB are accepted."""
+        shop, branch = pair
+        shop.run("Account.objects.create(name='Large', notes='x' * 9_000_000)")
+        shop.run("Account.objects.create(name='After the large one')")
+        wait_until(lambda: "After the large one" in names(branch), seconds=120, what="the account after it")
+        assert "Large" not in names(branch)
+        status = wait_until(
+            lambda: (
+                (said := shop.manage("sync_status", check=False).stdout).count("larger than the peer accepts") and said
+            ),
+            seconds=120,
+            what="the status to name it",
+        )
+        assert "accounts('" in status
+        said = branch.manage("sync_catchup", "--pull", "--kind", "accounts", "--json", check=False)
+        assert (said.returncode, "leaves out what is larger" in said.stdout) == (1, True)
+        shop.run("a = Account.objects.get(name='Large'); a.notes = 'short'; a.save()")
+        wait_until(lambda: "Large" in names(branch), seconds=120, what="its smaller version")
+        wait_level(shop, branch)
+
     def test_500_saves_in_one_transaction(self, pair):
         shop, branch = pair
         shop.run("with transaction.atomic():\n    for n in range(500): Account.objects.create(name=f'Bulk {n}')")
