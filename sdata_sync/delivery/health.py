@@ -62,6 +62,8 @@ def examine(status: Status, *, warning: float, critical: float) -> Health:
     problems = [problem for kind in status.kinds for problem in _of_kind(kind, (warning, critical))]
     for clone in status.clones:
         problems.append(Problem(Level.CRITICAL, f"{clone.endpoint}: {clone.note}"))
+    for anomaly in status.anomalies:
+        problems.append(Problem(Level.WARNING, f"{anomaly.endpoint}: {anomaly.note}"))
     for clock in status.clocks:
         text = f"{clock.endpoint} stamped changes {clock.ahead_seconds:.0f} s ahead of our clock"
         problems.append(Problem(Level.WARNING, text))
@@ -82,6 +84,10 @@ def _of_kind(kind: KindStatus, thresholds: tuple[float, float]) -> Iterator[Prob
 
 def _of_stream(kind: str, stream: StreamStatus, thresholds: tuple[float, float]) -> Iterator[Problem]:
     name = f"{kind} to {stream.peer}"
+    if stream.held:
+        yield Problem(
+            Level.WARNING, f"{name}: {len(stream.held)} versions are larger than it accepts: {stream.held[0]}"
+        )
     if stream.seconds_behind is None:
         if stream.failures:
             level = Level.CRITICAL if stream.failures >= MANY_FAILURES else Level.WARNING

@@ -8,7 +8,7 @@ from sdata_sync.models import ConflictRecord, DeferredEntry, DeletionCondition, 
 from sdata_sync.registry import registry
 from sdata_sync.sync.deferring import apply_deletions, keep_rows
 from sdata_sync.sync.numbering import number_changes
-from testproject.crm.models import Account, Contact
+from testproject.crm.models import Account, Contact, SalesOrder
 
 from ..shapes.models import Article, Author, Profile, Tag
 from ..talk import level, pull, push
@@ -327,3 +327,134 @@ class TestEditsMeanwhile:
         exchange(a, b)
         assert accounts(a) == accounts(b) == ["new"]
         assert level(a, b)
+
+
+def without_referrers(monkeypatch):
+    """Make every source one of another implementation: its feeds say nothing of other kinds."""
+    from sdata_sync.sync import pages
+
+    monkeypatch.setattr(pages, "_referring_digests", lambda resource: None)
+
+
+class TestASourceOfAnotherImplementation:
+    @pytest.fixture(autouse=True)
+    def foreign(self, nodes, monkeypatch):
+        without_referrers(monkeypatch)
+
+    def test_the_deletion_waits_until_the_source_was_asked(self, a, b):
+        accounts_and_contact(a, b)
+        with a.at_work():
+            move_and_delete()
+        push(a, b)
+        assert contacts(b) == [("Ada", "new")]
+        assert accounts(b) == ["new"], "nothing refers to it any more"
+
+    def test_a_digest_that_was_read_afterwards_is_enough(self, a, b):
+        accounts_and_contact(a, b)
+        with a.at_work():
+            move_and_delete()
+        push(a, b, ["accounts"])
+        assert contacts(b) == [("Ada", "old")]
+        pull(b, a)
+        assert contacts(b) == [("Ada", "new")]
+        assert accounts(b) == ["new"]
+        assert level(a, b)
+
+    def test_what_was_deleted_with_it_goes_when_the_source_was_asked(self, a, b):
+        old, _ = accounts_and_contact(a, b)
+        with b.at_work():
+            Contact.objects.create(account=Account.objects.get(name="old"), last_name="Brendan")
+        with a.at_work():
+            old.delete()
+        push(a, b)
+        assert contacts(b) == [("Brendan", "old")]
+        pull(b, a)
+        assert (contacts(b), accounts(b)) == ([], ["new"])
+        with b.at_work():
+            assert "Brendan" in ConflictRecord.objects.get().local_payload
+
+    def test_a_source_that_is_no_peer_cannot_be_asked(self, a, b):
+        old, _ = accounts_and_contact(a, b)
+        with b.at_work():
+            Peer.objects.update(enabled=False)
+        with a.at_work():
+            old.delete()
+        push(a, b, ["accounts"])
+        assert (contacts(b), accounts(b)) == ([], ["new"])
+        with b.at_work():
+            assert ConflictRecord.objects.count() == 1
+
+
+class TestOtherWaysToRefer:
+    def test_a_generic_reference_is_kept_and_no_change(self, a, b):
+        with a.at_work():
+            author = Author.objects.create(name="x")
+            Article.objects.create(title="t", about=author)
+        exchange(a, b)
+        with a.at_work():
+            author.delete()
+        push(a, b, ["authors"])
+        with b.at_work():
+            tracked = TrackedResource.objects.get(kind="articles")
+            assert tracked.mark is None
+            assert Article.objects.get().about is None
+        exchange(a, b)
+        assert level(a, b)
+
+    def test_a_child_that_goes_with_what_it_refers_to(self, a, b):
+        """A part goes with its article; its writer only leaves it."""
+        with a.at_work():
+            author = Author.objects.create(name="x")
+            article = Article.objects.create(title="t")
+            article.parts.create(rank=1, writer=author)
+        exchange(a, b)
+        with a.at_work():
+            author.delete()
+        exchange(a, b)
+        for node in (a, b):
+            with node.at_work():
+                assert Article.objects.get().parts.get().writer is None
+        assert level(a, b)
+
+    def test_a_protected_row_is_deleted_when_nothing_refers_to_it_any_more(self, a, b):
+        with a.at_work():
+            account = Account.objects.create(name="a")
+            order = SalesOrder.objects.create(account=account, order_number="1", order_date="2026-01-01")
+        exchange(a, b)
+        with a.at_work(), transaction.atomic():
+            order.delete()
+            account.delete()
+        push(a, b, ["accounts"])
+        assert accounts(b) == ["a"]
+        push(a, b)
+        assert accounts(b) == []
+        exchange(a, b)
+        assert level(a, b)
+
+
+class TestInTheAdmin:
+    @pytest.mark.parametrize(("action", "left"), [("apply_deletion", ["new"]), ("keep_row", ["new", "old"])])
+    def test_both_actions(self, a, b, action, left):
+        from django.contrib.auth.models import User
+        from django.test import Client
+
+        accounts_and_contact(a, b)
+        with a.at_work():
+            move_and_delete()
+        push(a, b, ["accounts"])
+        with b.at_work():
+            client = Client()
+            client.force_login(User.objects.create_superuser("admin"))
+            entry = DeferredEntry.objects.get()
+            response = client.post(
+                "/admin/sdata_sync/deferredentry/",
+                {"action": action, "_selected_action": [entry.pk]},
+                follow=True,
+                headers={"host": "testserver"},
+            )
+            assert response.status_code == 200
+            assert b"1 of 1 rows were" in response.content
+            assert list(Account.objects.order_by("name").values_list("name", flat=True)) == left
+            assert not DeferredEntry.objects.exists()
+        exchange(a, b)
+        assert accounts(a) == accounts(b) == left
