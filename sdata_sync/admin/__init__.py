@@ -4,6 +4,7 @@ from .conflict import ConflictRecordAdmin
 from .deferred import DeferredEntryAdmin
 from .digest import DigestAdmin
 from .endpoint import EndpointAdmin
+from .held import HeldVersionAdmin
 from .peer import PeerAdmin
 from .run import OperationAdmin, RunAdmin
 from .tracked import TrackedResourceAdmin
@@ -13,6 +14,7 @@ __all__ = [
     "DeferredEntryAdmin",
     "DigestAdmin",
     "EndpointAdmin",
+    "HeldVersionAdmin",
     "OperationAdmin",
     "PeerAdmin",
     "RunAdmin",

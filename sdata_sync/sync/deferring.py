@@ -20,6 +20,7 @@ from .changes import RowChange, prepare_row
 from .clock import now
 from .conditions import Condition, forget_met_conditions
 from .digests import lock_digest
+from .faults import is_lost_connection
 from .isolation import atomically_by_row, row_guard
 from .log import ANEW, update_tracked
 from .prepared import PreparedQuery
@@ -99,6 +100,7 @@ def forget(resource: SyncResource, tracked: Sequence[TrackedResource]) -> None:
     """Drop the entries that newer versions have replaced."""
     if tracked:
         DeferredEntry.objects.using(resource.database).filter(resource__in=[row.pk for row in tracked]).delete()
+        forget_met_conditions(resource.database)
 
 
 def awaited(error: PayloadError) -> dict[str, list[Target]]:
@@ -185,8 +187,13 @@ def settle_others(resource: SyncResource) -> None:
         other = registry.of_kind(kind)
         if other is None:
             continue
-        if atomically_by_row(other.database, partial(_settle_under_lock, other)):
-            settle_others(other)
+        try:
+            if atomically_by_row(other.database, partial(_settle_under_lock, other)):
+                settle_others(other)
+        except Exception as error:
+            if is_lost_connection(error):
+                raise
+            logger.exception("What waits of %s could not be tried again; it is tried again later", kind)
 
 
 def retry_chosen(resource: SyncResource, entries: Collection[int]) -> int:

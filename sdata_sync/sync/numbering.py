@@ -19,6 +19,7 @@ from ..models import ConflictRecord, DeferredEntry, TrackedResource
 from ..resources import SyncResource
 from .announcing import announce
 from .clock import now
+from .conditions import forget_met_conditions
 from .digests import StoredDigest, load_digest, lock_digest
 from .faults import describe, ends_page
 from .hearing import may_number
@@ -314,6 +315,7 @@ class _Stamper:
         if self.undeferred:
             DeferredEntry.objects.using(database).filter(resource__in=self.undeferred).delete()
             store_pending(self.resource, {}, replaced=self.undeferred)
+            forget_met_conditions(database)
         if self.forgotten:
             tracked.filter(pk__in=self.forgotten).delete()
         if self.stale_births:

@@ -40,6 +40,19 @@ def taken_along(resource: SyncResource, instances: Collection[models.Model]) -> 
     return _resources_of(resource, found, {instance.pk for instance in instances})
 
 
+def are_kept_referring(resource: SyncResource, instances: Collection[models.Model]) -> bool:
+    """Return True if rows with ``on_delete=DO_NOTHING`` refer to ``instances``: the deletion may be refused."""
+    pks = {instance.pk for instance in instances}
+    relations: Iterable[Any] = get_candidate_relations_to_delete(resource.model._meta)
+    for relation in relations:
+        field = relation.field
+        if relation.on_delete is models.DO_NOTHING and field.db_constraint:
+            for chunk in chunks(_values(resource.model, pks, field.target_field, resource.database)):
+                if all_rows(field.model, resource.database).filter(**{f"{field.attname}__in": chunk}).exists():
+                    return True
+    return False
+
+
 def kinds_within_reach(resource: SyncResource) -> frozenset[str]:
     """Return the kinds of which a deletion of ``resource`` may take rows along, by this node's models."""
     return _kinds_within_reach(resource.model)

@@ -21,7 +21,8 @@ from .capture import is_own_receiver
 from .changes import RowChange
 from .deletions import hold_back, record_taken
 from .faults import describe, ends_page
-from .isolation import check_deferred_constraints, is_careful, refusal, row_guard
+from .isolation import DeferredConstraints, check_deferred_constraints, is_careful, refusal, row_guard
+from .reach import are_kept_referring
 from .relations.contents import contents_of
 from .relations.inside import write_inside
 from .rows import read_rows
@@ -62,14 +63,19 @@ def _delete_rows(resource: SyncResource, deletions: Sequence[RowChange]) -> None
 
 
 def _delete_in_turn(resource: SyncResource, deletions: list[RowChange]) -> None:
-    if any(change.taken for change in deletions) or not _deleted_in_bulk(resource, deletions):
+    is_refusable = are_kept_referring(resource, [change.instance for change in deletions])
+    if any(change.taken for change in deletions) or is_refusable or not _deleted_in_bulk(resource, deletions):
         for change in deletions:
             _attempt(resource, change, lambda change: _delete(resource, change))
 
 
 def _delete(resource: SyncResource, change: RowChange) -> None:
     record_taken(resource, change)
+    is_refusable = are_kept_referring(resource, [change.instance])
+    constraints = DeferredConstraints(resource.database) if is_refusable else None
     change.instance.delete(using=resource.database)
+    if constraints is not None:  # now, and not when the page is committed
+        constraints.check()
 
 
 def _can_write_in_bulk(resource: SyncResource) -> bool:

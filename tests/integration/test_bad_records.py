@@ -14,6 +14,7 @@ from sdata_sync.delivery.status import collect_status
 from sdata_sync.models import ConflictRecord, DeferredEntry, HeldVersion, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.resources import SyncResource
+from sdata_sync.sync import writing
 from sdata_sync.sync.numbering import number_changes
 from sdata_sync.sync.scanning import scan
 from testproject.crm.models import Account
@@ -294,6 +295,11 @@ class TestAtTheTarget:
         push(a, b)
         assert treasures(b) == {"first", "another", "later"}
         assert level(a, b)
+
+    def test_a_transaction_that_fails_as_a_whole_is_repeated_row_by_row(self, a, b, monkeypatch):
+        """What nothing has foreseen is found at COMMIT."""
+        monkeypatch.setattr(writing, "are_kept_referring", lambda resource, instances: False)
+        self.test_a_constraint_that_fails_when_the_transaction_ends(a, b)
 
     def test_a_deletion_whose_receiver_raises_an_error_that_shows_rows(self, a, b):
         """The text of a ProtectedError shows the rows, whose own text raises."""

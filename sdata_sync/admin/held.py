@@ -1,0 +1,26 @@
+"""Versions that are larger than one peer accepts."""
+
+from django.contrib import admin
+
+from ..models import HeldVersion
+from .readonly import ReadOnlyAdmin, shown_stamp
+
+
+@admin.register(HeldVersion)
+class HeldVersionAdmin(ReadOnlyAdmin[HeldVersion]):
+    """The versions that feeds to one peer leave out."""
+
+    list_display = ["resource", "peer", "size_bytes", "reason", "since", "attempts", "next_attempt"]
+    list_filter = ["peer", "resource__kind"]
+    search_fields = ["resource__uuid", "resource__local_key"]
+    list_select_related = ["resource", "peer"]
+
+    @admin.display(description="since", ordering="held_since")
+    def since(self, held: HeldVersion) -> str:
+        """When it was first found too large."""
+        return shown_stamp(held.held_since)
+
+    @admin.display(description="next attempt", ordering="retry_at")
+    def next_attempt(self, held: HeldVersion) -> str:
+        """When it is offered to the peer again."""
+        return shown_stamp(held.retry_at)
