@@ -45,7 +45,7 @@ def refuse_ourselves(resource: SyncResource, shown: Digest) -> None:
     Raises:
         PeerMisbehaved: it is so.
     """
-    refuse_false_claim(resource, shown)
+    refuse_false_claim(resource, load_digest(resource), shown)
     if shown.origin and same_endpoint(shown.origin, resource.endpoint):
         raise PeerMisbehaved(
             f"The peer calls itself {shown.origin}, and so are we called; two nodes must not have one BASE_URL."
@@ -56,13 +56,13 @@ def refuse_ourselves(resource: SyncResource, shown: Digest) -> None:
         raise PeerMisbehaved(str(error)) from error
 
 
-def refuse_false_claim(resource: SyncResource, shown: Digest) -> None:
+def refuse_false_claim(resource: SyncResource, stored: StoredDigest, shown: Digest) -> None:
     """Refuse a peer whose digest has a tick of ours that we cannot have recorded: it takes our changes for known.
 
     Raises:
         PeerMisbehaved: the tick is more than ``MAX_TICK_LEAP`` above ours.
     """
-    ours, theirs = load_digest(resource).value.tick(resource.endpoint), shown.tick(resource.endpoint)
+    ours, theirs = stored.value.tick(resource.endpoint), shown.tick(resource.endpoint)
     if theirs - ours > conf.max_tick_leap:
         raise PeerMisbehaved(
             f"The digest of {shown.origin or 'the peer'} says that this node is at tick {theirs}, which stands at "

@@ -194,7 +194,7 @@ class Passage:
                     raise
                 logger.info("%s: %s; catching up", self._lease.stream, refusal, extra=self.facts)
                 return False
-            self._note_progress(answer, sent.states)
+            self._note_progress(answer, sent.states, sent_digest)
             if answer.digest is not None and knows_more_of_us(resource, answer.digest):
                 return False  # whatever it has under the ticks just sent may be something else
             if following is None:
@@ -207,10 +207,10 @@ class Passage:
         assert self.known is not None
         return lags(self._peer, self._resource, stored, self.known, left_out=self._left_out)
 
-    def _note_progress(self, answer: Answer, states: Iterable[SyncState]) -> None:
+    def _note_progress(self, answer: Answer, states: Iterable[SyncState], stored: StoredDigest) -> None:
         assert self.known is not None
         if answer.digest is not None:
-            refuse_false_claim(self._resource, answer.digest)
+            refuse_false_claim(self._resource, stored, answer.digest)
             self._expect(all(answer.digest.contains(state) for state in states), answer.digest)
             self.known = answer.digest
         else:
@@ -269,7 +269,7 @@ class Passage:
 
         A peer need not believe what our digest says of other endpoints, but must contain what it was sent.
         """
-        refuse_false_claim(self._resource, after)
+        refuse_false_claim(self._resource, stored, after)
         lacking = {missing.endpoint.lower() for missing in missing_ranges(stored.value, after)}
         self._expect(not lacking & {*sent, self._resource.endpoint.lower()}, after)
         for endpoint in sorted(lacking):

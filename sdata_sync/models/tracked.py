@@ -27,9 +27,7 @@ class TrackedResource(models.Model):
     user = models.CharField(max_length=150, default="", blank=True)
 
     # The state under which this node first knew it: a source whose digest contains that has seen the resource.
-    first_endpoint = models.ForeignKey(
-        Endpoint, models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
-    )
+    first_endpoint_id = models.BigIntegerField(null=True, help_text="The primary key of its endpoint.")
     first_tick = models.BigIntegerField(null=True)
 
     # What that change left behind.

@@ -48,6 +48,7 @@ class Applier:
         bounds: Bounds,
     ) -> None:
         self.resource = resource
+        self._using = resource.database
         self._bounds = bounds
         self._stored = stored
         self._referrers = referrers
@@ -78,7 +79,6 @@ class Applier:
                 batch.results[entry.uuid] = refused
                 continue
             batch.results[entry.uuid] = self._settle(entry, batch)
-            self._stored.hear(entry.state.endpoint, entry.state.tick)
             self._recorder.see(entry.state)
             self._suspicions.see(entry.state)
         store(batch, self._recorder.now)
@@ -122,7 +122,7 @@ class Applier:
     def _settle(self, entry: Entry, batch: Batch) -> Result:
         """Decide one entry; whatever it raises defers it and no other."""
         try:
-            with row_guard(self.resource.database, savepoint=False):
+            with row_guard(self._using, savepoint=False):
                 return self._decide(entry, batch)
         except PayloadError as error:
             version = batch.version(entry)

@@ -69,6 +69,9 @@ class Bounds:
         self._new: set[str] = set()
         self._others = stored.count_others(resource.endpoint, source.origin)
         self._forgotten = _forgotten(resource, (e.endpoint for e in source if e.endpoint not in stored))
+        #: By endpoint, as it is spelled: the highest tick with which an entry is applied.
+        self._allowed: dict[str, int] = {}
+        self._leap = conf.max_tick_leap
         self._notes: list[str] = []
         self._is_full = False
         self.source = self._believed(check_size(source))
@@ -101,7 +104,7 @@ class Bounds:
     def _limit(self, endpoint: str) -> int:
         """Return the highest tick of ``endpoint`` that is believed."""
         leaps = 2 if same_endpoint(endpoint, self._origin) else 1
-        return self._stored.shown_tick(endpoint) + leaps * conf.max_tick_leap
+        return self._stored.shown_tick(endpoint) + leaps * self._leap
 
     def _may_name(self, endpoint: str) -> bool:
         """Return True if the digest of the kind may name ``endpoint``; count it if it is new."""
@@ -121,19 +124,28 @@ class Bounds:
 
     def refuse(self, state: SyncState) -> str:
         """Return why an entry with ``state`` cannot be applied, empty if it can."""
-        target, endpoint = self._stored.value, state.endpoint
+        allowed = self._allowed.get(state.endpoint)
+        if allowed is None:
+            allowed = self._allowed[state.endpoint] = self._highest_allowed(state.endpoint)
+        return "" if state.tick <= allowed else self._reason(state)
+
+    def _highest_allowed(self, endpoint: str) -> int:
+        """Return the highest tick of ``endpoint`` with which an entry is applied, -1 if none is."""
         if same_endpoint(endpoint, self._resource.endpoint):
-            if state.tick < max(target.tick(endpoint), self.source.tick(endpoint)):
-                return ""
-            self._notes.append(f"a change of this node at tick {state.tick}")
-            return f"This node has not recorded tick {state.tick} yet, and the claim is not believed."
-        if state.tick > self._stored.shown_tick(endpoint) + 2 * conf.max_tick_leap:
-            self._notes.append(f"a change of {endpoint} at tick {state.tick}")
-            return f"The tick {state.tick} of {endpoint} is too far above the ticks that it has shown."
+            return max(self._stored.value.tick(endpoint), self.source.tick(endpoint)) - 1
         self._forgotten.discard(endpoint.lower())
         if endpoint.lower() not in self._new and not self._may_name(endpoint):
+            return -1
+        return self._stored.shown_tick(endpoint) + 2 * self._leap
+
+    def _reason(self, state: SyncState) -> str:
+        endpoint = state.endpoint
+        if self._allowed[endpoint] == -1 and not same_endpoint(endpoint, self._resource.endpoint):
             return f"This node knows {conf.max_endpoints} endpoints of this kind already (MAX_ENDPOINTS)."
-        return ""
+        self._notes.append(f"a change of {endpoint} at tick {state.tick}")
+        if same_endpoint(endpoint, self._resource.endpoint):
+            return f"This node has not recorded tick {state.tick} yet, and the claim is not believed."
+        return f"The tick {state.tick} of {endpoint} is too far above the ticks that it has shown."
 
     def note(self, claim: str) -> None:
         """Note something that cannot be true, for the report."""

@@ -12,9 +12,10 @@ its own, and deferred constraints are checked after each.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Any, TypeVar
 
 from django.db import IntegrityError, connections, transaction
@@ -95,8 +96,7 @@ def atomically_by_row(using: str, act: Callable[[], T]) -> T:
     return atomically(using, act_carefully)
 
 
-@contextmanager
-def row_guard(using: str, *, savepoint: bool = True) -> Iterator[None]:
+class row_guard:  # noqa: N801  a context manager, named like a function
     """Turn whatever one row causes inside the block into a ``PayloadError``, and undo what the block has written.
 
     Without a ``savepoint`` the block must not write.
@@ -104,15 +104,33 @@ def row_guard(using: str, *, savepoint: bool = True) -> Iterator[None]:
     Raises:
         PayloadError: the row cannot be read, decoded or written.
     """
-    try:
-        with transaction.atomic(using=using) if savepoint or is_careful() else nullcontext():
-            yield
-    except PayloadError:
-        raise
-    except Exception as error:
-        if ends_page(error) or connections[using].needs_rollback:
-            raise
-        raise refusal(error) from error
+
+    # A class, not a generator: it is entered several times for each row.
+    __slots__ = ("_atomic", "_using")
+
+    def __init__(self, using: str, *, savepoint: bool = True) -> None:
+        self._using = using
+        self._atomic = transaction.atomic(using=using) if savepoint or is_careful() else None
+
+    def __enter__(self) -> None:
+        if self._atomic is not None:
+            self._atomic.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._atomic is not None:
+            try:
+                self._atomic.__exit__(kind, error, trace)
+            except Exception as raised:  # the savepoint could not be released
+                if self._is_of_page(raised):
+                    raise
+                raise refusal(raised) from raised
+        if isinstance(error, Exception) and not isinstance(error, PayloadError) and not self._is_of_page(error):
+            raise refusal(error) from error
+
+    def _is_of_page(self, error: Exception) -> bool:
+        return ends_page(error) or connections[self._using].needs_rollback
 
 
 def refusal(error: Exception) -> PayloadError:

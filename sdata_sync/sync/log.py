@@ -18,7 +18,7 @@ _COLUMNS = (
     "local_key",
     "endpoint",
     "tick",
-    "first_endpoint",
+    "first_endpoint_id",
     "first_tick",
     "stamp",
     "user",
@@ -79,7 +79,7 @@ def mark_found(using: str, pks: Sequence[int]) -> None:
 
 
 def _getter(*names: str) -> Callable[[TrackedResource], tuple[Any, ...]]:
-    return attrgetter(*(f"{name}_id" if name in ("endpoint", "first_endpoint") else name for name in names))
+    return attrgetter(*(f"{name}_id" if name == "endpoint" else name for name in names))
 
 
 _values_of = _getter(*_COLUMNS)

@@ -149,6 +149,7 @@ class Recorder:
         self._mark_anew()
         digest = self.digest
         for state in self._highest.values():
+            self._stored.hear(state.endpoint, state.tick)
             digest = digest.advance(state, stamp=self.now)
         if merge and same_endpoint(self.source.part_of, self.resource.endpoint):
             digest = digest.merge(self.source.of_origin_alone(), stamp=self.now)

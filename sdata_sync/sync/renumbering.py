@@ -90,7 +90,7 @@ def _confirm(resource: SyncResource, endpoint: str, tick: int) -> Lowered:
     pk = stored.endpoint_id(endpoint)
     tracked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
     tracked.filter(endpoint=pk, tick__gte=tick).update(tick=0)
-    tracked.filter(first_endpoint=pk, first_tick__gte=tick).update(first_tick=0)
+    tracked.filter(first_endpoint_id=pk, first_tick__gte=tick).update(first_tick=0)
     held = tracked.filter(endpoint=pk).aggregate(highest=Max("tick"))["highest"] or 0
     tick = min(tick, held + 1)
     DigestEntry.objects.using(resource.database).filter(digest=resource.kind, endpoint=pk).update(

@@ -106,6 +106,7 @@ class Batch:
 
     def __init__(self, resource: SyncResource, entries: Sequence[Entry], condition: Callable[[], Condition]) -> None:
         self.resource = resource
+        self._using = resource.database
         self._condition = condition
         tracked = _read_tracked(resource, [entry.uuid for entry in entries])
         self.tracked = {row.uuid: row for row in tracked}
@@ -134,7 +135,7 @@ class Batch:
         if entry.payload is None:
             return PayloadError("Expected a payload, found none.")
         try:
-            with row_guard(self.resource.database, savepoint=False):
+            with row_guard(self._using, savepoint=False):
                 return self.resource.read_payload(entry.payload)
         except PayloadError as error:
             return error
@@ -154,7 +155,7 @@ class Batch:
         version = Version(entry=entry, tracked=tracked, is_new=is_new, is_deleted=entry.is_deleted)
         self._made[entry.uuid] = version
         try:
-            with row_guard(self.resource.database, savepoint=False):
+            with row_guard(self._using, savepoint=False):
                 self._prepare(version)
         except PayloadError as error:
             version.error = error
