@@ -112,6 +112,8 @@ class PayloadError(SyncError):
     application_code = "Deferred"
     #: Instead, for a row that is only withdrawn here: whoever tries again must know.
     WITHDRAWN = "Withdrawn"
+    #: Instead, for a row that would make the whole transaction fail when it ends.
+    AT_COMMIT = "AtCommit"
 
     def __init__(
         self, message: str, *, payload_path: str = "", public: str = "", waits_for: Sequence[tuple[str, UUID]] = ()

@@ -37,6 +37,8 @@ class RowChange:
     condition: Condition | None = None
     #: Of a deletion: the resources that go with it, as ``deletions.hold_back`` has found them.
     taken: Taken = field(default_factory=dict)
+    #: Those of them whose own deletion has come and waits.
+    waiting: Taken = field(default_factory=dict)
     lists: Mapping[str, ReceivedList | ReceivedChildren] = field(default_factory=dict)
     pending: Mapping[str, Sequence[Target]] = field(default_factory=dict)
     known: Known = field(default_factory=Known)

@@ -6,33 +6,39 @@ node has all that the source had recorded of those kinds when it sent the deleti
 
 Of what the deletion would take along even then,
 
-* a resource that the source still has holds the deletion back, until the resource changes or somebody decides;
+* a resource that the source still has holds the deletion back, until the resource changes or an administrator decides;
 * a resource that the source has never seen, or has deleted itself, goes with it. That is a change of this node, and it
   is recorded as a conflict with both sides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from ..core.digest import Digest
 from ..core.state import SyncState
-from ..exceptions import DeletionWaits
-from ..models import ConflictRecord, TrackedResource
+from ..exceptions import DeletionWaits, PayloadError
+from ..models import ConflictRecord, DeferredEntry, Peer, ScopedResource, TrackedResource
 from ..resources import SyncResource
 from .announcing import announce
 from .conditions import Condition
 from .digests import load_digest
 from .faults import name_of
+from .isolation import row_guard
 from .local_version import LocalVersion
 from .log import ANEW
 from .marks import mark
-from .reach import Taken, taken_along
+from .reach import taken_along
 from .relations.directory import chunks
-from .rows import read_instances_apart
+from .rows import existing_keys, read_instances_apart
+from .scopes import scope_of
+from .suppression import applying
 from .wakeup import wake_after_commit
 
 if TYPE_CHECKING:
@@ -47,20 +53,52 @@ CASCADE_RULE = "deleted with what it referred to"
 def hold_back(resource: SyncResource, deletions: Sequence[RowChange]) -> None:
     """Give a ``DeletionWaits`` to each of ``deletions`` that has to wait; note in the others what they take along."""
     concerned = [change for change in deletions if change.error is None]
-    if not concerned or not taken_along(resource, [change.instance for change in concerned]):
+    if not concerned:
         return
+    try:
+        with row_guard(resource.database):
+            if not taken_along(resource, [change.instance for change in concerned]):
+                return
+    except PayloadError:
+        pass  # one of them cannot be walked through; which one is found below
     going = {str(change.instance.pk) for change in concerned}
     for change in concerned:
-        taken = dict(taken_along(resource, [change.instance]))
-        taken[resource] = taken.get(resource, set()) - going
-        change.taken = {other: keys for other, keys in taken.items() if keys}
-        if change.condition is not None:
-            change.error = _reason_to_wait(change.condition, change.taken)
+        try:
+            with row_guard(resource.database):
+                _examine(resource, change, going)
+        except PayloadError as error:
+            change.error = error
 
 
-def _reason_to_wait(condition: Condition, taken: Taken) -> DeletionWaits | None:
-    by_kind = {resource.kind: resource for resource in taken}
-    lacking = condition.lacking(by_kind)
+def _examine(resource: SyncResource, change: RowChange, going: set[str]) -> None:
+    taken = dict(taken_along(resource, [change.instance]))
+    taken[resource] = taken.get(resource, set()) - going
+    change.taken = {other: keys for other, keys in taken.items() if keys}
+    change.waiting = {other: keys & _waiting_deletions(other, keys) for other, keys in change.taken.items()}
+    if change.condition is not None:
+        change.error = _reason_to_wait(change.condition, change)
+
+
+def _waiting_deletions(resource: SyncResource, keys: Collection[str]) -> set[str]:
+    """Return those of the rows ``keys`` whose own deletion has come and waits."""
+    entries = waiting_deletions(resource)
+    found: set[str] = set()
+    for chunk in chunks(sorted(keys)):
+        rows = entries.filter(resource__local_key__in=chunk).values_list("resource__local_key", flat=True)
+        found.update(key for key in rows if key is not None)
+    return found
+
+
+def waiting_deletions(resource: SyncResource) -> QuerySet[DeferredEntry]:
+    """Return the deferred deletions of a kind that are tried again; not withdrawals, which concern this node only."""
+    entries = DeferredEntry.objects.using(resource.database).filter(
+        resource__kind=resource.kind, is_deleted=True, is_discarded=False
+    )
+    return entries.exclude(application_code=PayloadError.WITHDRAWN)
+
+
+def _reason_to_wait(condition: Condition, change: RowChange) -> DeletionWaits | None:
+    lacking = condition.lacking({resource.kind for resource in change.taken})
     if lacking:
         return DeletionWaits(
             f"It would take rows of {', '.join(lacking)} along. It waits for the changes of these kinds that "
@@ -68,8 +106,8 @@ def _reason_to_wait(condition: Condition, taken: Taken) -> DeletionWaits | None:
             condition=condition,
         )
     held: list[str] = []
-    for resource, keys in taken.items():
-        held += _rows_of_source(resource, keys, condition.seen.get(resource.kind) or Digest())
+    for resource, keys in change.taken.items():
+        held += _rows_of_source(resource, keys - change.waiting[resource], condition)
     if not held:
         return None
     more = f" and {len(held) - NAMED_ROWS} more" if len(held) > NAMED_ROWS else ""
@@ -81,11 +119,12 @@ def _reason_to_wait(condition: Condition, taken: Taken) -> DeletionWaits | None:
     )
 
 
-def _rows_of_source(resource: SyncResource, keys: Collection[str], seen: Digest) -> list[str]:
-    """Return the names of those of the rows ``keys`` that a source with the digest ``seen`` still has."""
-    tracked = _tracked(resource, keys)
+def _rows_of_source(resource: SyncResource, keys: Collection[str], condition: Condition) -> list[str]:
+    """Return the names of those of the rows ``keys`` that the source of ``condition`` still has."""
+    seen = condition.seen.get(resource.kind) or Digest()
+    tracked = _within_part(resource, _tracked(resource, keys), condition.origin)
     urls = _endpoint_urls(resource, tracked)
-    still = [row for row in tracked if _has_seen(seen, urls, row) and not _was_deleted_there(resource, row)]
+    still = [row for row in tracked if _still_has(seen, urls, resource, row)]
     instances, _ = read_instances_apart(resource, [row.local_key or "" for row in still[: 2 * NAMED_ROWS]])
     return [
         name_of(instances[key]) if (key := row.local_key or "") in instances else f"{resource.kind}({key!r})"
@@ -93,18 +132,36 @@ def _rows_of_source(resource: SyncResource, keys: Collection[str], seen: Digest)
     ]
 
 
-def _has_seen(seen: Digest, urls: Mapping[int, str], row: TrackedResource) -> bool:
-    states = ((row.endpoint_id, row.tick), (row.first_endpoint_id, row.first_tick))
-    return any(
-        endpoint is not None
-        and tick is not None
-        and seen.contains(SyncState(endpoint=urls.get(endpoint, ""), tick=tick, stamp=0))
-        for endpoint, tick in states
-    )
+def _within_part(resource: SyncResource, tracked: list[TrackedResource], origin: str) -> list[TrackedResource]:
+    """Return those of ``tracked`` that the source has at all: this node may let it have only a part of the kind."""
+    peer = Peer.of_endpoint(origin)
+    if peer is None or scope_of(resource, peer) is None:
+        return tracked
+    had: set[int] = set()
+    for chunk in chunks(row.pk for row in tracked):
+        rows = ScopedResource.objects.using(resource.database).filter(peer=peer.pk, is_withdrawn=False)
+        had.update(rows.filter(resource__in=chunk).values_list("resource_id", flat=True))
+    return [row for row in tracked if row.pk in had]
+
+
+def _still_has(seen: Digest, urls: Mapping[int, str], resource: SyncResource, row: TrackedResource) -> bool:
+    """Return True if a source with the digest ``seen`` has the present version of ``row``, or an earlier one still."""
+    if _contains(seen, urls, row.endpoint_id, row.tick):
+        return True
+    return _contains(seen, urls, row.first_endpoint_id, row.first_tick) and not _was_deleted_there(resource, row)
+
+
+def _contains(seen: Digest, urls: Mapping[int, str], endpoint: int | None, tick: int | None) -> bool:
+    if endpoint is None or tick is None:
+        return False
+    return seen.contains(SyncState(endpoint=urls.get(endpoint, ""), tick=tick, stamp=0))
 
 
 def _was_deleted_there(resource: SyncResource, row: TrackedResource) -> bool:
-    """Return True if a deletion of ``row`` came and lost against the version that stands here."""
+    """Return True if a deletion of ``row`` came and lost against the version that stands here.
+
+    The source lacks that version, so it has not learned yet that its deletion has lost.
+    """
     lost = ConflictRecord.objects.using(resource.database).filter(resource=row.pk, remote_won=False, remote_payload="")
     return lost.exists()
 
@@ -120,20 +177,66 @@ def _endpoint_urls(resource: SyncResource, tracked: Iterable[TrackedResource]) -
     return {pk: stored.endpoint_url(pk) for pk in wanted}
 
 
-def record_taken(resource: SyncResource, change: RowChange) -> None:
-    """Record what the deletion ``change`` takes along as changes of this node, each as a conflict with both sides."""
+@dataclass(kw_only=True, eq=False)
+class TakenRecord:
+    """What one resource that a deletion takes along was, before it went."""
+
+    resource: SyncResource
+    tracked: TrackedResource
+    record: ConflictRecord
+
+
+def prepare_records(resource: SyncResource, change: RowChange) -> list[TakenRecord]:
+    """Return the records of what the deletion ``change`` is about to take along; ``confirm_taken`` stores them.
+
+    A resource whose own deletion waits is not among them: it goes by that.
+    """
     deletion = change.state or SyncState(endpoint=resource.endpoint, tick=0, stamp=0)
+    prepared: list[TakenRecord] = []
     for other, keys in change.taken.items():
-        mark(other.database, other.kind, sorted(keys))
-        wake_after_commit(other.kind, other.database)
-        tracked = _tracked(other, keys)
-        # A resource that never had a tick gets one, so that the record of its deletion is kept.
-        unknown = [row.pk for row in tracked if row.tick is None]
-        TrackedResource.objects.using(other.database).filter(pk__in=unknown).update(etag=ANEW)
+        concerned = keys - change.waiting.get(other, set())
+        ensure_tracked(other, concerned)
+        tracked = _tracked(other, concerned)
         instances, _ = read_instances_apart(other, [row.local_key or "" for row in tracked])
-        records = [_record(other, row, instances, deletion) for row in tracked if not row.is_deleted]
-        ConflictRecord.objects.using(other.database).bulk_create(records)
-        announce(other, records, [])
+        for row in tracked:
+            record = _record(other, row, instances, deletion)
+            prepared.append(TakenRecord(resource=other, tracked=row, record=record))
+    return prepared
+
+
+def ensure_tracked(resource: SyncResource, keys: Collection[str]) -> None:
+    """Mark those of the rows ``keys`` that are not tracked yet, so that their deletion can be recorded."""
+    tracked = {row.local_key for row in _tracked(resource, keys)}
+    mark(resource.database, resource.kind, sorted(set(keys) - tracked))
+
+
+def confirm_taken(prepared: Sequence[TakenRecord]) -> None:
+    """Record what has gone with a deletion as changes of this node, each as a conflict with both sides."""
+    by_resource: dict[SyncResource, list[TakenRecord]] = {}
+    for item in prepared:
+        by_resource.setdefault(item.resource, []).append(item)
+    for resource, items in by_resource.items():
+        left = existing_keys(resource, [item.tracked.local_key or "" for item in items])
+        gone = [item for item in items if item.tracked.local_key not in left]
+        changed = [item.tracked.local_key or "" for item in items]  # also what lost a child
+        mark(resource.database, resource.kind, sorted(changed))
+        wake_after_commit(resource.kind, resource.database)
+        # A resource that never had a tick gets one, so that the record of its deletion is kept.
+        unknown = [item.tracked.pk for item in gone if item.tracked.tick is None]
+        TrackedResource.objects.using(resource.database).filter(pk__in=unknown).update(etag=ANEW)
+        records = [item.record for item in gone]
+        ConflictRecord.objects.using(resource.database).bulk_create(records)
+        announce(resource, records, [])
+
+
+@contextmanager
+def applying_waiting(change: RowChange) -> Iterator[None]:
+    """Do not capture, inside, the end of rows whose own deletion has come and waits."""
+    with ExitStack() as stack:
+        for resource, keys in change.waiting.items():
+            if keys:
+                stack.enter_context(applying(resource.kind, keys=keys))
+        yield
 
 
 def _record(

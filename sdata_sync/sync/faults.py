@@ -14,6 +14,7 @@ from typing import Any
 from django.db import Error as DatabaseProblem
 from django.db import InterfaceError, OperationalError, models
 
+from ..atom.text import replace_forbidden
 from ..exceptions import DeliveryInterrupted
 
 #: Characters of an exception's text that are kept.
@@ -107,8 +108,8 @@ def _is_of_environment(error: Exception) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """Return the class and the text of ``error``, whatever its own ``__str__`` does."""
-    return f"{type(error).__name__}: {_text_of(error)}"[:MAX_DESCRIPTION].rstrip(": ")
+    """Return the class and the text of ``error``, also where its own ``__str__`` raises."""
+    return replace_forbidden(f"{type(error).__name__}: {_text_of(error)}"[:MAX_DESCRIPTION].rstrip(": "))
 
 
 def _text_of(error: BaseException) -> str:
@@ -130,5 +131,7 @@ def name_of(row: Any) -> str:
 def _safely(say: Callable[[], str], otherwise: str) -> str:
     try:
         return str(say())
-    except Exception:  # whatever an application's __str__ raises
+    except Exception as error:  # an application's __str__ may raise anything
+        if ends_page(error):
+            raise
         return otherwise

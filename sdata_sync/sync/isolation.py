@@ -1,8 +1,8 @@
 """One bad row never blocks a kind: the guard around each row, at the source and at the target.
 
-At the source ``read_apart`` finds the rows that cannot be read or encoded. At the target ``row_guard`` turns whatever
-one row causes into a ``PayloadError``, which defers that row's entry. Both let pass what ends the whole page
-(``faults.ends_page``).
+At the source ``read_apart`` finds the rows that cannot be read or encoded. At the target ``row_guard`` turns an
+exception that one row causes into a ``PayloadError``, which defers that row's entry. Both let pass the exceptions that
+end the whole page (``faults.ends_page``).
 
 Some faults are only found when the transaction ends, or break it without a savepoint around the row. Then
 ``atomically_by_row`` repeats the whole transaction in *careful* mode: every row is read and written in a savepoint of
@@ -45,6 +45,8 @@ class DeferredConstraints:
             IntegrityError: a row violates a deferred constraint.
         """
         connection = connections[self._using]
+        if connection.vendor == "mysql":
+            return  # it checks each statement, and defers nothing
         if connection.vendor != "sqlite":
             connection.check_constraints()
             return
@@ -71,11 +73,16 @@ def check_deferred_constraints() -> None:
     """In careful mode, check what the database would check when the transaction ends; else do nothing.
 
     Raises:
-        IntegrityError: a row violates a deferred constraint.
+        PayloadError: a row violates a deferred constraint.
     """
     constraints = _careful.get()
     if constraints is not None:
-        constraints.check()
+        try:
+            constraints.check()
+        except IntegrityError as error:
+            found = refusal(error)
+            found.application_code = PayloadError.AT_COMMIT
+            raise found from error
 
 
 def atomically_by_row(using: str, act: Callable[[], T]) -> T:
@@ -97,7 +104,7 @@ def atomically_by_row(using: str, act: Callable[[], T]) -> T:
 
 
 class row_guard:  # noqa: N801  a context manager, named like a function
-    """Turn whatever one row causes inside the block into a ``PayloadError``, and undo what the block has written.
+    """Turn an exception that one row causes into a ``PayloadError``, and undo what the block has written.
 
     Without a ``savepoint`` the block must not write.
 
@@ -155,7 +162,7 @@ def read_apart(
             with nullcontext() if is_first and not is_careful() else transaction.atomic(using=using):
                 found.update(read(group))
         except Exception as error:
-            if ends_page(error):
+            if ends_page(error) or connections[using].needs_rollback:
                 raise
             if len(group) == 1:
                 problems[group[0]] = describe(error)

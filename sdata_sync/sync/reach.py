@@ -16,8 +16,9 @@ from ..resources import SyncResource, all_rows
 from .marks import key_text
 from .relations.directory import chunks
 
-#: Rules that delete the referring row: Django's own, and those that the database carries out (Django 6.1).
-_CASCADES = tuple(rule for name in ("CASCADE", "DB_CASCADE") if (rule := getattr(models, name, None)) is not None)
+#: Rules that are known to leave the referring row; every other one may delete it. The last two are Django 6.1's.
+_KEEPING = ("PROTECT", "RESTRICT", "SET_NULL", "SET_DEFAULT", "DO_NOTHING", "DB_SET_NULL", "DB_SET_DEFAULT")
+_KEEPING_RULES = tuple(rule for name in _KEEPING if (rule := getattr(models, name, None)) is not None)
 
 #: Local keys by resource.
 Taken = Mapping[SyncResource, set[str]]
@@ -99,7 +100,7 @@ def _next_rows(model: type[models.Model], pks: set[Any], using: str) -> Iterator
     for field in _generic_relations(model):
         for chunk in chunks(pks):
             rows = field.bulk_related_objects([model(pk=pk) for pk in chunk], using)
-            yield field.related_model._meta.concrete_model, {row.pk for row in rows}
+            yield field.related_model._meta.concrete_model, set(rows.values_list("pk", flat=True))
     for parent, link in model._meta.parents.items():
         if link is not None:
             yield parent._meta.concrete_model, set(_values(model, pks, link, using))  # type: ignore[misc]
@@ -116,7 +117,12 @@ def _values(model: type[models.Model], pks: set[Any], column: Any, using: str) -
 
 def _cascading(model: type[models.Model]) -> Iterator[Any]:
     relations: Iterable[Any] = get_candidate_relations_to_delete(model._meta)
-    return (relation for relation in relations if relation.on_delete in _CASCADES)
+    return (relation for relation in relations if not _is_keeping(relation.on_delete))
+
+
+def _is_keeping(rule: Any) -> bool:
+    is_set = hasattr(rule, "deconstruct") and rule.deconstruct()[0] == "django.db.models.SET"
+    return is_set or rule in _KEEPING_RULES
 
 
 def _generic_relations(model: type[models.Model]) -> Iterator[Any]:

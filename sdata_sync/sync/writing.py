@@ -19,9 +19,9 @@ from ..relations import Reference
 from ..resources import SyncResource, all_rows
 from .capture import is_own_receiver
 from .changes import RowChange
-from .deletions import hold_back, record_taken
+from .deletions import applying_waiting, confirm_taken, hold_back, prepare_records
 from .faults import describe, ends_page
-from .isolation import DeferredConstraints, check_deferred_constraints, is_careful, refusal, row_guard
+from .isolation import check_deferred_constraints, is_careful, refusal, row_guard
 from .reach import are_kept_referring
 from .relations.contents import contents_of
 from .relations.inside import write_inside
@@ -70,12 +70,14 @@ def _delete_in_turn(resource: SyncResource, deletions: list[RowChange]) -> None:
 
 
 def _delete(resource: SyncResource, change: RowChange) -> None:
-    record_taken(resource, change)
-    is_refusable = are_kept_referring(resource, [change.instance])
-    constraints = DeferredConstraints(resource.database) if is_refusable else None
-    change.instance.delete(using=resource.database)
-    if constraints is not None:  # now, and not when the page is committed
-        constraints.check()
+    records = prepare_records(resource, change)
+    pk = change.instance.pk
+    with applying_waiting(change):
+        change.instance.delete(using=resource.database)
+    change.instance.pk = pk
+    if are_kept_referring(resource, [change.instance]):  # said now, and not when the page is committed
+        raise PayloadError("IntegrityError: rows with on_delete=DO_NOTHING still refer to it.", public="Refused.")
+    confirm_taken(records)
 
 
 def _can_write_in_bulk(resource: SyncResource) -> bool:
