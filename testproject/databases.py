@@ -88,6 +88,22 @@ class ServerDatabase:
         return [tuple(row) for row in cursor.fetchall()]
 
 
+def copy_tables(cursor: Any, source: str) -> None:
+    """Copy all tables of the MariaDB database ``source`` into the one that the cursor is at."""
+    cursor.execute("SELECT DATABASE()")
+    [(target,)] = cursor.fetchall()
+    cursor.execute("SET foreign_key_checks = 0")
+    cursor.execute(f"SHOW TABLES FROM `{source}`")
+    for (table,) in cursor.fetchall():
+        cursor.execute(f"USE `{source}`")
+        cursor.execute(f"SHOW CREATE TABLE `{table}`")
+        [(_, statement)] = cursor.fetchall()
+        cursor.execute(f"USE `{target}`")
+        cursor.execute(statement)
+        cursor.execute(f"INSERT INTO `{table}` SELECT * FROM `{source}`.`{table}`")
+    cursor.execute("SET foreign_key_checks = 1")
+
+
 def database_for(name: str, directory: Path) -> SQLiteFile | ServerDatabase:
     """Return a database for the node called ``name``, where the environment wants it."""
     server = os.environ.get("SDATA_SERVER", "")

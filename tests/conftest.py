@@ -12,6 +12,20 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 import pytest
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_databases():
+    """Before pytest-django makes the databases."""
+    from .databases import cheap_databases
+
+    with cheap_databases():
+        yield
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix, _cheap_databases):
+    """As pytest-django has it, with ours before it."""
+
+
 @pytest.fixture
 def engineer(db):
     """The user of another application: may read, push and set digests."""

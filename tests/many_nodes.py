@@ -14,15 +14,9 @@ from types import SimpleNamespace
 import httpx2
 from django.db import OperationalError, connections
 
+from .databases import empty, tables_of
+
 _present: ContextVar[LocalNode | None] = ContextVar("node", default=None)
-
-#: How a database is told to look away from its foreign keys, and to look again.
-_FOREIGN_KEYS = {
-    "sqlite": ("PRAGMA foreign_keys = OFF", "PRAGMA foreign_keys = ON"),
-    "postgresql": ("SET session_replication_role = replica", "SET session_replication_role = origin"),
-    "mysql": ("SET foreign_key_checks = 0", "SET foreign_key_checks = 1"),
-}
-
 
 class NodeRouter:
     """Sends every query to the database of the node that is at work."""
@@ -75,13 +69,8 @@ class LocalNode:
         from sdata_sync.models import Peer
 
         connection = connections[self.alias]
-        switch_off, switch_on = _FOREIGN_KEYS[connection.vendor]
-        with connection.cursor() as cursor:
-            cursor.execute(switch_off)
-            for table in connection.introspection.table_names(cursor):
-                if table.startswith(("sdata_sync", "crm_", "shapes_", "auth_user", "authtoken")):
-                    cursor.execute(f"DELETE FROM {connection.ops.quote_name(table)}")
-            cursor.execute(switch_on)
+        filled = ("sdata_sync", "crm_", "shapes_", "auth_user", "authtoken")
+        empty(connection, [table for table in tables_of(connection) if table.startswith(filled)])
         with self.at_work():
             for other in others:
                 user = User.objects.create(username=other.alias, is_superuser=True)
