@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -25,8 +26,10 @@ class SQLiteFile:
         self.path = directory / f"{name}.sqlite3"
         self.url = f"sqlite:///{self.path}"
 
-    def create(self) -> None:
-        """Do nothing: it is made by whoever opens it."""
+    def create(self, template: SQLiteFile | None = None) -> None:
+        """Copy ``template``, which nobody has open; without one do nothing, as it is made by whoever opens it."""
+        if template is not None:
+            shutil.copy(template.path, self.path)
 
     def drop(self) -> None:
         """Do nothing: it goes with its directory."""
@@ -63,9 +66,15 @@ class ServerDatabase:
         mode = "SET sql_mode = CONCAT(@@sql_mode, ',ANSI_QUOTES')"
         return pymysql.connect(database=database, autocommit=True, init_command=mode, **self._server)
 
-    def create(self) -> None:
-        """Make it."""
+    def create(self, template: ServerDatabase | None = None) -> None:
+        """Make it, empty or as a copy of ``template``, to which nobody is connected."""
+        if self.vendor == "postgresql":
+            self._execute(f'CREATE DATABASE "{self.name}"' + (f' TEMPLATE "{template.name}"' if template else ""))
+            return
         self._execute(f'CREATE DATABASE "{self.name}"')
+        if template is not None:
+            with closing(self._connect(self.name)) as connection:
+                copy_tables(connection.cursor(), template.name)
 
     def drop(self) -> None:
         """Remove it, whoever is connected."""

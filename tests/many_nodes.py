@@ -18,6 +18,7 @@ from .databases import empty, tables_of
 
 _present: ContextVar[LocalNode | None] = ContextVar("node", default=None)
 
+
 class NodeRouter:
     """Sends every query to the database of the node that is at work."""
 
