@@ -70,6 +70,8 @@ class ServerDatabase:
         """Make it, empty or as a copy of ``template``, to which nobody is connected."""
         if self.vendor == "postgresql":
             self._execute(f'CREATE DATABASE "{self.name}"' + (f' TEMPLATE "{template.name}"' if template else ""))
+            if template is not None:  # for a test, which does not wait for the disk
+                self._execute(f'ALTER DATABASE "{self.name}" SET synchronous_commit = off')
             return
         self._execute(f'CREATE DATABASE "{self.name}"')
         if template is not None:

@@ -29,6 +29,10 @@ _FOREIGN_KEYS = {
 _FILLED = ("django_content_type", "auth_permission")
 
 
+#: PostgreSQL deletes fewer rows faster than it truncates a table.
+MANY = 2000
+
+
 def tables_of(connection: Any) -> list[str]:
     """Return the tables of the models; they do not change during a run."""
     names: list[str] | None = getattr(connection, "_tables_of_tests", None)
@@ -46,6 +50,12 @@ def empty(connection: Any, tables: Iterable[str]) -> None:
         filled = [table for table, has_rows in zip(quoted, cursor.fetchone(), strict=True) if has_rows]
         if not filled:
             return
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT " + ", ".join(f"EXISTS (SELECT 1 FROM {table} OFFSET {MANY})" for table in filled))
+            if any(cursor.fetchone()):
+                # What refers to these tables is emptied as well: it would refer to nothing.
+                cursor.execute(f"TRUNCATE {', '.join(filled)} CASCADE")
+                return
         switch_off, switch_on = _FOREIGN_KEYS[connection.vendor]
         cursor.execute(switch_off)
         with transaction.atomic(using=connection.alias):

@@ -11,7 +11,7 @@ from testproject.nodes import Node, free_port, wait_until
 from ..chaos.proxy import Proxy
 from .test_two_nodes import names
 
-pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.xdist_group("catchup-4")]
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.xdist_group("many peers")]
 
 LIVING, REFUSING, SILENT = 50, 25, 25
 PEERS = """
