@@ -1,6 +1,11 @@
 """Nodes with keys of their own, in one process, which share every model that leads somewhere."""
 
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
+from django.db import connection
 
 import sdata_sync
 from testproject.crm.models import Account, Contact, SalesOrder
@@ -18,10 +23,34 @@ class ArticleSync(sdata_sync.SyncResource):
     children = {"parts": PartSync}
 
 
+def pytest_collection_modifyitems(config, items):
+    """On a server leave out the tests whose nodes are databases in memory: they would do the same once more."""
+    if "SDATA_SERVER" not in os.environ or "SDATA_NODES_ON" in os.environ:
+        return
+    here = Path(__file__).parent
+    left_out = [item for item in items if item.path.is_relative_to(here) and "nodes" in item.fixturenames]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+@contextmanager
+def untouched_default():
+    """The nodes have databases of their own: nothing of theirs is read or written in the default one."""
+
+    def refuse(execute, sql, params, many, context):
+        assert sql.split(" ", 1)[0] in ("BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK"), sql
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(refuse):
+        yield
+
+
 @pytest.fixture
 def nodes(monkeypatch):
     nodes = [LocalNode(number) for number in range(3)]
     with (
+        untouched_default(),
         wired(nodes, monkeypatch),
         sdata_sync.registered(Author),
         sdata_sync.registered(Tag),
