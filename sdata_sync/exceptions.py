@@ -12,6 +12,7 @@
     │   ├── FeedRefused           ticks that do not continue where this node stands
     │   └── OperationFailed       what an asynchronous call came to; answered as it would have been at once
     ├── PayloadError              one entry whose payload cannot become a row; the entry is deferred
+    │   └── DeletionWaits         a deletion that would take along rows that its source may still have
     ├── UnrepresentableText       a value that no XML document can hold; the change is held back
     ├── LinkError                 a row that cannot get the uuid it is to have; answered with 409
     ├── RegistrationError         a resource that cannot be registered
@@ -24,6 +25,7 @@ A conflict is none of these: it is an ordinary decision (``sdata_sync.core.decis
 """
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 
@@ -113,6 +115,17 @@ class PayloadError(SyncError):
         self.waits_for = tuple(waits_for)
         #: What the sender is told; the message itself may say what is none of its business.
         self.public = public or message
+
+
+class DeletionWaits(PayloadError):
+    """The deletion would take along rows that its source may still have."""
+
+    application_code = "DeletionWaits"
+
+    def __init__(self, message: str, *, condition: Any, public: str = "") -> None:
+        super().__init__(message, public=public)
+        #: The ``sdata_sync.sync.deletions.Condition`` that it waits for.
+        self.condition = condition
 
 
 class UnrepresentableText(SyncError):

@@ -1,6 +1,6 @@
 """A feed, read as a stream of entries."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import BinaryIO, Generic, TypeVar
@@ -28,13 +28,15 @@ class SyncMode(Enum):
 class FeedHeader:
     """What a feed says before its entries; ``None``, or the empty URL, for what it does not say.
 
-    ``total`` is the number of entries on all pages together.
+    ``total`` is the number of entries on all pages together. ``referrers`` are, in a feed with deletions, the source's
+    digests of the kinds that refer to this one, by kind; ``None`` if the source does not say.
     """
 
     sync_mode: SyncMode | None
     digest: Digest | None
     next_url: str = ""
     total: int | None = None
+    referrers: Mapping[str, Digest] | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -111,7 +113,7 @@ class FeedReader(Generic[T]):
 
 
 def _header(root: etree._Element) -> FeedHeader:
-    mode = digest = total = None
+    mode = digest = total = referrers = None
     next_url = ""
     for child in root:
         name = names.local_name(child.tag)
@@ -119,12 +121,28 @@ def _header(root: etree._Element) -> FeedHeader:
             mode = _sync_mode(child.text or "")
         elif name == "digest":
             digest = read_digest(child)
+        elif child.tag == names.REFERRERS:
+            referrers = _referrers(child)
         elif name == "link" and child.get("rel") == "next":
             next_url = next_url or child.get("href", "")
         elif name == "totalResults":
             text = (child.text or "").strip()
             total = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
-    return FeedHeader(sync_mode=mode, digest=digest, next_url=next_url, total=total)
+    return FeedHeader(sync_mode=mode, digest=digest, next_url=next_url, total=total, referrers=referrers)
+
+
+def _referrers(element: etree._Element) -> dict[str, Digest]:
+    """Read the digests of the kinds that refer to the feed's own; see ``renderer.render_feed``.
+
+    Raises:
+        FeedError: a digest is malformed.
+    """
+    return {
+        kind.get("name") or "": read_digest(digest)
+        for kind in element
+        for digest in kind
+        if names.local_name(digest.tag) == "digest"
+    }
 
 
 def _sync_mode(text: str) -> SyncMode:

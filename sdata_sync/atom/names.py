@@ -29,6 +29,7 @@ PAYLOAD_DECLARATIONS: Final = f' xmlns:sdata="{SDATA}" xmlns:xsi="{XSI}" xmlns:d
 
 
 UUID: Final = f"{{{SDATA}}}uuid"
+REFERRERS: Final = f"{{{OWN}}}referrers"
 PART_OF: Final = f"{{{OWN}}}partOf"
 SCOPED: Final = f"{{{OWN}}}scoped"
 WITHDRAWN: Final = f"{{{OWN}}}withdrawn"

@@ -1,6 +1,6 @@
 """Feeds as a stream of text: the heading, the entries one by one, the end."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..core.digest import Digest
@@ -34,6 +34,7 @@ def render_feed(
     now: int,
     sync_mode: SyncMode | None = None,
     paging: Paging = Paging(),
+    referrers: Mapping[str, Digest] | None = None,
 ) -> Iterator[bytes]:
     """Yield a feed piece by piece (SData sync 4.4).
 
@@ -45,8 +46,11 @@ def render_feed(
         now: milliseconds since 1970.
         sync_mode: for a sync feed; a result feed has none.
         paging: which part of the feed this is.
+        referrers: in a sync feed with deletions, the source's digests of the kinds that refer to this one, by kind.
     """
     yield _heading(url, title, digest, now, sync_mode, paging).encode()
+    if referrers is not None:
+        yield _referrers(referrers).encode()
     for entry in entries:
         yield entry.encode()
     yield b"</feed>"
@@ -62,6 +66,15 @@ def _heading(url: str, title: str, digest: Digest | None, now: int, sync_mode: S
         f"<author><name>{escape(digest.origin if digest else url)}</name></author>{links}{_numbers(paging)}{mode}"
         f"{render_digest(digest) if digest else ''}"
     )
+
+
+def _referrers(referrers: Mapping[str, Digest]) -> str:
+    # An element of our own: other implementations skip it.
+    kinds = (
+        f'<dss:kind name="{escape_attribute(kind)}">{render_digest(digest)}</dss:kind>'
+        for kind, digest in referrers.items()
+    )
+    return f"<dss:referrers>{''.join(kinds)}</dss:referrers>"
 
 
 def _link(rel: str, title: str, url: str) -> str:

@@ -15,11 +15,11 @@ from django.core.checks import CheckMessage
 from django.core.checks import Warning as CheckWarning
 from django.db import InterfaceError, OperationalError
 
+from ..sync.faults import register_fatal
 from . import jobs
 from .queue import QueueDelivery
-from .unexpected import let_pass
 
-let_pass(SoftTimeLimitExceeded)
+register_fatal(SoftTimeLimitExceeded)
 
 _COMMON: dict[str, Any] = {
     "ignore_result": True,

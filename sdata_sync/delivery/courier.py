@@ -20,10 +20,12 @@ from ..sync.clock import now
 from ..sync.deferring import settle_waiting
 from ..sync.digests import StoredDigest, load_digest
 from ..sync.existing import track_existing
+from ..sync.faults import is_lost_connection
 from ..sync.hearing import PATIENCE_SECONDS, wait_to_number
 from ..sync.numbering import number_changes
 from ..sync.scopes import is_let_in, review
 from ..tracing import span
+from .asking import read_digest_for_deletions
 from .client import PeerClient
 from .owed import lags, refuse_ourselves
 from .passage import Passage
@@ -38,7 +40,6 @@ from .streams import (
     note_failure,
     release_comparison,
 )
-from .unexpected import is_about_all
 from .watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ class Courier:
         try:
             return self._deliver_kind(resource, impatient=impatient)
         except Exception as error:
-            if is_about_all(error):
+            if is_lost_connection(error):
                 raise
             facts = {"peer": self.peer.name, "kind": resource.kind}
             logger.exception("%s could not be delivered to %s; it is tried again", *facts.values(), extra=facts)
@@ -284,7 +285,7 @@ class Courier:
             release_comparison(stream)
             return
         except Exception as error:
-            if is_about_all(error):
+            if is_lost_connection(error):
                 raise
             facts = {"peer": self.peer.name, "kind": resource.kind}
             is_ours = not isinstance(error, PeerError)  # nobody thought of it
@@ -300,7 +301,7 @@ class Courier:
 
     def _hear(self, resource: SyncResource) -> Digest:
         """Pull what the peer has more, and return its digest as it was before."""
-        shown = self.client().read_digest(resource.kind)
+        shown = read_digest_for_deletions(self.client(), self.peer, resource)
         refuse_ourselves(resource, shown)
         if not resource.is_target:
             pass

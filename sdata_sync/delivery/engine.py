@@ -20,15 +20,16 @@ from ..exceptions import DocumentError, FeedError, PeerError, PeerMisbehaved
 from ..models import Peer
 from ..resources import SyncResource
 from ..sync.digests import load_digest
+from ..sync.faults import is_lost_connection
 from ..sync.runs import RunLabel, new_run
 from ..tracing import span
 from .abreast import meanwhile
+from .asking import read_digest_for_deletions
 from .client import PeerClient, RemoteFeed, read_answer
 from .courier import Courier
 from .owed import refuse_ourselves
 from .pulling import pull
 from .reporting import Reporter
-from .unexpected import is_about_all
 from .watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def catch_up(
 
 
 def _pull(courier: Courier, resource: SyncResource, watch: Watch) -> None:
-    shown = courier.client().read_digest(resource.kind)
+    shown = read_digest_for_deletions(courier.client(), courier.peer, resource)
     refuse_ourselves(resource, shown)
     # Even where nothing is missing the peer is asked: there may be rows that it tracks only when somebody wants them.
     missing = missing_ranges(shown, load_digest(resource).value)
@@ -95,7 +96,7 @@ def _attempt(peer: str, kind: str, direction: str, watch: Watch, act: Callable[[
     except PeerError as raised:
         error = str(raised)
     except Exception as raised:
-        if is_about_all(raised):
+        if is_lost_connection(raised):
             raise
         logger.exception("%s %s %s failed unexpectedly", kind, direction, peer)
         error = f"{type(raised).__name__}: {raised}"

@@ -246,6 +246,7 @@ class Passage:
             now=now(),
             sync_mode=mode,
             paging=Paging(next_url="" if is_end else f"{url}?startIndex={len(page.states) + 1}"),
+            referrers=page.referrers,
         )
         with span("post_page", **self.facts, mode=str(mode), entries=len(page.states)):
             answer = self._client().post_page(

@@ -13,7 +13,7 @@ from ..exceptions import PayloadError
 from ..models import Peer, TrackedResource
 from ..resources import SyncResource
 from ..sync.changes import set_values
-from ..sync.disputes import LocalVersion
+from ..sync.local_version import LocalVersion
 from ..sync.log import mark_found
 from ..sync.numbering import number_changes
 from ..sync.relations.contents import merged

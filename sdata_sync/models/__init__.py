@@ -2,9 +2,10 @@
 
 from .child import ChildResource
 from .conflict import ConflictRecord
-from .deferred import DeferredEntry
+from .deferred import DeferredEntry, DeletionCondition
 from .digest import Digest, DigestEntry
 from .endpoint import Endpoint
+from .held import HeldVersion
 from .operation import Operation
 from .peer import Peer
 from .pending import PendingReference
@@ -17,9 +18,11 @@ __all__ = [
     "ChildResource",
     "ConflictRecord",
     "DeferredEntry",
+    "DeletionCondition",
     "Digest",
     "DigestEntry",
     "Endpoint",
+    "HeldVersion",
     "Operation",
     "Peer",
     "PendingReference",

@@ -26,6 +26,12 @@ class TrackedResource(models.Model):
     stamp = models.BigIntegerField(default=0, help_text="When it was changed, in milliseconds since 1970.")
     user = models.CharField(max_length=150, default="", blank=True)
 
+    # The state under which this node first knew it: a source whose digest contains that has seen the resource.
+    first_endpoint = models.ForeignKey(
+        Endpoint, models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
+    )
+    first_tick = models.BigIntegerField(null=True)
+
     # What that change left behind.
     is_deleted = models.BooleanField(default=False)
     is_deferred = models.BooleanField(default=False, help_text="The version waits in a deferred entry.")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from ..atom.entry import Entry, Result
 from ..core.decision import Relation, Rule, decide
 from ..core.digest import Digest
 from ..core.state import SyncState, same_endpoint
+from ..exceptions import PayloadError
 from ..models import TrackedResource
 from ..resources import SyncResource
 from .announcing import announce
+from .conditions import Condition
 from .deciding import Contest
 from .digests import StoredDigest
-from .disputes import LocalVersion
+from .isolation import row_guard
 from .joining import Joiner
 from .linking import end_waiting
+from .local_version import LocalVersion
 from .recording import Recorder
 from .rejoining import Behind
 from .results import UNCHANGED, lost_result, result_of
@@ -27,17 +31,31 @@ from .versions import Batch, Version
 class Applier:
     """Applies the entries of one feed, in the transaction that holds the digest's lock.
 
-    ``results`` say what became of them, in their order.
+    ``referrers`` are the digests of other kinds that the feed carries for its deletions. ``results`` say what became
+    of the entries, in their order.
     """
 
-    def __init__(self, resource: SyncResource, stored: StoredDigest, source: Digest, *, behind: Behind | None) -> None:
+    def __init__(
+        self,
+        resource: SyncResource,
+        stored: StoredDigest,
+        source: Digest,
+        *,
+        behind: Behind | None,
+        referrers: Mapping[str, Digest] | None = None,
+    ) -> None:
         self.resource = resource
+        self._referrers = referrers
         self.results: list[Result] = []
         self.has_written = False
         #: How many entries and versions that stood here were made without knowledge of each other.
         self.conflicts = 0
         self._recorder = Recorder(resource, stored, source, behind=behind)
         self._suspicions = Suspicions(resource, stored, self._recorder.now)
+
+    @cached_property
+    def _condition(self) -> Condition:
+        return Condition.of_feed(self.resource, self._recorder.source, self._referrers)
 
     @property
     def has_recorded(self) -> bool:
@@ -46,7 +64,7 @@ class Applier:
 
     def apply(self, entries: Sequence[Entry]) -> None:
         """Apply ``entries``, each of another resource."""
-        batch = Batch(self.resource, entries)
+        batch = Batch(self.resource, entries, lambda: self._condition)
         self._recorder.number_edits(list(batch.tracked.values()), batch.instances)
         batch.look_up_references(entries)
         for entry in entries:
@@ -74,6 +92,16 @@ class Applier:
         return digest
 
     def _settle(self, entry: Entry, batch: Batch) -> Result:
+        """Decide one entry; whatever it raises defers it and no other."""
+        try:
+            with row_guard(self.resource.database, savepoint=False):
+                return self._decide(entry, batch)
+        except PayloadError as error:
+            version = batch.version(entry)
+            version.error, version.row = error, None
+            return self._accept(version, entry.state, batch)
+
+    def _decide(self, entry: Entry, batch: Batch) -> Result:
         tracked = batch.tracked.get(entry.uuid)
         held = None if tracked is None else self._recorder.held_state(tracked)
         relation = self._relation(entry, held)

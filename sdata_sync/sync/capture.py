@@ -26,8 +26,8 @@ from .inner import (
     on_association_changed,
 )
 from .marks import announce_birth, key_text, mark, mark_known, settle_birth
-from .relations.referrers import Referrer, await_withdrawn, mark_referrers, referrers_of
-from .suppression import is_applied, is_withdrawing, note_key
+from .relations.referrers import Referrer, await_withdrawn, keep_emptied, mark_referrers, referrers_of
+from .suppression import is_applied, is_applying_deletions, is_withdrawing, note_key
 from .wakeup import wake_after_commit
 
 _UID = "sdata_sync.capture"
@@ -184,6 +184,8 @@ def _before_delete(sender: type[models.Model], instance: models.Model, using: st
         before_child_delete(watch.inside, instance, using)
     if is_withdrawing():
         await_withdrawn(watch.referrers, instance, using)
+    elif is_applying_deletions():
+        keep_emptied(watch.referrers, instance, using)
     else:
         mark_referrers(watch.referrers, instance, using)
 

@@ -18,6 +18,7 @@ from ..atom.text import escape_attribute, replace_forbidden
 from ..models import TrackedResource
 from ..resources import SyncResource
 from .clock import now
+from .isolation import read_apart
 from .linking import tracked_rows
 from .marks import key_text
 from .relations.contents import contents_of, keys_for, waiting_of
@@ -103,19 +104,24 @@ def is_linked(rows: models.QuerySet[TrackedResource]) -> models.QuerySet[Tracked
 
 def show(resource: SyncResource, keys: Sequence[str], *, bare: bool = False) -> dict[str, Shown]:
     """Return the resources with the local ``keys`` that are there; ``bare`` is without their content."""
-    rows = read_rows(resource, keys)
+    # What cannot be read is shown without its content.
+    rows, unreadable = read_apart(resource.database, keys, lambda some: read_rows(resource, some))
     linked = _linked(resource, rows)
     with only_looking():
-        contents = contents_of(resource, rows, waiting_of(resource, linked.values()))
+        waiting = waiting_of(resource, linked.values())
+        contents, problems = read_apart(
+            resource.database, list(rows), lambda some: contents_of(resource, {key: rows[key] for key in some}, waiting)
+        )
         names = keys_for(resource, contents.values()) if resource.relations else {}
     shown = {}
-    for key, texts in contents.items():
+    for key in [*rows, *unreadable]:
+        texts = contents.get(key, [])
         tracked = linked.get(key)
         url = resource.resource_url(key)
         uuid = None if tracked is None else tracked.uuid
         attributes = _attributes(uuid, key, url)
         extra = "" if tracked is None else tracked.extra
-        if bare:
+        if bare or key in problems or key in unreadable:
             payload = resource.template.render_empty(attributes)
         else:
             payload = resource.render(attributes, _representable(texts), extra, names)

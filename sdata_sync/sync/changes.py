@@ -13,6 +13,8 @@ from ..core.state import SyncState
 from ..exceptions import PayloadError
 from ..relations import Reading, ReceivedChildren, ReceivedList
 from ..resources import SyncResource
+from .conditions import Condition
+from .reach import Taken
 from .relations.placing import Known, Target, place
 
 
@@ -31,6 +33,10 @@ class RowChange:
     is_deletion: bool = False
     #: Whether it only goes from here: then nothing goes with it.
     is_withdrawal: bool = False
+    #: Of a received deletion: what it waits for before it takes other rows along; ``None`` to take them at once.
+    condition: Condition | None = None
+    #: Of a deletion: the resources that go with it, as ``deletions.hold_back`` has found them.
+    taken: Taken = field(default_factory=dict)
     lists: Mapping[str, ReceivedList | ReceivedChildren] = field(default_factory=dict)
     pending: Mapping[str, Sequence[Target]] = field(default_factory=dict)
     known: Known = field(default_factory=Known)

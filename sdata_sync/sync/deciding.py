@@ -9,9 +9,10 @@ from dataclasses import replace
 from ..core.decision import Resolution, Rule, resolve
 from ..core.state import SyncState
 from ..exceptions import PayloadError
-from ..resources import SyncResource
 from .changes import RowChange, set_values
-from .disputes import LocalVersion, ask_application, record_of
+from .disputes import ask_application, record_of
+from .isolation import row_guard
+from .local_version import LocalVersion, decides_itself, value_of
 from .recording import Recorder
 from .relations.contents import merged
 from .versions import Batch, Version
@@ -56,7 +57,8 @@ class Contest:
         if entry.is_deleted or tracked.is_deleted:
             return entry.is_deleted and tracked.is_deleted
         try:
-            return self._etag() == tracked.etag
+            with row_guard(self._resource.database, savepoint=False):
+                return self._etag() == tracked.etag
         except PayloadError:
             return False
 
@@ -69,11 +71,11 @@ class Contest:
 
     def _as_the_application_says(self, outcome: Resolution) -> Resolution:
         resource, version, row = self._resource, self._version, self._version.row
-        if type(resource).resolve is SyncResource.resolve or version.error is not None or version.tracked.is_deferred:
+        if not decides_itself(resource) or version.error is not None or version.tracked.is_deferred:
             return outcome
         remote = None
         if row is not None and not row.is_deletion:
-            remote = {name: getattr(row.instance, name) for name in row.names}
+            remote = {name: value_of(row.instance, name) for name in row.names}
         decision = ask_application(resource, version.entry, self._held, self._local, remote, outcome)
         if decision is None:
             return outcome

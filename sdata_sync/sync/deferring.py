@@ -1,7 +1,7 @@
 """Entries that cannot be applied: kept as they came, tried again, forgotten when something newer comes."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from django.db import connections, transaction
@@ -10,25 +10,32 @@ from django.utils import timezone
 
 from ..atom.payload import Payload
 from ..atom.text import replace_forbidden
-from ..exceptions import PayloadError
-from ..models import DeferredEntry, TrackedResource
+from ..core.state import SyncState
+from ..exceptions import DeletionWaits, PayloadError
+from ..models import DeferredEntry, DeletionCondition, TrackedResource
 from ..registry import registry
 from ..resources import SyncResource
+from ..users import current_user
 from .changes import RowChange, prepare_row
+from .clock import now
+from .conditions import Condition, forget_met_conditions
 from .digests import lock_digest
-from .log import update_tracked
+from .isolation import atomically_by_row, row_guard
+from .log import ANEW, update_tracked
 from .prepared import PreparedQuery
 from .relations.placing import Known, Target
 from .relations.settling import fill_in, is_waiting, kinds_waiting_for, store_pending
-from .retrying import atomically
-from .rows import read_instances
+from .rows import read_instances, read_instances_apart
 from .scopes import owe_again
+from .wakeup import wake_after_commit
 from .writing import write_rows
 
 logger = logging.getLogger(__name__)
 
 #: How many are tried again after a page; those that were tried least come first.
 RETRIES_PER_PAGE = 100
+#: Deletions that are tried again together.
+BATCH = 500
 
 _any_deferred: PreparedQuery[DeferredEntry] = PreparedQuery(
     lambda kind: DeferredEntry.objects.filter(resource__kind=kind).order_by().values_list("pk")[:1], str
@@ -52,7 +59,15 @@ def defer(
     is_deleted: bool,
 ) -> None:
     """Keep a version that could not be written; ``tracked`` is stored and has the version's state."""
-    logger.warning("%s %s is deferred: %s", resource.kind, tracked.uuid, error)
+    condition = _stored_condition(error, resource.database)
+    # A deletion that waits for changes which are on their way is nothing to warn of.
+    logger.log(
+        logging.WARNING if condition is None else logging.INFO,
+        "%s %s is deferred: %s",
+        resource.kind,
+        tracked.uuid,
+        error,
+    )
     text = payload.xml(uuid=str(tracked.uuid)) if payload is not None and not is_deleted else ""
     store_pending(resource, {tracked.pk: awaited(error)}, replaced=[tracked.pk])
     DeferredEntry.objects.using(resource.database).update_or_create(
@@ -66,8 +81,18 @@ def defer(
             "received_at": timezone.now(),
             "attempts": 1,
             "is_discarded": False,
+            "condition_id": condition,
         },
     )
+
+
+def _stored_condition(error: PayloadError, using: str) -> int | None:
+    """Return the primary key of what a deletion waits for, storing it once for all deletions of a page."""
+    if not isinstance(error, DeletionWaits):
+        return None
+    if error.condition.pk is None:
+        error.condition.pk = error.condition.store(using)
+    return int(error.condition.pk)
 
 
 def forget(resource: SyncResource, tracked: Sequence[TrackedResource]) -> None:
@@ -98,10 +123,36 @@ def settle(resource: SyncResource) -> int:
         tracked = TrackedResource.objects.using(resource.database).filter(
             kind=resource.kind, is_deferred=True, mark__isnull=True, deferred_entry__is_discarded=False
         )
-        # Nor those whose time comes with what they refer to.
-        free = tracked.filter(pending_references__isnull=True)
+        # Nor those whose time comes with what they refer to, or with what they would take along.
+        free = tracked.filter(pending_references__isnull=True, deferred_entry__condition__isnull=True)
         least_tried = free.order_by("deferred_entry__attempts", "pk").values_list("pk", flat=True)
         applied += _retry(resource, list(least_tried[:RETRIES_PER_PAGE]))
+        applied += _retry_deletions(resource)
+    return applied
+
+
+def _retry_deletions(resource: SyncResource) -> int:
+    """Try again the deletions that lack nothing of what they wait for; return how many could be applied."""
+    entries = DeferredEntry.objects.using(resource.database).filter(
+        resource__kind=resource.kind,
+        resource__mark__isnull=True,
+        is_deleted=True,
+        is_discarded=False,
+        condition__isnull=False,
+    )
+    if not entries.exists():
+        return 0
+    stored = DeletionCondition.objects.using(resource.database).filter(entries__in=entries).distinct()
+    conditions = {row.pk: Condition.load(row) for row in stored}
+    met = [pk for pk, condition in conditions.items() if not condition.lacking(condition.seen)]
+    # What a deletion would take along may be of kinds that lack nothing, although others do.
+    others = entries.exclude(condition__in=met).order_by("attempts", "pk")[:RETRIES_PER_PAGE]
+    applied, last = _retry_batch(resource, list(others), conditions), 0
+    ready = entries.filter(condition__in=met).order_by("pk")
+    while batch := list(ready.filter(pk__gt=last)[:BATCH]):
+        last = batch[-1].pk
+        applied += _retry_batch(resource, batch, conditions)
+    forget_met_conditions(resource.database)
     return applied
 
 
@@ -110,7 +161,7 @@ def settle_waiting(resource: SyncResource) -> None:
     waits = _any_deferred.rows(resource.database, resource.kind) or is_waiting(resource)
     if not waits:
         return
-    if atomically(resource.database, partial(_settle_under_lock, resource)):
+    if atomically_by_row(resource.database, partial(_settle_under_lock, resource)):
         settle_others(resource)
 
 
@@ -134,7 +185,7 @@ def settle_others(resource: SyncResource) -> None:
         other = registry.of_kind(kind)
         if other is None:
             continue
-        if atomically(other.database, partial(_settle_under_lock, other)):
+        if atomically_by_row(other.database, partial(_settle_under_lock, other)):
             settle_others(other)
 
 
@@ -155,38 +206,128 @@ def discard(entries: QuerySet[DeferredEntry]) -> int:
     return entries.update(is_discarded=True)
 
 
-def _retry(resource: SyncResource, pks: list[int]) -> int:
+def _locked(resource: SyncResource, pks: Sequence[int]) -> dict[int, TrackedResource]:
     chosen = TrackedResource.objects.using(resource.database).filter(pk__in=pks).order_by("pk")
     if connections[resource.database].features.has_select_for_update:
         chosen = chosen.select_for_update()
-    locked = {row.pk: row for row in chosen}
+    return {row.pk: row for row in chosen}
+
+
+def _retry_batch(
+    resource: SyncResource, entries: Sequence[DeferredEntry], conditions: Mapping[int, Condition | None]
+) -> int:
+    """Try deletions again, all together."""
+    locked = _locked(resource, [entry.resource_id for entry in entries])
+    instances, unreadable = read_instances_apart(resource, [row.local_key for row in locked.values() if row.local_key])
+    changes: dict[int, RowChange] = {}
+    for entry in entries:
+        tracked = locked[entry.resource_id]
+        instance = instances.get(tracked.local_key or "")
+        if instance is not None:
+            state = _state_of(resource, tracked)
+            condition = conditions.get(entry.condition_id or 0)
+            changes[entry.pk] = RowChange(instance=instance, is_deletion=True, condition=condition, state=state)
+    write_rows(resource, list(changes.values()))
+    applied = 0
+    for entry in entries:
+        tracked = locked[entry.resource_id]
+        change = changes.get(entry.pk)
+        if tracked.local_key in unreadable:
+            _note_failure(resource, entry, tracked, PayloadError(unreadable[tracked.local_key]))
+        elif change is not None and change.error is not None:
+            _note_failure(resource, entry, tracked, change.error)
+        else:
+            _note_applied(resource, entry, tracked, change, "")
+            applied += 1
+    return applied
+
+
+def _state_of(resource: SyncResource, tracked: TrackedResource) -> SyncState | None:
+    if tracked.endpoint is None or tracked.tick is None:
+        return None
+    return SyncState(endpoint=tracked.endpoint.url, tick=tracked.tick, stamp=tracked.stamp, user=tracked.user)
+
+
+def apply_deletions(resource: SyncResource, entries: Collection[int]) -> int:
+    """Apply the deferred deletions ``entries``, primary keys, whatever they take along; return how many were applied.
+
+    What goes with them is a change of this node, recorded as a conflict.
+    """
+
+    def act() -> int:
+        lock_digest(resource)
+        chosen = DeferredEntry.objects.using(resource.database).filter(
+            pk__in=list(entries), resource__kind=resource.kind, is_deleted=True
+        )
+        return _retry_batch(resource, list(chosen), {})
+
+    applied = atomically_by_row(resource.database, act)
+    settle_all(resource)
+    return applied
+
+
+def keep_rows(resource: SyncResource, entries: Collection[int]) -> int:
+    """Keep the rows whose deletions ``entries``, primary keys, wait: a change of this node; return their number."""
+    with transaction.atomic(using=resource.database):
+        lock_digest(resource)
+        chosen = DeferredEntry.objects.using(resource.database).filter(
+            pk__in=list(entries), resource__kind=resource.kind, resource__local_key__isnull=False, is_deleted=True
+        )
+        pks = list(chosen.values_list("resource_id", flat=True))
+        chosen.delete()
+        TrackedResource.objects.using(resource.database).filter(pk__in=pks).update(
+            is_deferred=False, etag=ANEW, mark=now(), is_intent=False, mark_user=current_user()
+        )
+        forget_met_conditions(resource.database)
+    wake_after_commit(resource.kind, resource.database)
+    return len(pks)
+
+
+def _retry(resource: SyncResource, pks: list[int]) -> int:
+    locked = _locked(resource, pks)
     entries = DeferredEntry.objects.using(resource.database).filter(resource__in=list(locked))
     return sum(_retry_one(resource, entry, locked[entry.resource_id]) for entry in entries)
 
 
 def _retry_one(resource: SyncResource, entry: DeferredEntry, tracked: TrackedResource) -> bool:
     try:
-        change, extra = _change(resource, entry, tracked.local_key)
-        write_rows(resource, [change])
+        with row_guard(resource.database):
+            change, extra = _change(resource, entry, tracked.local_key)
+            write_rows(resource, [change])
         error = change.error
     except PayloadError as raised:
         error = raised
     if error is not None:
-        entry.attempts += 1
-        entry.reason, entry.payload_path = replace_forbidden(str(error)), error.payload_path[:300]
-        entry.save(using=resource.database)
-        store_pending(resource, {tracked.pk: awaited(error)}, replaced=[tracked.pk])
+        _note_failure(resource, entry, tracked, error)
         return False
-    tracked.is_deferred, tracked.is_incomplete = False, bool(change.pending)
-    tracked.is_deleted = entry.is_deleted
-    tracked.local_key = None if entry.is_deleted else str(change.instance.pk)
-    tracked.extra = extra
-    tracked.etag = "" if entry.is_deleted else resource.etag(change.texts, extra)
+    _note_applied(resource, entry, tracked, change, extra)
+    return True
+
+
+def _note_failure(resource: SyncResource, entry: DeferredEntry, tracked: TrackedResource, error: PayloadError) -> None:
+    entry.attempts += 1
+    entry.reason, entry.payload_path = replace_forbidden(str(error)), error.payload_path[:300]
+    if entry.application_code != PayloadError.WITHDRAWN:
+        entry.application_code = error.application_code
+    entry.condition_id = _stored_condition(error, resource.database) or entry.condition_id
+    entry.save(using=resource.database)
+    store_pending(resource, {tracked.pk: awaited(error)}, replaced=[tracked.pk])
+
+
+def _note_applied(
+    resource: SyncResource, entry: DeferredEntry, tracked: TrackedResource, change: RowChange | None, extra: str
+) -> None:
+    pending = {} if change is None else change.pending
+    tracked.is_deferred, tracked.is_incomplete = False, bool(pending)
+    tracked.is_deleted, tracked.extra = entry.is_deleted, extra
+    if entry.is_deleted or change is None:
+        tracked.local_key, tracked.etag = None, ""
+    else:
+        tracked.local_key, tracked.etag = str(change.instance.pk), resource.etag(change.texts, extra)
     update_tracked(resource.database, [tracked], with_marks=False)
-    store_pending(resource, {tracked.pk: change.pending}, replaced=[tracked.pk])
+    store_pending(resource, {tracked.pk: pending}, replaced=[tracked.pk])
     entry.delete(using=resource.database)
     owe_again(resource, tracked)
-    return True
 
 
 def _change(resource: SyncResource, entry: DeferredEntry, key: str | None) -> tuple[RowChange, str]:

@@ -11,46 +11,24 @@ from django.db import models, transaction
 from django.utils import timezone
 
 from ..atom.entry import Entry
-from ..atom.names import PAYLOAD_DECLARATIONS
-from ..atom.payload import Payload, Text, identity
-from ..atom.text import replace_forbidden
+from ..atom.payload import Payload
 from ..conflicts import Conflict, ConflictVersion, Decision
 from ..core.decision import Resolution
 from ..core.state import SyncState
 from ..exceptions import PayloadError
-from ..models import ConflictRecord, DeferredEntry, TrackedResource
+from ..models import ConflictRecord, TrackedResource
 from ..resources import SyncResource
 from .changes import prepare_row
 from .digests import lock_digest
+from .faults import ends_page
 from .linking import survivor_of
-from .relations.contents import contents_of, waiting_of
+from .local_version import LocalVersion
 from .relations.inside import write_inside
 from .relations.placing import Known
 from .rows import read_instances
 from .writing import write_rows
 
 logger = logging.getLogger(__name__)
-
-
-class LocalVersion:
-    """What stands here when a conflicting version comes: taken before that one touches the instance."""
-
-    def __init__(self, resource: SyncResource, tracked: TrackedResource, instance: models.Model | None) -> None:
-        self.values: dict[str, Any] | None = None
-        #: The texts of its properties and relations, ``None`` if there is no row.
-        self.contents: list[Text] | None = None
-        self.payload = ""
-        if tracked.is_deferred:
-            waiting = DeferredEntry.objects.using(resource.database).filter(resource=tracked.pk).first()
-            self.payload = waiting.payload if waiting is not None else ""
-        elif instance is not None:
-            self.values = {name: getattr(instance, name) for name in resource.columns}
-            row = tuple(self.values.values())
-            waits_for = waiting_of(resource, [tracked])
-            [self.contents] = contents_of(resource, {tracked.local_key or "": row}, waits_for).values()
-            texts = [None if text is None else replace_forbidden(text) for text in self.contents]
-            attributes = f"{PAYLOAD_DECLARATIONS}{identity(uuid=str(tracked.uuid))}"
-            self.payload = resource.render(attributes, texts, tracked.extra)  # a document of its own
 
 
 def ask_application(
@@ -72,7 +50,9 @@ def ask_application(
     )
     try:
         decision = resource.resolve(conflict)
-    except Exception:
+    except Exception as error:
+        if ends_page(error):
+            raise
         # The page must not wait for somebody to mend the application: the rules decide, and it is said.
         logger.exception("resolve() of %r failed; the rules decide", resource)
         return None

@@ -7,11 +7,11 @@ from ..models import Digest as DigestRow
 from ..resources import SyncResource
 from .digests import lock_digest
 from .hearing import may_number
+from .isolation import atomically_by_row
 from .log import new_tracked
 from .marks import new_uuid
 from .numbering import number_new
 from .rejoining import behind
-from .retrying import atomically
 from .untracked import untracked_keys, without_tracked
 
 
@@ -50,7 +50,7 @@ def count_untracked(resource: SyncResource, *, on_batch: Callable[[int], None] =
 def _track(resource: SyncResource, keys: list[str]) -> int:
     if not keys:
         return 0
-    return atomically(resource.database, partial(_track_under_lock, resource, keys))
+    return atomically_by_row(resource.database, partial(_track_under_lock, resource, keys))
 
 
 def _track_under_lock(resource: SyncResource, keys: list[str]) -> int:

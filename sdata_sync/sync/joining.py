@@ -10,8 +10,10 @@ from django.db.models import QuerySet
 from ..core.decision import Resolution, resolve
 from ..exceptions import PayloadError
 from ..models import ConflictRecord, TrackedResource
-from .disputes import LocalVersion, record_of
+from .disputes import record_of
+from .isolation import row_guard
 from .linking import rename, tracked_rows
+from .local_version import LocalVersion
 from .log import ANEW
 from .recording import Recorder
 from .results import lost_result
@@ -34,8 +36,18 @@ class Joiner:
     def join(self) -> None:
         """Do what is to be done for each version that was written."""
         for version in self._batch.versions:
-            if version.error is None:
-                self._join(version)
+            if version.error is None and self._is_joined(version):
+                try:
+                    with row_guard(self._resource.database):
+                        self._join(version)
+                except PayloadError as error:
+                    defer_late(self._batch, version, error)
+
+    @staticmethod
+    def _is_joined(version: Version) -> bool:
+        """Return True if ``version`` concerns more than its own resource."""
+        is_renamed = version.tracked.replaced_by != version.entry.replaced_by
+        return bool(is_renamed or version.renames or version.keeps_row or version.same_as or version.revives)
 
     def _join(self, version: Version) -> None:
         uuid, replaced_by = version.entry.uuid, version.entry.replaced_by

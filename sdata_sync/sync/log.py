@@ -18,6 +18,8 @@ _COLUMNS = (
     "local_key",
     "endpoint",
     "tick",
+    "first_endpoint",
+    "first_tick",
     "stamp",
     "user",
     "is_deleted",
@@ -57,6 +59,12 @@ def _blank() -> tuple[list[str], list[Any]]:
     return names, [getattr(blank, name) for name in names]
 
 
+def note_first_state(tracked: TrackedResource) -> None:
+    """Note the state of ``tracked`` as the one under which this node first knew it, unless that is noted already."""
+    if tracked.first_tick is None:
+        tracked.first_endpoint_id, tracked.first_tick = tracked.endpoint_id, tracked.tick
+
+
 def create_tracked(using: str, rows: Sequence[TrackedResource]) -> None:
     """Insert new ``rows``; their primary keys stay unknown."""
     connection = connections[using]
@@ -71,7 +79,7 @@ def mark_found(using: str, pks: Sequence[int]) -> None:
 
 
 def _getter(*names: str) -> Callable[[TrackedResource], tuple[Any, ...]]:
-    return attrgetter(*(f"{name}_id" if name == "endpoint" else name for name in names))
+    return attrgetter(*(f"{name}_id" if name in ("endpoint", "first_endpoint") else name for name in names))
 
 
 _values_of = _getter(*_COLUMNS)

@@ -8,23 +8,28 @@ from functools import partial
 
 from django.db import connections
 from django.db.models import Q, QuerySet
+from django.utils import timezone
 
 from ..atom.payload import Text
 from ..atom.text import escape, is_representable
+from ..core.decision import resolve
 from ..core.state import SyncState, stamp_after
 from ..exceptions import UnrepresentableText
-from ..models import DeferredEntry, TrackedResource
+from ..models import ConflictRecord, DeferredEntry, TrackedResource
 from ..resources import SyncResource
+from .announcing import announce
 from .clock import now
 from .digests import StoredDigest, load_digest, lock_digest
+from .faults import describe, ends_page
 from .hearing import may_number
-from .log import ANEW, create_tracked, update_tracked
+from .isolation import atomically_by_row
+from .local_version import payload_of
+from .log import ANEW, create_tracked, note_first_state, update_tracked
 from .marks import mark
 from .prepared import PreparedQuery
 from .rejoining import behind
 from .relations.contents import read_contents
 from .relations.settling import drop_overruled, store_pending
-from .retrying import atomically
 from .untracked import untracked_keys
 from .upgrading import take_over
 
@@ -50,7 +55,7 @@ def number_changes(resource: SyncResource, *, patience: float = 0) -> StoredDige
     if behind(resource) is not None:
         return load_digest(resource)  # restored: when what was lost has come back
     while True:
-        stored, batch = atomically(database, partial(_number_batch, resource, position))
+        stored, batch = atomically_by_row(database, partial(_number_batch, resource, position))
         if len(batch) < BATCH:
             return stored
         position = _behind(batch[-1])
@@ -109,9 +114,10 @@ def number(resource: SyncResource, stored: StoredDigest, marked: Sequence[Tracke
     if any(tracked.extra for tracked in marked):
         take_over(resource, marked)
     stamper = _Stamper(resource, stored)
-    contents = read_contents(resource, marked)
+    contents, problems = read_contents(resource, marked)
+    stamper.find_waiting_deletions(marked)
     for tracked in marked:
-        stamper.settle(tracked, contents)
+        stamper.settle(tracked, contents, problems)
     stamper.write()
 
 
@@ -120,10 +126,10 @@ def number_new(resource: SyncResource, stored: StoredDigest, new: Sequence[Track
     if not new:
         return
     stamper = _Stamper(resource, stored)
-    contents = read_contents(resource, new)
+    contents, problems = read_contents(resource, new)
     for tracked in new:
         tracked.mark = stamper.now
-        stamper.settle(tracked, contents)
+        stamper.settle(tracked, contents, problems)
     # What is gone already, or cannot be written as XML, is not among them; the latter stays marked.
     create_tracked(resource.database, [row for row in new if row.tick is not None or row.problem])
     stamper.changed.clear()
@@ -148,15 +154,27 @@ class _Stamper:
         self.forgotten: list[int] = []
         self.stale_births: list[int] = []
         self.incomplete: dict[int, list[Text]] = {}
+        self.waiting_deletions: set[int] = set()
+        self.conflicts: list[ConflictRecord] = []
 
-    def settle(self, tracked: TrackedResource, contents: dict[str, list[Text]]) -> None:
-        """Find out what became of one marked resource."""
-        texts = None if tracked.local_key is None else contents.get(tracked.local_key)
+    def find_waiting_deletions(self, marked: Sequence[TrackedResource]) -> None:
+        """Note which of ``marked`` have a deletion that waits."""
+        deferred = [row.pk for row in marked if row.is_deferred]
+        if deferred:
+            entries = DeferredEntry.objects.using(self.resource.database).filter(resource__in=deferred, is_deleted=True)
+            self.waiting_deletions.update(entries.values_list("resource_id", flat=True))
+
+    def settle(self, tracked: TrackedResource, contents: dict[str, list[Text]], problems: dict[str, str]) -> None:
+        """Give one marked resource its tick, or clear its mark, or hold it back."""
+        key = tracked.local_key
+        texts = None if key is None else contents.get(key)
         if texts is not None:
             self._settle_row(tracked, texts)
+        elif key is not None and key in problems:
+            self._hold_back(tracked, problems[key])
         elif self._is_young_intent(tracked):
             pass  # the row may be on its way
-        elif tracked.tick is None and not tracked.is_deferred:
+        elif tracked.tick is None and not tracked.is_deferred and tracked.etag != ANEW:
             # Nobody has ever heard of it. Without a key it was announced, and whoever did so is gone.
             (self.forgotten if tracked.local_key else self.stale_births).append(tracked.pk)
         elif (tracked.is_deleted and tracked.etag != ANEW) or (tracked.is_deferred and tracked.local_key is None):
@@ -174,19 +192,79 @@ class _Stamper:
             if not self._is_young_intent(tracked):
                 self._clear(tracked)
             return
-        problem = self._problem(texts)
+        problem = self._problem(tracked, texts)
         if problem:
-            if problem != tracked.problem:
-                logger.error("%s('%s') cannot be sent: %s", self.resource.endpoint, tracked.local_key, problem)
-                tracked.problem = problem
-                self.changed.append(tracked)
+            self._hold_back(tracked, problem)
+            return
+        if tracked.pk in self.waiting_deletions and self._loses_to_deletion(tracked, texts):
+            tracked.etag = etag
             return
         self._number(tracked)
         tracked.is_deleted, tracked.etag = False, etag
         self.stored.numbered[tracked.local_key or ""] = texts
 
-    def _problem(self, texts: list[Text]) -> str:
-        # Not numbered, so not promised: a change that cannot be written as XML is held back until it can.
+    def _loses_to_deletion(self, tracked: TrackedResource, texts: list[Text]) -> bool:
+        """Decide an edit of a row whose deletion waits; return True if the deletion wins, and goes on waiting.
+
+        Neither was made in knowledge of the other: whoever edited the row did not see that it had been deleted.
+        """
+        deletion = SyncState(
+            endpoint=self.stored.endpoint_url(tracked.endpoint_id or 0),
+            tick=tracked.tick or 0,
+            stamp=tracked.stamp,
+            user=tracked.user,
+        )
+        own, mark = self.resource.endpoint, tracked.mark or self.now
+        edit = SyncState(endpoint=own, tick=self.next_tick, stamp=mark, user=tracked.mark_user)
+        outcome = resolve(deletion, edit, self.digest, self.digest, same_content=False)
+        self.conflicts.append(
+            ConflictRecord(
+                resource=tracked,
+                decided_at=timezone.now(),
+                remote_won=outcome.source_wins,
+                rule=str(outcome.by),
+                local_endpoint=own,
+                local_stamp=mark,
+                local_user=edit.user,
+                local_payload=payload_of(self.resource, tracked, texts),
+                remote_endpoint=deletion.endpoint,
+                remote_stamp=deletion.stamp,
+                remote_user=deletion.user,
+            )
+        )
+        if not outcome.source_wins:
+            return False
+        if outcome.record:  # others must learn that the deletion won over the later stamp
+            tracked.stamp = stamp_after(mark, tracked.stamp)
+            tracked.endpoint_id, tracked.tick = self.stored.endpoint_id(own), self.next_tick
+            self.next_tick += 1
+        self._clear(tracked)
+        return True
+
+    def _hold_back(self, tracked: TrackedResource, problem: str) -> None:
+        """Leave a change without a tick because its row cannot be read, encoded or rendered; it is tried again.
+
+        A change without a tick is not promised by the digest.
+        """
+        if problem != tracked.problem:
+            logger.error("%s('%s') cannot be sent: %s", self.resource.endpoint, tracked.local_key, problem)
+            tracked.problem = problem
+            self.changed.append(tracked)
+
+    def _problem(self, tracked: TrackedResource, texts: list[Text]) -> str:
+        return self._unwritable(texts) or (self._render_problem(tracked, texts) if tracked.problem else "")
+
+    def _render_problem(self, tracked: TrackedResource, texts: list[Text]) -> str:
+        """Render a row that was held back; return the description of the exception, empty if it can be sent."""
+        try:
+            self.resource.render("", texts, tracked.extra)
+        except Exception as error:
+            if ends_page(error):
+                raise
+            return describe(error)
+        return ""
+
+    def _unwritable(self, texts: list[Text]) -> str:
         for relation, text in zip(self.resource.relations, texts[len(self.resource.properties) :], strict=True):
             if problem := relation.problem(text):
                 return f"{relation.name}: {problem}"
@@ -214,6 +292,7 @@ class _Stamper:
         tracked.stamp = stamp_after(tracked.mark or self.now, *replaced)
         tracked.endpoint_id = self.stored.endpoint_id(self.resource.endpoint)
         tracked.tick = self.next_tick
+        note_first_state(tracked)
         tracked.user = tracked.mark_user
         self.next_tick += 1
         if tracked.is_deferred:
@@ -229,6 +308,8 @@ class _Stamper:
         """Store everything that was settled."""
         database = self.resource.database
         update_tracked(database, self.changed)
+        ConflictRecord.objects.using(database).bulk_create(self.conflicts)
+        announce(self.resource, self.conflicts, [])
         tracked = TrackedResource.objects.using(database)
         if self.undeferred:
             DeferredEntry.objects.using(database).filter(resource__in=self.undeferred).delete()

@@ -1,5 +1,6 @@
 """Pages: what a digest lacks, selected, read and rendered as of one moment."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,15 +16,21 @@ from ..core.digest import Digest
 from ..core.selection import TickRange, missing_ranges
 from ..core.state import SyncState, same_endpoint
 from ..models import DeferredEntry, TrackedResource
+from ..registry import registry
 from ..relations import Keys
 from ..resources import SyncResource
 from .clock import now
 from .digests import StoredDigest
+from .faults import describe, ends_page
+from .numbering import number_changes
 from .prepared import PreparedQuery
 from .ranges import missing_and_inhabited
+from .reach import kinds_within_reach
 from .relations.contents import keys_for, read_contents
 from .scopes import Scope
 from .wakeup import wake_after_commit
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -31,14 +38,16 @@ class Page:
     """Part of what a target lacks.
 
     ``entries`` are rendered, ``states`` are theirs. ``cursor`` is the target's digest as it would be had it
-    taken all of the page: the next page is what it lacks. ``is_last`` says that there is no next page. ``owed`` are
-    the resources of a page of matters of scope, and the next such page goes on behind ``owed_behind``.
+    taken all of the page: the next page is what it lacks. ``is_last`` says that there is no next page.
+    ``referrers`` are, where an entry is a deletion, this node's digests of the kinds that refer to this one.
+    ``owed`` are the resources of a page of matters of scope, and the next such page goes on behind ``owed_behind``.
     """
 
     cursor: Digest
     entries: list[str] = field(default_factory=list)
     states: list[SyncState] = field(default_factory=list)
     is_last: bool = True
+    referrers: dict[str, Digest] | None = None
     owed_behind: int | None = None
     owed: list[UUID] = field(default_factory=list)
 
@@ -77,6 +86,22 @@ def read_page(
     A version is sent only with the state that it has: where the content of a row is not what its state was
     given for, somebody has changed it since, and it will come again under its own number.
     """
+    page = _select(resource, stored, target, limit=limit, wanted=wanted, scope=scope, owed_behind=owed_behind)
+    if page.referrers is not None:
+        page.referrers = _referring_digests(resource)
+    return page
+
+
+def _select(
+    resource: SyncResource,
+    stored: StoredDigest,
+    target: Digest,
+    *,
+    limit: int,
+    wanted: Callable[[str], bool],
+    scope: Scope | None,
+    owed_behind: int | None,
+) -> Page:
     page = Page(cursor=target)
     if scope is not None and _begin_with_owed(resource, stored, scope, limit, page, behind=owed_behind):
         page.is_last = page.owed_behind is None and not _is_anything_missing(stored, target, wanted)
@@ -154,12 +179,13 @@ def _render(
     if scope is not None:
         withdrawn = scope.sorted_out(tracked)
         tracked = [row for row in tracked if row.pk in withdrawn]
-    contents = _contents(resource, stored, tracked)
+    contents, problems = _contents(resource, stored, tracked)
     keys = keys_for(resource, contents.values()) if resource.relations else {}
-    deferred = _deferred_payloads(resource, tracked)
+    deferred, deleted_later = _deferred_payloads(resource, tracked)
     for row in tracked:
         url = entry_id(resource, row.local_key, row.uuid)
         payload: str | None
+        problem = ""
         if withdrawn.get(row.pk):
             payload = resource.template.render_empty(
                 identity(uuid=str(row.uuid), deleted=True, scoped=is_owed, withdrawn=True)
@@ -173,10 +199,13 @@ def _render(
                 identity(uuid=str(row.uuid), deleted=True, replaced_by=new, scoped=is_owed)
             )
         else:
-            payload = _render_row(resource, row, url, contents.get(row.local_key or ""), keys, scoped=is_owed)
+            texts, problem = contents.get(row.local_key or ""), problems.get(row.local_key or "", "")
+            payload, problem = _render_row(resource, row, url, texts, keys, problem, scoped=is_owed)
         if payload is None:
-            _number_again(resource, row)
+            _stamp_anew(resource, row, problem)
             continue
+        if (row.is_deleted or row.pk in deleted_later) and page.referrers is None:
+            page.referrers = {}
         state = SyncState(endpoint=endpoint, tick=row.tick or 0, stamp=row.stamp, user=row.user)
         page.states.append(state)
         page.entries.append(
@@ -189,56 +218,81 @@ def _render(
         )
 
 
-def _number_again(resource: SyncResource, row: TrackedResource) -> None:
-    """Have a version that is skipped come again under a number of its own, even if it is changed back meanwhile.
+def _stamp_anew(resource: SyncResource, row: TrackedResource, problem: str) -> None:
+    """Mark a row whose version the feed leaves out, so that it gets a new tick, even if it is changed back meanwhile.
 
-    The end of a catch-up feed will tell the target that it has this one.
+    The end of a catch-up feed tells the target that it has the version that was left out. A row with a ``problem`` is
+    held back until it can be read and rendered.
     """
+    if problem:
+        logger.error("%s('%s') cannot be sent: %s", resource.endpoint, row.local_key, problem)
     TrackedResource.objects.using(resource.database).filter(
         pk=row.pk, tick=row.tick, endpoint=row.endpoint_id, local_key__isnull=False
-    ).update(etag="", mark=Coalesce("mark", now()))
+    ).update(etag="", mark=Coalesce("mark", now()), problem=problem)
     wake_after_commit(resource.kind, resource.database)
 
 
-def _contents(resource: SyncResource, stored: StoredDigest, tracked: list[TrackedResource]) -> dict[str, list[Text]]:
-    """Return the texts of the rows by local key: those just numbered as they were then, the others as they are."""
+def _contents(
+    resource: SyncResource, stored: StoredDigest, tracked: list[TrackedResource]
+) -> tuple[dict[str, list[Text]], dict[str, str]]:
+    """Return the contents of the rows and their problems, by local key; rows just stamped as they were then."""
     alive = [row.local_key for row in tracked if row.local_key and not (row.is_deleted or row.is_deferred)]
     contents = {key: texts for key in alive if (texts := stored.numbered.get(key)) is not None}
     unread = {key for key in alive if key not in contents}
-    contents.update(read_contents(resource, [row for row in tracked if row.local_key in unread]))
-    return contents
+    read, problems = read_contents(resource, [row for row in tracked if row.local_key in unread])
+    return {**contents, **read}, problems
 
 
 def _render_row(
-    resource: SyncResource, row: TrackedResource, url: str, texts: list[Text] | None, keys: Keys, *, scoped: bool
-) -> str | None:
-    if texts is None or row.local_key is None:
-        return None
-    if resource.etag(texts, row.extra) != row.etag:
-        return None
+    resource: SyncResource,
+    row: TrackedResource,
+    url: str,
+    texts: list[Text] | None,
+    keys: Keys,
+    problem: str,
+    *,
+    scoped: bool,
+) -> tuple[str | None, str]:
+    """Return the payload of a row, ``None`` if it cannot be sent under its state; and the problem, if there is one."""
+    if texts is None or row.local_key is None or resource.etag(texts, row.extra) != row.etag:
+        return None, problem
     attributes = identity(uuid=str(row.uuid), key=row.local_key, url=url, scoped=scoped)
-    return resource.render(attributes, texts, row.extra, keys)
+    try:
+        return resource.render(attributes, texts, row.extra, keys), ""
+    except Exception as error:
+        if ends_page(error):
+            raise
+        return None, describe(error)
 
 
-def _deferred_payloads(resource: SyncResource, tracked: list[TrackedResource]) -> dict[int, str]:
+def _deferred_payloads(resource: SyncResource, tracked: list[TrackedResource]) -> tuple[dict[int, str], set[int]]:
+    """Return the payloads of deferred versions, and which of them are deletions, by primary key of their resource."""
     waiting = [row for row in tracked if row.is_deferred]
     if not waiting:
-        return {}
+        return {}, set()
     uuids = {row.pk: str(row.uuid) for row in waiting}
     found = DeferredEntry.objects.using(resource.database).filter(resource__in=list(uuids)).select_related("resource")
     states = {row.pk: (row.endpoint_id, row.tick) for row in waiting}
-    return {
-        entry.resource_id: _deferred_payload(resource, entry, uuids[entry.resource_id])
-        for entry in found
-        # Not one that has come meanwhile, under another state.
-        if (entry.resource.endpoint_id, entry.resource.tick) == states[entry.resource_id]
-    }
+    # Not one that has come meanwhile, under another state.
+    entries = [e for e in found if (e.resource.endpoint_id, e.resource.tick) == states[e.resource_id]]
+    payloads = {e.resource_id: _deferred_payload(resource, e, uuids[e.resource_id]) for e in entries}
+    return payloads, {e.resource_id for e in entries if e.is_deleted}
 
 
 def _deferred_payload(resource: SyncResource, entry: DeferredEntry, uuid: str) -> str:
     if entry.is_deleted or not entry.payload:
         return resource.template.render_empty(identity(uuid=uuid, deleted=entry.is_deleted))
     return entry.payload
+
+
+def _referring_digests(resource: SyncResource) -> dict[str, Digest]:
+    """Return this node's digests of the kinds of which a deletion of ``resource`` takes rows along.
+
+    They are read after the page with the deletions, and what was committed before is given its ticks first: so they
+    contain what was changed together with a deletion.
+    """
+    others = (registry.of_kind(kind) for kind in sorted(kinds_within_reach(resource) - {resource.kind}))
+    return {other.kind: number_changes(other).value for other in others if other is not None and other.is_source}
 
 
 def entry_id(resource: SyncResource, key: str | None, uuid: UUID) -> str:

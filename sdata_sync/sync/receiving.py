@@ -21,10 +21,10 @@ from .counting import count_received
 from .deferring import settle, settle_others
 from .digests import StoredDigest, lock_digest
 from .hearing import may_number
+from .isolation import atomically_by_row
 from .numbering import number_all_under_lock
 from .parts import note_part, refuse_part
 from .rejoining import Behind, behind, check_leap, fall_behind
-from .retrying import atomically
 from .scopes import remember
 from .wakeup import wake_after_commit
 
@@ -58,7 +58,7 @@ def receive_feed(resource: SyncResource, file: BinaryIO) -> Receipt:
     _refuse_ourselves(resource, reader.header.digest)
     numbers = may_number(resource)
     with span("apply_page", kind=resource.kind, source=reader.header.digest.origin):
-        return atomically(resource.database, partial(_receive, resource, file, numbers=numbers))
+        return atomically_by_row(resource.database, partial(_receive, resource, file, numbers=numbers))
 
 
 def _receive(resource: SyncResource, file: BinaryIO, *, numbers: bool) -> Receipt:
@@ -72,7 +72,7 @@ def _receive(resource: SyncResource, file: BinaryIO, *, numbers: bool) -> Receip
     noted = _is_behind_itself(resource, stored, source, mode)
     if numbers and noted is None:
         number_all_under_lock(resource, stored)
-    applier = Applier(resource, stored, source, behind=noted)
+    applier = Applier(resource, stored, source, behind=noted, referrers=reader.header.referrers)
     order = TickOrder(stored.value, contiguous=mode is SyncMode.IMMEDIATE)
     # Where two may be one thing, the second must be seen by the first.
     size = 1 if resource.may_find_duplicates else BATCH
@@ -86,9 +86,9 @@ def _receive(resource: SyncResource, file: BinaryIO, *, numbers: bool) -> Receip
     count_received(resource, applier.results, conflicts=applier.conflicts)
     note_part(resource, ours, source)
     remember(resource, source.origin, [result.uuid for result in applier.results])
-    if applier.has_written:
+    if applier.has_written or not digest.level_with(ours):
         settle(resource)
-        transaction.on_commit(partial(settle_others, resource), using=resource.database)
+        transaction.on_commit(partial(settle_others, resource), using=resource.database, robust=True)
     if applier.has_written or applier.has_recorded:
         wake_after_commit(resource.kind, resource.database, is_own=applier.has_recorded)
     return Receipt(results=applier.results, digest=digest, source=source, next_url=reader.next_url)

@@ -14,9 +14,9 @@ from ..models import TrackedResource
 from ..resources import SyncResource
 from .clock import now
 from .digests import StoredDigest
-from .disputes import LocalVersion
 from .linking import link, tracked_rows
-from .log import ANEW
+from .local_version import LocalVersion
+from .log import ANEW, note_first_state
 from .numbering import number, number_all_under_lock
 from .rejoining import Behind, take_higher_tick
 
@@ -110,6 +110,7 @@ class Recorder:
         """Give ``tracked`` the state of a version; it is not stored here."""
         tracked.endpoint_id = self._stored.endpoint_id(state.endpoint)
         tracked.tick, tracked.stamp, tracked.user = state.tick, state.stamp, state.user[:150]
+        note_first_state(tracked)
 
     def record(self, uuid: UUID, winner: SyncState, *both: SyncState) -> SyncState:
         """Return the state of a change of our own: the outcome of a decision that others must learn as such.

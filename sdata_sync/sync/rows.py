@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 from ..resources import SyncResource
+from .isolation import read_apart
 from .prepared import PreparedQuery, can_prepare
 
 #: No database has a larger primary key.
@@ -34,6 +35,11 @@ def existing_keys(resource: SyncResource, keys: Iterable[str]) -> set[str]:
     """Return those of ``keys`` that have a row."""
     wanted = _readable(resource, keys)
     return {str(key) for key in resource.rows().filter(pk__in=wanted).values_list("pk", flat=True)} if wanted else set()
+
+
+def read_instances_apart(resource: SyncResource, keys: Iterable[str]) -> tuple[dict[str, models.Model], dict[str, str]]:
+    """Return the rows as instances, and the descriptions of what others raise when they are loaded, by local key."""
+    return read_apart(resource.database, list(keys), lambda some: read_instances(resource, some))
 
 
 def read_instances(resource: SyncResource, keys: Iterable[str]) -> dict[str, models.Model]:

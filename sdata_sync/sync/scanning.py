@@ -1,5 +1,6 @@
 """Finding what came past the signals: raw SQL, ``update()``, restored tables, rows the database deleted by itself."""
 
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -14,6 +15,8 @@ from .relations.directory import only_looking
 from .upgrading import take_over_known
 from .wakeup import wake_after_commit
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(kw_only=True)
 class Found:
@@ -23,15 +26,17 @@ class Found:
     new: int = 0
     changed: int = 0
     deleted: int = 0
+    #: Rows that raise when they are read or encoded. Whether they were changed is not known; they are held back.
+    unreadable: int = 0
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.new + self.changed + self.deleted
+        return self.new + self.changed + self.deleted + self.unreadable
 
     def as_dict(self) -> dict[str, int]:
-        """Return the numbers, for JSON."""
-        return asdict(self)
+        """Return the numbers, for JSON; ``unreadable`` only if there is any."""
+        return {name: number for name, number in asdict(self).items() if number or name != "unreadable"}
 
 
 def scan(
@@ -64,11 +69,14 @@ def scan(
 
 def _compare(resource: SyncResource, chunk: list[TrackedResource], found: Found, *, dry_run: bool) -> None:
     with only_looking() if dry_run else nullcontext():
-        contents = read_contents(resource, chunk)
+        contents, problems = read_contents(resource, chunk)
     odd = []
     for tracked in chunk:
         texts = contents.get(tracked.local_key or "")
-        if texts is None:
+        if (problem := problems.get(tracked.local_key or "")) is not None:
+            logger.error("%s('%s') cannot be compared: %s", resource.endpoint, tracked.local_key, problem)
+            found.unreadable += 1
+        elif texts is None:
             # A version that waits to be written has its key, and may well have no row.
             if tracked.is_deferred:
                 continue

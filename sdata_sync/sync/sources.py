@@ -108,6 +108,7 @@ class SourceFeed:
             paging=Paging(
                 next_url=next_url, first_url=self.url, total=self.total, start_index=start_index, count=count
             ),
+            referrers=page.referrers,
         )
         return RenderedPage(content=b"".join(content), is_last=page.is_last)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from enum import Enum
 
 from django.db import models
 
@@ -32,17 +33,33 @@ def applying(
     return holding(_applied, _Applied(kind, set(keys), instances, _applied.get()))
 
 
-_withdrawing: ContextVar[bool] = ContextVar("sdata_sync_withdrawing", default=False)
+class _Deleting(Enum):
+    LOCAL = "a change of this node"
+    RECEIVED = "a deletion that was received"
+    WITHDRAWN = "a row that only this node is not to have any more"
+
+
+_deleting: ContextVar[_Deleting] = ContextVar("sdata_sync_deleting", default=_Deleting.LOCAL)
+
+
+def applying_deletions() -> AbstractContextManager[None]:
+    """Apply received deletions inside: a reference that they empty is no change of the row that has it."""
+    return holding(_deleting, _Deleting.RECEIVED)
+
+
+def is_applying_deletions() -> bool:
+    """Return True while received deletions are applied."""
+    return _deleting.get() is _Deleting.RECEIVED
 
 
 def withdrawing() -> AbstractContextManager[None]:
     """Delete rows inside that only this node is not to have any more: what leads to them is not to change by that."""
-    return holding(_withdrawing, True)
+    return holding(_deleting, _Deleting.WITHDRAWN)
 
 
 def is_withdrawing() -> bool:
-    """Tell whether what is deleted goes from this node only."""
-    return _withdrawing.get()
+    """Return True while rows are deleted that go from this node only."""
+    return _deleting.get() is _Deleting.WITHDRAWN
 
 
 def is_applied(kind: str, instance: models.Model | None, key: str | None) -> bool:

@@ -21,8 +21,9 @@ from ..relations import Reading
 from ..resources import SyncResource
 from .changes import RowChange, keep_waiting, prepare_row
 from .clock import now
-from .disputes import LocalVersion, record_of
+from .disputes import record_of
 from .linking import mark_referrers_of_key, release, tracked_rows
+from .local_version import LocalVersion
 from .log import ANEW
 from .relations.contents import merged, waiting_of
 from .relations.placing import Known

@@ -15,6 +15,7 @@ from ..relations import Reading
 from ..resources import SyncResource
 from .changes import prepare_row
 from .digests import lock_digest
+from .isolation import row_guard
 from .linking import tracked_rows
 from .log import update_tracked
 from .relations.placing import Known
@@ -59,8 +60,9 @@ def _take_over(resource: SyncResource, tracked: TrackedResource) -> bool:
     if tracked.mark is not None:
         reading = _without_edited(resource, instance, reading)
     try:
-        change = prepare_row(resource, instance, reading, Known())
-        write_rows(resource, [change])
+        with row_guard(resource.database):
+            change = prepare_row(resource, instance, reading, Known())
+            write_rows(resource, [change])
         error = change.error
     except PayloadError as raised:
         error = raised

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from uuid import UUID
 
-from django.db import InterfaceError, OperationalError, connections, models
+from django.db import connections, models
 from django.db.models import QuerySet
 
 from ..atom.entry import Entry, Result
@@ -17,12 +17,15 @@ from ..models import ConflictRecord, TrackedResource
 from ..relations import Reading
 from ..resources import SyncResource
 from .changes import RowChange, keep_waiting, prepare_row
+from .conditions import Condition
+from .faults import describe, ends_page
+from .isolation import row_guard
 from .linking import KEPT, survivor_of
 from .log import new_tracked
 from .prepared import PreparedQuery
 from .relations.contents import waiting_of
 from .relations.placing import Known, targets_of
-from .rows import read_instances
+from .rows import read_instances_apart
 
 logger = logging.getLogger(__name__)
 
@@ -63,11 +66,11 @@ class Version:
         assert self.row is not None
         try:
             duplicate = resource.find_duplicate(self.row.instance)
-        except (OperationalError, InterfaceError):
-            raise
         except Exception as error:
+            if ends_page(error):
+                raise
             logger.exception("find_duplicate() of %r failed; the entry waits", resource)
-            raise PayloadError(f"find_duplicate(): {type(error).__name__}: {error}", public="Refused.") from error
+            raise PayloadError(f"find_duplicate(): {describe(error)}", public="Refused.") from error
         self.same_as = "" if duplicate is None else str(duplicate.pk)
 
     def keep_waiting(self, resource: SyncResource, brought: Container[str]) -> None:
@@ -98,20 +101,23 @@ class Batch:
     """Entries that are decided and written together, each of another resource, beside what stands here.
 
     ``results`` say what became of them, in their order. ``versions`` are those to be written, ``touched`` what else of
-    the tracked resources is to be.
+    the tracked resources is to be. ``condition`` makes what the deletions among them wait for.
     """
 
-    def __init__(self, resource: SyncResource, entries: Sequence[Entry]) -> None:
+    def __init__(self, resource: SyncResource, entries: Sequence[Entry], condition: Callable[[], Condition]) -> None:
         self.resource = resource
+        self._condition = condition
         tracked = _read_tracked(resource, [entry.uuid for entry in entries])
         self.tracked = {row.uuid: row for row in tracked}
-        self.instances = read_instances(resource, [row.local_key for row in tracked if row.local_key])
+        keys = [row.local_key for row in tracked if row.local_key]
+        self.instances, self._unreadable = read_instances_apart(resource, keys)
         self.known = Known()
         self.results: dict[UUID, Result] = {}
         self.versions: list[Version] = []
         self.touched: dict[UUID, TrackedResource] = {}
         self.conflicts: list[ConflictRecord] = []
         self._readings: dict[UUID, Reading | PayloadError] = {}
+        self._made: dict[UUID, Version] = {}
 
     def look_up_references(self, entries: Sequence[Entry]) -> None:
         """Find what the entries refer to, all in one go."""
@@ -128,7 +134,8 @@ class Batch:
         if entry.payload is None:
             return PayloadError("Expected a payload, found none.")
         try:
-            return self.resource.read_payload(entry.payload)
+            with row_guard(self.resource.database, savepoint=False):
+                return self.resource.read_payload(entry.payload)
         except PayloadError as error:
             return error
 
@@ -138,20 +145,30 @@ class Batch:
 
     def version(self, entry: Entry) -> Version:
         """Return the version that ``entry`` brings, with the change that it makes; it is not written yet."""
+        if (made := self._made.get(entry.uuid)) is not None:
+            return made
         tracked = self.tracked.get(entry.uuid)
         is_new = tracked is None
         if tracked is None:
             tracked = self.tracked[entry.uuid] = new_tracked(self.resource.kind, entry.uuid)
         version = Version(entry=entry, tracked=tracked, is_new=is_new, is_deleted=entry.is_deleted)
-        instance = self.instance_of(tracked)
+        self._made[entry.uuid] = version
         try:
-            if entry.is_deleted:
-                _prepare_deletion(version, instance)
-            else:
-                self._prepare_row(version, instance)
+            with row_guard(self.resource.database, savepoint=False):
+                self._prepare(version)
         except PayloadError as error:
             version.error = error
         return version
+
+    def _prepare(self, version: Version) -> None:
+        key = version.tracked.local_key or ""
+        if key in self._unreadable:
+            raise PayloadError(f"The row {key!r} here cannot be read: {self._unreadable[key]}", public="Refused.")
+        instance = self.instance_of(version.tracked)
+        if version.entry.is_deleted:
+            _prepare_deletion(version, instance, self._condition)
+        else:
+            self._prepare_row(version, instance)
 
     def _prepare_row(self, version: Version, instance: models.Model | None) -> None:
         reading = self._readings.get(version.entry.uuid) or self._read_payload(version.entry)
@@ -168,7 +185,7 @@ class Batch:
             version.row, version.keeps_row = None, True
 
 
-def _prepare_deletion(version: Version, instance: models.Model | None) -> None:
+def _prepare_deletion(version: Version, instance: models.Model | None, condition: Callable[[], Condition]) -> None:
     entry = version.entry
     if instance is None:
         return
@@ -177,7 +194,12 @@ def _prepare_deletion(version: Version, instance: models.Model | None) -> None:
     elif entry.replaced_by is not None:
         version.renames = str(instance.pk)
     else:
-        version.row = RowChange(instance=instance, is_deletion=True, is_withdrawal=entry.is_withdrawn)
+        version.row = RowChange(
+            instance=instance,
+            is_deletion=True,
+            is_withdrawal=entry.is_withdrawn,
+            condition=None if entry.is_withdrawn else condition(),
+        )
 
 
 def _is_to_keep_row(tracked: TrackedResource) -> bool:

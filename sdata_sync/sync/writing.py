@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxLengthValidator
-from django.db import InterfaceError, OperationalError, connections, models, transaction
+from django.db import connections, models, transaction
 from django.db.models import signals
 
 from ..atom.payload import Text
@@ -20,10 +19,13 @@ from ..relations import Reference
 from ..resources import SyncResource, all_rows
 from .capture import is_own_receiver
 from .changes import RowChange
+from .deletions import hold_back, record_taken
+from .faults import describe, ends_page
+from .isolation import check_deferred_constraints, is_careful, refusal, row_guard
 from .relations.contents import contents_of
 from .relations.inside import write_inside
 from .rows import read_rows
-from .suppression import applying, withdrawing
+from .suppression import applying, applying_deletions, withdrawing
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +46,30 @@ def write_rows(resource: SyncResource, changes: Sequence[RowChange]) -> None:
     if not (bulk and _written_in_bulk(resource, writes)):
         for change in writes:
             _attempt(resource, change, lambda change: _save(resource, change))
-    for some in ([c for c in deletions if not c.is_withdrawal], [c for c in deletions if c.is_withdrawal]):
-        with withdrawing() if some and some[0].is_withdrawal else nullcontext():
-            if not _deleted_in_bulk(resource, some):
-                for change in some:
-                    _attempt(resource, change, lambda change: change.instance.delete(using=resource.database))
+    _delete_rows(resource, [change for change in deletions if not change.is_withdrawal])
+    with withdrawing():
+        _delete_in_turn(resource, [change for change in deletions if change.is_withdrawal])
+
+
+def _delete_rows(resource: SyncResource, deletions: Sequence[RowChange]) -> None:
+    """Carry out received deletions, but for those that wait because of what they would take along."""
+    if not deletions:
+        return
+    if not resource.is_inside:
+        hold_back(resource, deletions)
+    with applying_deletions():
+        _delete_in_turn(resource, [change for change in deletions if not change.error])
+
+
+def _delete_in_turn(resource: SyncResource, deletions: list[RowChange]) -> None:
+    if any(change.taken for change in deletions) or not _deleted_in_bulk(resource, deletions):
+        for change in deletions:
+            _attempt(resource, change, lambda change: _delete(resource, change))
+
+
+def _delete(resource: SyncResource, change: RowChange) -> None:
+    record_taken(resource, change)
+    change.instance.delete(using=resource.database)
 
 
 def _can_write_in_bulk(resource: SyncResource) -> bool:
@@ -96,10 +117,10 @@ def _validate(resource: SyncResource, change: RowChange, *, whole: bool) -> None
                 instance.clean()
     except ValidationError as error:
         change.error = _payload_error(resource, error)
-    except (OperationalError, InterfaceError):
-        raise
     except Exception as error:  # a model's own clean() may raise anything
-        change.error = _refusal(error)
+        if ends_page(error):
+            raise
+        change.error = refusal(error)
 
 
 def _settled(resource: SyncResource, instance: models.Model) -> Iterator[str]:
@@ -179,6 +200,8 @@ def _written_in_bulk(resource: SyncResource, changes: list[RowChange]) -> bool:
     """Try to write all of ``changes``; if one fails, none is written."""
     if len(changes) == 0:
         return True
+    if is_careful():
+        return False
     groups: dict[frozenset[str], list[models.Model]] = {}
     for change in changes:
         if not change.is_new:
@@ -193,10 +216,10 @@ def _written_in_bulk(resource: SyncResource, changes: list[RowChange]) -> bool:
             write_inside(resource, changes, write_rows)
             _note_texts(resource, changes)
             _check_now(resource)
-    except (OperationalError, InterfaceError):
-        raise
     except Exception as error:
-        logger.info("%s: writing one by one, because in bulk: %s", resource.kind, error)
+        if ends_page(error):
+            raise
+        logger.info("%s: writing one by one, because in bulk: %s", resource.kind, describe(error))
         for change in changes:
             _forget_key(change)
         return False
@@ -296,14 +319,16 @@ def _deleted_in_bulk(resource: SyncResource, changes: list[RowChange]) -> bool:
         return False
     if not changes:
         return True
+    if is_careful():
+        return False
     keys = [change.instance.pk for change in changes]
     try:
         with transaction.atomic(using=resource.database), applying(resource.kind, keys=map(str, keys)):
             resource.rows().filter(pk__in=keys).delete()
-    except (OperationalError, InterfaceError):
-        raise
     except Exception as error:
-        logger.info("%s: deleting one by one, because in bulk: %s", resource.kind, error)
+        if ends_page(error):
+            raise
+        logger.info("%s: deleting one by one, because in bulk: %s", resource.kind, describe(error))
         return False
     return True
 
@@ -313,28 +338,20 @@ def _attempt(resource: SyncResource, change: RowChange, act: Any) -> None:
     keys = [] if key is None else [str(key)]
     try:
         with (
-            transaction.atomic(using=resource.database),
+            row_guard(resource.database),
             applying(resource.kind, keys=keys, instances=(change.instance,)),
         ):
             act(change)
             _check_now(resource)
+            check_deferred_constraints()
     except PayloadError as error:
+        if error.__cause__ is not None:
+            logger.info("%s: an entry cannot be applied", resource.kind, exc_info=error.__cause__)
         change.error = error
-    except (OperationalError, InterfaceError):
-        raise  # the database's fault, not the entry's: the whole page is tried again
-    except Exception as error:
-        # Whatever the model, its receivers or the database object to, it must not block the feed.
-        logger.info("%s: an entry cannot be applied", resource.kind, exc_info=True)
-        change.error = _refusal(error)
     if change.error is not None:
         if change.is_withdrawal:
             change.error.application_code = PayloadError.WITHDRAWN
         _forget_key(change)
-
-
-def _refusal(error: Exception) -> PayloadError:
-    name = type(error).__name__
-    return PayloadError(f"{name}: {error}", public=f"The application refused it ({name}).")
 
 
 def _save(resource: SyncResource, change: RowChange) -> None:

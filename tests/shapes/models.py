@@ -156,3 +156,37 @@ class Stub(models.Model):
 class Friend(models.Model):
     name = models.CharField(max_length=50)
     friends = models.ManyToManyField("self")
+
+
+def _nobody():
+    """The key of the owner that stands in for a deleted one; every node has its own key for it."""
+    return Owner.objects.filter(name="nobody").values_list("pk", flat=True).first()
+
+
+class Owner(models.Model):
+    """What assets refer to, in a tree."""
+
+    name = models.CharField(max_length=50)
+    above = models.ForeignKey("self", models.CASCADE, null=True, related_name="below")
+
+
+class Asset(models.Model):
+    """Refers to owners with each value of ``on_delete``."""
+
+    name = models.CharField(max_length=50)
+    cascade = models.ForeignKey(Owner, models.CASCADE, null=True, related_name="+")
+    needs = models.ForeignKey(Owner, models.CASCADE, related_name="+")
+    protect = models.ForeignKey(Owner, models.PROTECT, null=True, related_name="+")
+    restrict = models.ForeignKey(Owner, models.RESTRICT, null=True, related_name="+")
+    set_null = models.ForeignKey(Owner, models.SET_NULL, null=True, related_name="+")
+    set_default = models.ForeignKey(Owner, models.SET_DEFAULT, null=True, default=_nobody, related_name="+")
+    set_value = models.ForeignKey(Owner, models.SET(_nobody), null=True, related_name="+")
+    do_nothing = models.ForeignKey(Owner, models.DO_NOTHING, null=True, related_name="+")
+    members = models.ManyToManyField(Owner, related_name="+")
+
+
+class Service(models.Model):
+    """Goes with its asset, and so with the asset's owner."""
+
+    asset = models.ForeignKey(Asset, models.CASCADE, related_name="services")
+    name = models.CharField(max_length=50)

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ...registry import registry
-from ...sync.scanning import scan
+from ...sync.scanning import Found, scan
 
 
 class Command(BaseCommand):
@@ -15,7 +15,7 @@ class Command(BaseCommand):
 
     help = (
         "Finds rows that were written, changed or deleted past the signals (raw SQL, update(), a restored table) and "
-        "numbers them as changes of this node."
+        "numbers them as changes of this node. Exits with 0 only if every row could be read."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -33,9 +33,16 @@ class Command(BaseCommand):
         found = {r.kind: scan(r, dry_run=options["dry_run"]) for r in resources if r is not None}
         if options["json"]:
             self.stdout.write(json.dumps({kind: result.as_dict() for kind, result in found.items()}, indent=2))
-            return
+        else:
+            self._print(found, is_dry_run=options["dry_run"])
+        if any(result.unreadable for result in found.values()):
+            raise SystemExit(1)
+
+    def _print(self, found: dict[str, Found], *, is_dry_run: bool) -> None:
         for kind, result in found.items():
             self.stdout.write(
                 f"{kind}: {result.looked_at} tracked rows compared; {result.new} new, {result.changed} changed, "
-                f"{result.deleted} deleted past the signals{' (nothing was done)' if options['dry_run'] else ''}"
+                f"{result.deleted} deleted past the signals"
+                f"{f'; {result.unreadable} cannot be read and are held back' if result.unreadable else ''}"
+                f"{' (nothing was done)' if is_dry_run else ''}"
             )

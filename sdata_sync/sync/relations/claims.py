@@ -89,7 +89,7 @@ def refresh_etags(owner: SyncResource, keys: Iterable[str]) -> None:
         return
     rows = TrackedResource.objects.using(owner.database).filter(kind=owner.kind, local_key__in=wanted)
     tracked = list(rows.filter(mark__isnull=True, is_deferred=False))
-    contents = read_contents(owner, tracked)
+    contents, _ = read_contents(owner, tracked)
     for row in tracked:
         texts = contents.get(row.local_key or "")
         if texts is not None:

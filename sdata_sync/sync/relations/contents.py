@@ -25,6 +25,7 @@ from ...relations import (
     association_text,
 )
 from ...resources import SyncResource
+from ..isolation import read_apart
 from ..rows import read_rows
 from .association import association_texts
 from .children import children_texts, merged_children
@@ -36,11 +37,22 @@ from .reference import reference_texts
 Waiting = Mapping[str, Mapping[str, Sequence[tuple[str, UUID]]]]
 
 
-def read_contents(resource: SyncResource, tracked: Iterable[TrackedResource]) -> dict[str, list[Text]]:
-    """Return the contents of the rows of ``tracked`` that are there, by local key."""
-    tracked = list(tracked)
-    rows = read_rows(resource, [row.local_key for row in tracked if row.local_key is not None])
-    return contents_of(resource, rows, waiting_of(resource, tracked) if resource.relations else {})
+def read_contents(
+    resource: SyncResource, tracked: Iterable[TrackedResource]
+) -> tuple[dict[str, list[Text]], dict[str, str]]:
+    """Read the rows of ``tracked`` and encode them; return their contents and their problems, both by local key.
+
+    A problem is the description of the exception that a row raised when it was read or encoded. A row that does not
+    exist has neither.
+    """
+    by_key = {row.local_key: row for row in tracked if row.local_key is not None}
+
+    def read(keys: Sequence[str]) -> dict[str, list[Text]]:
+        rows = read_rows(resource, keys)
+        waiting = waiting_of(resource, [by_key[key] for key in keys]) if resource.relations else {}
+        return contents_of(resource, rows, waiting)
+
+    return read_apart(resource.database, list(by_key), read)
 
 
 def contents_of(

@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import transaction
 
 from ...atom.payload import Text
 from ...exceptions import PayloadError
 from ...registry import registry
 from ...relations import NATURAL, Reference
 from ...resources import SyncResource, all_rows
+from ..faults import ends_page
 from ..marks import key_text
 from .directory import uuids_of
 
@@ -83,8 +84,8 @@ def find_by_natural_key(resource: SyncResource, relation: Reference, text: str) 
     try:
         with transaction.atomic(using=resource.database):  # what the database refuses must not spoil the page
             row = manager.get_by_natural_key(*parts)
-    except (OperationalError, InterfaceError):
-        raise
     except Exception as error:  # none, several, or whatever the model makes of what came
+        if ends_page(error):
+            raise
         raise PayloadError(f"there is no {relation.model._meta.label} called {text[:80]!r} here.") from error
     return getattr(row, relation.field.target_field.attname)

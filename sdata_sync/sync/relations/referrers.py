@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
+from django.db.models import F
 
 from ...models import TrackedResource
 from ...registry import registry
@@ -18,8 +19,10 @@ from ..suppression import is_applied
 from ..wakeup import wake_after_commit
 from .settling import store_pending
 
-#: With these nobody's reference is changed: its row goes too, or the deletion is refused.
-_UNTOUCHED = (models.CASCADE, models.PROTECT, models.RESTRICT, models.DO_NOTHING)
+#: With these no reference is changed: its row goes too, or the deletion is refused. The last is Django 6.1's.
+_UNTOUCHED = (models.CASCADE, models.PROTECT, models.RESTRICT, models.DO_NOTHING, getattr(models, "DB_CASCADE", None))
+#: With these the reference becomes null.
+_SETS_NULL = (models.SET_NULL, getattr(models, "DB_SET_NULL", models.SET_NULL))
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,29 @@ def await_withdrawn(referrers: tuple[Referrer, ...], instance: models.Model, usi
     Raises:
         ProtectedError: something cannot wait.
     """
+    for referrer, keys in _await(referrers, instance, using):
+        relation, kind = referrer.relation, referrer.resource.kind
+        raise models.ProtectedError(f"{relation.name} of {kind}({keys[0]!r}) cannot wait for it.", {instance})
+
+
+def keep_emptied(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> None:
+    """Keep the versions of the rows whose references to ``instance`` a received deletion empties.
+
+    The version of such a row still refers to the deleted resource, as it does at every other node, and waits for it.
+    Where a reference cannot wait, inside a child or with SET_DEFAULT for instance, the row gets a new version with a
+    stamp just after the one that it has, so that no edit made elsewhere loses against it.
+    """
+    for referrer, keys in _await(referrers, instance, using):
+        resource = referrer.resource
+        rows = TrackedResource.objects.using(using).filter(
+            kind=resource.kind, local_key__in=keys, mark__isnull=True, is_deferred=False
+        )
+        rows.update(mark=F("stamp") + 1, is_intent=False, mark_user="")
+        wake_after_commit(resource.kind, using)
+
+
+def _await(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> Iterator[tuple[Referrer, list[str]]]:
+    """Let what refers to ``instance`` wait for it; yield the references that cannot, with the keys of their rows."""
     target = registry.of_model(type(instance)._meta.concrete_model or type(instance))
     if target is None:
         mark_referrers(referrers, instance, using)
@@ -109,7 +135,8 @@ def await_withdrawn(referrers: tuple[Referrer, ...], instance: models.Model, usi
         if not keys or uuid is None:
             continue
         if referrer.children is not None or not _can_wait(relation):
-            raise models.ProtectedError(f"{relation.name} of {resource.kind} cannot wait for it.", {instance})
+            yield referrer, keys
+            continue
         rows = tracked.filter(kind=resource.kind, local_key__in=keys, is_deferred=False)
         store_pending(
             resource, {pk: {relation.name: [(target.kind, uuid)]} for pk in rows.values_list("pk", flat=True)}
@@ -121,7 +148,7 @@ def await_withdrawn(referrers: tuple[Referrer, ...], instance: models.Model, usi
 
 def _can_wait(relation: Relation) -> bool:
     if isinstance(relation, Reference):
-        return relation.field.remote_field.on_delete is models.SET_NULL
+        return relation.field.remote_field.on_delete in _SETS_NULL
     return relation.is_nullable
 
 

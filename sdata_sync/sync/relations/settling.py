@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django.db.models import Q
 
+from ...exceptions import PayloadError
 from ...models import PendingReference, TrackedResource
 from ...relations import Association, ReceivedList, Relation
 from ...resources import SyncResource
+from ..isolation import check_deferred_constraints, row_guard
 from ..prepared import PreparedQuery
 from ..suppression import applying
 from .association import members, set_members
 from .placing import Known, Target, members_of, reference_values
+
+logger = logging.getLogger(__name__)
 
 _any_pending: PreparedQuery[PendingReference] = PreparedQuery(
     lambda kind: PendingReference.objects.filter(resource__kind=kind).order_by().values_list("pk")[:1], str
@@ -82,17 +87,32 @@ def _fill_in(resource: SyncResource, batch: list[PendingReference]) -> set[int]:
     by_name = {relation.name: relation for relation in resource.relations}
     waited: set[int] = set()
     incomplete: dict[int, TrackedResource] = {}
-    for reference in come:
+    for reference in list(come):
         if not reference.name:
             waited.add(reference.resource_id)
         elif (relation := by_name.get(reference.name)) is not None and reference.resource.local_key is not None:
-            _write(resource, relation, reference, known)
+            if not _is_written(resource, relation, reference, known):
+                come.remove(reference)
+                continue
             incomplete[reference.resource_id] = reference.resource
     references = PendingReference.objects.using(resource.database)
     references.filter(pk__in=[reference.pk for reference in come]).delete()
     left = set(references.filter(resource__in=[*waited, *incomplete]).values_list("resource_id", flat=True))
     TrackedResource.objects.using(resource.database).filter(pk__in=incomplete.keys() - left).update(is_incomplete=False)
     return waited - left
+
+
+def _is_written(resource: SyncResource, relation: Relation, reference: PendingReference, known: Known) -> bool:
+    """Write one reference into its row; return False, and log why, if that row cannot take it."""
+    try:
+        with row_guard(resource.database):
+            _write(resource, relation, reference, known)
+            check_deferred_constraints()
+        return True
+    except PayloadError as error:
+        key = reference.resource.local_key
+        logger.warning("%s('%s'): %s cannot be filled in: %s", resource.kind, key, relation.name, error)
+        return False
 
 
 def _write(resource: SyncResource, relation: Relation, reference: PendingReference, known: Known) -> None:
