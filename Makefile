@@ -23,6 +23,7 @@ help:
 	@echo "make test        the tests, with 500 random histories of the algorithm and 200 of the real code"
 	@echo "make test-databases  those without processes of their own, on each of PostgreSQL and MariaDB that answers"
 	@echo "make test-all    the same and everything else: task queues, and PostgreSQL and MariaDB where they answer (compose.yaml)"
+	@echo "make test-second the tests with fewer random histories, for another Python: PYTHON=python3.13 VENV=.venv-second"
 	@echo "make chaos       three nodes, eight writers, faults for SECONDS=600; then nothing lost, nothing doubled"
 	@echo "make test-long   10,000 histories of the algorithm, 5,000 of the real code, 200 crashes: over an hour"
 	@echo "make bench       cost of a save, latency, changes per second, catch-up, beside raw Django's"

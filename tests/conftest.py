@@ -16,11 +16,13 @@ import pytest
 LONGEST = (
     "histories",
     "related histories",
+    "deletion histories",
     "queues",
     "linking",
     "many peers",
     "catchup-4",
     "scale",
+    "deletions",
     "catchup-3",
     "catchup-1",
     "relations",
