@@ -8,7 +8,7 @@ from sdata_sync.models import ConflictRecord, DeferredEntry, DeletionCondition, 
 from sdata_sync.registry import registry
 from sdata_sync.sync.deferring import apply_deletions, keep_rows
 from sdata_sync.sync.numbering import number_changes
-from testproject.crm.models import Account, Contact, SalesOrder
+from testproject.crm.models import Account, Contact
 
 from ..shapes.models import Article, Author, Profile, Tag
 from ..talk import level, pull, push
@@ -248,7 +248,7 @@ class TestHeldBack:
         return a, b
 
     def test_it_is_named(self, held):
-        a, b = held
+        _, b = held
         assert contacts(b) == [("Ada", "old")]
         with b.at_work():
             reason = DeferredEntry.objects.get().reason
