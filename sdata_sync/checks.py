@@ -87,6 +87,8 @@ def _check_values(value: dict[str, Any]) -> Iterator[CheckMessage]:
         "POLL_SECONDS",
         "MAX_BACKOFF_SECONDS",
         "MAX_DELIVERIES",
+        "MAX_ENDPOINTS",
+        "MAX_TICK_LEAP",
     ):
         number = value.get(name, 1)
         if isinstance(number, bool) or not isinstance(number, int | float) or number <= 0:

@@ -39,7 +39,9 @@ class Settings:
         "MAX_BODY_BYTES",
         "MAX_CLOCK_SKEW",
         "MAX_DELIVERIES",
+        "MAX_ENDPOINTS",
         "MAX_PAGE_SIZE",
+        "MAX_TICK_LEAP",
         "OPERATION_SECONDS",
         "PAGE_SIZE",
         "POLL_SECONDS",
@@ -144,6 +146,16 @@ class Settings:
     def max_deliveries(self) -> int:
         """How many peers one process delivers to at a time; each takes a connection with the database meanwhile."""
         return max(int(self._get("MAX_DELIVERIES", 16)), 1)
+
+    @property
+    def max_tick_leap(self) -> int:
+        """How far above the highest tick that an endpoint has shown itself a claim about it may be."""
+        return self._get("MAX_TICK_LEAP", 2**40)
+
+    @property
+    def max_endpoints(self) -> int:
+        """The most endpoints that a received digest may name, and that the digest of one kind takes over."""
+        return self._get("MAX_ENDPOINTS", 10_000)
 
     @property
     def drain_seconds(self) -> float:

@@ -7,6 +7,7 @@
     │   ├── NotXml
     │   ├── DoctypeForbidden
     │   ├── TooDeep
+    │   ├── TooManyElements
     │   └── BodyTooLarge          answered with 413
     ├── FeedError                 well-formed, but not what the protocol asks for; answered with 400
     │   ├── FeedRefused           ticks that do not continue where this node stands
@@ -62,6 +63,12 @@ class TooDeep(DocumentError):
     """The elements of the body are nested too deeply."""
 
     application_code = "TooDeep"
+
+
+class TooManyElements(DocumentError):
+    """An entry of the body has too many elements."""
+
+    application_code = "TooManyElements"
 
 
 class BodyTooLarge(DocumentError):

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from inspect import getattr_static
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import quote
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models, router
+from django.db.models.query_utils import DeferredAttribute
 
 from .atom.payload import Payload, PayloadTemplate, Text
 from .conf import conf
@@ -313,8 +315,24 @@ class SyncResource:
 
     def values_of(self, instance: models.Model) -> list[Any]:
         """Return an instance's values in the order of ``columns``."""
-        values = instance.__dict__
-        return [_plain(values[name] if name in values else getattr(instance, name)) for name in self.columns]
+        stored = instance.__dict__
+        values = [_plain(stored[name] if name in stored else getattr(instance, name)) for name in self.columns]
+        for position, field in self._described:
+            if values[position] is not None:
+                values[position] = field.to_python(values[position])
+        return values
+
+    @cached_property
+    def _described(self) -> tuple[tuple[int, models.Field[Any, Any]], ...]:
+        """The positions, among the columns, of fields whose attribute is a descriptor of the application.
+
+        Such an attribute may hold another type than the column: money with its currency instead of a number.
+        """
+        return tuple(
+            (position, prop.field)
+            for position, prop in enumerate(self.properties)
+            if not isinstance(getattr_static(self.model, prop.field.attname, None), DeferredAttribute | type(None))
+        )
 
     def render(self, attributes: str, contents: Sequence[Text], extra: str = "", keys: Keys = NO_KEYS) -> str:
         """Return the payload of a resource with ``contents``: the texts of its properties and relations.

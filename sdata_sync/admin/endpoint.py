@@ -10,7 +10,8 @@ from .readonly import ReadOnlyAdmin
 class EndpointAdmin(ReadOnlyAdmin[Endpoint]):
     """Endpoints."""
 
-    list_display = ["url", "clock", "clock_ahead_at", "clone_seen_at", "clone_note"]
+    list_display = ["url", "clock", "clock_ahead_at", "clone_seen_at", "clone_note", "anomaly_at", "anomaly_note"]
+    list_filter = ["is_forgotten"]
     search_fields = ["url"]
 
     @admin.display(description="clock", ordering="clock_ahead")

@@ -20,6 +20,7 @@ from ..delivery import get_backend
 from ..delivery.streams import heard_from
 from ..models import Operation
 from ..models.operation import Phase, Role
+from ..sync.bounds import Bounds, check_size
 from ..sync.clock import now
 from ..sync.digests import load_digest, lock_digest
 from ..sync.numbering import number_all_under_lock, number_changes
@@ -31,7 +32,7 @@ from ..sync.receiving import receive_feed
 from ..sync.rejoining import take_higher_tick
 from ..sync.runs import RunLabel, record_results
 from ..sync.scopes import is_filtered, peer_of, scope_for
-from ..sync.sources import Place, RenderedPage
+from ..sync.sources import MAX_BYTES, Place, RenderedPage
 from .base import SDataView, body_of, number, query_of, unescaped
 from .errors import UrlNotFound
 from .parsers import AtomFeedParser, DigestParser
@@ -57,8 +58,10 @@ class DigestView(SDataView):
         with transaction.atomic(using=resource.database):
             stored = lock_digest(resource)
             take_higher_tick(resource, stored, claimed, "a digest that was set")
+            bounds = Bounds(resource, stored, claimed, restores=True)
             number_all_under_lock(resource, stored)
-            stored.save(stored.value.merge(claimed, stamp=now()).with_priorities(claimed))
+            stored.save(stored.value.merge(bounds.source, stamp=now()).with_priorities(bounds.source))
+            bounds.report()
         return Response(stored.value)
 
     # One page of the specification says POST where the others say PUT.
@@ -139,7 +142,7 @@ class SourceView(_OperationView):
 
     def post(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
         """Select what the posted digest lacks: at once, or, with a trackingID, in an operation of that name."""
-        target, query = body_of(request, Digest), query_of(request)
+        target, query = check_size(body_of(request, Digest)), query_of(request)
         name = tracking_id or query.get("trackingid", "")
         self._refuse_others(target)
         peer = peer_of(request.user) if is_filtered(self.resource) else None
@@ -167,6 +170,7 @@ class SourceView(_OperationView):
             place=Place.read(query["place"]) if query.get("place") else None,
             start_index=number(query, "startIndex", 1),
             count=min(number(query, "count", conf.page_size), conf.max_page_size),
+            max_bytes=number(query, MAX_BYTES, 0) or None,
         )
 
 

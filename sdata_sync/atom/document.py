@@ -6,10 +6,12 @@ from xml.parsers import expat
 
 from lxml import etree
 
-from ..exceptions import DoctypeForbidden, NotXml, TooDeep
+from ..exceptions import DoctypeForbidden, NotXml, TooDeep, TooManyElements
 from .body import CHUNK_BYTES
 
 MAX_DEPTH = 100
+#: Elements inside one entry.
+MAX_ELEMENTS = 100_000
 _PROLOG_LIMIT = 1024 * 1024
 
 
@@ -89,23 +91,66 @@ def read_elements(file: BinaryIO, *tags: str) -> Iterator[etree._Element]:
     """
     refuse_doctype(file)
     parser = etree.XMLPullParser(
-        events=("end",), tag=tags, no_network=True, huge_tree=False, remove_comments=True, remove_pis=True
+        events=("start", "end"), tag=tags, no_network=True, huge_tree=False, remove_comments=True, remove_pis=True
     )
+    counter = _ElementCounter()
     try:
         while chunk := file.read(CHUNK_BYTES):
             parser.feed(chunk)
-            yield from _completed(parser)
+            yield from _completed(parser, counter)
+            counter.count(chunk)
         root = parser.close()
     except etree.XMLSyntaxError as error:
         raise NotXml(f"The body is not well-formed XML: {error}.") from error
-    yield from _completed(parser)
+    yield from _completed(parser, counter)
     check_depth(root, within=0)
     yield root
 
 
-def _completed(parser: etree.XMLPullParser) -> Iterator[etree._Element]:
-    for _, element in parser.read_events():
-        yield cast(etree._Element, element)
+class _ElementCounter:
+    """Refuses an element with more than ``MAX_ELEMENTS`` others inside, while it is being read."""
+
+    def __init__(self) -> None:
+        self._open: etree._Element | None = None
+        self._tags = 0
+
+    def begin(self, element: etree._Element) -> None:
+        """Note that ``element`` has begun; one inside another counts with that."""
+        if self._open is None:
+            self._open, self._tags = element, 0
+
+    def end(self, element: etree._Element) -> None:
+        """Note that ``element`` is complete."""
+        if element is self._open:
+            self._open, self._tags = None, 0
+
+    def count(self, chunk: bytes) -> None:
+        """Count ``chunk``, which has been parsed.
+
+        Raises:
+            TooManyElements: the element that is being read has too many others inside.
+        """
+        if self._open is None:
+            return
+        # A cheap upper bound; only where it is passed are the elements themselves counted.
+        self._tags += chunk.count(b"<")
+        if self._tags > MAX_ELEMENTS:
+            self._tags = int(cast(float, _COUNT(self._open)))
+            if self._tags > MAX_ELEMENTS:
+                raise TooManyElements(f"Expected at most {MAX_ELEMENTS} elements in an entry.")
+
+
+_COUNT = etree.XPath("count(.//*)")
+
+
+def _completed(parser: etree.XMLPullParser, counter: _ElementCounter) -> Iterator[etree._Element]:
+    for event, found in parser.read_events():
+        element = cast(etree._Element, found)
+        if event == "start":
+            counter.begin(element)
+        else:
+            counter.end(element)
+            yield element
 
 
 def check_depth(element: etree._Element, *, within: int) -> None:

@@ -1,6 +1,7 @@
 """A feed, read as a stream of entries."""
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from enum import Enum
 from typing import BinaryIO, Generic, TypeVar
@@ -70,8 +71,7 @@ class FeedReader(Generic[T]):
                 assert root is not None
                 if not self._taken:  # once: if it is not complete by now, it stands behind the entries
                     self.header = _header(root)
-                self._taken.append(element)
-                root.remove(element)
+                self._taken.append(_taken_out(element, root))
                 if self.header.is_complete or not wait:
                     return
             elif element.getparent() is None:
@@ -108,8 +108,19 @@ class FeedReader(Generic[T]):
             if parent is None:
                 self._finish(element)
             elif self._is_entry(element):
-                parent.remove(element)
-                yield element
+                yield _taken_out(element, parent)
+
+
+def _taken_out(element: etree._Element, parent: etree._Element) -> etree._Element:
+    """Return a copy of ``element`` that stands alone, and free the original.
+
+    Moving the element itself takes a time that grows with the square of the elements inside it whose namespace is
+    declared outside.
+    """
+    alone = deepcopy(element)
+    element.clear()
+    parent.remove(element)
+    return alone
 
 
 def _header(root: etree._Element) -> FeedHeader:

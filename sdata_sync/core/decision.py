@@ -59,20 +59,27 @@ def decide(source_state: SyncState, target_state: SyncState | None, source: Dige
 
 
 def resolve(
-    source_state: SyncState, target_state: SyncState, source: Digest, target: Digest, *, same_content: bool
+    source_state: SyncState,
+    target_state: SyncState,
+    source: Digest,
+    target: Digest,
+    *,
+    same_content: bool,
+    by_priority: bool = True,
 ) -> Resolution:
     """Settle a conflict alike everywhere (SData sync 5.4, 2.3).
 
     Equal content is nothing to fight over: the later state is kept. Else the lower conflict priority wins,
     that of the source's endpoint as the source says it against that of the target's as the target says it;
-    of equal priorities the later stamp; of equal stamps the smaller endpoint URL.
+    of equal priorities the later stamp; of equal stamps the smaller endpoint URL. Without ``by_priority`` all
+    priorities count as equal.
     """
     source_is_later = is_later(source_state, target_state)
     if same_content:
         return Resolution(source_wins=source_is_later, by=Rule.SAME_CONTENT)
     source_priority = source.conflict_priority(source_state.endpoint)
     target_priority = target.conflict_priority(target_state.endpoint)
-    if source_priority != target_priority:
+    if by_priority and source_priority != target_priority:
         source_wins = source_priority < target_priority
         return Resolution(source_wins=source_wins, by=Rule.PRIORITY, record=source_wins != source_is_later)
     by = Rule.STAMP if source_state.stamp != target_state.stamp else Rule.ENDPOINT

@@ -156,6 +156,13 @@ class Digest:
         """Return this digest with ``entry`` in the place of whatever it says of that endpoint."""
         return self._with_all([entry])
 
+    def without(self, endpoints: Iterable[str]) -> Digest:
+        """Return this digest without what it says of ``endpoints``."""
+        left_out = {endpoint.lower() for endpoint in endpoints}
+        changed = Digest(origin=self.origin, part_of=self.part_of)
+        changed._entries = {key: entry for key, entry in self._entries.items() if key not in left_out}
+        return changed
+
     def _with_all(self, entries: Iterable[DigestEntry]) -> Digest:
         changed = Digest(origin=self.origin, part_of=self.part_of)
         changed._entries = {**self._entries, **{entry.endpoint.lower(): entry for entry in entries}}

@@ -8,10 +8,6 @@ FIRST_TICK = 1
 #: The greatest tick: signed 64-bit numbers, and a digest must be able to name the one after it.
 MAX_TICK = 2**63 - 2
 
-#: How far above our own tick a claim about ourselves may be. A node that was restored from a backup is told of
-#: ticks that it gave and forgot, never of so many; somebody who says so wants to exhaust our clock.
-MAX_LEAP = 2**32
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyncState:

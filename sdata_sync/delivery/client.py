@@ -23,8 +23,10 @@ from ..atom.tracking import read_polling_millis
 from ..conf import Credentials, conf
 from ..core.digest import Digest
 from ..exceptions import DocumentError, FeedError, PeerError, PeerMisbehaved, PeerRefused, PeerUnreachable
+from ..sync.bounds import check_size
 from ..sync.clock import now
 from ..sync.runs import RunLabel
+from ..sync.sources import MAX_BYTES
 
 #: The connection went away under the request. Every request here may be repeated: the second time changes nothing.
 _DROPPED = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError, httpx2.CloseError)
@@ -100,7 +102,7 @@ class PeerClient:
         """
         with self._send("GET", f"{self.url}/{kind}/$syncDigest").body as body:
             try:
-                return read_digest_entry(body)
+                return check_size(read_digest_entry(body))
             except (DocumentError, FeedError) as error:
                 raise PeerMisbehaved(f"The digest of {self.url}/{kind} cannot be read: {error}") from error
 
@@ -144,11 +146,12 @@ class PeerClient:
         Raises:
             PeerError
         """
-        params = {**({"trackingID": tracking_id} if tracking_id else {}), **run.params, "count": str(count)}
+        paging = {"count": str(count), MAX_BYTES: str(conf.max_body_bytes)}
+        params = {**({"trackingID": tracking_id} if tracking_id else {}), **run.params, **paging}
         entry = render_digest_entry(target, now=now()).encode()
         url = f"{self.url}/{kind}/$syncSource"
         response = self._send("POST", url, content=entry, params=params, content_type=names.ENTRY_TYPE)
-        ready = self._wait(response, params={"count": str(count)})
+        ready = self._wait(response, params=paging)
         operation = ready.url if ready is not response else ""
         return RemoteFeed(client=self, first=ready.body, url=ready.url or url, operation=operation)
 

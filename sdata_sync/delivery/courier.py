@@ -23,6 +23,7 @@ from ..sync.existing import track_existing
 from ..sync.faults import is_lost_connection
 from ..sync.hearing import PATIENCE_SECONDS, wait_to_number
 from ..sync.numbering import number_changes
+from ..sync.oversize import PeerLimit
 from ..sync.scopes import is_let_in, review
 from ..tracing import span
 from .asking import read_digest_for_deletions
@@ -259,6 +260,8 @@ class Courier:
         passage.known = None
         error: Exception | None = None
         try:
+            passage.try_held_again(at_once=True)
+            stored = number_changes(resource)
             passage.bring_level_in_pages_that_fit(stored)
         except Exception as raised:
             error = raised
@@ -293,6 +296,7 @@ class Courier:
             logger.log(level, "%s could not be compared: %s", stream, error, extra=facts, exc_info=is_ours)
             note_failure(stream, error)
             return
+        self._try_held_again(resource)
         known = known_digest(stream)
         # It has less than it was thought to have, for it was restored itself; or must be told that it has the whole.
         if known is not None and (not shown.covers(known) or is_let_in(resource, self.peer, shown)):
@@ -313,6 +317,22 @@ class Courier:
         settle_waiting(resource)
         review(resource, self.peer, shown)
         return shown
+
+    def _try_held_again(self, resource: SyncResource) -> None:
+        """Send the versions that were too large for the peer once more, if it is time and no other process delivers."""
+        if not PeerLimit(resource, self.peer).due(at_once=False):
+            return
+        lease = Lease.take(find_stream(self.peer, resource.kind))
+        if lease is None:
+            return
+        passage = self._passage(resource, lease, self._number)
+        error: Exception | None = None
+        try:
+            passage.try_held_again(at_once=False)
+        except PeerError as raised:
+            error = raised
+        finally:
+            lease.give_back(passage.known, error)
 
     def _wait_for_lease(self, stream: Stream) -> Lease:
         deadline = time.monotonic() + conf.lease_seconds

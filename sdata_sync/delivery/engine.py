@@ -21,6 +21,7 @@ from ..models import Peer
 from ..resources import SyncResource
 from ..sync.digests import load_digest
 from ..sync.faults import is_lost_connection
+from ..sync.oversize import held_names
 from ..sync.runs import RunLabel, new_run
 from ..tracing import span
 from .abreast import meanwhile
@@ -33,6 +34,9 @@ from .reporting import Reporter
 from .watch import Watch
 
 logger = logging.getLogger(__name__)
+
+#: Rows that a message names.
+NAMED = 3
 
 #: Makes what watches one kind in one direction: peer, kind, direction.
 MakeWatch = Callable[[str, str, str], Watch]
@@ -85,6 +89,12 @@ def _pull(courier: Courier, resource: SyncResource, watch: Watch) -> None:
 
 def _push(courier: Courier, resource: SyncResource, watch: Watch) -> None:
     courier.catch_up(resource, watch)
+    held = held_names(resource, courier.peer)
+    if held:
+        raise PeerError(
+            f"All but {len(held)} arrived: {', '.join(held[:NAMED])} cannot be taken by {courier.peer}, which accepts "
+            "no feeds of that size. Let it accept larger ones (MAX_BODY_BYTES, or the limit of its proxy)."
+        )
 
 
 def _attempt(peer: str, kind: str, direction: str, watch: Watch, act: Callable[[Watch], None]) -> Passed:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+from ..conf import conf
 from ..core.digest import Digest
 from ..core.selection import missing_ranges
 from ..core.state import same_endpoint
@@ -24,18 +25,27 @@ def wanted_by(peer: Peer, resource: SyncResource) -> Callable[[str], bool]:
     return lambda endpoint: not same_endpoint(endpoint, theirs)
 
 
-def lags(peer: Peer, resource: SyncResource, stored: StoredDigest, known: Digest) -> bool:
-    """Tell whether ``peer``, with the digest ``known``, lacks something that is to be pushed at once."""
+def lags(
+    peer: Peer, resource: SyncResource, stored: StoredDigest, known: Digest, *, left_out: Collection[str] = ()
+) -> bool:
+    """Return True if ``peer``, with the digest ``known``, lacks something that is to be pushed at once.
+
+    ``left_out`` are endpoints, in lower case, of which the peer does not believe what our digest says.
+    """
     wanted = wanted_by(peer, resource)
-    return owes(resource, peer) or any(wanted(missing.endpoint) for missing in missing_ranges(stored.value, known))
+    return owes(resource, peer) or any(
+        wanted(missing.endpoint) and missing.endpoint.lower() not in left_out
+        for missing in missing_ranges(stored.value, known)
+    )
 
 
 def refuse_ourselves(resource: SyncResource, shown: Digest) -> None:
-    """Refuse a peer that has our own name, or one with which a part of the kind must not be exchanged.
+    """Refuse a peer that has our own name, that claims what cannot be true of us, or that must not have the kind.
 
     Raises:
-        PeerMisbehaved
+        PeerMisbehaved: it is so.
     """
+    refuse_false_claim(resource, shown)
     if shown.origin and same_endpoint(shown.origin, resource.endpoint):
         raise PeerMisbehaved(
             f"The peer calls itself {shown.origin}, and so are we called; two nodes must not have one BASE_URL."
@@ -44,6 +54,21 @@ def refuse_ourselves(resource: SyncResource, shown: Digest) -> None:
         parts.refuse_part(resource, load_digest(resource).value, shown)
     except FeedRefused as error:
         raise PeerMisbehaved(str(error)) from error
+
+
+def refuse_false_claim(resource: SyncResource, shown: Digest) -> None:
+    """Refuse a peer whose digest has a tick of ours that we cannot have recorded: it takes our changes for known.
+
+    Raises:
+        PeerMisbehaved: the tick is more than ``MAX_TICK_LEAP`` above ours.
+    """
+    ours, theirs = load_digest(resource).value.tick(resource.endpoint), shown.tick(resource.endpoint)
+    if theirs - ours > conf.max_tick_leap:
+        raise PeerMisbehaved(
+            f"The digest of {shown.origin or 'the peer'} says that this node is at tick {theirs}, which stands at "
+            f"{ours}. So the peer would take every change of this node for known. Somebody has told it so. Run "
+            "`manage.py sync_rejoin --confirm NAME` on the peer, with its name for this node."
+        )
 
 
 def refuse_part(peer: Peer, resource: SyncResource, stored: StoredDigest) -> None:

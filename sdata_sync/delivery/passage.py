@@ -16,16 +16,17 @@ from ..core.state import SyncState
 from ..exceptions import DeliveryInterrupted, PeerError, PeerMisbehaved, PeerRefused
 from ..resources import SyncResource
 from ..sync.clock import now
-from ..sync.digests import StoredDigest
+from ..sync.digests import StoredDigest, load_digest
 from ..sync.existing import track_existing
-from ..sync.pages import Page, read_page
+from ..sync.oversize import PeerLimit
+from ..sync.pages import Page, read_page, read_version
 from ..sync.runs import new_run
 from ..sync.scopes import Scope, is_filtered, is_let_in, note_given, note_whole, owes, review, scope_for
 from ..sync.sources import count_missing
 from ..tracing import span
 from .abreast import meanwhile
 from .client import Answer, PeerClient
-from .owed import lags, refuse_ourselves, refuse_part, wanted_by
+from .owed import lags, refuse_false_claim, refuse_ourselves, refuse_part, wanted_by
 from .recovery import knows_more_of_us, recover
 from .streams import Lease, known_digest
 from .watch import Watch
@@ -69,6 +70,11 @@ class Passage:
         self.delivered = 0
         #: What every log record of it carries.
         self.facts = {"run": self._run.name, "peer": self._peer.name, "kind": resource.kind}
+        #: Endpoints, in lower case, of which the peer does not believe what our digest says.
+        self._left_out: set[str] = set()
+        self._peer_limit = PeerLimit(resource, self._peer)
+        #: The page that was posted last.
+        self._posted: Page | None = None
         self._limit = conf.page_size
         self._catch_up_limit = conf.catch_up_page_size
         self.known = known_digest(lease.stream)
@@ -86,7 +92,7 @@ class Passage:
             if self.known is None:
                 stored = self._catch_up()
             assert self.known is not None
-            if not lags(peer, resource, stored, self.known):
+            if not self._lags(stored):
                 return
             if not self._push(stored):
                 self.known = None
@@ -102,14 +108,49 @@ class Passage:
             try:
                 return self.bring_level(stored)
             except PeerRefused as refusal:
-                if refusal.status != 413 or self._limit == self._catch_up_limit == 1:
+                if refusal.status != 413:
                     raise
+                if self._limit == self._catch_up_limit == 1:
+                    stored = self._leave_out(refusal)
+                    continue
                 self._limit = max(self._limit // 4, 1)
                 self._catch_up_limit = max(self._catch_up_limit // 4, 1)
                 logger.info(
                     "%s: pages of %d from here on; %s", self._lease.stream, self._limit, refusal, extra=self.facts
                 )
                 stored = self._number()
+
+    def _leave_out(self, refusal: PeerRefused) -> StoredDigest:
+        """Leave the version that the peer finds too large, alone on its page, out of this feed and later ones."""
+        if self._posted is None or len(self._posted.rows) != 1:
+            raise refusal
+        [row], [entry] = self._posted.rows, self._posted.entries
+        self._peer_limit.hold(row, len(entry.encode()), str(refusal))
+        self._limit, self._catch_up_limit = conf.page_size, conf.catch_up_page_size
+        self.known = None
+        return self._number()
+
+    def try_held_again(self, *, at_once: bool) -> None:
+        """Send the versions that are held for the peer once more, each alone; give new ticks to those that it accepts.
+
+        Raises:
+            PeerError: the peer cannot be reached, or refuses a version for another reason than its size.
+        """
+        for row in self._peer_limit.due(at_once=at_once):
+            stored = load_digest(self._resource)
+            scope = scope_for(self._resource, self._peer)
+            page = read_version(self._resource, stored, row, scope)
+            if page is None:
+                continue
+            try:
+                self._post(page, stored, SyncMode.IMMEDIATE, scope)
+            except PeerRefused as refusal:
+                if refusal.status not in (400, 413):
+                    raise
+                if refusal.status == 413:
+                    self._peer_limit.postpone(row)
+                    continue
+            self._peer_limit.release(row)
 
     def _number(self) -> StoredDigest:
         stored, self._is_our_turn = self._number_changes()
@@ -124,7 +165,9 @@ class Passage:
             review(resource, peer, self.known)
             stored = self._number()
         scope = scope_for(resource, peer)
-        page = read_page(resource, stored, self.known, limit=self._limit, wanted=wanted, scope=scope)
+        page = read_page(
+            resource, stored, self.known, limit=self._limit, wanted=wanted, scope=scope, peer_limit=self._peer_limit
+        )
         while _is_contiguous(page.states, self.known):
             sent, sent_digest = page, stored
 
@@ -134,7 +177,14 @@ class Passage:
                 # Every immediate page is of its own moment: it does not end with our digest being taken over.
                 numbered = self._number()
                 return numbered, read_page(
-                    resource, numbered, cursor, limit=self._limit, wanted=wanted, scope=scope, owed_behind=owed_behind
+                    resource,
+                    numbered,
+                    cursor,
+                    limit=self._limit,
+                    wanted=wanted,
+                    scope=scope,
+                    owed_behind=owed_behind,
+                    peer_limit=self._peer_limit,
                 )
 
             try:
@@ -151,11 +201,16 @@ class Passage:
                 return True
             self._renew()
             stored, page = following
-        return not lags(peer, resource, stored, self.known)
+        return not self._lags(stored)
+
+    def _lags(self, stored: StoredDigest) -> bool:
+        assert self.known is not None
+        return lags(self._peer, self._resource, stored, self.known, left_out=self._left_out)
 
     def _note_progress(self, answer: Answer, states: Iterable[SyncState]) -> None:
         assert self.known is not None
         if answer.digest is not None:
+            refuse_false_claim(self._resource, answer.digest)
             self._expect(all(answer.digest.contains(state) for state in states), answer.digest)
             self.known = answer.digest
         else:
@@ -183,12 +238,20 @@ class Passage:
             return stored
         if self._watch is not None:
             self._watch.begin(count_missing(resource, stored, target, scope))
-        page = read_page(resource, stored, target, limit=self._catch_up_limit, scope=scope)
+        page = read_page(resource, stored, target, limit=self._catch_up_limit, scope=scope, peer_limit=self._peer_limit)
+        sent: set[str] = set()
         while True:
+            sent.update(state.endpoint.lower() for state in page.states)
 
             def read_next(cursor: Digest = page.cursor, owed_behind: int | None = page.owed_behind) -> Page:
                 return read_page(
-                    resource, stored, cursor, limit=self._catch_up_limit, scope=scope, owed_behind=owed_behind
+                    resource,
+                    stored,
+                    cursor,
+                    limit=self._catch_up_limit,
+                    scope=scope,
+                    owed_behind=owed_behind,
+                    peer_limit=self._peer_limit,
                 )
 
             answer, following = self._exchange(page, stored, SyncMode.CATCH_UP, scope, read_next)
@@ -197,9 +260,21 @@ class Passage:
             page = following
             self._renew()
         after = answer.digest or target.merge(stored.value, stamp=0)
-        self._expect(after.covers(stored.value), after)
+        self._note_end(stored, after, sent)
         self.known = after
         return stored
+
+    def _note_end(self, stored: StoredDigest, after: Digest, sent: set[str]) -> None:
+        """Compare the peer's digest after a catch-up with ours.
+
+        A peer need not believe what our digest says of other endpoints, but must contain what it was sent.
+        """
+        refuse_false_claim(self._resource, after)
+        lacking = {missing.endpoint.lower() for missing in missing_ranges(stored.value, after)}
+        self._expect(not lacking & {*sent, self._resource.endpoint.lower()}, after)
+        for endpoint in sorted(lacking):
+            logger.warning("%s leaves out what is claimed of %s", self._lease.stream, endpoint, extra=self.facts)
+        self._left_out |= lacking
 
     def _exchange(
         self, page: Page, stored: StoredDigest, mode: SyncMode, scope: Scope | None, read_next: Callable[[], T]
@@ -216,6 +291,7 @@ class Passage:
             note_given(self._resource, self._peer)
             self._lease.stream.is_part = True
         self._has_posted = True
+        self._posted = page
         if page.is_last:
             answer, following = self._post(page, stored, mode, scope), None
         else:

@@ -28,11 +28,15 @@ NOT_RECOVERED = "not recovered"
 
 
 def knows_more_of_us(resource: SyncResource, shown: Digest) -> bool:
-    """Tell whether ``shown`` has a higher tick for us than we have, or can end a recovery that was cut off."""
+    """Return True if ``shown`` has a higher tick for us than we have, or can end a recovery that was cut off.
+
+    Not if that tick is so high that it cannot be ours: see ``owed.refuse_false_claim``.
+    """
     own, noted = resource.endpoint, behind(resource)
-    if noted is not None and shown.tick(own) >= noted.until:
-        return True
-    return shown.tick(own) > load_digest(resource).value.tick(own)
+    ours, theirs = load_digest(resource).value.tick(own), shown.tick(own)
+    if theirs - ours > conf.max_tick_leap:
+        return False
+    return theirs > ours or (noted is not None and theirs >= noted.until)
 
 
 def recover(

@@ -18,6 +18,7 @@ from ..resources import SyncResource
 from ..sync.clock import now
 from ..sync.counting import OUTCOMES
 from ..sync.digests import StoredDigest, load_digest
+from ..sync.oversize import held_names
 from .streams import known_digest
 
 
@@ -27,6 +28,7 @@ class StreamStatus:
 
     ``ticks_behind`` counts what it is known to lack of what it is to get; ``None`` if its digest is not known.
     ``seconds_behind`` is the age of the oldest change of ours that it lacks, numbered or not; ``None`` if not known.
+    ``held`` names the versions that are larger than the peer accepts and that feeds to it leave out.
     What was counted since the beginning: ``passes``, of which ``failed_passes`` failed, ``busy_seconds`` that they
     took, and ``delivered`` entries.
     """
@@ -44,11 +46,12 @@ class StreamStatus:
     last_error: str
     last_error_at: datetime | None
     reason: str
+    held: tuple[str, ...] = ()
 
     @property
     def is_level(self) -> bool:
         """Whether everything arrived, as far as is known."""
-        return self.ticks_behind == 0 and not self.failures
+        return self.ticks_behind == 0 and not self.failures and not self.held
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,15 @@ class CloneWarning:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnomalyWarning:
+    """An endpoint that claimed what cannot be true; the claim was left out."""
+
+    endpoint: str
+    note: str
+    seen_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Status:
     """The whole of it."""
 
@@ -101,6 +113,7 @@ class Status:
     kinds: tuple[KindStatus, ...]
     clocks: tuple[ClockWarning, ...]
     clones: tuple[CloneWarning, ...]
+    anomalies: tuple[AnomalyWarning, ...] = ()
 
     @property
     def is_level(self) -> bool:
@@ -127,8 +140,12 @@ def collect_status(node: str) -> Status:
         CloneWarning(endpoint=row.url, note=row.clone_note, seen_at=row.clone_seen_at)
         for row in Endpoint.objects.filter(clone_seen_at__isnull=False)
     )
+    anomalies = (
+        AnomalyWarning(endpoint=row.url, note=row.anomaly_note, seen_at=row.anomaly_at)
+        for row in Endpoint.objects.filter(anomaly_at__isnull=False)
+    )
     kinds = (_of_kind(resource, peers) for resource in registry)
-    return Status(node=node, kinds=tuple(kinds), clocks=tuple(clocks), clones=tuple(clones))
+    return Status(node=node, kinds=tuple(kinds), clocks=tuple(clocks), clones=tuple(clones), anomalies=tuple(anomalies))
 
 
 def _of_kind(resource: SyncResource, peers: Iterable[Peer]) -> KindStatus:
@@ -171,6 +188,7 @@ def _of_stream(resource: SyncResource, stored: StoredDigest, stream: Stream, old
         last_error=stream.last_error,
         last_error_at=_moment(stream.last_error_at),
         reason=_reason(resource, stored, stream),
+        held=tuple(held_names(resource, stream.peer)),
     )
 
 
@@ -200,7 +218,8 @@ def _reason(resource: SyncResource, stored: StoredDigest, stream: Stream) -> str
         wait = max(stream.retry_at - now(), 0) / 1000
         return f"{stream.last_error} (tried again in {wait:.0f} s)"
     if not ticks_behind(resource, stored, stream):
-        return ""
+        held = held_names(resource, stream.peer)
+        return f"larger than the peer accepts: {', '.join(held[:3])}" if held else ""
     if stream.held_until > now():
         return f"being delivered by {stream.holder}"
     if not stream.peer.immediate:

@@ -59,6 +59,17 @@ class DigestEntry(models.Model):
     tick = models.BigIntegerField()
     stamp = models.BigIntegerField(null=True, help_text="When the tick last moved, in milliseconds since 1970.")
     conflict_priority = models.IntegerField()
+    shown_tick = models.BigIntegerField(
+        default=1,
+        help_text="The highest tick that the endpoint has shown, in a version or in its own digest. "
+        "What others say of it is believed up to MAX_TICK_LEAP above this.",
+    )
+    heard_tick = models.BigIntegerField(
+        default=1, help_text="The tick after the highest one with which a version of the endpoint has come here."
+    )
+    purge_floor = models.BigIntegerField(
+        default=1, help_text="Tombstones of the endpoint with a tick below this may have been purged here."
+    )
 
     class Meta:
         verbose_name_plural = "digest entries"

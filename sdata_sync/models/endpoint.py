@@ -18,18 +18,11 @@ class Endpoint(models.Model):
     )
     clone_note = models.TextField(blank=True, default="")
 
-    # How far the endpoint itself, or a version of its that was held here, has shown its clock to be.
-    shown_tick = models.BigIntegerField(
-        default=1, help_text="What others say of it is believed up to MAX_TICK_LEAP above this."
-    )
-    purge_floor = models.BigIntegerField(
-        default=1, help_text="Tombstones of it with a tick below this may have been purged here."
-    )
     is_forgotten = models.BooleanField(
         default=False, help_text="What digests say of it is ignored until a version of its comes."
     )
     anomaly_at = models.DateTimeField(
-        null=True, blank=True, help_text="When a claim about it was last left out because it cannot be true."
+        null=True, blank=True, help_text="When a claim that came from it was last left out because it cannot be true."
     )
     anomaly_note = models.TextField(blank=True, default="")
 

@@ -1,5 +1,6 @@
 """Peers: the applications that this one keeps level with."""
 
+from typing import Self
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -41,6 +42,12 @@ class Peer(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @classmethod
+    def of_endpoint(cls, url: str) -> Self | None:
+        """Return the enabled peer below whose dataset URL the endpoint ``url`` is, ``None`` if there is none."""
+        dataset = url.rpartition("/")[0]
+        return cls.objects.filter(enabled=True, url__iexact=dataset).first() if dataset else None
 
     def endpoint(self, kind: str) -> str:
         """Return the URL of the collection ``kind`` at this peer."""

@@ -13,6 +13,7 @@ from ..exceptions import PayloadError
 from ..models import TrackedResource
 from ..resources import SyncResource
 from .announcing import announce
+from .bounds import Bounds
 from .conditions import Condition
 from .deciding import Contest
 from .digests import StoredDigest
@@ -20,9 +21,10 @@ from .isolation import row_guard
 from .joining import Joiner
 from .linking import end_waiting
 from .local_version import LocalVersion
+from .parts import chooses_part
 from .recording import Recorder
 from .rejoining import Behind
-from .results import UNCHANGED, lost_result, result_of
+from .results import UNCHANGED, lost_result, refused_result, result_of
 from .storing import store
 from .suspecting import Suspicions
 from .versions import Batch, Version
@@ -31,7 +33,8 @@ from .versions import Batch, Version
 class Applier:
     """Applies the entries of one feed, in the transaction that holds the digest's lock.
 
-    ``referrers`` are the digests of other kinds that the feed carries for its deletions. ``results`` say what became
+    ``bounds`` say what is believed of the feed. ``referrers`` are the digests of other kinds that it carries for its
+    deletions. ``results`` say what became
     of the entries, in their order.
     """
 
@@ -39,18 +42,20 @@ class Applier:
         self,
         resource: SyncResource,
         stored: StoredDigest,
-        source: Digest,
         *,
         behind: Behind | None,
         referrers: Mapping[str, Digest] | None = None,
+        bounds: Bounds,
     ) -> None:
         self.resource = resource
+        self._bounds = bounds
+        self._stored = stored
         self._referrers = referrers
         self.results: list[Result] = []
         self.has_written = False
         #: How many entries and versions that stood here were made without knowledge of each other.
         self.conflicts = 0
-        self._recorder = Recorder(resource, stored, source, behind=behind)
+        self._recorder = Recorder(resource, stored, bounds.source, behind=behind)
         self._suspicions = Suspicions(resource, stored, self._recorder.now)
 
     @cached_property
@@ -68,7 +73,12 @@ class Applier:
         self._recorder.number_edits(list(batch.tracked.values()), batch.instances)
         batch.look_up_references(entries)
         for entry in entries:
+            refused = self._refused(entry, batch)
+            if refused is not None:
+                batch.results[entry.uuid] = refused
+                continue
             batch.results[entry.uuid] = self._settle(entry, batch)
+            self._stored.hear(entry.state.endpoint, entry.state.tick)
             self._recorder.see(entry.state)
             self._suspicions.see(entry.state)
         store(batch, self._recorder.now)
@@ -87,9 +97,27 @@ class Applier:
         """Move the digest on (SData sync 5.5), store it and return it; ``merge`` after the last catch-up page."""
         digest = self._recorder.finish(merge=merge)
         self._suspicions.store()
+        self._bounds.report()
         if merge and end_waiting(self.resource, self._recorder.source.origin):
             self._recorder.has_recorded = True
         return digest
+
+    def _refused(self, entry: Entry, batch: Batch) -> Result | None:
+        """Return the result of an entry that must not be applied, ``None`` if it may be."""
+        tracked = batch.tracked.get(entry.uuid)
+        reason = self._bounds.refuse(entry.state)
+        if reason:
+            return refused_result(self.resource, entry, tracked, 409, "ClaimLeftOut", reason)
+        if entry.is_withdrawn and not self._is_filtered_by_source:
+            self._bounds.note(f"that {entry.uuid} does not belong here")
+            reason = "Only the enabled peer that chooses this node's part may withdraw a resource from it."
+            return refused_result(self.resource, entry, tracked, 403, "NotTrusted", reason)
+        return None
+
+    @cached_property
+    def _is_filtered_by_source(self) -> bool:
+        """Whether the source is the enabled peer that chooses this node's part."""
+        return chooses_part(self._recorder.source)
 
     def _settle(self, entry: Entry, batch: Batch) -> Result:
         """Decide one entry; whatever it raises defers it and no other."""
@@ -122,19 +150,34 @@ class Applier:
         if self._recorder.has_lost_edit(entry.uuid) and not target.contains(entry.state):
             return Relation.CONCURRENT  # whatever the endpoints: our own lost change did not know of the edit
         relation = decide(entry.state, held, self._recorder.source, target)
+        if relation is Relation.KNOWN and self._is_falsely_known(entry.state, held):
+            self._bounds.note(f"or somebody did, that tick {entry.state.tick} of {entry.state.endpoint} was here")
+            return Relation.UNKNOWN if held is None else Relation.CONCURRENT
         if entry.is_scoped and relation is Relation.KNOWN and self._is_matter_of_scope(held):
             return Relation.NEWER
         return relation
 
+    def _is_falsely_known(self, state: SyncState, held: SyncState | None) -> bool:
+        """Return True if our digest contains a change that an endpoint brings itself, and the change never came here.
+
+        Then somebody else has claimed too much of that endpoint. Below the purge floor it may be a purged tombstone.
+        """
+        endpoint = state.endpoint
+        if not same_endpoint(endpoint, self._recorder.source.origin) or not self._recorder.target.contains(state):
+            return False
+        if held is None:
+            return state.tick >= self._stored.purge_floor(endpoint)
+        return not same_endpoint(held.endpoint, endpoint) and state.tick >= self._stored.heard_tick(endpoint)
+
     def _is_matter_of_scope(self, held: SyncState | None) -> bool:
-        """Tell whether whoever chooses our part may show or take away what we hold: not over a change it lacks."""
-        source = self._recorder.source
-        chooses = source.part_of and same_endpoint(source.part_of, source.origin)
-        return bool(chooses) and (held is None or source.contains(held))
+        """Return True if the peer that chooses our part may show or take away what we hold here."""
+        return self._is_filtered_by_source and (held is None or self._recorder.source.contains(held))
 
     def _settle_conflict(self, version: Version, held: SyncState, local: LocalVersion, batch: Batch) -> Result:
         entry, tracked = version.entry, version.tracked
-        outcome = Contest(self._recorder, batch, version, held=held, local=local).settle()
+        # What our digest contained falsely is decided by the stamps, as between endpoints of one priority.
+        by_priority = not self._recorder.target.contains(entry.state)
+        outcome = Contest(self._recorder, batch, version, held=held, local=local, by_priority=by_priority).settle()
         state = entry.state if outcome.source_wins else held
         if outcome.record:
             state = self._recorder.record(entry.uuid, state, entry.state, held)

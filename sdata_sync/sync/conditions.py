@@ -32,7 +32,7 @@ class Condition:
     def of_feed(cls, resource: SyncResource, source: Digest, said: Mapping[str, Digest] | None) -> Condition:
         """Return the condition of a page from ``source``; ``said`` are the digests of other kinds that it carries."""
         known = {kind.lower(): digest for kind, digest in (said or {}).items()}
-        can_ask = _is_enabled_peer(source.origin)
+        can_ask = Peer.of_endpoint(source.origin) is not None
         seen: dict[str, Digest | None] = {}
         for kind in kinds_within_reach(resource):
             other = registry.of_kind(kind)
@@ -73,10 +73,6 @@ class Condition:
             if not same_endpoint(entry.endpoint, resource.endpoint)
             and (not ours.part_of or same_endpoint(entry.endpoint, ours.part_of))
         )
-
-
-def _is_enabled_peer(origin: str) -> bool:
-    return bool(origin) and Peer.objects.filter(enabled=True, url__iexact=origin.rpartition("/")[0]).exists()
 
 
 def _ticks(digest: Digest) -> dict[str, int]:

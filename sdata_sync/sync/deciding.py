@@ -21,11 +21,22 @@ logger = logging.getLogger(__name__)
 
 
 class Contest:
-    """A received version, and what stands here: its state ``held``, and its content as it was before."""
+    """A received version, and what stands here: its state ``held``, and its content as it was before.
+
+    Without ``by_priority`` the stamps decide alone.
+    """
 
     def __init__(
-        self, recorder: Recorder, batch: Batch, version: Version, *, held: SyncState, local: LocalVersion
+        self,
+        recorder: Recorder,
+        batch: Batch,
+        version: Version,
+        *,
+        held: SyncState,
+        local: LocalVersion,
+        by_priority: bool = True,
     ) -> None:
+        self._by_priority = by_priority
         self._resource = recorder.resource
         self._recorder = recorder
         self._batch = batch
@@ -41,7 +52,14 @@ class Contest:
         version, held, recorder = self._version, self._held, self._recorder
         version.is_concurrent = True
         state, same_content = version.entry.state, self._has_same_content()
-        outcome = resolve(state, held, recorder.source, recorder.target, same_content=same_content)
+        outcome = resolve(
+            state,
+            held,
+            recorder.source,
+            recorder.target,
+            same_content=same_content,
+            by_priority=self._by_priority,
+        )
         if not same_content:
             outcome = self._as_the_application_says(outcome)
             self._note(outcome)

@@ -25,7 +25,7 @@ from .log import ANEW, update_tracked
 from .prepared import PreparedQuery
 from .relations.placing import Known, Target
 from .relations.settling import fill_in, is_waiting, kinds_waiting_for, store_pending
-from .rows import read_instances, read_instances_apart
+from .rows import read_instances_apart
 from .scopes import owe_again
 from .wakeup import wake_after_commit
 from .writing import write_rows
@@ -331,7 +331,10 @@ def _note_applied(
 
 
 def _change(resource: SyncResource, entry: DeferredEntry, key: str | None) -> tuple[RowChange, str]:
-    instance = read_instances(resource, [key] if key else []).get(key or "")
+    instances, unreadable = read_instances_apart(resource, [key] if key else [])
+    if key in unreadable:
+        raise PayloadError(f"The row {key!r} here cannot be read: {unreadable[key]}", public="Refused.")
+    instance = instances.get(key or "")
     if entry.is_deleted:
         is_withdrawal = entry.application_code == PayloadError.WITHDRAWN
         change = RowChange(instance=instance or resource.model(), is_deletion=True, is_withdrawal=is_withdrawal)

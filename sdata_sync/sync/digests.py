@@ -28,6 +28,9 @@ class _Row(NamedTuple):
     tick: int
     stamp: int | None
     conflict_priority: int
+    shown_tick: int = FIRST_TICK
+    heard_tick: int = FIRST_TICK
+    purge_floor: int = FIRST_TICK
     part_of: str = ""
 
 
@@ -43,6 +46,9 @@ _entries: PreparedQuery[DigestEntryRow] = PreparedQuery(
             "tick",
             "stamp",
             "conflict_priority",
+            "shown_tick",
+            "heard_tick",
+            "purge_floor",
             "digest__part_of",
         )
     ),
@@ -54,11 +60,11 @@ _lock: PreparedQuery[DigestRow] = PreparedQuery(
     lambda kind: DigestRow.objects.select_for_update().filter(pk=kind).values_list("pk"), str
 )
 _update_entry = PreparedUpdate(
-    lambda pk, tick, stamp, priority: (
+    lambda pk, tick, stamp, priority, shown, heard: (
         DigestEntryRow.objects.filter(pk=pk),
-        {"tick": tick, "stamp": stamp, "conflict_priority": priority},
+        {"tick": tick, "stamp": stamp, "conflict_priority": priority, "shown_tick": shown, "heard_tick": heard},
     ),
-    *(int, int, DigestEntryRow._meta.get_field("stamp"), int),
+    *(int, int, DigestEntryRow._meta.get_field("stamp"), int, int, int),
 )
 
 
@@ -73,6 +79,8 @@ class StoredDigest:
         self._rows = {row.key: row for row in rows}
         self._ids = {row.key: row.endpoint_id for row in rows}
         self._urls = {row.endpoint_id: row.url for row in rows}
+        self._shown = {row.key: row.shown_tick for row in rows}
+        self._heard = {row.key: row.heard_tick for row in rows}
         #: The texts of rows that were numbered together with this digest, by local key.
         self.numbered: dict[str, list[Text]] = {}
         entries = (
@@ -92,6 +100,14 @@ class StoredDigest:
             )
         )
 
+    def __contains__(self, url: str) -> bool:
+        """Return True if the stored digest names the endpoint ``url``."""
+        return url.lower() in self._rows
+
+    def count_others(self, *endpoints: str) -> int:
+        """Return how many endpoints the stored digest names beside ``endpoints``."""
+        return len(self._rows.keys() - {endpoint.lower() for endpoint in endpoints})
+
     def endpoint_id(self, url: str) -> int:
         """Return the primary key of an endpoint, noting it if it was never seen."""
         key = url.lower()
@@ -106,18 +122,40 @@ class StoredDigest:
             self._urls[pk] = Endpoint.objects.using(self._resource.database).get(pk=pk).url
         return self._urls[pk]
 
+    def shown_tick(self, url: str) -> int:
+        """Return the highest tick that an endpoint has shown, in a version or in its own digest."""
+        return self._shown.get(url.lower(), FIRST_TICK)
+
+    def show(self, url: str, tick: int) -> None:
+        """Note that an endpoint has shown ``tick``; it is stored by ``save``."""
+        self._shown[url.lower()] = max(tick, self.shown_tick(url))
+
+    def heard_tick(self, url: str) -> int:
+        """Return the tick after the highest one with which a version of an endpoint has come here."""
+        return self._heard.get(url.lower(), FIRST_TICK)
+
+    def hear(self, url: str, tick: int) -> None:
+        """Note that a version of an endpoint has come with ``tick``; it is stored by ``save``."""
+        self._heard[url.lower()] = max(tick + 1, self.heard_tick(url))
+        self.show(url, tick + 1)
+
+    def purge_floor(self, url: str) -> int:
+        """Return the tick of an endpoint below which its tombstones may have been purged here."""
+        row = self._rows.get(url.lower())
+        return FIRST_TICK if row is None else row.purge_floor
+
     def save(self, changed: Digest) -> None:
         """Store what ``changed`` says differently; call it under the lock."""
         new = []
         for entry in changed:
             key = entry.endpoint.lower()
             row = self._rows.get(key)
-            values = (entry.tick, entry.stamp, entry.conflict_priority)
+            values = (entry.tick, entry.stamp, entry.conflict_priority, self.shown_tick(key), self.heard_tick(key))
             if row is None:
                 new.append(entry)
-            elif row[4:7] != values:
+            elif row[4:9] != values:
                 _update_entry.execute(self._resource.database, row.pk, *values)
-                self._rows[key] = _Row(*row[:4], *values)
+                self._rows[key] = _Row(*row[:4], *values, row.purge_floor)  # type: ignore[arg-type]
         if new:
             self._create(new)
         self.value = changed
@@ -126,6 +164,10 @@ class StoredDigest:
         database, kind = self._resource.database, self._resource.kind
         DigestRow.objects.using(database).get_or_create(pk=kind)
         self._note_endpoints([entry.endpoint for entry in entries])
+        forgotten = Endpoint.objects.using(database).filter(is_forgotten=True)
+        for start in range(0, len(entries), BATCH):
+            keys = [entry.endpoint.lower() for entry in entries[start : start + BATCH]]
+            forgotten.filter(key__in=keys).update(is_forgotten=False)
         created = DigestEntryRow.objects.using(database).bulk_create(
             [
                 DigestEntryRow(
@@ -134,6 +176,8 @@ class StoredDigest:
                     tick=entry.tick,
                     stamp=entry.stamp,
                     conflict_priority=entry.conflict_priority,
+                    shown_tick=self.shown_tick(entry.endpoint),
+                    heard_tick=self.heard_tick(entry.endpoint),
                 )
                 for entry in entries
             ],
@@ -146,7 +190,13 @@ class StoredDigest:
             pks = dict(found.values_list("endpoint_id", "pk"))
         for key, entry in zip(keys, entries, strict=True):
             endpoint = self._ids[key]
-            values = (entry.tick, entry.stamp, entry.conflict_priority)
+            values = (
+                entry.tick,
+                entry.stamp,
+                entry.conflict_priority,
+                self.shown_tick(key),
+                self.heard_tick(key),
+            )
             self._rows[key] = _Row(pks[endpoint], endpoint, entry.endpoint, key, *values)
 
     def _note_endpoints(self, urls: list[str]) -> None:

@@ -23,6 +23,7 @@ from .clock import now
 from .digests import StoredDigest
 from .faults import describe, ends_page
 from .numbering import number_changes
+from .oversize import PeerLimit
 from .prepared import PreparedQuery
 from .ranges import missing_and_inhabited
 from .reach import kinds_within_reach
@@ -37,8 +38,8 @@ logger = logging.getLogger(__name__)
 class Page:
     """Part of what a target lacks.
 
-    ``entries`` are rendered, ``states`` are theirs. ``cursor`` is the target's digest as it would be had it
-    taken all of the page: the next page is what it lacks. ``is_last`` says that there is no next page.
+    ``entries`` are rendered, ``states`` and ``rows`` are theirs. ``cursor`` is the target's digest as it would be had
+    it taken all of the page: the next page is what it lacks. ``is_last`` says that there is no next page.
     ``referrers`` are, where an entry is a deletion, this node's digests of the kinds that refer to this one.
     ``owed`` are the resources of a page of matters of scope, and the next such page goes on behind ``owed_behind``.
     """
@@ -46,6 +47,7 @@ class Page:
     cursor: Digest
     entries: list[str] = field(default_factory=list)
     states: list[SyncState] = field(default_factory=list)
+    rows: list[TrackedResource] = field(default_factory=list)
     is_last: bool = True
     referrers: dict[str, Digest] | None = None
     owed_behind: int | None = None
@@ -57,7 +59,7 @@ class Page:
         for number, entry in enumerate(self.entries):
             size += len(entry) if entry.isascii() else len(entry.encode())
             if size > limit and number:
-                del self.entries[number:], self.states[number:]
+                del self.entries[number:], self.states[number:], self.rows[number:]
                 return True
         return False
 
@@ -71,6 +73,7 @@ def read_page(
     wanted: Callable[[str], bool] = lambda endpoint: True,
     scope: Scope | None = None,
     owed_behind: int | None = 0,
+    peer_limit: PeerLimit | None = None,
 ) -> Page:
     """Return the first ``limit`` changes that ``target`` lacks, by endpoint and tick (SData sync 2.5, 4.4).
 
@@ -83,13 +86,34 @@ def read_page(
     it must hear of although its digest contains it comes first, on pages of its own,
     behind the one with the primary key ``owed_behind``; ``None`` if all of it was sent.
 
+    ``peer_limit`` leaves out versions that are larger than the peer accepts.
+
     A version is sent only with the state that it has: where the content of a row is not what its state was
     given for, somebody has changed it since, and it will come again under its own number.
     """
-    page = _select(resource, stored, target, limit=limit, wanted=wanted, scope=scope, owed_behind=owed_behind)
+    page = _select(
+        resource,
+        stored,
+        target,
+        limit=limit,
+        wanted=wanted,
+        scope=scope,
+        owed_behind=owed_behind,
+        peer_limit=peer_limit,
+    )
     if page.referrers is not None:
         page.referrers = _referring_digests(resource)
     return page
+
+
+def read_version(
+    resource: SyncResource, stored: StoredDigest, row: TrackedResource, scope: Scope | None
+) -> Page | None:
+    """Return a page with the present version of one resource, ``None`` if it cannot or must not be sent."""
+    page = Page(cursor=stored.value)
+    if row.endpoint_id is not None and row.tick is not None:
+        _render(resource, stored, stored.endpoint_url(row.endpoint_id), [row], page, scope, None)
+    return page if page.entries else None
 
 
 def _select(
@@ -101,9 +125,10 @@ def _select(
     wanted: Callable[[str], bool],
     scope: Scope | None,
     owed_behind: int | None,
+    peer_limit: PeerLimit | None,
 ) -> Page:
     page = Page(cursor=target)
-    if scope is not None and _begin_with_owed(resource, stored, scope, limit, page, behind=owed_behind):
+    if scope is not None and _begin_with_owed(resource, stored, scope, limit, page, peer_limit, behind=owed_behind):
         page.is_last = page.owed_behind is None and not _is_anything_missing(stored, target, wanted)
         return page
     passed: dict[str, int] = {}
@@ -114,10 +139,10 @@ def _select(
         room = limit - len(page.states)
         tracked = _tracked(resource, stored, missing, room + 1)
         taken, before = tracked[:room], len(page.states)
-        _render(resource, stored, missing.endpoint, taken, page, scope)
+        _render(resource, stored, missing.endpoint, taken, page, scope, peer_limit)
         page.is_last = len(tracked) == len(taken)
         reached = missing.end if page.is_last else (taken[-1].tick or 0) + 1 if taken else missing.start
-        if page.is_cut_to(conf.max_body_bytes // 2):
+        if page.is_cut_to(_most_bytes(peer_limit)):
             page.is_last = False
             reached = page.states[-1].tick + 1 if len(page.states) > before else missing.start
         passed[missing.endpoint] = reached
@@ -128,7 +153,14 @@ def _select(
 
 
 def _begin_with_owed(
-    resource: SyncResource, stored: StoredDigest, scope: Scope, limit: int, page: Page, *, behind: int | None
+    resource: SyncResource,
+    stored: StoredDigest,
+    scope: Scope,
+    limit: int,
+    page: Page,
+    peer_limit: PeerLimit | None,
+    *,
+    behind: int | None,
 ) -> bool:
     owed = [] if behind is None else scope.owed(behind=behind, limit=limit + 1)
     part = owed[:limit]
@@ -140,7 +172,7 @@ def _begin_with_owed(
     for row in part:
         by_endpoint.setdefault(row.endpoint_id or 0, []).append(row)
     for endpoint, rows in by_endpoint.items():
-        _render(resource, stored, stored.endpoint_url(endpoint), rows, page, scope, is_owed=True)
+        _render(resource, stored, stored.endpoint_url(endpoint), rows, page, scope, peer_limit, is_owed=True)
     return True
 
 
@@ -172,6 +204,7 @@ def _render(
     tracked: list[TrackedResource],
     page: Page,
     scope: Scope | None,
+    peer_limit: PeerLimit | None,
     *,
     is_owed: bool = False,
 ) -> None:
@@ -179,6 +212,8 @@ def _render(
     if scope is not None:
         withdrawn = scope.sorted_out(tracked)
         tracked = [row for row in tracked if row.pk in withdrawn]
+    if peer_limit is not None:
+        tracked = [row for row in tracked if not peer_limit.leaves_out(row)]
     contents, problems = _contents(resource, stored, tracked)
     keys = keys_for(resource, contents.values()) if resource.relations else {}
     deferred, deleted_later = _deferred_payloads(resource, tracked)
@@ -207,15 +242,18 @@ def _render(
         if (row.is_deleted or row.pk in deleted_later) and page.referrers is None:
             page.referrers = {}
         state = SyncState(endpoint=endpoint, tick=row.tick or 0, stamp=row.stamp, user=row.user)
+        title = f"{resource.element_name} {replace_forbidden(row.local_key or str(row.uuid))}"
+        entry = render_entry(id=url, title=title, state=state, payload=payload)
+        if peer_limit is not None and peer_limit.is_exceeded(row, entry):
+            continue
         page.states.append(state)
-        page.entries.append(
-            render_entry(
-                id=url,
-                title=f"{resource.element_name} {replace_forbidden(row.local_key or str(row.uuid))}",
-                state=state,
-                payload=payload,
-            )
-        )
+        page.rows.append(row)
+        page.entries.append(entry)
+
+
+def _most_bytes(peer_limit: PeerLimit | None) -> int:
+    ours = conf.max_body_bytes // 2
+    return ours if peer_limit is None or peer_limit.max_bytes is None else min(ours, peer_limit.max_bytes)
 
 
 def _stamp_anew(resource: SyncResource, row: TrackedResource, problem: str) -> None:

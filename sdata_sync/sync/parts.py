@@ -11,15 +11,30 @@ from ..core.digest import Digest
 from ..core.state import same_endpoint
 from ..exceptions import FeedRefused
 from ..models import Digest as DigestRow
+from ..models import Peer
 from ..resources import SyncResource
 
 
+def chooses_part(source: Digest) -> bool:
+    """Return True if ``source`` is of an enabled peer that lets this node have only a part of the kind."""
+    chooses = source.part_of and same_endpoint(source.part_of, source.origin)
+    return bool(chooses) and Peer.of_endpoint(source.origin) is not None
+
+
 def note_part(resource: SyncResource, ours: Digest, source: Digest) -> None:
-    """Note, under the digest's lock, whether what came from ``source`` makes of ours a part of it, or the whole."""
+    """Note, under the digest's lock, whether what came from ``source`` makes of ours a part of it, or the whole.
+
+    Only the word of an enabled peer counts: a part is exchanged with the node that chooses it and with no other.
+    """
     digests = DigestRow.objects.using(resource.database)
-    if source.part_of and same_endpoint(source.part_of, source.origin):
+    if chooses_part(source):
         digests.update_or_create(pk=resource.kind, defaults={"part_of": source.part_of})
-    elif ours.part_of and same_endpoint(ours.part_of, source.origin):
+    elif (
+        ours.part_of
+        and same_endpoint(ours.part_of, source.origin)
+        and not source.part_of
+        and Peer.of_endpoint(source.origin) is not None
+    ):
         digests.filter(pk=resource.kind).update(part_of="")
 
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db import connections, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from ..core.digest import Digest
-from ..models import ConflictRecord, DeferredEntry, PendingReference, ScopedResource, TrackedResource
+from ..models import (
+    ConflictRecord,
+    DeferredEntry,
+    DigestEntry,
+    Endpoint,
+    HeldVersion,
+    Peer,
+    PendingReference,
+    ScopedResource,
+    TrackedResource,
+)
 from ..resources import SyncResource
 from .clock import now
 from .digests import load_digest, lock_digest
+from .relations.directory import chunks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +93,43 @@ def _remove_some(resource: SyncResource, chosen: QuerySet[TrackedResource]) -> b
         features = connections[resource.database].features
         if features.has_select_for_update:
             rows = chosen.select_for_update(of=("self",) if features.has_select_for_update_of else ())
-        pks = [row.pk for row in rows[:500]]
-        for model in (ConflictRecord, DeferredEntry, PendingReference, ScopedResource):
+        stones = list(rows[:500])
+        pks = [row.pk for row in stones]
+        _raise_floors(resource, stones)
+        for model in (ConflictRecord, DeferredEntry, HeldVersion, PendingReference, ScopedResource):
             model._default_manager.using(resource.database).filter(resource__in=pks).delete()
         TrackedResource.objects.using(resource.database).filter(pk__in=pks)._raw_delete(resource.database)
     return bool(pks)
+
+
+def _raise_floors(resource: SyncResource, stones: Iterable[TrackedResource]) -> None:
+    """Note per endpoint below which tick tombstones have been purged: what comes again under such a tick is old."""
+    highest: dict[int, int] = {}
+    for row in stones:
+        if row.endpoint_id is not None and row.tick is not None:
+            highest[row.endpoint_id] = max(highest.get(row.endpoint_id, 0), row.tick + 1)
+    for endpoint, tick in highest.items():
+        DigestEntry.objects.using(resource.database).filter(
+            digest=resource.kind, endpoint=endpoint, purge_floor__lt=tick
+        ).update(purge_floor=tick)
+
+
+def forget_endpoints(resource: SyncResource, *, dry_run: bool) -> int:
+    """Remove from the digest the endpoints of which no version is here, and return how many there were.
+
+    What digests say of them is ignored until a version of theirs comes. This node and its peers stay.
+    """
+    with transaction.atomic(using=resource.database):
+        lock_digest(resource)
+        versions = TrackedResource.objects.using(resource.database).filter(
+            kind=resource.kind, endpoint=OuterRef("endpoint")
+        )
+        stays = {resource.endpoint.lower(), *(peer.endpoint(resource.kind).lower() for peer in Peer.objects.all())}
+        entries = DigestEntry.objects.using(resource.database).filter(~Exists(versions), digest=resource.kind)
+        found = entries.exclude(endpoint__key__in=stays)
+        pks = list(found.values_list("endpoint_id", flat=True))
+        if not dry_run:
+            for chunk in chunks(pks):
+                Endpoint.objects.using(resource.database).filter(pk__in=chunk).update(is_forgotten=True)
+                entries.filter(endpoint__in=chunk)._raw_delete(resource.database)
+    return len(pks)

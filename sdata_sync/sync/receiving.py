@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import BinaryIO
 from uuid import UUID
 
@@ -10,13 +10,16 @@ from django.db import transaction
 
 from ..atom.entry import Entry, Result
 from ..atom.feed import SyncMode, read_sync_feed
-from ..core.digest import Digest
+from ..conf import conf
+from ..core.digest import Digest, DigestEntry
 from ..core.order import TickOrder
-from ..core.state import same_endpoint
-from ..exceptions import FeedRefused
+from ..core.state import SyncState, same_endpoint
+from ..exceptions import FeedRefused, SyncError
+from ..models import Peer
 from ..resources import SyncResource
 from ..tracing import span
 from .applying import Applier
+from .bounds import Bounds, is_restore
 from .counting import count_received
 from .deferring import settle, settle_others
 from .digests import StoredDigest, lock_digest
@@ -24,7 +27,7 @@ from .hearing import may_number
 from .isolation import atomically_by_row
 from .numbering import number_all_under_lock
 from .parts import note_part, refuse_part
-from .rejoining import Behind, behind, check_leap, fall_behind
+from .rejoining import behind, fall_behind
 from .scopes import remember
 from .wakeup import wake_after_commit
 
@@ -57,11 +60,32 @@ def receive_feed(resource: SyncResource, file: BinaryIO) -> Receipt:
     assert reader.header.digest is not None
     _refuse_ourselves(resource, reader.header.digest)
     numbers = may_number(resource)
+    act = partial(_receive, resource, file, numbers=numbers)
     with span("apply_page", kind=resource.kind, source=reader.header.digest.origin):
-        return atomically_by_row(resource.database, partial(_receive, resource, file, numbers=numbers))
+        try:
+            return atomically_by_row(resource.database, act)
+        except _OwnTickShown as shown:
+            # An entry shows a tick of ours that its feed's digest does not name: this node was restored.
+            claimed = _highest_own_tick(resource, file, shown.limit) + 1
+            return atomically_by_row(resource.database, partial(act, claimed=claimed))
 
 
-def _receive(resource: SyncResource, file: BinaryIO, *, numbers: bool) -> Receipt:
+class _OwnTickShown(SyncError):
+    """An entry carries a tick of this node that it has not recorded, and is believed."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        #: The first tick that is not believed.
+        self.limit = limit
+
+
+def _highest_own_tick(resource: SyncResource, file: BinaryIO, limit: int) -> int:
+    file.seek(0)
+    states = (entry.state for entry in read_sync_feed(file).entries())
+    return max(s.tick for s in states if same_endpoint(s.endpoint, resource.endpoint) and s.tick < limit)
+
+
+def _receive(resource: SyncResource, file: BinaryIO, *, numbers: bool, claimed: int = 0) -> Receipt:
     file.seek(0)  # perhaps not for the first time
     reader = read_sync_feed(file)
     source, mode = reader.header.digest, reader.header.sync_mode
@@ -69,14 +93,19 @@ def _receive(resource: SyncResource, file: BinaryIO, *, numbers: bool) -> Receip
     stored = lock_digest(resource)
     ours = stored.value
     refuse_part(resource, ours, source)
-    noted = _is_behind_itself(resource, stored, source, mode)
+    if claimed:  # instead of what the digest says of this node: too little, or too much to be believed
+        source = source.with_entry(DigestEntry(endpoint=resource.endpoint, tick=claimed))
+    restores = _shows_restore(resource, ours.tick(resource.endpoint), source, mode)
+    noted = fall_behind(resource, stored) if restores else behind(resource)
+    bounds = Bounds(resource, stored, source, restores=restores)
+    source = bounds.source
     if numbers and noted is None:
         number_all_under_lock(resource, stored)
-    applier = Applier(resource, stored, source, behind=noted, referrers=reader.header.referrers)
-    order = TickOrder(stored.value, contiguous=mode is SyncMode.IMMEDIATE)
+    applier = Applier(resource, stored, behind=noted, referrers=reader.header.referrers, bounds=bounds)
+    check = _EntryCheck(resource, stored, source, mode)
     # Where two may be one thing, the second must be seen by the first.
     size = 1 if resource.may_find_duplicates else BATCH
-    for batch in _batches(_checked(reader.entries(), order), size):
+    for batch in _batches(check.checked(reader.entries()), size):
         applier.apply(batch)
     # Only now: the link to a next page may stand behind the entries.
     is_end = mode is SyncMode.CATCH_UP and not reader.next_url
@@ -94,29 +123,32 @@ def _receive(resource: SyncResource, file: BinaryIO, *, numbers: bool) -> Receip
     return Receipt(results=applier.results, digest=digest, source=source, next_url=reader.next_url)
 
 
-def _is_behind_itself(
-    resource: SyncResource, stored: StoredDigest, source: Digest, mode: SyncMode | None
-) -> Behind | None:
-    """Return whether the source, or somebody before, knows ticks of ours that we do not: we were restored.
+def _shows_restore(resource: SyncResource, ours: int, source: Digest, mode: SyncMode | None) -> bool:
+    """Return True if the source knows ticks of this node that the node does not, and is believed: it was restored.
 
-    What we recorded under them and lost comes back with a catch-up feed, so nothing is numbered before its end;
-    an immediate feed is refused, which makes its sender catch us up.
+    What this node recorded under them and lost comes back with a catch-up feed, so nothing is numbered before its end;
+    an immediate feed is refused, which makes its sender catch this node up.
 
     Raises:
-        FeedRefused
+        FeedRefused: an immediate feed shows it.
     """
-    ours, theirs = stored.value.tick(resource.endpoint), source.tick(resource.endpoint)
+    theirs = source.tick(resource.endpoint)
     if theirs <= ours:
-        return behind(resource)
-    check_leap(resource, ours, theirs)
+        return False
     if mode is SyncMode.IMMEDIATE:
+        _refuse_immediate(resource, ours, theirs, "feed/digest")
+        return False
+    return is_restore(ours, theirs, source.origin)
+
+
+def _refuse_immediate(resource: SyncResource, ours: int, theirs: int, path: str) -> None:
+    if theirs - ours <= conf.max_tick_leap:
         raise FeedRefused(
             f"The source knows {resource.endpoint} up to tick {theirs}, which stands at {ours}: it was restored from "
             "a backup. Expected a catchUp feed, received an immediate one.",
             application_code="Restored",
-            payload_path="feed/digest",
+            payload_path=path,
         )
-    return fall_behind(resource, stored)
 
 
 def _refuse_ourselves(resource: SyncResource, source: Digest) -> None:
@@ -129,14 +161,45 @@ def _refuse_ourselves(resource: SyncResource, source: Digest) -> None:
         )
 
 
-def _checked(entries: Iterable[Entry], order: TickOrder) -> Iterator[Entry]:
-    for number, entry in enumerate(entries, start=1):
-        error = order.check(entry.state)
-        if error is not None:
-            raise FeedRefused(
-                str(error), application_code=error.fault, payload_path=f"feed/entry[{number}]/syncState/tick"
-            )
-        yield entry
+class _EntryCheck:
+    """Checks the ticks of the entries of one page, in the order in which they stand."""
+
+    def __init__(self, resource: SyncResource, stored: StoredDigest, source: Digest, mode: SyncMode | None) -> None:
+        self._resource = resource
+        self._stored = stored
+        self._source = source
+        self._is_immediate = mode is SyncMode.IMMEDIATE
+        self._order = TickOrder(stored.value, contiguous=self._is_immediate)
+
+    def checked(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Yield ``entries``.
+
+        Raises:
+            FeedRefused: the ticks do not ascend, leave a gap, or show in an immediate feed that this node was restored.
+        """
+        for number, entry in enumerate(entries, start=1):
+            path = f"feed/entry[{number}]/syncState/tick"
+            if not self._is_of_ours_beyond(entry.state, path):
+                error = self._order.check(entry.state)
+                if error is not None:
+                    raise FeedRefused(str(error), application_code=error.fault, payload_path=path)
+            yield entry
+
+    def _is_of_ours_beyond(self, state: SyncState, path: str) -> bool:
+        """Return True if an entry carries a tick of this node that it has not recorded, and is not believed."""
+        own = self._resource.endpoint
+        ours = self._stored.value.tick(own)
+        if not same_endpoint(state.endpoint, own) or state.tick < max(ours, self._source.tick(own)):
+            return False
+        if self._is_immediate:
+            _refuse_immediate(self._resource, ours, state.tick + 1, path)
+        elif self._is_from_peer and state.tick < ours + conf.max_tick_leap:
+            raise _OwnTickShown(ours + conf.max_tick_leap)
+        return True
+
+    @cached_property
+    def _is_from_peer(self) -> bool:
+        return Peer.of_endpoint(self._source.origin) is not None
 
 
 def _batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:

@@ -11,8 +11,9 @@ from django.db.models import F
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
+from ..conf import conf
 from ..core.digest import Digest
-from ..core.state import FIRST_TICK, MAX_LEAP
+from ..core.state import FIRST_TICK
 from ..exceptions import FeedError
 from ..models import Digest as DigestRow
 from ..models import Stream, TrackedResource
@@ -113,9 +114,9 @@ def check_leap(resource: SyncResource, ours: int, theirs: int) -> None:
     Raises:
         FeedError
     """
-    if theirs - ours > MAX_LEAP:
+    if theirs - ours > conf.max_tick_leap:
         raise FeedError(
-            f"Expected a tick of at most {ours + MAX_LEAP} for {resource.endpoint}, which stands at {ours}; "
+            f"Expected a tick of at most {ours + conf.max_tick_leap} for {resource.endpoint}, which stands at {ours}; "
             f"received {theirs}."
         )
 

@@ -56,6 +56,15 @@ def lost_result(resource: SyncResource, entry: Entry, tracked: TrackedResource, 
     return replace(result, status=409, diagnoses=(diagnosis,))
 
 
+def refused_result(
+    resource: SyncResource, entry: Entry, tracked: TrackedResource | None, status: int, code: str, reason: str
+) -> Result:
+    """Return the result of an entry that is not applied, with the HTTP ``status`` 403 or 409."""
+    diagnosis = Diagnosis(severity=Severity.ERROR, application_code=code, message=reason)
+    result = result_of(resource, entry, tracked, message="Refused")
+    return replace(result, status=status, diagnoses=(diagnosis,))
+
+
 def deferred_result(result: Result, error: PayloadError) -> Result:
     """Return the result of an entry that could not be written, in the place of ``result``."""
     diagnosis = Diagnosis(

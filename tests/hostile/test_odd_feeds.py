@@ -7,7 +7,7 @@ import pytest
 import sdata_sync
 from sdata_sync.core.digest import Digest
 from sdata_sync.core.state import MAX_TICK
-from sdata_sync.models import DeferredEntry, TrackedResource
+from sdata_sync.models import DeferredEntry, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.numbering import number_changes
 from sdata_sync.sync.pages import read_page
@@ -151,7 +151,8 @@ class TestHeaders:
         assert response.status_code == 400
         assert "500 characters" in diagnosis(response)[1]
 
-    def test_the_greatest_tick_can_still_be_told_to_others(self, peer_client):
+    def test_the_greatest_tick_can_still_be_told_to_others(self, peer_client, settings):
+        settings.SDATA_SYNC = {**settings.SDATA_SYNC, "MAX_TICK_LEAP": MAX_TICK}
         feed = feed_xml(digest_xml((APP1, 5)), entry_xml(UUIDS[0], APP1, MAX_TICK, FINE), mode="catchUp", next_url="x")
         assert results(post_feed(peer_client, feed))[0].status == 200
         put_digest(peer_client, *ticks(peer_client).items())
@@ -263,7 +264,11 @@ class TestReceivers:
 
 
 class TestRestored:
-    """This node was restored from a backup: somebody knows ticks of ours that we do not."""
+    """This node was restored from a backup: an enabled peer knows ticks of it that it does not."""
+
+    @pytest.fixture(autouse=True)
+    def peer(self, db):
+        return Peer.objects.create(name="app1", url=APP1.rpartition("/")[0])
 
     def test_an_immediate_feed_is_refused_so_that_its_sender_catches_us_up(self, peer_client):
         response = post_feed(
@@ -275,7 +280,9 @@ class TestRestored:
     def test_our_lost_changes_come_back_and_new_ones_get_new_ticks(self, peer_client):
         Account.objects.create(name="since the backup")
         lost = entry_xml(UUIDS[1], APP2, 1, "<name>lost</name>")
-        feed = feed_xml(digest_xml((APP1, 9), (APP2, 5)), entry_xml(UUIDS[0], APP1, 1, FINE), lost, mode="catchUp")
+        feed = feed_xml(
+            digest_xml((APP1, 9), (APP2, 5), origin=APP1), entry_xml(UUIDS[0], APP1, 1, FINE), lost, mode="catchUp"
+        )
         assert [r.status for r in results(post_feed(peer_client, feed))] == [200, 200]
         assert {a.name for a in Account.objects.all()} == {"since the backup", "fine", "lost"}
         assert ticks(peer_client)[APP2] == 6
@@ -287,7 +294,7 @@ class TestRestored:
         send_9 = entry_xml(UUIDS[0], "http://x/app9/accounts", 1, "<name>of 9</name>", stamp="2020-01-01")
         results(post_feed(peer_client, feed_xml(digest_xml(("http://x/app9/accounts", 2, 3)), send_9)))
         feed = feed_xml(
-            digest_xml((APP1, 9, 1), (APP2, 2)),
+            digest_xml((APP1, 9, 1), (APP2, 2), origin=APP1),
             entry_xml(UUIDS[0], APP1, 1, "<name>of 1</name>", stamp="2001-01-01"),
             entry_xml(UUIDS[1], APP2, 1, "<name>ours, lost</name>"),
             mode="catchUp",

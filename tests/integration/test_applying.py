@@ -8,7 +8,7 @@ from django.db.models.signals import post_save, pre_save
 
 import sdata_sync
 from sdata_sync.core.digest import Digest
-from sdata_sync.models import DeferredEntry, Endpoint, TrackedResource
+from sdata_sync.models import DeferredEntry, Endpoint, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.numbering import number_changes
 from sdata_sync.sync.pages import read_page
@@ -35,9 +35,10 @@ ACCOUNTS = registry.of_model(Account)
 LATE = "2090-01-01T00:00:00Z"
 
 
-def catch_up(client, *entries, digest=((APP1, 100),), path=PATH, next_url="more"):
+def catch_up(client, *entries, digest=((APP1, 100),), path=PATH, next_url="more", origin=""):
     """Post one page; not the last one, unless it is said."""
-    return results(post(client, feed_xml(digest_xml(*digest), *entries, mode="catchUp", next_url=next_url), path=path))
+    feed = feed_xml(digest_xml(*digest, origin=origin), *entries, mode="catchUp", next_url=next_url)
+    return results(post(client, feed, path=path))
 
 
 def sent_on(resource=ACCOUNTS) -> list[str]:
@@ -137,7 +138,8 @@ class TestDigestAfterwards:
 
     def test_our_own_tick_seen_higher_elsewhere_is_taken_and_said(self, peer_client, caplog):
         Account.objects.create(name="a")
-        catch_up(peer_client, digest=((APP1, 1), (APP2, 50)), next_url="")
+        Peer.objects.create(name="app1", url=APP1.rpartition("/")[0])
+        catch_up(peer_client, digest=((APP1, 1), (APP2, 50)), next_url="", origin=APP1)
         assert "restored from a backup" in caplog.text
         assert ticks(peer_client)[APP2] == 51, "what was not numbered yet got the first tick that nobody has seen"
 

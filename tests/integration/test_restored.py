@@ -3,7 +3,7 @@
 import pytest
 from django.core.management import call_command
 
-from sdata_sync.models import ConflictRecord, Digest, TrackedResource
+from sdata_sync.models import ConflictRecord, Digest, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync import hearing
 from sdata_sync.sync.digests import load_digest
@@ -33,7 +33,8 @@ def uuid_of(name) -> str:
 
 @pytest.fixture
 def backup(db):
-    """What the backup holds: three accounts, ticks 1 to 3."""
+    """What the backup holds: a peer, and three accounts, ticks 1 to 3."""
+    Peer.objects.create(name="app1", url=APP1.rpartition("/")[0])
     for name in "abc":
         Account.objects.create(name=name)
     number_changes(ACCOUNTS)
@@ -107,6 +108,7 @@ def test_cut_off_and_resumed(peer_client, backup):
 def test_giving_up(peer_client, backup):
     Account.objects.create(name="since")
     feed(peer_client, entry_xml(UUIDS[0], APP2, 9, "<name>lost</name>"), known=10, next_url="more")
+    Peer.objects.update(enabled=False)  # it is gone for good
     call_command("sync_rejoin", "--give-up")
     assert Digest.objects.get(pk="accounts").behind_until is None
     number_changes(ACCOUNTS)

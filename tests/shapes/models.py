@@ -190,3 +190,90 @@ class Service(models.Model):
 
     asset = models.ForeignKey(Asset, models.CASCADE, related_name="services")
     name = models.CharField(max_length=50)
+
+
+class Money:
+    """An amount with a currency: what the attribute of a money field holds, while its column holds a number."""
+
+    def __init__(self, amount, currency):
+        self.amount, self.currency = amount, currency
+
+    def __str__(self):
+        return f"{self.currency} {self.amount}"
+
+
+class MoneyAttribute:
+    """Makes a ``Money`` of the column's value when the attribute is read, as django-money does."""
+
+    def __init__(self, field):
+        self.field = field
+
+    def __get__(self, instance, owner=None):
+        if instance is None:
+            return self
+        value = instance.__dict__[self.field.attname]
+        if value is not None and not isinstance(value, Money):
+            value = instance.__dict__[self.field.attname] = Money(value, "EUR")
+        return value
+
+    def __set__(self, instance, value):
+        instance.__dict__[self.field.attname] = value
+
+
+class MoneyField(models.DecimalField):
+    def contribute_to_class(self, cls, name, **kwargs):
+        super().contribute_to_class(cls, name, **kwargs)
+        setattr(cls, self.attname, MoneyAttribute(self))
+
+    def to_python(self, value):
+        return super().to_python(value.amount if isinstance(value, Money) else value)
+
+    def get_db_prep_save(self, value, connection):
+        return super().get_db_prep_save(value.amount if isinstance(value, Money) else value, connection)
+
+    def get_prep_value(self, value):
+        return super().get_prep_value(value.amount if isinstance(value, Money) else value)
+
+
+class PickyAttribute:
+    """Raises when a certain value is assigned, as an image field does whose file is not here."""
+
+    def __init__(self, field):
+        self.field = field
+
+    def __get__(self, instance, owner=None):
+        return self if instance is None else instance.__dict__[self.field.attname]
+
+    def __set__(self, instance, value):
+        if value == "not here":
+            raise FileNotFoundError(2, "No such file", value)
+        instance.__dict__[self.field.attname] = value
+
+
+class PickyField(models.CharField):
+    def contribute_to_class(self, cls, name, **kwargs):
+        super().contribute_to_class(cls, name, **kwargs)
+        setattr(cls, self.attname, PickyAttribute(self))
+
+
+class Treasure(models.Model):
+    """A row with whatever can raise: when it is read, assigned, shown, saved."""
+
+    name = models.CharField(max_length=50)
+    number = models.IntegerField(null=True)
+    moment = models.DateTimeField(null=True)
+    price = MoneyField(max_digits=12, decimal_places=2, null=True)
+    picture = PickyField(max_length=50, null=True)
+
+    def __str__(self):
+        raise ValueError("no text")
+
+    def clean(self):
+        if self.name == "unclean":
+            raise RuntimeError("clean() raises what it likes")
+
+
+class Claim(models.Model):
+    """Not shared. Refers to a treasure without saying what becomes of it when that is deleted."""
+
+    treasure = models.ForeignKey(Treasure, models.DO_NOTHING)

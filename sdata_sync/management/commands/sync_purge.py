@@ -9,6 +9,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ...delivery.purging import purge_all
+from ...registry import registry
+from ...sync.purging import forget_endpoints
 
 
 class Command(BaseCommand):
@@ -22,11 +24,20 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
         parser.add_argument("--older-than", type=int, metavar="DAYS", help="also those deleted longer ago than this")
+        parser.add_argument(
+            "--endpoints",
+            action="store_true",
+            help="instead, forget the endpoints of which no version is here; what digests say of them is ignored until "
+            "a version of theirs comes",
+        )
         parser.add_argument("--dry-run", action="store_true", help="only count")
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Purge every kind."""
+        if options["endpoints"]:
+            self._forget_endpoints(options)
+            return
         days = options["older_than"]
         if days is not None and days < 1:
             raise CommandError(f"--older-than takes a number of days above 0, received {days}.")
@@ -45,3 +56,14 @@ class Command(BaseCommand):
                 )
         if options["json"]:
             self.stdout.write(json.dumps(outcomes, indent=2))
+
+    def _forget_endpoints(self, options: dict[str, Any]) -> None:
+        if options["older_than"] is not None:
+            raise CommandError("--older-than is about tombstones; it does not go together with --endpoints.")
+        counts = {resource.kind: forget_endpoints(resource, dry_run=options["dry_run"]) for resource in registry}
+        if options["json"]:
+            self.stdout.write(json.dumps(counts, indent=2))
+            return
+        for kind, count in counts.items():
+            said = "would be forgotten" if options["dry_run"] else "forgotten"
+            self.stdout.write(f"{kind}: {count} endpoints {said}")

@@ -2,12 +2,17 @@
 
 import json
 from argparse import ArgumentParser
+from dataclasses import asdict
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from ...delivery.recovery import ask_peers
+from ...delivery.renumbering import confirm_with, renumber_above_peers
+from ...exceptions import PeerError
+from ...models import Peer
 from ...registry import registry
 from ...resources import SyncResource
 from ...sync.digests import lock_digest
@@ -29,10 +34,62 @@ class Command(BaseCommand):
             action="store_true",
             help="go on without what no peer gives back; use it when a peer that knew more is gone for good",
         )
+        parser.add_argument(
+            "--renumber",
+            action="store_true",
+            help="lower ticks of this node that a false claim has driven out of reach to just above its versions here "
+            "and at the peers; each peer then confirms with --confirm",
+        )
+        parser.add_argument(
+            "--confirm",
+            metavar="PEER",
+            help="lower our entry for this peer (its name) to what its own digest says, after it was renumbered",
+        )
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Ask, for each kind."""
+        """Ask, for each kind; or renumber, or confirm."""
+        if sum(bool(options[name]) for name in ("give_up", "renumber", "confirm")) > 1:
+            raise CommandError("--give-up, --renumber and --confirm exclude each other.")
+        if options["renumber"]:
+            self._renumber(as_json=options["json"])
+        elif options["confirm"]:
+            self._confirm(options["confirm"], as_json=options["json"])
+        else:
+            self._rejoin(options)
+
+    def _renumber(self, *, as_json: bool) -> None:
+        said: dict[str, dict[str, Any]] = {}
+        is_complete = True
+        for resource in registry:
+            lowered, peers = renumber_above_peers(resource)
+            said[resource.kind] = {**asdict(lowered), "peers": peers}
+            is_complete = is_complete and all(outcome == "asked" for outcome in peers.values())
+        self._say(said, as_json=as_json)
+        if not is_complete:
+            self.stderr.write("Not every peer could be asked: it may have later versions. Ask again when it is back.")
+            raise SystemExit(1)
+
+    def _confirm(self, name: str, *, as_json: bool) -> None:
+        peer = Peer.objects.filter(name=name, enabled=True).first()
+        if peer is None:
+            raise CommandError(f"There is no enabled peer {name!r} here.")
+        try:
+            self._say({r.kind: asdict(confirm_with(peer, r)) for r in registry}, as_json=as_json)
+        except (PeerError, ImproperlyConfigured) as error:
+            raise CommandError(f"{name}: {error}") from error
+
+    def _say(self, said: dict[str, dict[str, Any]], *, as_json: bool) -> None:
+        if as_json:
+            self.stdout.write(json.dumps(said, indent=2))
+            return
+        for kind, facts in said.items():
+            change = f"lowered from {facts['before']}" if facts["after"] < facts["before"] else "unchanged"
+            self.stdout.write(f"{kind}: tick {facts['after']}, {change}")
+            for peer, outcome in facts.get("peers", {}).items():
+                self.stdout.write(f"  {peer}: {outcome}")
+
+    def _rejoin(self, options: dict[str, Any]) -> None:
         outcomes = {resource.kind: ask_peers(resource) for resource in registry}
         if options["give_up"]:
             for resource in registry:

@@ -79,6 +79,8 @@ class Command(BaseCommand):
                 self._warn(f"RESTORED: {kind.rejoined} ({kind.rejoined_at:%Y-%m-%d %H:%M:%S})")
         for clone in status.clones:
             self._warn(f"CLONE: {clone.endpoint}: {clone.note}")
+        for anomaly in status.anomalies:
+            self._warn(f"CLAIM: {anomaly.endpoint}: {anomaly.note} ({anomaly.seen_at:%Y-%m-%d %H:%M:%S})")
         for clock in status.clocks:
             self._warn(
                 f"CLOCK: {clock.endpoint} stamped changes {clock.ahead_seconds:.1f} s ahead of our clock "
@@ -99,6 +101,8 @@ class Command(BaseCommand):
     def _line(self, stream: StreamStatus) -> str:
         behind = "not contacted yet" if stream.ticks_behind is None else f"{stream.ticks_behind} ticks behind"
         text = f"{stream.peer}: {'level' if stream.is_level else behind}"
+        if stream.held:
+            text += f", {len(stream.held)} versions left out"
         if stream.last_success:
             text += f", last success {stream.last_success:%Y-%m-%d %H:%M:%S}"
         if stream.failures:

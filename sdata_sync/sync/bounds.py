@@ -1,0 +1,158 @@
+"""What is believed of a received digest and of the states of received entries, and what is left out.
+
+A claim that cannot be true is left out and reported; the rest of the feed is applied. Three claims are bounded:
+
+* about this node itself: a tick beyond its own is believed from an enabled peer only, where it starts the restore
+  procedure (``rejoining``), and only within ``MAX_TICK_LEAP``;
+* about other endpoints: a tick up to ``MAX_TICK_LEAP`` above the highest that the endpoint itself, or a version of it
+  that was held here, has shown. An endpoint may say twice as much of itself: after a restore it goes on above what
+  others have claimed of it;
+* about new endpoints: the digest of a kind takes over ``MAX_ENDPOINTS`` of them, and none that was forgotten with
+  ``sync_purge --endpoints``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+
+from django.utils import timezone
+
+from ..conf import conf
+from ..core.digest import Digest, DigestEntry
+from ..core.state import SyncState, same_endpoint
+from ..exceptions import FeedError
+from ..models import Endpoint, Peer
+from ..resources import SyncResource
+from .digests import StoredDigest
+from .relations.directory import chunks
+
+logger = logging.getLogger(__name__)
+
+#: Endpoints that a report names.
+NAMED = 3
+
+
+def check_size(digest: Digest) -> Digest:
+    """Return ``digest``, which was received.
+
+    Raises:
+        FeedError: it names more than ``MAX_ENDPOINTS`` endpoints beside its own and this node's.
+    """
+    others = len(digest) - 2  # its own, and this node's
+    if others > conf.max_endpoints:
+        raise FeedError(
+            f"Expected a digest of at most {conf.max_endpoints} other endpoints (SDATA_SYNC['MAX_ENDPOINTS']), "
+            f"received one of {others}.",
+            payload_path="digest",
+        )
+    return digest
+
+
+def is_restore(ours: int, claimed: int, origin: str) -> bool:
+    """Return True if a claim that this node is at ``claimed`` is believed: from an enabled peer, within the bound."""
+    return 0 <= claimed - ours <= conf.max_tick_leap and Peer.of_endpoint(origin) is not None
+
+
+class Bounds:
+    """The bounds of one page: ``source`` is its digest as far as it is believed.
+
+    ``restores`` says whether a claim about this node itself may be one that it has forgotten.
+    """
+
+    def __init__(self, resource: SyncResource, stored: StoredDigest, source: Digest, *, restores: bool) -> None:
+        self._resource = resource
+        self._stored = stored
+        self._restores = restores
+        self._origin = source.origin
+        self._new: set[str] = set()
+        self._others = stored.count_others(resource.endpoint, source.origin)
+        self._forgotten = _forgotten(resource, (e.endpoint for e in source if e.endpoint not in stored))
+        self._notes: list[str] = []
+        self._is_full = False
+        self.source = self._believed(check_size(source))
+
+    def _believed(self, source: Digest) -> Digest:
+        left_out = [entry for entry in source if not self._is_believed(entry)]
+        own = source.entry(source.origin)
+        if own is not None and own not in left_out:
+            self._stored.show(own.endpoint, own.tick)
+        # Of an endpoint that is known here the source may well have all that this node has.
+        known = [replace(e, tick=self._stored.value.tick(e.endpoint)) for e in left_out if e.endpoint in self._stored]
+        source = source.without(entry.endpoint for entry in left_out)
+        for entry in known:
+            source = source.with_entry(entry)
+        return source
+
+    def _is_believed(self, entry: DigestEntry) -> bool:
+        endpoint, tick = entry.endpoint, entry.tick
+        if tick <= self._stored.value.tick(endpoint):
+            return endpoint in self._stored or self._may_name(endpoint)
+        if same_endpoint(endpoint, self._resource.endpoint):
+            if not self._restores:
+                self._notes.append(f"that this node is at tick {tick}")
+            return self._restores
+        if tick > self._limit(endpoint):
+            self._notes.append(f"that {endpoint} is at tick {tick}")
+            return False
+        return self._may_name(endpoint)
+
+    def _limit(self, endpoint: str) -> int:
+        """Return the highest tick of ``endpoint`` that is believed."""
+        leaps = 2 if same_endpoint(endpoint, self._origin) else 1
+        return self._stored.shown_tick(endpoint) + leaps * conf.max_tick_leap
+
+    def _may_name(self, endpoint: str) -> bool:
+        """Return True if the digest of the kind may name ``endpoint``; count it if it is new."""
+        if endpoint in self._stored:
+            return True
+        if endpoint.lower() in self._forgotten:
+            return False
+        if same_endpoint(endpoint, self._origin):
+            return True
+        if self._others + len(self._new) >= conf.max_endpoints:
+            if not self._is_full:
+                self._notes.append(f"more than {conf.max_endpoints} endpoints")
+            self._is_full = True
+            return False
+        self._new.add(endpoint.lower())
+        return True
+
+    def refuse(self, state: SyncState) -> str:
+        """Return why an entry with ``state`` cannot be applied, empty if it can."""
+        target, endpoint = self._stored.value, state.endpoint
+        if same_endpoint(endpoint, self._resource.endpoint):
+            if state.tick < max(target.tick(endpoint), self.source.tick(endpoint)):
+                return ""
+            self._notes.append(f"a change of this node at tick {state.tick}")
+            return f"This node has not recorded tick {state.tick} yet, and the claim is not believed."
+        if state.tick > self._stored.shown_tick(endpoint) + 2 * conf.max_tick_leap:
+            self._notes.append(f"a change of {endpoint} at tick {state.tick}")
+            return f"The tick {state.tick} of {endpoint} is too far above the ticks that it has shown."
+        self._forgotten.discard(endpoint.lower())
+        if endpoint.lower() not in self._new and not self._may_name(endpoint):
+            return f"This node knows {conf.max_endpoints} endpoints of this kind already (MAX_ENDPOINTS)."
+        return ""
+
+    def note(self, claim: str) -> None:
+        """Note something that cannot be true, for the report."""
+        self._notes.append(claim)
+
+    def report(self) -> None:
+        """Log and store what was left out; call it when the page has been applied."""
+        if not self._notes:
+            return
+        more = f" and {len(self._notes) - NAMED} more" if len(self._notes) > NAMED else ""
+        note = f"It claimed {'; '.join(self._notes[:NAMED])}{more}. This cannot be true, and was left out."
+        logger.error("%s, in a feed of %s: %s", self._origin or "an unnamed source", self._resource.kind, note)
+        rows = Endpoint.objects.using(self._resource.database).filter(key=self._origin.lower())
+        rows.update(anomaly_at=timezone.now(), anomaly_note=note[:2000])
+
+
+def _forgotten(resource: SyncResource, urls: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for chunk in chunks(url.lower() for url in urls):
+        rows = Endpoint.objects.using(resource.database).filter(key__in=chunk, is_forgotten=True)
+        found.update(rows.values_list("key", flat=True))
+    return found

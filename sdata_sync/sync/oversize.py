@@ -1,0 +1,124 @@
+"""Versions that are larger than one peer accepts: feeds to that peer leave them out, and they are tried again.
+
+The end of a catch-up feed tells the peer that it has a version that was left out. So the resource gets a new tick when
+the peer has become able to take it. A version that replaces it, smaller perhaps, has a tick of its own anyway.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from django.db.models import F, QuerySet
+
+from ..models import HeldVersion, Peer, TrackedResource
+from ..resources import SyncResource
+from .clock import now
+from .log import ANEW
+from .wakeup import wake_after_commit
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of a feed besides its entries.
+HEADING_BYTES = 64 * 1024
+FIRST_PAUSE_MILLIS = 10 * 60 * 1000
+LONGEST_PAUSE_MILLIS = 24 * 60 * 60 * 1000
+
+
+class PeerLimit:
+    """Which versions of a kind feeds to ``peer`` leave out.
+
+    ``max_bytes`` is the largest feed that the peer accepts, if it has said so; what cannot fit is held from then on.
+    """
+
+    def __init__(self, resource: SyncResource, peer: Peer, *, max_bytes: int | None = None) -> None:
+        self._resource = resource
+        self._peer = peer
+        self.max_bytes = None if max_bytes is None else max(max_bytes - HEADING_BYTES, 0)
+        rows = _held(resource, peer).values_list("resource_id", "endpoint_id", "tick")
+        self._held = {pk: (endpoint, tick) for pk, endpoint, tick in rows}
+
+    def leaves_out(self, row: TrackedResource) -> bool:
+        """Return True if the version that ``row`` has is held for the peer."""
+        return self._held.get(row.pk) == (row.endpoint_id, row.tick)
+
+    def is_exceeded(self, row: TrackedResource, entry: str) -> bool:
+        """Return True if the rendered ``entry`` of ``row`` cannot fit into a feed; then it is held from now on."""
+        if self.max_bytes is None or len(entry) * 4 <= self.max_bytes:
+            return False
+        size = len(entry.encode())
+        if size <= self.max_bytes:
+            return False
+        self.hold(row, size, f"larger than the {self.max_bytes} bytes that the peer accepts")
+        return True
+
+    def hold(self, row: TrackedResource, size_bytes: int, reason: str) -> None:
+        """Leave the version that ``row`` has out of the feeds to the peer."""
+        logger.error(
+            "%s('%s') is held back from %s: its entry has %d bytes, %s",
+            self._resource.kind,
+            row.local_key or row.uuid,
+            self._peer,
+            size_bytes,
+            reason,
+        )
+        endpoint, tick = row.endpoint_id or 0, row.tick or 0
+        self._held[row.pk] = (endpoint, tick)
+        HeldVersion.objects.using(self._resource.database).update_or_create(
+            peer_id=self._peer.pk,
+            resource=row,
+            defaults={
+                "endpoint_id": endpoint,
+                "tick": tick,
+                "size_bytes": size_bytes,
+                "reason": reason[:2000],
+                "held_since": now(),
+                "attempts": 1,
+                "retry_at": now() + FIRST_PAUSE_MILLIS,
+            },
+        )
+
+    def due(self, *, at_once: bool) -> list[TrackedResource]:
+        """Return the resources whose held version is to be tried again: when its time has come, or ``at_once``.
+
+        What is held of a version that the resource does not have any more is forgotten.
+        """
+        held = _held(self._resource, self._peer).select_related("resource")
+        stale = [h.pk for h in held if (h.resource.endpoint_id, h.resource.tick) != (h.endpoint_id, h.tick)]
+        if stale:
+            held.filter(pk__in=stale).delete()
+        return [h.resource for h in held if h.pk not in stale and (at_once or h.retry_at <= now())]
+
+    def postpone(self, row: TrackedResource) -> None:
+        """Note that the peer has refused the version again; the pauses become longer."""
+        for held in _held(self._resource, self._peer).filter(resource=row):
+            pause = min(FIRST_PAUSE_MILLIS * 2 ** min(held.attempts, 20), LONGEST_PAUSE_MILLIS)
+            HeldVersion.objects.using(self._resource.database).filter(pk=held.pk).update(
+                attempts=F("attempts") + 1, retry_at=now() + pause
+            )
+
+    def release(self, row: TrackedResource) -> None:
+        """Give the resource a new tick: the peer accepts its version now."""
+        self._held.pop(row.pk, None)
+        _held(self._resource, self._peer).filter(resource=row).delete()
+        TrackedResource.objects.using(self._resource.database).filter(
+            pk=row.pk, tick=row.tick, endpoint=row.endpoint_id, mark__isnull=True, local_key__isnull=False
+        ).update(mark=now(), is_intent=False, mark_user=F("user"), etag=ANEW)
+        wake_after_commit(self._resource.kind, self._resource.database)
+
+
+def _held(resource: SyncResource, peer: Peer) -> QuerySet[HeldVersion]:
+    return HeldVersion.objects.using(resource.database).filter(peer=peer.pk, resource__kind=resource.kind)
+
+
+def held_names(resource: SyncResource, peer: Peer) -> list[str]:
+    """Return the names of the resources whose present version is held for ``peer``."""
+    held = _held(resource, peer).select_related("resource").order_by("pk")
+    return list(_names(resource, held))
+
+
+def _names(resource: SyncResource, held: Iterable[HeldVersion]) -> Iterable[str]:
+    for version in held:
+        row = version.resource
+        if (row.endpoint_id, row.tick) == (version.endpoint_id, version.tick):
+            yield f"{resource.kind}('{row.local_key or row.uuid}') of {version.size_bytes} bytes"
