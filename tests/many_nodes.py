@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from types import SimpleNamespace
 
 import httpx2
-from django.db import OperationalError, connections
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
 
 from .databases import empty, tables_of
 
@@ -107,9 +107,19 @@ class Wire(httpx2.BaseTransport):
         return httpx2.Response(response.status_code, headers=response.headers, content=content)
 
 
+def _refuse(execute, sql, params, many, context):
+    """Let transactions begin and end in the default database, and nothing else."""
+    assert sql.split(" ", 1)[0] in ("BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK"), f"in the default database: {sql}"
+    return execute(sql, params, many, context)
+
+
 @contextmanager
 def wired(nodes: list[LocalNode], monkeypatch) -> Iterator[Wire]:
-    """Let the nodes work: settings and clock are of the one at work, clients use the wire."""
+    """Let the nodes work: settings and clock are of the one at work, clients use the wire.
+
+    The nodes have databases of their own. Nothing of theirs is read or written in the default one: the tests on a server
+    leave out those whose nodes are databases in memory.
+    """
     from sdata_sync.conf import Settings
     from sdata_sync.delivery import client, engine, passage, pulling
     from sdata_sync.sync import clock, operations
@@ -142,4 +152,5 @@ def wired(nodes: list[LocalNode], monkeypatch) -> Iterator[Wire]:
     monkeypatch.setattr(operations, "_start", [operations.carry_out])
     for module in (passage, engine, pulling):  # one thing at a time: which node is at work is said per thread
         monkeypatch.setattr(module, "meanwhile", lambda wait, work: (wait(), work()))
-    yield wire
+    with connections[DEFAULT_DB_ALIAS].execute_wrapper(_refuse):
+        yield wire

@@ -1,11 +1,9 @@
 """Nodes with keys of their own, in one process, which share every model that leads somewhere."""
 
 import os
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from django.db import connection
 
 import sdata_sync
 from testproject.crm.models import Account, Contact, SalesOrder
@@ -34,23 +32,10 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in set(left_out)]
 
 
-@contextmanager
-def untouched_default():
-    """The nodes have databases of their own: nothing of theirs is read or written in the default one."""
-
-    def refuse(execute, sql, params, many, context):
-        assert sql.split(" ", 1)[0] in ("BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK"), sql
-        return execute(sql, params, many, context)
-
-    with connection.execute_wrapper(refuse):
-        yield
-
-
 @pytest.fixture
 def nodes(monkeypatch):
     nodes = [LocalNode(number) for number in range(3)]
     with (
-        untouched_default(),
         wired(nodes, monkeypatch),
         sdata_sync.registered(Author),
         sdata_sync.registered(Tag),
