@@ -11,13 +11,19 @@ MARIADB ?= mysql://root@127.0.0.1:3306
 # How long `make chaos` lasts.
 SECONDS ?= 600
 
-.PHONY: help test test-all test-databases test-long chaos demo bench lint clean
+# The tests start many processes; each starts in half the time where bytecode is kept.
+unexport PYTHONDONTWRITEBYTECODE
+
+SUITE := -q -n 2 --dist loadgroup --no-loadscope-reorder
+
+.PHONY: help test test-all test-servers test-second test-databases test-long chaos demo bench lint clean
 
 help:
 	@echo "make demo        two nodes, two servers: saves arriving, a node away and back (STAY=1: leave them running)"
 	@echo "make test        the tests, with 500 random histories of the algorithm and 200 of the real code"
 	@echo "make test-databases  those without processes of their own, on each of PostgreSQL and MariaDB that answers"
 	@echo "make test-all    the same and everything else: task queues, and PostgreSQL and MariaDB where they answer (compose.yaml)"
+	@echo "make test-second the tests with fewer random histories, for another Python: PYTHON=python3.13 VENV=.venv-second"
 	@echo "make chaos       three nodes, eight writers, faults for SECONDS=600; then nothing lost, nothing doubled"
 	@echo "make test-long   10,000 histories of the algorithm, 5,000 of the real code, 200 crashes: over an hour"
 	@echo "make bench       cost of a save, latency, changes per second, catch-up, beside raw Django's"
@@ -30,12 +36,19 @@ $(STAMP): pyproject.toml
 	@touch $(STAMP)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	$(BIN)/python -m pytest $(SUITE)
+
+# On a second Python, with fewer random histories: which history comes up does not depend on the versions of Python and Django.
+test-second: $(STAMP)
+	SDATA_HISTORIES=20 HYPOTHESIS_PROFILE=few $(BIN)/python -m pytest $(SUITE)
 
 test-databases: $(STAMP)
 	$(BIN)/python -m tests.servers $(POSTGRES) $(MARIADB)
 
-test-all: test
+test-all: test test-servers
+
+# The other part of `make test-all`.
+test-servers: $(STAMP)
 	$(BIN)/python -m tests.servers --all $(POSTGRES) $(MARIADB)
 
 chaos: $(STAMP)
@@ -46,6 +59,7 @@ test-long: $(STAMP)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/integration/test_histories.py
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/integration/test_related_histories.py
 	SDATA_CRASHES=200 $(BIN)/python -m pytest -q tests/acceptance/test_catch_up.py -k killed
+	SDATA_OUTAGE_SECONDS=60 $(BIN)/python -m pytest -q tests/acceptance/test_two_nodes.py -k away
 
 demo: $(STAMP)
 	$(BIN)/python -m testproject.demo $(if $(STAY),--stay)

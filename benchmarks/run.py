@@ -167,6 +167,7 @@ def _pair(directory: Path) -> tuple[Node, Node]:
         node.create()
         node.end_driver()
     nodes[0].add_peer(nodes[1])
+    nodes[0].end_driver()
     return nodes[0], nodes[1]
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -25,8 +26,10 @@ class SQLiteFile:
         self.path = directory / f"{name}.sqlite3"
         self.url = f"sqlite:///{self.path}"
 
-    def create(self) -> None:
-        """Do nothing: it is made by whoever opens it."""
+    def create(self, template: SQLiteFile | None = None) -> None:
+        """Copy ``template``, which nobody has open; without one do nothing, as it is made by whoever opens it."""
+        if template is not None:
+            shutil.copy(template.path, self.path)
 
     def drop(self) -> None:
         """Do nothing: it goes with its directory."""
@@ -63,9 +66,17 @@ class ServerDatabase:
         mode = "SET sql_mode = CONCAT(@@sql_mode, ',ANSI_QUOTES')"
         return pymysql.connect(database=database, autocommit=True, init_command=mode, **self._server)
 
-    def create(self) -> None:
-        """Make it."""
+    def create(self, template: ServerDatabase | None = None) -> None:
+        """Make it, empty or as a copy of ``template``, to which nobody is connected."""
+        if self.vendor == "postgresql":
+            self._execute(f'CREATE DATABASE "{self.name}"' + (f' TEMPLATE "{template.name}"' if template else ""))
+            if template is not None:  # for a test, which does not wait for the disk
+                self._execute(f'ALTER DATABASE "{self.name}" SET synchronous_commit = off')
+            return
         self._execute(f'CREATE DATABASE "{self.name}"')
+        if template is not None:
+            with closing(self._connect(self.name)) as connection:
+                copy_tables(connection.cursor(), template.name)
 
     def drop(self) -> None:
         """Remove it, whoever is connected."""
@@ -86,6 +97,22 @@ class ServerDatabase:
         cursor = self._connection.cursor()
         cursor.execute(sql.replace("%", "%%").replace("?", "%s") if parameters else sql, parameters or None)
         return [tuple(row) for row in cursor.fetchall()]
+
+
+def copy_tables(cursor: Any, source: str) -> None:
+    """Copy all tables of the MariaDB database ``source`` into the one that the cursor is at."""
+    cursor.execute("SELECT DATABASE()")
+    [(target,)] = cursor.fetchall()
+    cursor.execute("SET foreign_key_checks = 0")
+    cursor.execute(f"SHOW TABLES FROM `{source}`")
+    for (table,) in cursor.fetchall():
+        cursor.execute(f"USE `{source}`")
+        cursor.execute(f"SHOW CREATE TABLE `{table}`")
+        [(_, statement)] = cursor.fetchall()
+        cursor.execute(f"USE `{target}`")
+        cursor.execute(statement)
+        cursor.execute(f"INSERT INTO `{table}` SELECT * FROM `{source}`.`{table}`")
+    cursor.execute("SET foreign_key_checks = 1")
 
 
 def database_for(name: str, directory: Path) -> SQLiteFile | ServerDatabase:

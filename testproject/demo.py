@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx2
 
-from .nodes import PASSWORD, Node, are_level, wait_until
+from .nodes import AT_ONCE, PASSWORD, Node, are_level, wait_until
 
 
 class Clerk:
@@ -71,7 +71,7 @@ def show(node: Node) -> None:
 def arrived(what: str, node: Node, sql: str, *parameters: str, present: bool = True) -> None:
     """Wait until a row is there, or gone, and print how long that took."""
     started = time.perf_counter()
-    wait_until(lambda: bool(node.query(sql, *parameters)) is present, what=f"{what} at {node.name}")
+    wait_until(lambda: bool(node.query(sql, *parameters)) is present, what=f"{what} at {node.name}", pause=AT_ONCE)
     say(f"   {what:44} at {node.name} after {(time.perf_counter() - started) * 1000:6.1f} ms")
 
 

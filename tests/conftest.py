@@ -1,15 +1,65 @@
-"""Profiles of the random tests: ``make test`` runs 500 histories, ``make test-long`` 10,000."""
+"""Profiles of the random tests: ``make test`` runs 500 histories, ``make test-long`` 10,000, a second Python 100."""
 
 import os
 
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("ci", max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("few", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 import pytest
+
+#: Groups of tests that run on one worker, those first that take longest: then all workers are busy until the end.
+LONGEST = (
+    "histories",
+    "related histories",
+    "deletion histories",
+    "queues",
+    "linking",
+    "many peers",
+    "catchup-4",
+    "scale",
+    "deletions",
+    "catchup-3",
+    "catchup-1",
+    "relations",
+    "related",
+    "related_edges",
+    "killed",
+    "line",
+    "away",
+    "withdrawals",
+    "catchup-2",
+    "pair",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Put the longest groups first; xdist gives them away in this order."""
+
+    def place(item):
+        marker = item.get_closest_marker("xdist_group")
+        return LONGEST.index(marker.args[0]) if marker and marker.args[0] in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_databases():
+    """Before pytest-django makes the databases."""
+    from .databases import cheap_databases
+
+    with cheap_databases():
+        yield
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix, _cheap_databases):
+    """As pytest-django has it, with ours before it."""
 
 
 @pytest.fixture

@@ -12,16 +12,11 @@ from contextvars import ContextVar
 from types import SimpleNamespace
 
 import httpx2
-from django.db import OperationalError, connections
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
+
+from .databases import empty, tables_of
 
 _present: ContextVar[LocalNode | None] = ContextVar("node", default=None)
-
-#: How a database is told to look away from its foreign keys, and to look again.
-_FOREIGN_KEYS = {
-    "sqlite": ("PRAGMA foreign_keys = OFF", "PRAGMA foreign_keys = ON"),
-    "postgresql": ("SET session_replication_role = replica", "SET session_replication_role = origin"),
-    "mysql": ("SET foreign_key_checks = 0", "SET foreign_key_checks = 1"),
-}
 
 
 class NodeRouter:
@@ -75,13 +70,8 @@ class LocalNode:
         from sdata_sync.models import Peer
 
         connection = connections[self.alias]
-        switch_off, switch_on = _FOREIGN_KEYS[connection.vendor]
-        with connection.cursor() as cursor:
-            cursor.execute(switch_off)
-            for table in connection.introspection.table_names(cursor):
-                if table.startswith(("sdata_sync", "crm_", "shapes_", "auth_user", "authtoken")):
-                    cursor.execute(f"DELETE FROM {connection.ops.quote_name(table)}")
-            cursor.execute(switch_on)
+        filled = ("sdata_sync", "crm_", "shapes_", "auth_user", "authtoken")
+        empty(connection, [table for table in tables_of(connection) if table.startswith(filled)])
         with self.at_work():
             for other in others:
                 user = User.objects.create(username=other.alias, is_superuser=True)
@@ -117,9 +107,19 @@ class Wire(httpx2.BaseTransport):
         return httpx2.Response(response.status_code, headers=response.headers, content=content)
 
 
+def _refuse(execute, sql, params, many, context):
+    """Let transactions begin and end in the default database, and nothing else."""
+    assert sql.split(" ", 1)[0] in ("BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK"), f"in the default database: {sql}"
+    return execute(sql, params, many, context)
+
+
 @contextmanager
 def wired(nodes: list[LocalNode], monkeypatch) -> Iterator[Wire]:
-    """Let the nodes work: settings and clock are of the one at work, clients use the wire."""
+    """Let the nodes work: settings and clock are of the one at work, clients use the wire.
+
+    The nodes have databases of their own. Nothing of theirs is read or written in the default one: the tests on a server
+    leave out those whose nodes are databases in memory.
+    """
     from sdata_sync.conf import Settings
     from sdata_sync.delivery import client, engine, passage, pulling
     from sdata_sync.sync import clock, operations
@@ -152,4 +152,5 @@ def wired(nodes: list[LocalNode], monkeypatch) -> Iterator[Wire]:
     monkeypatch.setattr(operations, "_start", [operations.carry_out])
     for module in (passage, engine, pulling):  # one thing at a time: which node is at work is said per thread
         monkeypatch.setattr(module, "meanwhile", lambda wait, work: (wait(), work()))
-    yield wire
+    with connections[DEFAULT_DB_ALIAS].execute_wrapper(_refuse):
+        yield wire

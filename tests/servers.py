@@ -1,49 +1,102 @@
 """``make test-databases`` and ``make test-all``: the tests on each server that answers, named on the command line.
 
 With ``--all`` also what takes longer: real processes on databases of their own, task queues, and some random histories whose
-nodes are databases of the server.
+nodes are databases of the server. The parts run side by side, as they wait for their servers most of the time.
 """
 
 import os
 import subprocess
 import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from typing import IO
 
 from testproject.databases import why_not
 
-IN_PROCESS = ["tests/integration", "tests/hostile", "-k", "not histories"]
+IN_PROCESS = ["tests/integration", "tests/hostile"]
 PROCESSES = ["tests/acceptance"]
 HISTORIES = ["tests/integration/test_histories.py", "tests/integration/test_related_histories.py"]
 #: Random histories of each kind: a commit on a server costs a hundred times one in memory.
 SOME = "8"
 
 
-def run(title: str, environment: dict[str, str], *arguments: str) -> int:
-    """Run some tests; return the exit code."""
-    print(f"== {title}", flush=True)
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", *arguments]
-    return subprocess.run(command, env={**os.environ, **environment}).returncode
+@dataclass
+class Part:
+    """One run of pytest, in a process of its own; what it prints is kept until it has ended."""
+
+    title: str
+    arguments: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Start it."""
+        self.output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self.started = time.monotonic()
+        command = [sys.executable, "-m", "pytest", "-q", *self.arguments]
+        environment = {**os.environ, **self.environment}
+        self.process = subprocess.Popen(command, env=environment, stdout=self.output, stderr=subprocess.STDOUT)
+
+    def report(self) -> int:
+        """Print what it said, which includes every failure; return its exit code."""
+        self.output.seek(0)
+        print(f"== {self.title}, {time.monotonic() - self.started:.0f} s", flush=True)
+        print(self.output.read().decode(errors="replace"), flush=True)
+        return self.process.returncode
+
+
+def run(parts: list[Part]) -> int:
+    """Run the parts side by side, report each as it ends, and return the worst exit code."""
+    running, codes = list(parts), [0]
+    try:
+        for part in parts:
+            print(f"== begins: {part.title}", flush=True)
+            part.start()
+        while running:
+            time.sleep(0.2)
+            for part in [part for part in running if part.process.poll() is not None]:
+                running.remove(part)
+                codes.append(abs(part.report()))
+    finally:
+        for part in running:
+            if hasattr(part, "process"):
+                part.process.terminate()
+    return max(codes)
+
+
+def parts_on(server: str, *, is_all: bool) -> list[Part]:
+    """Return what is to be run on a server."""
+    database = {"SDATA_SERVER": server, "DATABASE_URL": f"{server}/sdata_sync_tests"}
+    if not is_all:
+        return [Part(f"in one process, on {server}", [*IN_PROCESS, "-k", "not histories"], database)]
+    nodes = {
+        "SDATA_SERVER": server, "DATABASE_URL": f"{server}/sdata_sync_histories",
+        "SDATA_NODES_ON": server, "SDATA_HISTORIES": SOME,
+    }  # fmt: skip
+    return [
+        Part(
+            f"in one process, and real processes, on {server}",
+            [*IN_PROCESS, *PROCESSES, "-k", "not histories"],
+            database,
+        ),
+        Part(f"random histories, on {server}", HISTORIES, nodes),
+    ]
 
 
 def main(arguments: list[str]) -> int:
     """Run the tests on each of the servers; return the worst of their exit codes."""
     is_all = "--all" in arguments
-    codes = [0]
-    if is_all:
-        codes.append(run("task queues and many peers", {}, "-m", "slow", *PROCESSES))
+    parts = []
     for server in arguments:
         if server == "--all":
             continue
-        reason = why_not(server)
-        if reason:
+        if reason := why_not(server):
             print(f"== skipped: {server} ({reason.splitlines()[0]})", flush=True)
             continue
-        database = {"SDATA_SERVER": server, "DATABASE_URL": f"{server}/sdata_sync_tests"}
-        codes.append(run(f"in one process, on {server}", database, *IN_PROCESS))
-        if is_all:
-            nodes = {**database, "SDATA_NODES_ON": server, "SDATA_HISTORIES": SOME}
-            codes.append(run(f"random histories, on {server}", nodes, *HISTORIES))
-            codes.append(run(f"real processes, on {server}", database, *PROCESSES))
-    return max(codes)
+        parts += parts_on(server, is_all=is_all)
+    if is_all:
+        parts.append(Part("task queues and many peers", ["-m", "slow", *PROCESSES]))
+    return run(parts)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import pytest
 from testproject.nodes import ROOT, TOKEN, Node, are_level, wait_until
 
 from ..wire import ENTRY, FEED, NS, digest_xml, entry_xml, feed_xml, results, ticks_in
+from .test_two_nodes import serve
 
 pytestmark = [pytest.mark.live]
 
@@ -33,7 +34,7 @@ def make_nodes(directory, *names, environment=QUIET) -> list[Node]:
         for other in nodes:
             if other is not node:
                 node.add_peer(other)
-        node.serve()
+    serve(*nodes)
     return nodes
 
 
@@ -125,7 +126,7 @@ def test_the_walkthrough_of_the_specification(nodes):
     """Pages 5.1 to 5.7, request by request, by an engine of its own."""
     source, target = nodes("myApp1", "myApp2")
     source.run("for n in range(15): Account.objects.create(name=f'n{n}')")
-    http = httpx2.Client(headers={"Authorization": f"Token {TOKEN}"}, timeout=20)
+    http = httpx2.Client(headers={"Authorization": f"Token {TOKEN}"}, timeout=120)
     run = {"runName": "Full CRM to ERP", "runStamp": "2009-10-14T08:51:02"}
 
     # 5.1: the target's digest
@@ -196,7 +197,7 @@ def test_a_poisoned_feed(nodes):
         for n in range(1, 1001)
     ]
     feed = feed_xml(digest_xml((source, 1001)), *entries, mode="catchUp")
-    http = httpx2.Client(headers={"Authorization": f"Token {TOKEN}", "Content-Type": FEED}, timeout=60)
+    http = httpx2.Client(headers={"Authorization": f"Token {TOKEN}", "Content-Type": FEED}, timeout=120)
     answer = http.post(f"{first.base_url}/accounts/$syncTarget", content=feed)
     statuses = [result.status for result in results(answer)]
     assert (statuses.count(200), statuses.count(202)) == (990, 10)
@@ -315,7 +316,7 @@ def test_rows_that_differ_though_digests_agree(nodes):
         "Account.objects.filter(pk=a.pk).update(city='damaged')\n"
         "from sdata_sync.sync.relations.contents import read_contents\n"
         "tracked = T.objects.get(kind='accounts', local_key=str(a.pk))\n"
-        "[contents] = read_contents(r, [tracked]).values()\n"
+        "[contents] = read_contents(r, [tracked])[0].values()\n"
         "T.objects.filter(pk=tracked.pk).update(etag=r.etag(contents))"
     )
     found = here.manage("sync_verify", "--json", "--kind", "accounts", check=False)

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from testproject.nodes import Node, are_level, wait_until
+from testproject.nodes import AT_ONCE, Node, are_level, wait_until
 
 from .test_catch_up import QUIET, caught_up, make_nodes
-from .test_two_nodes import make_pair, wait_level
+from .test_two_nodes import make_pair, serve, wait_level
 
 pytestmark = [pytest.mark.live]
 
@@ -44,7 +44,7 @@ class TestOrders:
             ))  # fmt: skip
             return seen
 
-        wait_until(has_arrived, what="the order")
+        wait_until(has_arrived, what="the order", pause=AT_ONCE)
         wait_level(here, there)
         has_arrived()
         assert seen == {(3, 3)}, "never without a line, never without its contact"
@@ -151,8 +151,7 @@ def test_a_node_with_an_older_model_strips_nothing(tmp_path):
             node.create()
         b.add_peer(a)
         b.add_peer(c)
-        for node in (a, c):
-            node.serve()
+        serve(a, c)
         a.run("x = Account.objects.create(name='ACME', phone='1', notes='first')")
         caught_up(b)
         assert b.accounts()[0][2] == ""

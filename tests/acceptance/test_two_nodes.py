@@ -11,19 +11,32 @@ from testproject.nodes import Node, Processes, are_level, wait_until
 
 pytestmark = [pytest.mark.live]
 
+#: A peer that is away is away for so many attempts; SDATA_OUTAGE_SECONDS says for how long at least.
+FAILURES = 5
 
-def make_pair(directory, *, priorities=(5, 5)) -> tuple[Node, Node]:
-    nodes = tuple(Node(name, directory, priority=p) for name, p in zip(("shop", "branch"), priorities, strict=True))
+
+def make_pair(directory, *, priorities=(5, 5), environment=None) -> tuple[Node, Node]:
+    nodes = tuple(
+        Node(name, directory, priority=priority, environment=environment)
+        for name, priority in zip(("shop", "branch"), priorities, strict=True)
+    )
     for node in nodes:
         node.create()
     nodes[0].add_peer(nodes[1])
     nodes[1].add_peer(nodes[0])
-    for node in nodes:
-        node.serve()
+    serve(*nodes)
     return nodes
 
 
-def wait_level(*nodes, seconds=60):
+def serve(*nodes):
+    """Start the servers side by side."""
+    for node in nodes:
+        node.start_serving()
+    for node in nodes:
+        node.wait_for_server()
+
+
+def wait_level(*nodes, seconds=180):
     try:
         wait_until(lambda: are_level(*nodes), seconds=seconds, what="both to be level")
     except TimeoutError as error:
@@ -46,9 +59,14 @@ def no_losses(*nodes):
         assert node.query("SELECT count(*) FROM sdata_sync_deferredentry") == [(0,)]
 
 
+#: How often the processes of the lasting pair look for changes by themselves.
+LOOK_SECONDS = 100
+
+
 @pytest.fixture(scope="module")
 def lasting_pair(tmp_path_factory):
-    nodes = make_pair(tmp_path_factory.mktemp("pair"))
+    looks = {"SDATA_POLL_SECONDS": str(LOOK_SECONDS), "SDATA_HEARTBEAT": str(LOOK_SECONDS)}
+    nodes = make_pair(tmp_path_factory.mktemp("pair"), environment=looks)
     yield nodes
     for node in nodes:
         node.close()
@@ -164,7 +182,7 @@ class TestLevel:
             "from testproject.crm.models import Account; Account.objects.create(name='Command')",
         )
         # Waits less than the other processes of the node do before they look by themselves.
-        wait_until(lambda: "Command" in names(branch), seconds=10, what="what the command wrote")
+        wait_until(lambda: "Command" in names(branch), seconds=LOOK_SECONDS / 2, what="what the command wrote")
 
     def test_a_child_process_delivers_for_itself(self, pair):
         shop, branch = pair
@@ -211,7 +229,7 @@ class TestKilled:
             assert len(branch.accounts()) < 3000
             time.sleep(0.3)
             branch.serve()
-        wait_level(shop, branch, seconds=120)
+        wait_level(shop, branch)
         assert sorted(names(branch)) == sorted(f"Many {n}" for n in range(3000))
         no_losses(shop, branch)
 
@@ -222,19 +240,19 @@ class TestKilled:
         shop.end_driver(kill=True)
         # Its server is still there, and so are the marks: the worker of another process finds them.
         assert shop.manage("sync_deliver", "--once", check=False).returncode in (0, 1)
-        wait_level(shop, branch, seconds=120)
+        wait_level(shop, branch)
         assert len(names(branch)) == 2000
 
 
 @pytest.mark.xdist_group("away")
 def test_a_peer_that_was_away(tmp_path):
-    """Unreachable for a minute, both sides editing the same rows meanwhile; nobody does anything about it."""
-    shop, branch = make_pair(tmp_path)
+    """Unreachable until several attempts have failed, both sides editing the same rows; nobody does anything about it."""
+    shop, branch = make_pair(tmp_path, environment={"DJANGO_SETTINGS_MODULE": "tests.acceptance.settings"})
     try:
         shop.run("rows = [Account.objects.create(name=f'Row {n}') for n in range(20)]")
         wait_level(shop, branch)
         branch.kill()
-        ended = time.monotonic() + float(os.environ.get("SDATA_OUTAGE_SECONDS", "60"))
+        ended = time.monotonic() + float(os.environ.get("SDATA_OUTAGE_SECONDS", "0"))
         for n in range(20):
             shop.run(f"rows[{n}].city = 'shop'; rows[{n}].save()")
         shop.run("rows[19].delete(); Account.objects.create(name='Meanwhile')")
@@ -248,11 +266,12 @@ def test_a_peer_that_was_away(tmp_path):
             "for row in Account.objects.filter(name__in=['Row 1', 'Row 2']):\n"
             "    row.city = 'branch'; row.save()",
         )
-        while time.monotonic() < ended:
-            time.sleep(0.5)
+        failures = "SELECT max(failures) FROM sdata_sync_stream"
+        wait_until(lambda: shop.query(failures)[0][0] >= FAILURES, what="the attempts to fail")
+        time.sleep(max(ended - time.monotonic(), 0))
         branch.manage("shell", "-c", "from sdata_sync.models import Peer; Peer.objects.update(enabled=True)")
         branch.serve()
-        wait_level(shop, branch, seconds=90)
+        wait_level(shop, branch)
         cities = {row[0]: row[3] for row in shop.accounts()}
         assert "Row 19" not in cities
         assert "Meanwhile" in cities
@@ -276,8 +295,7 @@ def test_a_line_of_three_with_a_relay(tmp_path):
         b.add_peer(a, "--relay")
         b.add_peer(c, "--relay")
         c.add_peer(b)
-        for node in nodes:
-            node.serve()
+        serve(*nodes)
         a.run("x = Account.objects.create(name='From a')")
         c.run("z = Account.objects.create(name='From c')")
         wait_level(*nodes)
@@ -329,14 +347,14 @@ class TestWorker:
         branch.add_peer(shop)
         pulled = branch.manage("sync_catchup", "--pull", "--json")
         assert not [passed["error"] for passed in json.loads(pulled.stdout) if passed["error"]]
-        assert worker.end(signal.SIGTERM, seconds=20) == 0
+        assert worker.end(signal.SIGTERM) == 0
 
     def test_told_to_stop_it_gives_back_what_it_holds(self, pair, worker):
         shop, branch = pair
         shop.run("Account.objects.bulk_create([Account(name=f'Old {n}') for n in range(8000)])")
         worker.start()
         wait_until(lambda: branch.query("SELECT 1 FROM crm_account LIMIT 1"), what="the first page")
-        assert worker.end(signal.SIGTERM, seconds=30) == 0
+        assert worker.end(signal.SIGTERM) == 0
         failed = "SELECT kind, holder, failures, last_error FROM sdata_sync_stream WHERE holder <> '' OR failures > 0"
         assert shop.query(failed) == []
         assert len(branch.accounts()) < 8000, "between two pages, not at the end"

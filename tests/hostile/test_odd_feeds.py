@@ -253,7 +253,7 @@ class TestReceivers:
         with connection.cursor() as cursor:
             cursor.execute("DELETE FROM crm_account")
             restart = {
-                "sqlite": "DELETE FROM sqlite_sequence",
+                "sqlite": f"UPDATE sqlite_sequence SET seq = {account.pk - 1} WHERE name = 'crm_account'",
                 "postgresql": f"ALTER SEQUENCE crm_account_id_seq RESTART WITH {account.pk}",
             }
             cursor.execute(restart[connection.vendor])

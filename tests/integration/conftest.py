@@ -1,5 +1,8 @@
 """Nodes with keys of their own, in one process, which share every model that leads somewhere."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 import sdata_sync
@@ -16,6 +19,17 @@ class PartSync(sdata_sync.SyncResource):
 class ArticleSync(sdata_sync.SyncResource):
     fields = ["title", "author", "editor", "country", "sequel_to", "tags", "about"]
     children = {"parts": PartSync}
+
+
+def pytest_collection_modifyitems(config, items):
+    """On a server leave out the tests whose nodes are databases in memory: they would do the same once more."""
+    if "SDATA_SERVER" not in os.environ or "SDATA_NODES_ON" in os.environ:
+        return
+    here = Path(__file__).parent
+    left_out = [item for item in items if item.path.is_relative_to(here) and "nodes" in item.fixturenames]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 @pytest.fixture

@@ -253,7 +253,7 @@ def test_they_end_level(patch):
         suppress_health_check=list(HealthCheck),
         print_blob=False,
         phases=[Phase.generate] if os.environ.get("SDATA_NO_SHRINK") else list(Phase),
-        derandomize="SDATA_HISTORIES" not in os.environ and os.environ.get("HYPOTHESIS_PROFILE") != "long",
+        derandomize=os.environ.get("HYPOTHESIS_PROFILE") != "long",
     )
     @given(
         steps=st.lists(STEPS, min_size=5, max_size=30),

@@ -23,7 +23,7 @@ from ..talk import level, pull, push
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1", "node2"]),
-    pytest.mark.xdist_group("relations"),
+    pytest.mark.xdist_group("scale"),
 ]
 ACCOUNTS = registry.of_kind("accounts")
 

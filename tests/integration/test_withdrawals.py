@@ -21,7 +21,7 @@ from .test_related_edges import enforce_foreign_keys, of
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1", "node2"]),
-    pytest.mark.xdist_group("relations"),
+    pytest.mark.xdist_group("withdrawals"),
 ]
 
 
