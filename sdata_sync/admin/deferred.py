@@ -10,6 +10,7 @@ from ..models import DeferredEntry
 from ..registry import registry
 from ..resources import SyncResource
 from ..sync.deferring import apply_deletions, discard, keep_rows, retry_chosen
+from ..sync.numbering import number_changes
 from .readonly import ReadOnlyAdmin
 
 
@@ -54,6 +55,8 @@ class DeferredEntryAdmin(ReadOnlyAdmin[DeferredEntry]):
         done: str,
     ) -> None:
         chosen = list(queryset.filter(is_deleted=True).select_related("resource"))
+        for resource in registry:
+            number_changes(resource)
         count = sum(act(resource, [e.pk for e in chosen if e.resource.kind == resource.kind]) for resource in registry)
         text = f"{count} of {len(chosen)} rows were {done}."
         self.message_user(request, text, messages.SUCCESS if count == len(chosen) else messages.WARNING)

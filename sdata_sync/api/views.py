@@ -3,7 +3,6 @@
 from io import IOBase
 from typing import Any, BinaryIO, ClassVar, cast
 
-from django.db import transaction
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from rest_framework.exceptions import PermissionDenied
@@ -18,15 +17,18 @@ from ..conf import conf
 from ..core.digest import Digest
 from ..delivery import get_backend
 from ..delivery.streams import heard_from
-from ..models import Operation
+from ..models import Operation, Peer
 from ..models.operation import Phase, Role
 from ..sync.bounds import Bounds, check_size
 from ..sync.clock import now
+from ..sync.deferring import settle_others
 from ..sync.digests import load_digest, lock_digest
+from ..sync.isolation import atomically_by_row
 from ..sync.numbering import number_all_under_lock, number_changes
 from ..sync.operations import begin as begin_operation
 from ..sync.operations import check_success, find, keep, operation_url, select_now, source_feed, start_after_commit
 from ..sync.operations import delete as delete_operation
+from ..sync.oversize import PeerLimit
 from ..sync.parts import refuse_part
 from ..sync.receiving import receive_feed
 from ..sync.rejoining import take_higher_tick
@@ -55,14 +57,19 @@ class DigestView(SDataView):
         """Raise ticks and take over priorities; a tick is never lowered. Answer with the digest afterwards."""
         claimed = body_of(request, Digest)
         resource = self.resource
-        with transaction.atomic(using=resource.database):
+
+        def act() -> Digest:
             stored = lock_digest(resource)
             take_higher_tick(resource, stored, claimed, "a digest that was set")
             bounds = Bounds(resource, stored, claimed, restores=True)
             number_all_under_lock(resource, stored)
             stored.save(stored.value.merge(bounds.source, stamp=now()).with_priorities(bounds.source))
             bounds.report()
-        return Response(stored.value)
+            return stored.value
+
+        digest = atomically_by_row(resource.database, act)
+        settle_others(resource)
+        return Response(digest)
 
     # One page of the specification says POST where the others say PUT.
     post = put
@@ -146,6 +153,9 @@ class SourceView(_OperationView):
         name = tracking_id or query.get("trackingid", "")
         self._refuse_others(target)
         peer = peer_of(request.user) if is_filtered(self.resource) else None
+        limit = self._limit(request, target)
+        if limit is not None and limit.release_fitting():
+            number_changes(self.resource)
         if name:
             run = _run(request)
             return self._accept(begin_operation(self.resource, self.role, name, target=target, run=run, peer=peer))
@@ -166,12 +176,27 @@ class SourceView(_OperationView):
 
     def _page(self, request: Request, operation: Operation) -> RenderedPage:
         query = query_of(request)
-        return source_feed(self.resource, operation).page(
+        feed = source_feed(self.resource, operation)
+        return feed.page(
             place=Place.read(query["place"]) if query.get("place") else None,
             start_index=number(query, "startIndex", 1),
             count=min(number(query, "count", conf.page_size), conf.max_page_size),
-            max_bytes=number(query, MAX_BYTES, 0) or None,
+            peer_limit=self._limit(request, feed.target),
+            extra=f"{MAX_BYTES}={query[MAX_BYTES.lower()]}" if query.get(MAX_BYTES.lower()) else "",
         )
+
+    def _limit(self, request: Request, target: Digest) -> PeerLimit | None:
+        """Return what feeds to the caller leave out, if the caller says how large a page it accepts.
+
+        What is left out is remembered for a peer: the one that the target's digest is of, unless it has another login.
+        """
+        max_bytes = number(query_of(request), MAX_BYTES, 0)
+        if not max_bytes:
+            return None
+        peer = Peer.of_endpoint(target.origin)
+        if peer is not None and peer.user_id not in (None, request.user.pk):
+            peer = None
+        return PeerLimit(self.resource, peer, max_bytes=max_bytes)
 
 
 class TargetView(_OperationView):

@@ -191,10 +191,13 @@ class Courier:
     def _is_level(self, resource: SyncResource, stored: StoredDigest) -> bool:
         """Tell whether the peer is known to have everything, from what was seen here last, else from the stream."""
         known = self._known.get(resource.kind)
+        if known is not None and not lags(self.peer, resource, stored, known):
+            return True
+        stream = find_stream(self.peer, resource.kind)
         if known is None:
-            stream = find_stream(self.peer, resource.kind)
             known = None if stream.failures else known_digest(stream)
-        return known is not None and not lags(self.peer, resource, stored, known)
+        left_out = stream.left_out_endpoints()
+        return known is not None and not lags(self.peer, resource, stored, known, left_out=left_out)
 
     def _pass(self, resource: SyncResource, stored: StoredDigest, lease: Lease) -> tuple[bool, int | None]:
         """Bring the peer level under ``lease``; return whether to look once more, and when to try again."""

@@ -66,7 +66,7 @@ def refuse_false_claim(resource: SyncResource, stored: StoredDigest, shown: Dige
     if theirs - ours > conf.max_tick_leap:
         raise PeerMisbehaved(
             f"The digest of {shown.origin or 'the peer'} says that this node is at tick {theirs}, which stands at "
-            f"{ours}. So the peer would take every change of this node for known. Somebody has told it so. Run "
+            f"{ours}. So the peer would take every change of this node for known. Another node has told it so. Run "
             "`manage.py sync_rejoin --confirm NAME` on the peer, with its name for this node."
         )
 

@@ -28,7 +28,7 @@ from .abreast import meanwhile
 from .client import Answer, PeerClient
 from .owed import lags, refuse_false_claim, refuse_ourselves, refuse_part, wanted_by
 from .recovery import knows_more_of_us, recover
-from .streams import Lease, known_digest
+from .streams import Lease, known_digest, note_left_out
 from .watch import Watch
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class Passage:
         #: What every log record of it carries.
         self.facts = {"run": self._run.name, "peer": self._peer.name, "kind": resource.kind}
         #: Endpoints, in lower case, of which the peer does not believe what our digest says.
-        self._left_out: set[str] = set()
+        self._left_out = lease.stream.left_out_endpoints()
         self._peer_limit = PeerLimit(resource, self._peer)
         #: The page that was posted last.
         self._posted: Page | None = None
@@ -232,7 +232,9 @@ class Passage:
         review(resource, self._peer, target)
         stored = self._number()
         scope = scope_for(resource, self._peer)
-        is_missing = missing_ranges(stored.value, target) or owes(resource, self._peer)
+        is_missing = owes(resource, self._peer) or any(
+            missing.endpoint.lower() not in self._left_out for missing in missing_ranges(stored.value, target)
+        )
         if not is_missing and not is_let_in(resource, self._peer, target):
             self.known = target
             return stored
@@ -272,9 +274,11 @@ class Passage:
         refuse_false_claim(self._resource, stored, after)
         lacking = {missing.endpoint.lower() for missing in missing_ranges(stored.value, after)}
         self._expect(not lacking & {*sent, self._resource.endpoint.lower()}, after)
-        for endpoint in sorted(lacking):
+        for endpoint in sorted(lacking - self._left_out):
             logger.warning("%s leaves out what is claimed of %s", self._lease.stream, endpoint, extra=self.facts)
-        self._left_out |= lacking
+        if lacking != self._left_out:
+            self._left_out = frozenset(lacking)
+            note_left_out(self._lease.stream, self._left_out)
 
     def _exchange(
         self, page: Page, stored: StoredDigest, mode: SyncMode, scope: Scope | None, read_next: Callable[[], T]

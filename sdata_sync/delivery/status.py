@@ -119,7 +119,7 @@ class Status:
     def is_level(self) -> bool:
         """Whether every enabled peer has everything and nothing waits."""
         return all(
-            not (kind.unnumbered or kind.held_back or kind.is_behind)
+            not (kind.unnumbered or kind.held_back or kind.deferred or kind.is_behind)
             and all(stream.is_level for stream in kind.streams)
             for kind in self.kinds
         )
@@ -160,7 +160,9 @@ def _of_kind(resource: SyncResource, peers: Iterable[Peer]) -> KindStatus:
         tick=stored.value.tick(resource.endpoint),
         unnumbered=tracked.filter(mark__isnull=False, problem="").count(),
         held_back=tracked.filter(mark__isnull=False).exclude(problem="").count(),
-        deferred=DeferredEntry.objects.using(resource.database).filter(resource__kind=resource.kind).count(),
+        deferred=DeferredEntry.objects.using(resource.database)
+        .filter(resource__kind=resource.kind, is_discarded=False)
+        .count(),
         received={name: getattr(row, name) for name in OUTCOMES},
         conflicts=row.conflicts,
         is_behind=row.behind_until is not None,
@@ -236,10 +238,13 @@ def ticks_behind(resource: SyncResource, stored: StoredDigest, stream: Stream) -
     known = known_digest(stream)
     if known is None:
         return None
-    theirs = stream.peer.endpoint(resource.kind)
+    theirs, left_out = stream.peer.endpoint(resource.kind), stream.left_out_endpoints()
     return sum(
         missing.end - max(missing.start, 1)
         for missing in missing_ranges(stored.value, known)
-        if same_endpoint(missing.endpoint, resource.endpoint)
-        or (stream.peer.relay and not same_endpoint(missing.endpoint, theirs))
+        if missing.endpoint.lower() not in left_out
+        and (
+            same_endpoint(missing.endpoint, resource.endpoint)
+            or (stream.peer.relay and not same_endpoint(missing.endpoint, theirs))
+        )
     )

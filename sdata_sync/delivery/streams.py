@@ -11,6 +11,7 @@ import json
 import math
 import random
 import time
+from collections.abc import Collection
 from typing import Any
 
 from django.db import router
@@ -120,6 +121,12 @@ def release_comparison(stream: Stream) -> None:
 def forget_known_digest(stream: Stream) -> None:
     """Have the peer asked before anything is delivered to it again."""
     Stream.objects.filter(pk=stream.pk).update(known_digest="")
+
+
+def note_left_out(stream: Stream, endpoints: Collection[str]) -> None:
+    """Note the endpoints, in lower case, of which the peer does not believe what our digest says."""
+    stream.left_out = "\n".join(sorted(endpoints))
+    Stream.objects.filter(pk=stream.pk).update(left_out=stream.left_out)
 
 
 def note_failure(stream: Stream, error: Exception) -> None:

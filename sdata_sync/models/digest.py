@@ -22,6 +22,13 @@ class Digest(models.Model):
         help_text="The endpoint that lets this node have only a part of the kind; it is exchanged with no other.",
     )
 
+    told_digests = models.TextField(
+        blank=True,
+        default="",
+        help_text="What sources of deletions had of other kinds and this node does not have yet, as JSON: ticks by "
+        "kind and endpoint. It is told to others with the deletions.",
+    )
+
     # While this node, restored from a backup, gets back what it lost: the ticks that it may have used a second time.
     behind_since = models.BigIntegerField(null=True, blank=True)
     behind_until = models.BigIntegerField(null=True, blank=True, help_text="Set while lost changes are coming back.")

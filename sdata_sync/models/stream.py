@@ -19,6 +19,12 @@ class Stream(models.Model):
         help_text="The last known ticks of the peer by endpoint, as JSON: the cursor; empty if not known.",
     )
 
+    left_out = models.TextField(
+        default="",
+        blank=True,
+        help_text="Endpoints, one a line in lower case, of which the peer does not believe what our digest says.",
+    )
+
     is_part = models.BooleanField(
         default=False, help_text="The peer was given a part of the kind: its digest promises more than it has."
     )
@@ -50,6 +56,10 @@ class Stream(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} to {self.peer}"
+
+    def left_out_endpoints(self) -> frozenset[str]:
+        """Return the endpoints, in lower case, of which the peer does not believe what our digest says."""
+        return frozenset(self.left_out.split())
 
     def known_ticks(self) -> dict[str, int] | None:
         """Return the last known ticks of the peer by endpoint, ``None`` if they are not known."""

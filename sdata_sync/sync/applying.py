@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -28,6 +29,8 @@ from .results import UNCHANGED, lost_result, refused_result, result_of
 from .storing import store
 from .suspecting import Suspicions
 from .versions import Batch, Version
+
+logger = logging.getLogger(__name__)
 
 
 class Applier:
@@ -151,7 +154,12 @@ class Applier:
             return Relation.CONCURRENT  # whatever the endpoints: our own lost change did not know of the edit
         relation = decide(entry.state, held, self._recorder.source, target)
         if relation is Relation.KNOWN and self._is_falsely_known(entry.state, held):
-            self._bounds.note(f"or somebody did, that tick {entry.state.tick} of {entry.state.endpoint} was here")
+            logger.error(
+                "%s: tick %s of %s was claimed to be here and was not; it is applied now",
+                self.resource.kind,
+                entry.state.tick,
+                entry.state.endpoint,
+            )
             return Relation.UNKNOWN if held is None else Relation.CONCURRENT
         if entry.is_scoped and relation is Relation.KNOWN and self._is_matter_of_scope(held):
             return Relation.NEWER
@@ -160,14 +168,17 @@ class Applier:
     def _is_falsely_known(self, state: SyncState, held: SyncState | None) -> bool:
         """Return True if our digest contains a change that an endpoint brings itself, and the change never came here.
 
-        Then somebody else has claimed too much of that endpoint. Below the purge floor it may be a purged tombstone.
+        Then another node has claimed too much of that endpoint.
         """
-        endpoint = state.endpoint
-        if not same_endpoint(endpoint, self._recorder.source.origin) or not self._recorder.target.contains(state):
+        endpoint, source, target = state.endpoint, self._recorder.source, self._recorder.target
+        if not same_endpoint(endpoint, source.origin) or not target.contains(state):
             return False
+        if state.tick < max(self._stored.heard_tick(endpoint), self._stored.purge_floor(endpoint)):
+            return False  # an old page, or a tombstone that was purged
         if held is None:
-            return state.tick >= self._stored.purge_floor(endpoint)
-        return not same_endpoint(held.endpoint, endpoint) and state.tick >= self._stored.heard_tick(endpoint)
+            return True
+        # A version of another endpoint may have replaced it, unless our digest goes beyond the endpoint's own word.
+        return not same_endpoint(held.endpoint, endpoint) and target.tick(endpoint) > source.tick(endpoint)
 
     def _is_matter_of_scope(self, held: SyncState | None) -> bool:
         """Return True if the peer that chooses our part may show or take away what we hold here."""

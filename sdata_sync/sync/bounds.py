@@ -25,7 +25,7 @@ from ..core.state import SyncState, same_endpoint
 from ..exceptions import FeedError
 from ..models import Endpoint, Peer
 from ..resources import SyncResource
-from .digests import StoredDigest
+from .digests import StoredDigest, load_digest
 from .relations.directory import chunks
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,23 @@ def check_size(digest: Digest) -> Digest:
 def is_restore(ours: int, claimed: int, origin: str) -> bool:
     """Return True if a claim that this node is at ``claimed`` is believed: from an enabled peer, within the bound."""
     return 0 <= claimed - ours <= conf.max_tick_leap and Peer.of_endpoint(origin) is not None
+
+
+def believed(resource: SyncResource, digest: Digest) -> Digest:
+    """Return what is believed of a digest that is not taken over, but that something waits for.
+
+    An endpoint that the digest of this node would not name, or not at that tick, would be waited for in vain.
+    """
+    stored = load_digest(resource)
+    forgotten = _forgotten(resource, (entry.endpoint for entry in digest if entry.endpoint not in stored))
+    is_full = stored.count_others(resource.endpoint, digest.origin) >= conf.max_endpoints
+    return digest.without(
+        entry.endpoint
+        for entry in digest
+        if entry.tick > stored.shown_tick(entry.endpoint) + 2 * conf.max_tick_leap
+        or entry.endpoint.lower() in forgotten
+        or (is_full and entry.endpoint not in stored)
+    )
 
 
 class Bounds:

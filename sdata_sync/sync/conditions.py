@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from ..core.digest import Digest, DigestEntry
 from ..core.state import same_endpoint
 from ..models import DeletionCondition, Peer
+from ..models import Digest as DigestRow
 from ..registry import registry
 from ..resources import SyncResource
+from .bounds import believed
 from .digests import load_digest
 from .reach import kinds_within_reach
 
@@ -30,18 +32,21 @@ class Condition:
 
     @classmethod
     def of_feed(cls, resource: SyncResource, source: Digest, said: Mapping[str, Digest] | None) -> Condition:
-        """Return the condition of a page from ``source``; ``said`` are the digests of other kinds that it carries."""
+        """Return the condition of a page from ``source``; ``said`` are the digests of other kinds that it carries.
+
+        What the source says is told on to others together with the deletions (``told_digests``).
+        """
         known = {kind.lower(): digest for kind, digest in (said or {}).items()}
-        can_ask = Peer.of_endpoint(source.origin) is not None
         seen: dict[str, Digest | None] = {}
         for kind in kinds_within_reach(resource):
-            other = registry.of_kind(kind)
+            other, digest = registry.of_kind(kind), known.get(kind.lower())
             if kind == resource.kind:
                 seen[kind] = source
             elif other is None or not other.is_target:
                 seen[kind] = Digest()  # the source's changes of it never come here
             else:
-                seen[kind] = known.get(kind.lower(), None if can_ask else Digest())
+                seen[kind] = None if digest is None else believed(other, digest)
+        _note_told(resource, {kind: digest for kind, digest in seen.items() if digest and kind != resource.kind})
         return cls(origin=source.origin, seen=seen)
 
     @classmethod
@@ -61,8 +66,8 @@ class Condition:
 
     def _is_reached(self, kind: str) -> bool:
         seen, resource = self.seen.get(kind, Digest()), registry.of_kind(kind)
-        if seen is None:
-            return False
+        if seen is None:  # not asked yet; a source that cannot be asked counts as never having seen a row
+            return Peer.of_endpoint(self.origin) is None
         if resource is None:
             return True
         ours = load_digest(resource).value
@@ -83,6 +88,28 @@ def _digest(ticks: Mapping[str, int]) -> Digest:
     return Digest(DigestEntry(endpoint=endpoint, tick=tick) for endpoint, tick in ticks.items())
 
 
+def _note_told(resource: SyncResource, said: Mapping[str, Digest]) -> None:
+    """Keep what a source has said of other kinds, as far as this node does not have it; under the digest's lock."""
+    told = told_digests(resource)
+    lacking: dict[str, dict[str, int]] = {}
+    for kind in {*told, *said}:
+        other = registry.of_kind(kind)
+        ours = Digest() if other is None else load_digest(other).value
+        digest = told.get(kind, Digest()).merge(said.get(kind, Digest()), stamp=0)
+        ticks = {entry.endpoint: entry.tick for entry in digest if entry.tick > ours.tick(entry.endpoint)}
+        if ticks:
+            lacking[kind] = ticks
+    if lacking or told:
+        rows = DigestRow.objects.using(resource.database)
+        rows.update_or_create(pk=resource.kind, defaults={"told_digests": json.dumps(lacking) if lacking else ""})
+
+
+def told_digests(resource: SyncResource) -> dict[str, Digest]:
+    """Return what sources of deletions of ``resource`` had of other kinds and this node may lack, by kind."""
+    row = DigestRow.objects.using(resource.database).filter(pk=resource.kind).values_list("told_digests", flat=True)
+    return {kind: _digest(ticks) for kind, ticks in json.loads(row.first() or "{}").items()}
+
+
 def unanswered_conditions(origin: str, kind: str, using: str) -> list[int]:
     """Return the primary keys of the conditions that lack the digest that the source ``origin`` has of ``kind``.
 
@@ -98,7 +125,8 @@ def answer_conditions(conditions: Collection[int], kind: str, seen: Digest, usin
     for row in DeletionCondition.objects.using(using).filter(pk__in=conditions):
         said = json.loads(row.seen)
         if said.get(kind, {}) is None:
-            said[kind] = _ticks(seen)
+            resource = registry.of_kind(kind)
+            said[kind] = _ticks(seen if resource is None else believed(resource, seen))
             row.seen = json.dumps(said)
             row.save(using=using, update_fields=["seen"])
 

@@ -24,6 +24,7 @@ from .faults import is_lost_connection
 from .isolation import atomically_by_row, row_guard
 from .log import ANEW, update_tracked
 from .prepared import PreparedQuery
+from .reach import kinds_within_reach, without_referrers
 from .relations.placing import Known, Target
 from .relations.settling import fill_in, is_waiting, kinds_waiting_for, store_pending
 from .rows import read_instances_apart
@@ -108,11 +109,11 @@ def awaited(error: PayloadError) -> dict[str, list[Target]]:
     return {"": list(error.waits_for)} if error.waits_for else {}
 
 
-def settle(resource: SyncResource) -> int:
+def settle(resource: SyncResource, *, is_alone: bool = False) -> int:
     """Fill in the references that have come, and try the deferred entries again; return how many could be applied.
 
     In the transaction of the page, under the digest's lock. Their states stay what they are: to apply is not
-    to change.
+    to change. Entries that would make the transaction fail when it ends are tried in one that ``is_alone``.
     """
     applied = 0
     while ready := fill_in(resource):  # what is written now may be what others wait for
@@ -127,6 +128,8 @@ def settle(resource: SyncResource) -> int:
         )
         # Nor those whose time comes with what they refer to, or with what they would take along.
         free = tracked.filter(pending_references__isnull=True, deferred_entry__condition__isnull=True)
+        if not is_alone:
+            free = free.exclude(deferred_entry__application_code=PayloadError.AT_COMMIT)
         least_tried = free.order_by("deferred_entry__attempts", "pk").values_list("pk", flat=True)
         applied += _retry(resource, list(least_tried[:RETRIES_PER_PAGE]))
         applied += _retry_deletions(resource)
@@ -147,14 +150,16 @@ def _retry_deletions(resource: SyncResource) -> int:
     stored = DeletionCondition.objects.using(resource.database).filter(entries__in=entries).distinct()
     conditions = {row.pk: Condition.load(row) for row in stored}
     met = [pk for pk, condition in conditions.items() if not condition.lacking(condition.seen)]
-    # What a deletion would take along may be of kinds that lack nothing, although others do.
-    others = entries.exclude(condition__in=met).order_by("attempts", "pk")[:RETRIES_PER_PAGE]
-    applied, last = _retry_batch(resource, list(others), conditions), 0
-    ready = entries.filter(condition__in=met).order_by("pk")
-    while batch := list(ready.filter(pk__gt=last)[:BATCH]):
-        last = batch[-1].pk
-        applied += _retry_batch(resource, batch, conditions)
-    forget_met_conditions(resource.database)
+    ready = entries.filter(condition__in=met).order_by("attempts", "pk")
+    applied = _retry_batch(resource, _free_entries(resource, entries.exclude(condition__in=met)), conditions)
+    # Those that were tried least come first. Where none of a batch succeeds, the others have been held for longer.
+    while met and (batch := list(ready[: BATCH if applied else RETRIES_PER_PAGE])):
+        succeeded = _retry_batch(resource, batch, conditions)
+        applied += succeeded
+        if not succeeded:
+            break
+    if applied:
+        forget_met_conditions(resource.database)
     return applied
 
 
@@ -169,7 +174,7 @@ def settle_waiting(resource: SyncResource) -> None:
 
 def _settle_under_lock(resource: SyncResource) -> int:
     lock_digest(resource)
-    return settle(resource)
+    return settle(resource, is_alone=True)
 
 
 def settle_all(resource: SyncResource) -> None:
@@ -182,7 +187,8 @@ def settle_others(resource: SyncResource) -> None:
     """Do the same for the other kinds that wait for something of ``resource``; each in a transaction of its own."""
     waiting = set(kinds_waiting_for(resource))
     # A deletion may have been refused because of what pointed at the row, and does not any more.
-    waiting.update(kind for (kind,) in _deletions.rows(resource.database))
+    deleted = (registry.of_kind(kind) for (kind,) in _deletions.rows(resource.database))
+    waiting.update(other.kind for other in deleted if other is not None and _may_free(resource, other))
     for kind in sorted(waiting - {resource.kind}):
         other = registry.of_kind(kind)
         if other is None:
@@ -194,6 +200,12 @@ def settle_others(resource: SyncResource) -> None:
             if is_lost_connection(error):
                 raise
             logger.exception("What waits of %s could not be tried again; it is tried again later", kind)
+
+
+def _may_free(resource: SyncResource, other: SyncResource) -> bool:
+    """Return True if a change of ``resource`` may free a deletion of ``other`` that waits."""
+    refers = other.kind in registry.kinds_referred_to(resource)
+    return refers or resource.kind in kinds_within_reach(other)
 
 
 def retry_chosen(resource: SyncResource, entries: Collection[int]) -> int:
@@ -213,6 +225,14 @@ def discard(entries: QuerySet[DeferredEntry]) -> int:
     return entries.update(is_discarded=True)
 
 
+def _free_entries(resource: SyncResource, entries: QuerySet[DeferredEntry]) -> list[DeferredEntry]:
+    """Return those of ``entries``, deletions that lack something, whose rows nothing refers to any more."""
+    chosen = list(entries.select_related("resource").order_by("attempts", "pk")[:BATCH])
+    instances, _ = read_instances_apart(resource, [e.resource.local_key for e in chosen if e.resource.local_key])
+    free = {str(instance.pk) for instance in without_referrers(resource, list(instances.values()))}
+    return [entry for entry in chosen if entry.resource.local_key in free]
+
+
 def _locked(resource: SyncResource, pks: Sequence[int]) -> dict[int, TrackedResource]:
     chosen = TrackedResource.objects.using(resource.database).filter(pk__in=pks).order_by("pk")
     if connections[resource.database].features.has_select_for_update:
@@ -225,6 +245,7 @@ def _retry_batch(
 ) -> int:
     """Try deletions again, all together."""
     locked = _locked(resource, [entry.resource_id for entry in entries])
+    entries = [entry for entry in entries if locked[entry.resource_id].mark is None]
     instances, unreadable = read_instances_apart(resource, [row.local_key for row in locked.values() if row.local_key])
     changes: dict[int, RowChange] = {}
     for entry in entries:
@@ -255,17 +276,24 @@ def _state_of(resource: SyncResource, tracked: TrackedResource) -> SyncState | N
     return SyncState(endpoint=tracked.endpoint.url, tick=tracked.tick, stamp=tracked.stamp, user=tracked.user)
 
 
-def apply_deletions(resource: SyncResource, entries: Collection[int]) -> int:
-    """Apply the deferred deletions ``entries``, primary keys, whatever they take along; return how many were applied.
+def _chosen_deletions(resource: SyncResource, entries: Collection[int]) -> QuerySet[DeferredEntry]:
+    """Return those of ``entries`` that are no withdrawals, and whose rows have no edit without a tick."""
+    deletions = DeferredEntry.objects.using(resource.database).exclude(application_code=PayloadError.WITHDRAWN)
+    return deletions.filter(
+        pk__in=list(entries), resource__kind=resource.kind, resource__mark__isnull=True, is_deleted=True
+    )
 
-    What goes with them is a change of this node, recorded as a conflict.
+
+def apply_deletions(resource: SyncResource, entries: Collection[int]) -> int:
+    """Apply the deferred deletions ``entries``, primary keys, with all that they take along; return their number.
+
+    What goes with them is a change of this node, recorded as a conflict. Rows with an edit that has no tick yet are
+    left alone: give it one first (``number_changes``).
     """
 
     def act() -> int:
         lock_digest(resource)
-        chosen = DeferredEntry.objects.using(resource.database).filter(
-            pk__in=list(entries), resource__kind=resource.kind, is_deleted=True
-        )
+        chosen = _chosen_deletions(resource, entries)
         return _retry_batch(resource, list(chosen), {})
 
     applied = atomically_by_row(resource.database, act)
@@ -277,9 +305,7 @@ def keep_rows(resource: SyncResource, entries: Collection[int]) -> int:
     """Keep the rows whose deletions ``entries``, primary keys, wait: a change of this node; return their number."""
     with transaction.atomic(using=resource.database):
         lock_digest(resource)
-        chosen = DeferredEntry.objects.using(resource.database).filter(
-            pk__in=list(entries), resource__kind=resource.kind, resource__local_key__isnull=False, is_deleted=True
-        )
+        chosen = _chosen_deletions(resource, entries).filter(resource__local_key__isnull=False)
         pks = list(chosen.values_list("resource_id", flat=True))
         chosen.delete()
         TrackedResource.objects.using(resource.database).filter(pk__in=pks).update(

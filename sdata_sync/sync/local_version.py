@@ -34,7 +34,7 @@ class LocalVersion:
             contents, _ = read_contents(resource, [tracked])
             self.contents = contents.get(tracked.local_key or "")
             texts = _readable_texts(resource, instance) if self.contents is None else self.contents
-            self.payload = payload_of(resource, tracked, texts)
+            self.payload = _shown_payload(resource, tracked, texts)
 
 
 def decides_itself(resource: SyncResource) -> bool:
@@ -64,6 +64,16 @@ def _readable_texts(resource: SyncResource, instance: models.Model) -> list[Text
                 raise
             texts.append(None)
     return [*texts, *[None] * len(resource.relations)]
+
+
+def _shown_payload(resource: SyncResource, tracked: TrackedResource, texts: list[Text]) -> str:
+    try:
+        return payload_of(resource, tracked, texts)
+    except Exception as error:
+        if ends_page(error):
+            raise
+        # Not empty: that would say that the version was a deletion.
+        return resource.template.render_empty(f"{PAYLOAD_DECLARATIONS}{identity(uuid=str(tracked.uuid))}")
 
 
 def payload_of(resource: SyncResource, tracked: TrackedResource, texts: list[Text]) -> str:

@@ -61,7 +61,7 @@ def _blank() -> tuple[list[str], list[Any]]:
 
 def note_first_state(tracked: TrackedResource) -> None:
     """Note the state of ``tracked`` as the one under which this node first knew it, unless that is noted already."""
-    if tracked.first_tick is None:
+    if tracked.first_tick is None and tracked.tick is not None:
         tracked.first_endpoint_id, tracked.first_tick = tracked.endpoint_id, tracked.tick
 
 

@@ -14,16 +14,17 @@ from ..atom.payload import Text
 from ..atom.text import escape, is_representable
 from ..core.decision import resolve
 from ..core.state import SyncState, stamp_after
-from ..exceptions import UnrepresentableText
+from ..exceptions import PayloadError, UnrepresentableText
 from ..models import ConflictRecord, DeferredEntry, TrackedResource
 from ..resources import SyncResource
 from .announcing import announce
 from .clock import now
 from .conditions import forget_met_conditions
+from .deletions import waiting_deletions
 from .digests import StoredDigest, load_digest, lock_digest
 from .faults import describe, ends_page
 from .hearing import may_number
-from .isolation import atomically_by_row
+from .isolation import atomically_by_row, row_guard
 from .local_version import payload_of
 from .log import ANEW, create_tracked, note_first_state, update_tracked
 from .marks import mark
@@ -162,7 +163,7 @@ class _Stamper:
         """Note which of ``marked`` have a deletion that waits."""
         deferred = [row.pk for row in marked if row.is_deferred]
         if deferred:
-            entries = DeferredEntry.objects.using(self.resource.database).filter(resource__in=deferred, is_deleted=True)
+            entries = waiting_deletions(self.resource).filter(resource__in=deferred)
             self.waiting_deletions.update(entries.values_list("resource_id", flat=True))
 
     def settle(self, tracked: TrackedResource, contents: dict[str, list[Text]], problems: dict[str, str]) -> None:
@@ -197,9 +198,16 @@ class _Stamper:
         if problem:
             self._hold_back(tracked, problem)
             return
-        if tracked.pk in self.waiting_deletions and self._loses_to_deletion(tracked, texts):
-            tracked.etag = etag
-            return
+        if tracked.pk in self.waiting_deletions:
+            try:
+                with row_guard(self.resource.database, savepoint=False):
+                    loses = self._loses_to_deletion(tracked, texts)
+            except PayloadError as error:
+                self._hold_back(tracked, str(error))
+                return
+            if loses:
+                tracked.etag = etag
+                return
         self._number(tracked)
         tracked.is_deleted, tracked.etag = False, etag
         self.stored.numbered[tracked.local_key or ""] = texts
@@ -207,7 +215,7 @@ class _Stamper:
     def _loses_to_deletion(self, tracked: TrackedResource, texts: list[Text]) -> bool:
         """Decide an edit of a row whose deletion waits; return True if the deletion wins, and goes on waiting.
 
-        Neither was made in knowledge of the other: whoever edited the row did not see that it had been deleted.
+        Neither was made in knowledge of the other: the row was still here when it was edited.
         """
         deletion = SyncState(
             endpoint=self.stored.endpoint_url(tracked.endpoint_id or 0),
@@ -289,6 +297,7 @@ class _Stamper:
         self.changed.append(tracked)
 
     def _number(self, tracked: TrackedResource) -> None:
+        note_first_state(tracked)
         replaced = [] if tracked.tick is None else [tracked.stamp]
         tracked.stamp = stamp_after(tracked.mark or self.now, *replaced)
         tracked.endpoint_id = self.stored.endpoint_id(self.resource.endpoint)

@@ -7,7 +7,6 @@ the peer has become able to take it. A version that replaces it, smaller perhaps
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 
 from django.db.models import F, QuerySet
 
@@ -26,16 +25,17 @@ LONGEST_PAUSE_MILLIS = 24 * 60 * 60 * 1000
 
 
 class PeerLimit:
-    """Which versions of a kind feeds to ``peer`` leave out.
+    """Which versions of a kind feeds to ``peer`` leave out; of what is not a peer (``None``) nothing is stored.
 
-    ``max_bytes`` is the largest feed that the peer accepts, if it has said so; what cannot fit is held from then on.
+    ``max_bytes`` is the largest feed that the target accepts, if it has said so; what cannot fit is held from then on.
+    ``count`` is how many versions are left out.
     """
 
-    def __init__(self, resource: SyncResource, peer: Peer, *, max_bytes: int | None = None) -> None:
+    def __init__(self, resource: SyncResource, peer: Peer | None, *, max_bytes: int | None = None) -> None:
         self._resource = resource
         self._peer = peer
-        self.max_bytes = None if max_bytes is None else max(max_bytes - HEADING_BYTES, 0)
-        rows = _held(resource, peer).values_list("resource_id", "endpoint_id", "tick")
+        self.max_bytes = None if max_bytes is None else max(max_bytes - HEADING_BYTES, HEADING_BYTES)
+        rows = _present(resource, peer).values_list("resource_id", "endpoint_id", "tick")
         self._held = {pk: (endpoint, tick) for pk, endpoint, tick in rows}
 
     @property
@@ -69,6 +69,8 @@ class PeerLimit:
         )
         endpoint, tick = row.endpoint_id or 0, row.tick or 0
         self._held[row.pk] = (endpoint, tick)
+        if self._peer is None:
+            return
         HeldVersion.objects.using(self._resource.database).update_or_create(
             peer_id=self._peer.pk,
             resource=row,
@@ -88,11 +90,18 @@ class PeerLimit:
 
         What is held of a version that the resource does not have any more is forgotten.
         """
-        held = _held(self._resource, self._peer).select_related("resource")
-        stale = [h.pk for h in held if (h.resource.endpoint_id, h.resource.tick) != (h.endpoint_id, h.tick)]
-        if stale:
-            held.filter(pk__in=stale).delete()
-        return [h.resource for h in held if h.pk not in stale and (at_once or h.retry_at <= now())]
+        present = _present(self._resource, self._peer)
+        stale = _held(self._resource, self._peer).exclude(pk__in=present.values("pk"))
+        stale.filter(pk__in=list(stale.values_list("pk", flat=True))).delete()
+        return [h.resource for h in present.select_related("resource") if at_once or h.retry_at <= now()]
+
+    def release_fitting(self) -> bool:
+        """Give new ticks to the resources whose held versions fit into ``max_bytes``; return True if there were any."""
+        fitting = _present(self._resource, self._peer).filter(size_bytes__lte=self.max_bytes or 0)
+        rows = [held.resource for held in fitting.select_related("resource")]
+        for row in rows:
+            self.release(row)
+        return bool(rows)
 
     def postpone(self, row: TrackedResource) -> None:
         """Note that the peer has refused the version again; the pauses become longer."""
@@ -112,18 +121,19 @@ class PeerLimit:
         wake_after_commit(self._resource.kind, self._resource.database)
 
 
-def _held(resource: SyncResource, peer: Peer) -> QuerySet[HeldVersion]:
-    return HeldVersion.objects.using(resource.database).filter(peer=peer.pk, resource__kind=resource.kind)
+def _held(resource: SyncResource, peer: Peer | None) -> QuerySet[HeldVersion]:
+    return HeldVersion.objects.using(resource.database).filter(peer=peer and peer.pk, resource__kind=resource.kind)
+
+
+def _present(resource: SyncResource, peer: Peer | None) -> QuerySet[HeldVersion]:
+    """Return what is held of the versions that resources have now."""
+    return _held(resource, peer).filter(endpoint_id=F("resource__endpoint_id"), tick=F("resource__tick"))
 
 
 def held_names(resource: SyncResource, peer: Peer) -> list[str]:
     """Return the names of the resources whose present version is held for ``peer``."""
-    held = _held(resource, peer).select_related("resource").order_by("pk")
-    return list(_names(resource, held))
-
-
-def _names(resource: SyncResource, held: Iterable[HeldVersion]) -> Iterable[str]:
-    for version in held:
-        row = version.resource
-        if (row.endpoint_id, row.tick) == (version.endpoint_id, version.tick):
-            yield f"{resource.kind}('{row.local_key or row.uuid}') of {version.size_bytes} bytes"
+    held = _present(resource, peer).select_related("resource").order_by("pk")
+    return [
+        f"{resource.kind}('{version.resource.local_key or version.resource.uuid}') of {version.size_bytes} bytes"
+        for version in held
+    ]

@@ -20,6 +20,7 @@ from ..registry import registry
 from ..relations import Keys
 from ..resources import SyncResource
 from .clock import now
+from .conditions import told_digests
 from .digests import StoredDigest
 from .faults import describe, ends_page
 from .numbering import number_changes
@@ -327,10 +328,19 @@ def _referring_digests(resource: SyncResource) -> dict[str, Digest]:
     """Return this node's digests of the kinds of which a deletion of ``resource`` takes rows along.
 
     They are read after the page with the deletions, and what was committed before is given its ticks first: so they
-    contain what was changed together with a deletion.
+    contain what was changed together with a deletion. What the node that made a deletion had is contained too, where
+    this node has only passed the deletion on.
     """
-    others = (registry.of_kind(kind) for kind in sorted(kinds_within_reach(resource) - {resource.kind}))
-    return {other.kind: number_changes(other).value for other in others if other is not None and other.is_source}
+    told = told_digests(resource)
+    digests: dict[str, Digest] = {}
+    for kind in sorted(kinds_within_reach(resource) - {resource.kind}):
+        other = registry.of_kind(kind)
+        if other is None:
+            continue
+        # An empty digest says that the kind is not given to others.
+        ours = number_changes(other).value if other.is_source else Digest(origin=other.endpoint)
+        digests[other.kind] = ours.merge(told.get(kind, Digest()), stamp=0) if other.is_source else ours
+    return digests
 
 
 def entry_id(resource: SyncResource, key: str | None, uuid: UUID) -> str:

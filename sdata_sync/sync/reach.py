@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -39,6 +39,22 @@ def taken_along(resource: SyncResource, instances: Collection[models.Model]) -> 
                 found.setdefault(other, set()).update(new)
                 queue.append((other, new))
     return _resources_of(resource, found, {instance.pk for instance in instances})
+
+
+def without_referrers(resource: SyncResource, instances: Sequence[models.Model]) -> list[models.Model]:
+    """Return those of ``instances`` that take nothing along, as far as one query for each relation tells."""
+    model = resource.model
+    if model._meta.parents or any(True for _ in _generic_relations(model)):
+        return []
+    referred: set[Any] = set()
+    pks = {instance.pk for instance in instances}
+    for relation in _cascading(model):
+        field, target = relation.field, relation.field.target_field
+        values = {getattr(instance, target.attname): instance.pk for instance in instances}
+        for chunk in chunks(_values(model, pks, target, resource.database)):
+            rows = all_rows(field.model, resource.database).filter(**{f"{field.attname}__in": chunk})
+            referred.update(values.get(value) for value in rows.values_list(field.attname, flat=True).distinct())
+    return [instance for instance in instances if instance.pk not in referred]
 
 
 def are_kept_referring(resource: SyncResource, instances: Collection[models.Model]) -> bool:

@@ -108,6 +108,7 @@ class Recorder:
 
     def set_state(self, tracked: TrackedResource, state: SyncState) -> None:
         """Give ``tracked`` the state of a version; it is not stored here."""
+        note_first_state(tracked)
         tracked.endpoint_id = self._stored.endpoint_id(state.endpoint)
         tracked.tick, tracked.stamp, tracked.user = state.tick, state.stamp, state.user[:150]
         note_first_state(tracked)

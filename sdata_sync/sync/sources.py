@@ -15,7 +15,6 @@ from ..atom.renderer import Paging, render_feed
 from ..core.digest import Digest
 from ..core.selection import missing_ranges
 from ..exceptions import FeedError
-from ..models import Peer
 from ..resources import SyncResource
 from .clock import now
 from .digests import StoredDigest, load_digest
@@ -87,10 +86,19 @@ class SourceFeed:
     total: int
     scope: Scope | None = None
 
-    def page(self, *, place: Place | None, start_index: int, count: int, max_bytes: int | None = None) -> RenderedPage:
+    def page(
+        self,
+        *,
+        place: Place | None,
+        start_index: int,
+        count: int,
+        peer_limit: PeerLimit | None = None,
+        extra: str = "",
+    ) -> RenderedPage:
         """Return the page of ``count`` entries that begins at ``place``, or, without one, at ``start_index``.
 
-        ``max_bytes`` is the largest page that the target accepts; what cannot fit is left out for a peer, and held.
+        ``peer_limit`` leaves out what is larger than the target accepts; ``extra`` is a parameter that goes into the
+        next link.
 
         Raises:
             FeedError: the place is none of this feed.
@@ -99,8 +107,6 @@ class SourceFeed:
         stored.value = self.source
         begin = self._skip(stored, start_index - 1) if place is None else self._at(stored, place)
         owed = 0 if place is None and start_index == 1 else place.owed if place is not None else None
-        peer = None if max_bytes is None else Peer.of_endpoint(self.target.origin)
-        peer_limit = None if peer is None else PeerLimit(self.resource, peer, max_bytes=max_bytes)
         page = read_page(
             self.resource, stored, begin, limit=count, scope=self.scope, owed_behind=owed, peer_limit=peer_limit
         )
@@ -109,7 +115,7 @@ class SourceFeed:
             behind = page.owed_behind
             place = _next_place(stored, page.cursor) if behind is None else Place.of_owed(behind)
             next_url = f"{self.url}?startIndex={start_index + len(page.states)}&count={count}&place={place}"
-            next_url += "" if max_bytes is None else f"&{MAX_BYTES}={max_bytes}"
+            next_url += f"&{extra}" if extra else ""
         content = render_feed(
             page.entries,
             url=self.url,

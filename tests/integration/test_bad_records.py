@@ -293,6 +293,7 @@ class TestAtTheTarget:
             Claim.objects.all().delete()
         create(a, "later")
         push(a, b)
+        pull(b, a)
         assert treasures(b) == {"first", "another", "later"}
         assert level(a, b)
 
