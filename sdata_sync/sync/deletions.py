@@ -158,12 +158,13 @@ def _contains(seen: Digest, urls: Mapping[int, str], endpoint: int | None, tick:
 
 
 def _was_deleted_there(resource: SyncResource, row: TrackedResource) -> bool:
-    """Return True if a deletion of ``row`` came and lost against the version that stands here.
+    """Return True if a deletion of ``row`` came and lost against the very version that stands here.
 
-    The source lacks that version, so it has not learned yet that its deletion has lost.
+    The source lacks that version, so it has not learned yet that its deletion has lost. After a later change of the row
+    that is not known any more.
     """
     lost = ConflictRecord.objects.using(resource.database).filter(resource=row.pk, remote_won=False, remote_payload="")
-    return lost.exists()
+    return lost.filter(local_stamp=row.stamp).exists()
 
 
 def _tracked(resource: SyncResource, keys: Collection[str]) -> list[TrackedResource]:

@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 
-def exchange(*nodes, rounds=3):
+def exchange(*nodes, rounds=2):
     for _ in range(rounds):
         for here in nodes:
             for there in nodes:

@@ -2,7 +2,7 @@
 
 import uuid
 
-from django.contrib.contenttypes.fields import GenericForeignKey
+from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -277,3 +277,25 @@ class Claim(models.Model):
     """Not shared. Refers to a treasure without saying what becomes of it when that is deleted."""
 
     treasure = models.ForeignKey(Treasure, models.DO_NOTHING)
+
+
+class Firm(models.Model):
+    """Goes with its boss, who goes with the firm; notes go with it by a generic relation."""
+
+    name = models.CharField(max_length=20)
+    boss = models.ForeignKey("Person", models.CASCADE, null=True, related_name="+")
+    notes = GenericRelation("Note", object_id_field="about_id", content_type_field="about_type")
+
+
+class Person(models.Model):
+    name = models.CharField(max_length=20)
+    firm = models.ForeignKey(Firm, models.CASCADE)
+
+
+class Note(models.Model):
+    """Not shared; a row of it may be such that it cannot be loaded."""
+
+    text = PickyField(max_length=50, null=True)
+    about_type = models.ForeignKey(ContentType, models.CASCADE, null=True)
+    about_id = models.PositiveIntegerField(null=True)
+    about = GenericForeignKey("about_type", "about_id")
