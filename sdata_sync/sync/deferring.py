@@ -92,9 +92,11 @@ def _stored_condition(error: PayloadError, using: str) -> int | None:
     """Return the primary key of what a deletion waits for, storing it once for all deletions of a page."""
     if not isinstance(error, DeletionWaits):
         return None
-    if error.condition.pk is None:
-        error.condition.pk = error.condition.store(using)
-    return int(error.condition.pk)
+    condition = error.condition
+    # It may have been forgotten since, with the last entry that waited for it.
+    if not DeletionCondition.objects.using(using).filter(pk=condition.pk or 0).exists():
+        condition.pk = condition.store(using)
+    return int(condition.pk)
 
 
 def forget(resource: SyncResource, tracked: Sequence[TrackedResource]) -> None:

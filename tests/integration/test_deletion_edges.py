@@ -33,6 +33,7 @@ from testproject.crm.models import Account, Contact
 
 from ..shapes.models import Firm, Note, Person
 from ..talk import level, pull, push
+from ..wire import digest_xml, entry_xml, feed_xml, post, results
 from .test_deletions import accounts, accounts_and_contact, contacts, deliver, exchange, move_and_delete
 
 pytestmark = [
@@ -706,3 +707,30 @@ def test_idle_relay_control(nodes, a, b, monkeypatch):
     calls.clear()
     deliver(a, b)
     assert not calls
+
+
+def test_a_condition_that_was_forgotten_within_its_page_is_stored_again(a, b):
+    """Of three deletions in three batches of one page, the first is superseded before the last comes."""
+    with a.at_work():
+        for name in ("one", "two"):
+            account = Account.objects.create(name=name)
+            Contact.objects.create(account=account, last_name=name)
+    exchange(a, b)
+    with b.at_work():
+        one, two = (
+            TrackedResource.objects.get(local_key=str(Account.objects.get(name=name).pk), kind="accounts").uuid
+            for name in ("one", "two")
+        )
+        own = f"{a.base_url}/accounts"
+        tick = load_digest(registry.of_kind("accounts")).value.tick(own)
+    entries = [
+        entry_xml(one, own, tick, deleted=True, stamp="2099-01-01T00:00:00Z"),
+        entry_xml(one, own, tick + 1, "<name>alive</name>", stamp="2099-01-02T00:00:00Z"),
+        entry_xml(one, own, tick + 2, "<name>alive again</name>", stamp="2099-01-03T00:00:00Z"),
+        entry_xml(two, own, tick + 3, deleted=True, stamp="2099-01-04T00:00:00Z"),
+    ]
+    feed = feed_xml(digest_xml((own, tick + 4), origin=own), *entries)
+    with b.at_work():
+        client = Client(headers={"authorization": f"Token {a.token}"})
+        assert [r.status for r in results(post(client, feed))] == [202, 200, 200, 202]
+        assert DeferredEntry.objects.get().condition is not None
