@@ -20,7 +20,7 @@ SUITE := -q -n 2 --dist loadgroup --no-loadscope-reorder
 
 help:
 	@echo "make demo        two nodes, two servers: saves arriving, a node away and back (STAY=1: leave them running)"
-	@echo "make test        the tests, with 500 random histories of the algorithm and 200 of the real code"
+	@echo "make test        the tests, with 500 random histories of the algorithm and 230 of the real code"
 	@echo "make test-databases  those without processes of their own, on each of PostgreSQL and MariaDB that answers"
 	@echo "make test-all    the same and everything else: task queues, and PostgreSQL and MariaDB where they answer (compose.yaml)"
 	@echo "make test-second the tests with fewer random histories, for another Python: PYTHON=python3.13 VENV=.venv-second"

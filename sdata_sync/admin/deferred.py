@@ -39,7 +39,7 @@ class DeferredEntryAdmin(ReadOnlyAdmin[DeferredEntry]):
         permissions=["handle"],
     )
     def apply_deletion(self, request: HttpRequest, queryset: QuerySet[DeferredEntry]) -> None:
-        """Apply the selected deletions, whatever they take along."""
+        """Apply the selected deletions with all that they take along."""
         self._decide(request, queryset, apply_deletions, "deleted")
 
     @admin.action(description="Keep the row: its deletion is overruled, at every node", permissions=["handle"])

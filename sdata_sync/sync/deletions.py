@@ -51,7 +51,7 @@ CASCADE_RULE = "deleted with what it referred to"
 
 
 def hold_back(resource: SyncResource, deletions: Sequence[RowChange]) -> None:
-    """Give a ``DeletionWaits`` to each of ``deletions`` that has to wait; note in the others what they take along."""
+    """Set a ``DeletionWaits`` on each deletion that has to wait; note on the others which resources they take along."""
     concerned = [change for change in deletions if change.error is None]
     if not concerned:
         return
