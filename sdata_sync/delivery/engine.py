@@ -94,7 +94,7 @@ def _pull(courier: Courier, resource: SyncResource, watch: Watch) -> None:
 
 def _push(courier: Courier, resource: SyncResource, watch: Watch) -> None:
     courier.catch_up(resource, watch)
-    held = held_names(resource, courier.peer)
+    held = held_names(resource).get(courier.peer.pk, [])
     if held:
         raise PeerError(
             f"All but {len(held)} arrived: {', '.join(held[:NAMED])} cannot be taken by {courier.peer}, which accepts "

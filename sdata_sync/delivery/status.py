@@ -153,6 +153,7 @@ def _of_kind(resource: SyncResource, peers: Iterable[Peer]) -> KindStatus:
     row = DigestRow.objects.using(resource.database).filter(pk=resource.kind).first() or DigestRow(pk=resource.kind)
     tracked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
     oldest = tracked.filter(mark__isnull=False, problem="").aggregate(mark=Min("mark"))["mark"]
+    held = held_names(resource)
     streams = {stream.peer_id: stream for stream in Stream.objects.filter(kind=resource.kind).select_related("peer")}
     return KindStatus(
         kind=resource.kind,
@@ -169,13 +170,21 @@ def _of_kind(resource: SyncResource, peers: Iterable[Peer]) -> KindStatus:
         rejoined=row.rejoined_note,
         rejoined_at=row.rejoined_at,
         streams=tuple(
-            _of_stream(resource, stored, streams.get(peer.pk) or Stream(peer=peer, kind=resource.kind), oldest)
+            _of_stream(
+                resource,
+                stored,
+                streams.get(peer.pk) or Stream(peer=peer, kind=resource.kind),
+                oldest,
+                held.get(peer.pk, []),
+            )
             for peer in peers
         ),
     )
 
 
-def _of_stream(resource: SyncResource, stored: StoredDigest, stream: Stream, oldest_mark: int | None) -> StreamStatus:
+def _of_stream(
+    resource: SyncResource, stored: StoredDigest, stream: Stream, oldest_mark: int | None, held: list[str]
+) -> StreamStatus:
     return StreamStatus(
         peer=stream.peer.name,
         is_immediate=stream.peer.immediate,
@@ -189,8 +198,8 @@ def _of_stream(resource: SyncResource, stored: StoredDigest, stream: Stream, old
         last_success=_moment(stream.last_success),
         last_error=stream.last_error,
         last_error_at=_moment(stream.last_error_at),
-        reason=_reason(resource, stored, stream),
-        held=tuple(held_names(resource, stream.peer)),
+        reason=_reason(resource, stored, stream, held),
+        held=tuple(held),
     )
 
 
@@ -211,7 +220,7 @@ def _seconds_behind(
     return max((now() - min(moments)) / 1000, 0.0) if moments else 0.0
 
 
-def _reason(resource: SyncResource, stored: StoredDigest, stream: Stream) -> str:
+def _reason(resource: SyncResource, stored: StoredDigest, stream: Stream, held: list[str]) -> str:
     if stream.known_ticks() is None:
         never = "" if stream.last_success else "nothing was ever delivered to it"
         failing = stream.last_error if stream.failures else ""
@@ -220,7 +229,6 @@ def _reason(resource: SyncResource, stored: StoredDigest, stream: Stream) -> str
         wait = max(stream.retry_at - now(), 0) / 1000
         return f"{stream.last_error} (tried again in {wait:.0f} s)"
     if not ticks_behind(resource, stored, stream):
-        held = held_names(resource, stream.peer)
         return f"larger than the peer accepts: {', '.join(held[:3])}" if held else ""
     if stream.held_until > now():
         return f"being delivered by {stream.holder}"

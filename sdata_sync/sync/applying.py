@@ -123,7 +123,7 @@ class Applier:
         return chooses_part(self._recorder.source)
 
     def _settle(self, entry: Entry, batch: Batch) -> Result:
-        """Decide one entry; whatever it raises defers it and no other."""
+        """Decide one entry; an exception that it causes defers it and no other."""
         try:
             with row_guard(self._using, savepoint=False):
                 return self._decide(entry, batch)
@@ -153,6 +153,8 @@ class Applier:
         if self._recorder.has_lost_edit(entry.uuid) and not target.contains(entry.state):
             return Relation.CONCURRENT  # whatever the endpoints: our own lost change did not know of the edit
         relation = decide(entry.state, held, self._recorder.source, target)
+        if entry.is_scoped and relation is Relation.KNOWN and self._is_matter_of_scope(held):
+            return Relation.NEWER
         if relation is Relation.KNOWN and self._is_falsely_known(entry.state, held):
             logger.error(
                 "%s: tick %s of %s was claimed to be here and was not; it is applied now",
@@ -161,8 +163,6 @@ class Applier:
                 entry.state.endpoint,
             )
             return Relation.UNKNOWN if held is None else Relation.CONCURRENT
-        if entry.is_scoped and relation is Relation.KNOWN and self._is_matter_of_scope(held):
-            return Relation.NEWER
         return relation
 
     def _is_falsely_known(self, state: SyncState, held: SyncState | None) -> bool:

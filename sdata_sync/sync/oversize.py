@@ -130,10 +130,13 @@ def _present(resource: SyncResource, peer: Peer | None) -> QuerySet[HeldVersion]
     return _held(resource, peer).filter(endpoint_id=F("resource__endpoint_id"), tick=F("resource__tick"))
 
 
-def held_names(resource: SyncResource, peer: Peer) -> list[str]:
-    """Return the names of the resources whose present version is held for ``peer``."""
-    held = _present(resource, peer).select_related("resource").order_by("pk")
-    return [
-        f"{resource.kind}('{version.resource.local_key or version.resource.uuid}') of {version.size_bytes} bytes"
-        for version in held
-    ]
+def held_names(resource: SyncResource) -> dict[int, list[str]]:
+    """Return the names of the resources whose present version is held for a peer, by the primary key of the peer."""
+    held = HeldVersion.objects.using(resource.database).filter(
+        resource__kind=resource.kind, endpoint_id=F("resource__endpoint_id"), tick=F("resource__tick")
+    )
+    found: dict[int, list[str]] = {}
+    for version in held.select_related("resource").order_by("pk"):
+        name = version.resource.local_key or version.resource.uuid
+        found.setdefault(version.peer_id, []).append(f"{resource.kind}('{name}') of {version.size_bytes} bytes")
+    return found
