@@ -34,7 +34,7 @@ from .isolation import row_guard
 from .local_version import LocalVersion
 from .log import ANEW
 from .marks import mark
-from .reach import taken_along
+from .reach import Taken, parents_of_children, taken_along
 from .relations.directory import chunks
 from .rows import existing_keys, read_instances_apart
 from .scopes import scope_of
@@ -68,6 +68,34 @@ def hold_back(resource: SyncResource, deletions: Sequence[RowChange]) -> None:
                 _examine(resource, change, going)
         except PayloadError as error:
             change.error = error
+
+
+def hold_back_children(children: SyncResource, deletions: Sequence[RowChange]) -> None:
+    """Set a ``PayloadError`` on each deletion of a child that would take other resources along than its parent.
+
+    The parent's new contents are deferred with it. They are applied once no row here refers to the child any more.
+    """
+    if not _taken_beside_parents(children, deletions):
+        return
+    for change in deletions:
+        taken = _taken_beside_parents(children, [change])
+        if taken:
+            names = [name for resource, keys in taken.items() for name in _names(resource, sorted(keys))]
+            change.error = PayloadError(
+                f"The deletion of {children.element_name} {change.instance.pk} would take along what refers to it: "
+                f"{_listed(names)}. Delete or change that, and the entry is applied when it is tried again.",
+                public="Rows that refer to it would go with it.",
+            )
+
+
+def _taken_beside_parents(children: SyncResource, deletions: Sequence[RowChange]) -> Taken:
+    instances = [change.instance for change in deletions]
+    parents: Taken = {}
+    taken = taken_along(children, instances)
+    if taken:
+        parents = parents_of_children(children, instances)
+    beside = {resource: keys - parents.get(resource, set()) for resource, keys in taken.items()}
+    return {resource: keys for resource, keys in beside.items() if keys}
 
 
 def _examine(resource: SyncResource, change: RowChange, going: set[str]) -> None:
@@ -110,10 +138,9 @@ def _reason_to_wait(condition: Condition, change: RowChange) -> DeletionWaits | 
         held += _rows_of_source(resource, keys - change.waiting[resource], condition)
     if not held:
         return None
-    more = f" and {len(held) - NAMED_ROWS} more" if len(held) > NAMED_ROWS else ""
     return DeletionWaits(
-        f"It would take along what its source still has: {', '.join(held[:NAMED_ROWS])}{more}. Apply the deletion or "
-        "keep the row, in the admin.",
+        f"It would take along what its source still has: {_listed(held)}. Apply the deletion or keep the row, in the "
+        "admin.",
         public="It would take along what its source still has.",
         condition=condition,
     )
@@ -125,11 +152,18 @@ def _rows_of_source(resource: SyncResource, keys: Collection[str], condition: Co
     tracked = _within_part(resource, _tracked(resource, keys), condition.origin)
     urls = _endpoint_urls(resource, tracked)
     still = [row for row in tracked if _still_has(seen, urls, resource, row)]
-    instances, _ = read_instances_apart(resource, [row.local_key or "" for row in still[: 2 * NAMED_ROWS]])
-    return [
-        name_of(instances[key]) if (key := row.local_key or "") in instances else f"{resource.kind}({key!r})"
-        for row in still
-    ]
+    return _names(resource, [row.local_key or "" for row in still])
+
+
+def _names(resource: SyncResource, keys: Sequence[str]) -> list[str]:
+    """Return the names of the rows ``keys``; of those that a reason does not show, only kind and key."""
+    instances, _ = read_instances_apart(resource, list(keys[:NAMED_ROWS]))
+    return [name_of(instances[key]) if key in instances else f"{resource.kind}({key!r})" for key in keys]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED_ROWS} more" if len(names) > NAMED_ROWS else ""
+    return f"{', '.join(names[:NAMED_ROWS])}{more}"
 
 
 def _within_part(resource: SyncResource, tracked: list[TrackedResource], origin: str) -> list[TrackedResource]:

@@ -41,6 +41,15 @@ def taken_along(resource: SyncResource, instances: Collection[models.Model]) -> 
     return _resources_of(resource, found, {instance.pk for instance in instances})
 
 
+def parents_of_children(children: SyncResource, instances: Collection[models.Model]) -> Taken:
+    """Return the resources that the rows ``instances`` of ``children`` are children of."""
+    pks = [instance.pk for instance in instances]
+    return {
+        owner: set(_owners(owner, relation, pks, (), children.database))
+        for owner, relation in registry.parents_of(children.model)
+    }
+
+
 def without_referrers(resource: SyncResource, instances: Sequence[models.Model]) -> list[models.Model]:
     """Return those of ``instances`` that take nothing along, as far as one query for each relation tells."""
     model = resource.model

@@ -19,7 +19,7 @@ from ..relations import Reference
 from ..resources import SyncResource, all_rows
 from .capture import is_own_receiver
 from .changes import RowChange
-from .deletions import applying_waiting, confirm_taken, hold_back, prepare_records
+from .deletions import applying_waiting, confirm_taken, hold_back, hold_back_children, prepare_records
 from .faults import describe, ends_page
 from .isolation import check_deferred_constraints, is_careful, refusal, row_guard
 from .reach import are_kept_referring
@@ -56,7 +56,9 @@ def _delete_rows(resource: SyncResource, deletions: Sequence[RowChange]) -> None
     """Carry out received deletions, but for those that wait because of what they would take along."""
     if not deletions:
         return
-    if not resource.is_inside:
+    if resource.is_inside:
+        hold_back_children(resource, deletions)
+    else:
         hold_back(resource, deletions)
     with applying_deletions():
         _delete_in_turn(resource, [change for change in deletions if not change.error])

@@ -734,3 +734,63 @@ def test_a_condition_that_was_forgotten_within_its_page_is_stored_again(a, b):
         client = Client(headers={"authorization": f"Token {a.token}"})
         assert [r.status for r in results(post(client, feed))] == [202, 200, 200, 202]
         assert DeferredEntry.objects.get().condition is not None
+
+
+class People(sdata_sync.SyncResource):
+    model = Person
+
+
+class FirmWithPeople(sdata_sync.SyncResource):
+    fields = ("name",)
+    children = {"people": People}
+
+
+class TestChildThatOthersReferTo:
+    """An update that removes a child is a deletion, too: the rows of other resources that refer to it stay."""
+
+    def test_rows_that_refer_to_a_removed_child_stay(self, a, b):
+        with sdata_sync.registered(Firm, FirmWithPeople):
+            with a.at_work():
+                firm = Firm.objects.create(name="f")
+                person = Person.objects.create(name="p", firm=firm)
+                Person.objects.create(name="q", firm=firm)
+            exchange(a, b)
+            with b.at_work():
+                Firm.objects.create(name="g", boss=Person.objects.get(name="p"))
+            exchange(a, b)
+            with a.at_work():
+                person.delete()
+                Firm.objects.create(name="h")
+            exchange(a, b)
+            with b.at_work():
+                assert list(Firm.objects.order_by("name").values_list("name", flat=True)) == ["f", "g", "h"]
+                assert list(Person.objects.order_by("name").values_list("name", flat=True)) == ["p", "q"]
+                named = f"shapes.Firm {Firm.objects.get(name='g').pk} "
+            [(kind, reason)] = deferred(b)
+            assert kind == "firms"
+            assert reason.startswith("In people: The deletion of person")
+            assert named in reason
+            with a.at_work():
+                assert list(Firm.objects.order_by("name").values_list("name", flat=True)) == ["f", "g", "h"]
+            with b.at_work():
+                Firm.objects.filter(name="g").update(boss=None)
+            exchange(a, b)
+            with b.at_work():
+                assert list(Person.objects.values_list("name", flat=True)) == ["q"]
+                assert Firm.objects.count() == 3
+            assert deferred(b) == []
+            assert level(a, b)
+
+    def test_a_child_goes_with_the_child_that_it_refers_to(self, a, b):
+        with sdata_sync.registered(Firm, FirmWithPeople):
+            with a.at_work():
+                firm = Firm.objects.create(name="f")
+                Person.objects.create(name="p", firm=firm)
+            exchange(a, b)
+            with a.at_work():
+                Person.objects.get().delete()
+            exchange(a, b)
+            with b.at_work():
+                assert not Person.objects.exists()
+                assert Firm.objects.exists()
+            assert level(a, b)
