@@ -1,6 +1,7 @@
 """One bad record never blocks a kind: rows that cannot be read, encoded, rendered, sent, decoded, written or committed."""
 
 import random
+import re
 
 import pytest
 from django.core.management import call_command
@@ -87,11 +88,11 @@ def held_back(node):
         return {row.problem for row in TrackedResource.objects.exclude(problem="")}
 
 
-#: What a column may hold that cannot be read as what it is: column, value, part of the reason.
+#: What a column may hold that cannot be read as what it is: column, value, pattern of the reason.
 UNREADABLE = [
     ("number", "text", "ValueError"),
     ("moment", "9999-99-99 00:00:00", "Error"),
-    ("price", "no number", "Error"),
+    ("price", "no number", "Error|InvalidOperation"),  # of Django or of the decimal module, by Django's version
     ("name", b"bad\xff\xfe", "decode"),
 ]
 
@@ -111,7 +112,7 @@ class TestAtTheSource:
         push(a, b)
         assert treasures(b) == {"first", "last"}
         [problem] = held_back(a)
-        assert reason in problem
+        assert re.search(reason, problem)
         with a.at_work():
             assert scan(registry.of_kind("treasures"), dry_run=True).unreadable in (0, 1)
             status = collect_status(a.base_url)
