@@ -37,8 +37,7 @@ class Applier:
     """Applies the entries of one feed, in the transaction that holds the digest's lock.
 
     ``bounds`` say what is believed of the feed. ``referrers`` are the digests of other kinds that it carries for its
-    deletions. ``results`` say what became
-    of the entries, in their order.
+    deletions. ``results`` say what became of the entries, in their order.
     """
 
     def __init__(

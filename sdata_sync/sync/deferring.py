@@ -27,7 +27,7 @@ from .prepared import PreparedQuery
 from .reach import kinds_within_reach, without_referrers
 from .relations.placing import Known, Target
 from .relations.settling import fill_in, is_waiting, kinds_waiting_for, store_pending
-from .rows import read_instances_apart
+from .rows import read_instances_apart, unreadable_row
 from .scopes import owe_again
 from .wakeup import wake_after_commit
 from .writing import write_rows
@@ -368,7 +368,7 @@ def _note_applied(
 def _change(resource: SyncResource, entry: DeferredEntry, key: str | None) -> tuple[RowChange, str]:
     instances, unreadable = read_instances_apart(resource, [key] if key else [])
     if key in unreadable:
-        raise PayloadError(f"The row {key!r} here cannot be read: {unreadable[key]}", public="Refused.")
+        raise unreadable_row(key, unreadable[key])
     instance = instances.get(key or "")
     if entry.is_deleted:
         is_withdrawal = entry.application_code == PayloadError.WITHDRAWN

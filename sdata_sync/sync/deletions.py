@@ -34,7 +34,7 @@ from .isolation import row_guard
 from .local_version import LocalVersion
 from .log import ANEW
 from .marks import mark
-from .reach import Taken, parents_of_children, taken_along
+from .reach import Taken, kinds_within_reach, parents_of_children, taken_along
 from .relations.directory import chunks
 from .rows import existing_keys, read_instances_apart
 from .scopes import scope_of
@@ -75,7 +75,7 @@ def hold_back_children(children: SyncResource, deletions: Sequence[RowChange]) -
 
     The parent's new contents are deferred with it. They are applied once no row here refers to the child any more.
     """
-    if not _taken_beside_parents(children, deletions):
+    if not kinds_within_reach(children) or not _taken_beside_parents(children, deletions):
         return
     for change in deletions:
         taken = _taken_beside_parents(children, [change])
@@ -90,10 +90,7 @@ def hold_back_children(children: SyncResource, deletions: Sequence[RowChange]) -
 
 def _taken_beside_parents(children: SyncResource, deletions: Sequence[RowChange]) -> Taken:
     instances = [change.instance for change in deletions]
-    parents: Taken = {}
-    taken = taken_along(children, instances)
-    if taken:
-        parents = parents_of_children(children, instances)
+    taken, parents = taken_along(children, instances), parents_of_children(children, instances)
     beside = {resource: keys - parents.get(resource, set()) for resource, keys in taken.items()}
     return {resource: keys for resource, keys in beside.items() if keys}
 

@@ -150,7 +150,7 @@ class StoredDigest:
         for entry in changed:
             key = entry.endpoint.lower()
             row = self._rows.get(key)
-            values = (entry.tick, entry.stamp, entry.conflict_priority, self.shown_tick(key), self.heard_tick(key))
+            values = self._values_of(entry)
             if row is None:
                 new.append(entry)
             elif row[4:9] != values:
@@ -190,14 +190,12 @@ class StoredDigest:
             pks = dict(found.values_list("endpoint_id", "pk"))
         for key, entry in zip(keys, entries, strict=True):
             endpoint = self._ids[key]
-            values = (
-                entry.tick,
-                entry.stamp,
-                entry.conflict_priority,
-                self.shown_tick(key),
-                self.heard_tick(key),
-            )
-            self._rows[key] = _Row(pks[endpoint], endpoint, entry.endpoint, key, *values)
+            self._rows[key] = _Row(pks[endpoint], endpoint, entry.endpoint, key, *self._values_of(entry))
+
+    def _values_of(self, entry: DigestEntry) -> tuple[int, int | None, int, int, int]:
+        """Return what is stored of an entry, in the order of ``_update_entry``."""
+        shown, heard = self.shown_tick(entry.endpoint), self.heard_tick(entry.endpoint)
+        return entry.tick, entry.stamp, entry.conflict_priority, shown, heard
 
     def _note_endpoints(self, urls: list[str]) -> None:
         """Have a row for each of ``urls``; one or two come by themselves."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from ..models import HeldVersion, Peer, TrackedResource
 from ..resources import SyncResource
@@ -121,22 +121,26 @@ class PeerLimit:
         wake_after_commit(self._resource.kind, self._resource.database)
 
 
+#: The version that is held is the one that the resource has now.
+_IS_PRESENT = Q(endpoint_id=F("resource__endpoint_id"), tick=F("resource__tick"))
+
+
+def _of_kind(resource: SyncResource) -> QuerySet[HeldVersion]:
+    return HeldVersion.objects.using(resource.database).filter(resource__kind=resource.kind)
+
+
 def _held(resource: SyncResource, peer: Peer | None) -> QuerySet[HeldVersion]:
-    return HeldVersion.objects.using(resource.database).filter(peer=peer and peer.pk, resource__kind=resource.kind)
+    return _of_kind(resource).filter(peer=peer and peer.pk)
 
 
 def _present(resource: SyncResource, peer: Peer | None) -> QuerySet[HeldVersion]:
-    """Return what is held of the versions that resources have now."""
-    return _held(resource, peer).filter(endpoint_id=F("resource__endpoint_id"), tick=F("resource__tick"))
+    return _held(resource, peer).filter(_IS_PRESENT)
 
 
 def held_names(resource: SyncResource) -> dict[int, list[str]]:
     """Return the names of the resources whose present version is held for a peer, by the primary key of the peer."""
-    held = HeldVersion.objects.using(resource.database).filter(
-        resource__kind=resource.kind, endpoint_id=F("resource__endpoint_id"), tick=F("resource__tick")
-    )
     found: dict[int, list[str]] = {}
-    for version in held.select_related("resource").order_by("pk"):
+    for version in _of_kind(resource).filter(_IS_PRESENT).select_related("resource").order_by("pk"):
         name = version.resource.local_key or version.resource.uuid
         found.setdefault(version.peer_id, []).append(f"{resource.kind}('{name}') of {version.size_bytes} bytes")
     return found

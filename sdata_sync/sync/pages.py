@@ -337,9 +337,10 @@ def _referring_digests(resource: SyncResource) -> dict[str, Digest]:
         other = registry.of_kind(kind)
         if other is None:
             continue
-        # An empty digest says that the kind is not given to others.
-        ours = number_changes(other).value if other.is_source else Digest(origin=other.endpoint)
-        digests[other.kind] = ours.merge(told.get(kind, Digest()), stamp=0) if other.is_source else ours
+        if other.is_source:
+            digests[kind] = number_changes(other).value.merge(told.get(kind, Digest()), stamp=0)
+        else:  # an empty digest says that the kind is not given to others
+            digests[kind] = Digest(origin=other.endpoint)
     return digests
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from ..exceptions import PayloadError
 from ..resources import SyncResource
 from .isolation import read_apart
 from .prepared import PreparedQuery, can_prepare
@@ -40,6 +41,11 @@ def existing_keys(resource: SyncResource, keys: Iterable[str]) -> set[str]:
 def read_instances_apart(resource: SyncResource, keys: Iterable[str]) -> tuple[dict[str, models.Model], dict[str, str]]:
     """Return the rows as instances, and the descriptions of what others raise when they are loaded, by local key."""
     return read_apart(resource.database, list(keys), lambda some: read_instances(resource, some))
+
+
+def unreadable_row(key: str, problem: str) -> PayloadError:
+    """Return what defers an entry whose row here cannot be read because of ``problem``."""
+    return PayloadError(f"The row {key!r} here cannot be read: {problem}", public="Refused.")
 
 
 def read_instances(resource: SyncResource, keys: Iterable[str]) -> dict[str, models.Model]:

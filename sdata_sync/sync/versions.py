@@ -25,7 +25,7 @@ from .log import new_tracked
 from .prepared import PreparedQuery
 from .relations.contents import waiting_of
 from .relations.placing import Known, targets_of
-from .rows import read_instances_apart
+from .rows import read_instances_apart, unreadable_row
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class Batch:
     def _prepare(self, version: Version) -> None:
         key = version.tracked.local_key or ""
         if key in self._unreadable:
-            raise PayloadError(f"The row {key!r} here cannot be read: {self._unreadable[key]}", public="Refused.")
+            raise unreadable_row(key, self._unreadable[key])
         instance = self.instance_of(version.tracked)
         if version.entry.is_deleted:
             _prepare_deletion(version, instance, self._condition)
