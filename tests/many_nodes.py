@@ -32,6 +32,20 @@ class NodeRouter:
         return True
 
 
+class Steps:
+    """Base of a history: runs its steps, methods with the names of the steps, at one node each."""
+
+    def __init__(self, wire, nodes):
+        self.nodes = nodes
+        self.faults = []
+        wire.fault = lambda: self.faults.pop(0) if self.faults else ""
+
+    def step(self, what, node, *rest):
+        with self.nodes[node].at_work():
+            getattr(self, what.replace(" ", "_"))(node, *rest)
+        self.faults = []
+
+
 class LocalNode:
     """A node; what is done ``with node.at_work():`` is done at it."""
 

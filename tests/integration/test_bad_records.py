@@ -54,11 +54,6 @@ def a(nodes):
     return nodes[0]
 
 
-@pytest.fixture
-def b(nodes):
-    return nodes[1]
-
-
 def treasures(node):
     with node.at_work():
         return set(Treasure.objects.values_list("name", flat=True))

@@ -23,7 +23,7 @@ from sdata_sync.sync.deferring import apply_deletions, keep_rows
 from sdata_sync.sync.digests import load_digest
 from sdata_sync.sync.scanning import scan
 
-from ..many_nodes import LocalNode, wired
+from ..many_nodes import LocalNode, Steps, wired
 from ..shapes.models import Asset, Owner, Service
 from .test_histories import FAULTS, NODES, OTHERS
 
@@ -56,17 +56,7 @@ STEPS = st.one_of(
 REFUSED = (ProtectedError, RestrictedError, IntegrityError)
 
 
-class History:
-    def __init__(self, wire, nodes):
-        self.nodes = nodes
-        self.faults = []
-        wire.fault = lambda: self.faults.pop(0) if self.faults else ""
-
-    def step(self, what, node, *rest):
-        with self.nodes[node].at_work():
-            getattr(self, what.replace(" ", "_"))(node, *rest)
-        self.faults = []
-
+class History(Steps):
     def begin(self):
         """Every node has the owner that stands in for deleted ones."""
         with self.nodes[0].at_work():

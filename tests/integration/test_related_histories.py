@@ -27,7 +27,7 @@ from sdata_sync.sync.digests import load_digest
 from sdata_sync.sync.scanning import scan
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
 
-from ..many_nodes import LocalNode, wired
+from ..many_nodes import LocalNode, Steps, wired
 from .test_histories import FAULTS, NODES, OTHERS
 
 pytestmark = [
@@ -71,17 +71,7 @@ class SomeOrders(sdata_sync.SyncResource):
         return None
 
 
-class History:
-    def __init__(self, wire, nodes):
-        self.nodes = nodes
-        self.faults = []
-        wire.fault = lambda: self.faults.pop(0) if self.faults else ""
-
-    def step(self, what, node, *rest):
-        with self.nodes[node].at_work():
-            getattr(self, what.replace(" ", "_"))(node, *rest)
-        self.faults = []
-
+class History(Steps):
     def row(self, model, number):
         rows = list(model.objects.order_by("pk"))
         return rows[number % len(rows)] if rows else None
