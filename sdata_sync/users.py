@@ -1,10 +1,8 @@
 """Who makes a change: it travels with it, in ``syncState/user``."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-
-from .context import holding
 
 # A function, so that nobody's session is loaded before somebody makes a change.
 _current: ContextVar[Callable[[], str] | None] = ContextVar("sdata_sync_user", default=None)
@@ -19,9 +17,14 @@ def current_user() -> str:
     return find()[:MAX_LENGTH] if find else ""
 
 
-def acting_as(user: str | Callable[[], str]) -> AbstractContextManager[None]:
+@contextmanager
+def acting_as(user: str | Callable[[], str]) -> Iterator[None]:
     """Record the changes made inside as those of ``user``: a name, or a function that finds it out when asked.
 
     For commands and tasks; in requests ``sdata_sync.middleware.SyncUserMiddleware`` does it.
     """
-    return holding(_current, user if callable(user) else lambda: user)
+    token = _current.set(user if callable(user) else lambda: user)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -24,7 +24,8 @@ from ..resources import SyncResource
 from ..sync.catalogue import Shown, is_linked, linked_section, show
 from ..sync.clock import now
 from ..sync.digests import lock_digest
-from ..sync.linking import link, relink, tracked_rows, unlink
+from ..sync.linking import link, relink, unlink
+from ..sync.log import tracked_rows
 from ..sync.numbering import number_changes
 from ..sync.rows import read_rows
 from ..sync.scopes import peer_of, scope_of

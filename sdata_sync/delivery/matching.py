@@ -19,7 +19,8 @@ from ..exceptions import LinkError, PayloadError
 from ..models import Peer
 from ..resources import SyncResource
 from ..sync.digests import lock_digest
-from ..sync.linking import link, tracked_rows
+from ..sync.linking import link
+from ..sync.log import tracked_rows
 from ..sync.marks import key_text
 from .client import PeerClient
 from .inventory import take_inventory

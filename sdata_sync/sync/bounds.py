@@ -26,7 +26,7 @@ from ..exceptions import FeedError
 from ..models import Endpoint, Peer
 from ..resources import SyncResource
 from .digests import StoredDigest, load_digest
-from .relations.directory import chunks
+from .statements import chunks
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from .inner import (
 )
 from .marks import announce_birth, key_text, mark, mark_known, settle_birth
 from .relations.referrers import Referrer, await_withdrawn, keep_emptied, mark_referrers, referrers_of
-from .suppression import is_applied, is_applying_deletions, is_withdrawing, note_key
+from .suppression import is_applied, is_applying_deletions, is_withdrawing, note_key, register_receivers
 from .wakeup import wake_after_commit
 
 _UID = "sdata_sync.capture"
@@ -205,13 +205,9 @@ def _births(instance: models.Model) -> dict[str, UUID | None]:
     return births
 
 
-def is_own_receiver(receiver: Any) -> bool:
-    """Tell whether a receiver of a model's signals is one of ours."""
-    return receiver in (_before_save, _after_save, _before_delete)
-
-
 _RECEIVERS: tuple[tuple[Any, Any], ...] = (
     (signals.pre_save, _before_save),
     (signals.post_save, _after_save),
     (signals.pre_delete, _before_delete),
 )
+register_receivers(receiver for _, receiver in _RECEIVERS)

@@ -19,11 +19,12 @@ from ..models import TrackedResource
 from ..resources import SyncResource
 from .clock import now
 from .isolation import read_apart
-from .linking import tracked_rows
+from .log import tracked_rows
 from .marks import key_text
 from .relations.contents import contents_of, keys_for, waiting_of
-from .relations.directory import chunks, only_looking
+from .relations.directory import only_looking
 from .rows import read_rows
+from .statements import chunks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

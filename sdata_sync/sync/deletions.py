@@ -35,9 +35,9 @@ from .local_version import LocalVersion
 from .log import ANEW
 from .marks import mark
 from .reach import Taken, kinds_within_reach, parents_of_children, taken_along
-from .relations.directory import chunks
 from .rows import existing_keys, read_instances_apart
 from .scopes import scope_of
+from .statements import chunks
 from .suppression import applying
 from .wakeup import wake_after_commit
 

@@ -12,15 +12,14 @@ its own, and deferred constraints are checked after each.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypeVar
 
 from django.db import IntegrityError, connections, transaction
 
-from ..context import holding
 from ..exceptions import PayloadError, SyncError
 from .faults import breaks_transaction, describe, ends_page
 from .retrying import atomically
@@ -29,6 +28,16 @@ logger = logging.getLogger(__name__)
 
 K = TypeVar("K")
 T = TypeVar("T")
+
+
+@contextmanager
+def override(variable: ContextVar[T], value: T) -> Iterator[None]:
+    """Set a ContextVar for the duration of a ``with`` block."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
 
 class DeferredConstraints:
@@ -97,7 +106,7 @@ def atomically_by_row(using: str, act: Callable[[], T]) -> T:
         logger.info("The transaction failed and is repeated row by row: %s", describe(error))
 
     def act_carefully() -> T:
-        with holding(_careful, DeferredConstraints(using)):
+        with override(_careful, DeferredConstraints(using)):
             return act()
 
     return atomically(using, act_carefully)

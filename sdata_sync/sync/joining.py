@@ -12,9 +12,9 @@ from ..exceptions import PayloadError
 from ..models import ConflictRecord, TrackedResource
 from .disputes import record_of
 from .isolation import row_guard
-from .linking import rename, tracked_rows
+from .linking import rename
 from .local_version import LocalVersion
-from .log import ANEW
+from .log import ANEW, tracked_rows
 from .recording import Recorder
 from .results import lost_result
 from .rows import read_instances

@@ -18,7 +18,7 @@ from ..models import ConflictRecord, DeferredEntry, PendingReference, TrackedRes
 from ..resources import SyncResource
 from .clock import now
 from .deferring import settle_all
-from .log import ANEW
+from .log import ANEW, tracked_rows
 from .marks import mark, new_uuid
 from .merging import merge_rows
 from .relations.directory import MAX_ALIASES
@@ -32,11 +32,6 @@ logger = logging.getLogger(__name__)
 
 #: In the place of an etag: the row was linked, and keeps its content when the other side's version comes.
 KEPT = "kept"
-
-
-def tracked_rows(resource: SyncResource) -> models.QuerySet[TrackedResource]:
-    """Return what is tracked of ``resource``."""
-    return TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
 
 
 def survivor_of(resource: SyncResource, tracked: TrackedResource) -> TrackedResource:

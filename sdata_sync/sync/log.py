@@ -10,6 +10,7 @@ from uuid import UUID
 from django.db import connections, models
 
 from ..models import TrackedResource
+from ..resources import SyncResource
 from ..users import current_user
 from .clock import now
 from .marks import write_uuid
@@ -31,6 +32,11 @@ _COLUMNS = (
 #: In the place of an etag: what is marked gets a number of its own whether its content has changed or not.
 ANEW = "anew"
 _MARKED_COLUMNS = (*_COLUMNS, "mark", "is_intent", "mark_user", "problem")
+
+
+def tracked_rows(resource: SyncResource) -> models.QuerySet[TrackedResource]:
+    """Return what is tracked of ``resource``."""
+    return TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
 
 
 def update_tracked(using: str, rows: Sequence[TrackedResource], *, with_marks: bool = True) -> None:

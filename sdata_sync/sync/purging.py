@@ -24,7 +24,7 @@ from ..models import (
 from ..resources import SyncResource
 from .clock import now
 from .digests import load_digest, lock_digest
-from .relations.directory import chunks
+from .statements import chunks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from ..registry import registry, resource_registered, resource_unregistered
 from ..relations import Children
 from ..resources import SyncResource, all_rows
 from .marks import key_text
-from .relations.directory import chunks
+from .statements import chunks
 
 #: Rules that are known to leave the referring row; every other one may delete it. The last two are Django 6.1's.
 _KEEPING = ("PROTECT", "RESTRICT", "SET_NULL", "SET_DEFAULT", "DO_NOTHING", "DB_SET_NULL", "DB_SET_DEFAULT")

@@ -14,9 +14,9 @@ from ..models import TrackedResource
 from ..resources import SyncResource
 from .clock import now
 from .digests import StoredDigest
-from .linking import link, tracked_rows
+from .linking import link
 from .local_version import LocalVersion
-from .log import ANEW, note_first_state
+from .log import ANEW, note_first_state, tracked_rows
 from .numbering import number, number_all_under_lock
 from .rejoining import Behind, take_higher_tick
 

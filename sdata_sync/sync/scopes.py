@@ -20,8 +20,8 @@ from ..models import Peer, ScopedResource, Stream, TrackedResource
 from ..resources import SyncResource
 from .digests import StoredDigest, lock_digest
 from .marks import key_text
-from .relations.directory import chunks
 from .retrying import atomically
+from .statements import chunks
 
 #: What is owed and can be sent: not what has no number yet, nor what waits to be written.
 _OWED: dict[str, Any] = {"is_owed": True, "resource__tick__isnull": False, "resource__is_deferred": False}

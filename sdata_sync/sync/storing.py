@@ -9,8 +9,7 @@ from ..exceptions import PayloadError
 from ..models import ConflictRecord, TrackedResource
 from ..resources import SyncResource
 from .deferring import defer, forget
-from .linking import tracked_rows
-from .log import create_tracked, update_tracked
+from .log import create_tracked, tracked_rows, update_tracked
 from .numbering import is_young_intent
 from .prepared import PreparedQuery
 from .relations.settling import store_pending

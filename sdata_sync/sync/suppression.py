@@ -5,10 +5,11 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from django.db import models
 
-from ..context import holding
+from .isolation import override
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def applying(
     Only these: a receiver of the application that changes something else while an entry is applied makes a
     change of its own, and that one is to be captured.
     """
-    return holding(_applied, _Applied(kind, set(keys), instances, _applied.get()))
+    return override(_applied, _Applied(kind, set(keys), instances, _applied.get()))
 
 
 class _Deleting(Enum):
@@ -44,7 +45,7 @@ _deleting: ContextVar[_Deleting] = ContextVar("sdata_sync_deleting", default=_De
 
 def applying_deletions() -> AbstractContextManager[None]:
     """Apply received deletions inside: a reference that they empty is no change of the row that has it."""
-    return holding(_deleting, _Deleting.RECEIVED)
+    return override(_deleting, _Deleting.RECEIVED)
 
 
 def is_applying_deletions() -> bool:
@@ -54,7 +55,7 @@ def is_applying_deletions() -> bool:
 
 def withdrawing() -> AbstractContextManager[None]:
     """Delete rows inside that only this node is not to have any more: what leads to them is not to change by that."""
-    return holding(_deleting, _Deleting.WITHDRAWN)
+    return override(_deleting, _Deleting.WITHDRAWN)
 
 
 def is_withdrawing() -> bool:
@@ -81,3 +82,16 @@ def _level(kind: str, instance: models.Model | None, key: str | None) -> _Applie
             return level
         level = level.outer
     return None
+
+
+_receivers: list[Any] = []
+
+
+def register_receivers(receivers: Iterable[Any]) -> None:
+    """Note the signal receivers of this app, so that ``is_own_receiver`` tells them from an application's."""
+    _receivers.extend(receivers)
+
+
+def is_own_receiver(receiver: Any) -> bool:
+    """Return True if ``receiver``, of a model's signals, belongs to this app."""
+    return receiver in _receivers

@@ -22,9 +22,9 @@ from ..resources import SyncResource
 from .changes import RowChange, keep_waiting, prepare_row
 from .clock import now
 from .disputes import record_of
-from .linking import mark_referrers_of_key, release, tracked_rows
+from .linking import mark_referrers_of_key, release
 from .local_version import LocalVersion
-from .log import ANEW
+from .log import ANEW, tracked_rows
 from .relations.contents import merged, waiting_of
 from .relations.placing import Known
 from .relations.settling import hand_over, store_pending

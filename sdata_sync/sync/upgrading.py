@@ -16,8 +16,7 @@ from ..resources import SyncResource
 from .changes import prepare_row
 from .digests import lock_digest
 from .isolation import row_guard
-from .linking import tracked_rows
-from .log import update_tracked
+from .log import tracked_rows, update_tracked
 from .relations.placing import Known
 from .relations.settling import store_pending
 from .rows import read_instances

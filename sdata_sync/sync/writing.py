@@ -17,7 +17,6 @@ from ..atom.payload import Text
 from ..exceptions import PayloadError
 from ..relations import Reference
 from ..resources import SyncResource, all_rows
-from .capture import is_own_receiver
 from .changes import RowChange
 from .deletions import applying_waiting, confirm_taken, hold_back, hold_back_children, prepare_records
 from .faults import describe, ends_page
@@ -26,7 +25,7 @@ from .reach import are_kept_referring
 from .relations.contents import contents_of
 from .relations.inside import write_inside
 from .rows import read_rows
-from .suppression import applying, applying_deletions, withdrawing
+from .suppression import applying, applying_deletions, is_own_receiver, withdrawing
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from ...registry import registry
 from ...relations import Association, association_text
 from ...resources import SyncResource, all_rows
 from ..marks import key_text
-from .directory import chunks, uuids_of
+from ..statements import chunks
+from .directory import uuids_of
 
 
 def members(resource: SyncResource, relation: Association, keys: Collection[str]) -> dict[str, list[str]]:

@@ -15,7 +15,8 @@ from ...models import ChildResource
 from ...relations import KEY, PROBLEM, Children, Reading, Received, ReceivedChildren
 from ...resources import SyncResource, all_rows
 from ..marks import key_text, new_uuid
-from .directory import chunks, is_only_looking
+from ..statements import chunks
+from .directory import is_only_looking
 
 #: Makes the contents of rows: ``contents_of``, which makes those of children by this module.
 Contents = Callable[[SyncResource, Mapping[str, Sequence[Any]]], dict[str, list[Text]]]

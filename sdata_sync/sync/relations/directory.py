@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from typing import TypeVar
 from uuid import UUID
 
-from ...context import holding
 from ...models import TrackedResource
 from ...relations import KEY
 from ...resources import SyncResource
+from ..isolation import override
 from ..marks import mark
+from ..statements import chunks
 from ..wakeup import wake_after_commit
-
-T = TypeVar("T")
 
 #: How often a uuid may have been replaced by another, one after the other.
 MAX_ALIASES = 10
-#: Values in one statement.
-CHUNK = 5000
 
 
 _only_looking: ContextVar[bool] = ContextVar("sdata_sync_only_looking", default=False)
@@ -28,7 +24,7 @@ _only_looking: ContextVar[bool] = ContextVar("sdata_sync_only_looking", default=
 
 def only_looking() -> AbstractContextManager[None]:
     """Give nothing a uuid inside: a resource has none until it is linked or sent (SData sync 1.2)."""
-    return holding(_only_looking, True)
+    return override(_only_looking, True)
 
 
 def is_only_looking() -> bool:
@@ -80,10 +76,3 @@ def keys_of(resource: SyncResource, uuids: Iterable[UUID]) -> dict[UUID, str]:
         if not wanted:
             break
     return found
-
-
-def chunks(values: Iterable[T]) -> Iterator[list[T]]:
-    """Yield ``values`` in lists that fit into one statement."""
-    every = list(values)
-    for start in range(0, len(every), CHUNK):
-        yield every[start : start + CHUNK]

@@ -15,12 +15,12 @@ from ...resources import SyncResource
 from ..changes import RowChange, prepare_row
 from ..marks import new_uuid
 from ..rows import read_instances
+from ..statements import chunks
 from ..suppression import applying
 from .association import members, set_members
 from .children import identities, read_children
 from .claims import Claims as _Claims
 from .claims import refresh_etags
-from .directory import chunks
 from .placing import members_of
 
 #: Writes the rows of a resource: ``write_rows``, which writes what is inside them by this module.
