@@ -83,7 +83,7 @@ def selecting(directory: Path) -> None:
 
 def _figures_of(module: str, directory: Path) -> dict[str, dict[str, float]]:
     """Return what a benchmark prints that runs in a process of one node."""
-    environment = {"SDATA_LOG_LEVEL": "ERROR", "SDATA_DELIVERY": "sdata_sync.delivery.manual.ManualDelivery"}
+    environment = {"SDATA_LOG_LEVEL": "ERROR", "SDATA_DELIVERY": "sdata_sync.delivery.backends.manual.ManualDelivery"}
     node = Node(f"solo{time.monotonic_ns()}", directory, environment=environment)
     node.create()
     node.end_driver()
@@ -120,7 +120,7 @@ def latency(directory: Path) -> None:
 def throughput(directory: Path) -> None:
     """Print how many changes are applied per second over one connection, from mark to level."""
     here, there = _pair(directory)
-    here.environment["SDATA_DELIVERY"] = "sdata_sync.delivery.manual.ManualDelivery"
+    here.environment["SDATA_DELIVERY"] = "sdata_sync.delivery.backends.manual.ManualDelivery"
     there.serve()
     try:
         here.run(_MANY.format(changes=CHANGES))
@@ -153,7 +153,7 @@ def catch_up_cost(directory: Path) -> None:
         while True:
             here, there = _pair(directory)
             for node in (here, there):
-                node.environment["SDATA_DELIVERY"] = "sdata_sync.delivery.manual.ManualDelivery"
+                node.environment["SDATA_DELIVERY"] = "sdata_sync.delivery.backends.manual.ManualDelivery"
             yield here, there
 
     catch_up.run(pairs())

@@ -19,11 +19,11 @@ from django.db import connection, transaction  # noqa: E402
 from sdata_sync.core.digest import Digest  # noqa: E402
 from sdata_sync.models import DigestEntry, TrackedResource  # noqa: E402
 from sdata_sync.registry import registry  # noqa: E402
-from sdata_sync.sync.digests import load_digest  # noqa: E402
-from sdata_sync.sync.log import create_tracked, new_tracked  # noqa: E402
-from sdata_sync.sync.marks import new_uuid  # noqa: E402
-from sdata_sync.sync.numbering import number_changes  # noqa: E402
-from sdata_sync.sync.pages import read_page  # noqa: E402
+from sdata_sync.sync.log.digests import load_digest  # noqa: E402
+from sdata_sync.sync.log.marks import new_uuid  # noqa: E402
+from sdata_sync.sync.log.tracked import create_tracked, new_tracked  # noqa: E402
+from sdata_sync.sync.select.pages import read_page  # noqa: E402
+from sdata_sync.sync.stamp.stamper import number_changes  # noqa: E402
 from testproject.crm.models import Account  # noqa: E402
 
 from .values import account  # noqa: E402

@@ -18,7 +18,7 @@ from django.db import connections  # noqa: E402
 
 import sdata_sync  # noqa: E402
 from sdata_sync.registry import registry  # noqa: E402
-from sdata_sync.sync.numbering import number_changes  # noqa: E402
+from sdata_sync.sync.stamp.stamper import number_changes  # noqa: E402
 from testproject.crm.models import Account  # noqa: E402
 
 from .values import account  # noqa: E402

@@ -18,7 +18,7 @@ class SDataSyncConfig(AppConfig):
     def ready(self) -> None:
         """Connect what listens, then let every app register its resources."""
         from . import checks, delivery
-        from .sync import capture
+        from .sync.capture import signals as capture
 
         checks.register_checks()
         capture.connect()
@@ -30,7 +30,7 @@ class SDataSyncConfig(AppConfig):
 def _after_migrate(*, using: str, **kwargs: Any) -> None:
     """Take over what was kept until the models knew it: an upgrade ends with a migrate."""
     from .registry import registry
-    from .sync.upgrading import take_over_known
+    from .sync.content.upgrade import take_over_known
 
     for resource in registry:
         tables = connections[using].introspection.table_names()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from django.apps import AppConfig
@@ -14,10 +14,12 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, models, router
 
 from .conf import Settings, conf
+from .fields import textual_form
 from .registry import registry
 from .relations import Association, Reference, Relation
-from .resources import SyncResource
-from .textual import textual_form
+
+if TYPE_CHECKING:
+    from .resources import SyncResource
 
 #: What fits into ``TrackedResource.local_key``.
 MAX_KEY = 255

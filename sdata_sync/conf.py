@@ -115,7 +115,7 @@ class Settings:
     @property
     def delivery(self) -> str:
         """Dotted path of the delivery backend."""
-        return self._get("DELIVERY", "sdata_sync.delivery.thread.ThreadDelivery")
+        return self._get("DELIVERY", "sdata_sync.delivery.backends.thread.ThreadDelivery")
 
     @property
     def timeout_seconds(self) -> float:

@@ -1,12 +1,15 @@
 """A conflict as an application sees it, and what it may say about it."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
-from .core.decision import Rule
-from .core.state import SyncState
+if TYPE_CHECKING:
+    from .core.decision import Rule
+    from .core.state import SyncState
 
 #: What ``SyncResource.resolve`` may return: whose version stays, a merged one, or ``None``: as the rules say.
 Decision = Literal["local", "remote"] | Mapping[str, Any] | None

@@ -9,10 +9,10 @@ from django.db import models, transaction
 
 from .registry import registry
 from .resources import all_rows
-from .sync.inner import mark_parents
-from .sync.marks import key_text, mark, mark_known
-from .sync.suppression import is_applied
-from .sync.wakeup import wake_after_commit
+from .sync.capture.nested import mark_parents
+from .sync.log.marks import key_text, mark, mark_known
+from .sync.log.suppression import is_applied
+from .sync.log.wakeup import wake_after_commit
 
 #: No database takes more parameters than this in one statement.
 KEYS_PER_STATEMENT = 10_000

@@ -1,6 +1,6 @@
 """Metrics for Prometheus: ``path("metrics/", sdata_sync.metrics.view)``. Needs ``prometheus_client``."""
 
-from .api.metrics import MetricsView
+from .api.views.metrics import MetricsView
 
 view = MetricsView.as_view()
 

@@ -3,7 +3,7 @@
 A relation travels as uuids, never as local keys (SData sync 6.1). Its *text* is the same at every moment and in every
 process of a node, so that it can be hashed with the others: the uuid for a reference, the sorted uuids for an
 association, the children's own elements in the order of their uuids. Looking up which uuid belongs to which row is
-for ``sdata_sync.sync.relations``.
+for ``sdata_sync.sync.content``.
 """
 
 from __future__ import annotations

@@ -16,14 +16,14 @@ from django.db.models.query_utils import DeferredAttribute
 
 from .atom.payload import Payload, PayloadTemplate, Text
 from .conf import conf
-from .conflicts import Conflict, Decision
 from .exceptions import PayloadError
+from .fields import TextualForm, textual_form
 from .relations import NO_KEYS, Association, Children, GenericReference, Keys, Reading, Received, Reference, Relation
-from .textual import TextualForm, textual_form
 
 if TYPE_CHECKING:
     from django.contrib.contenttypes.fields import GenericForeignKey
 
+    from .conflicts import Conflict, Decision
     from .models import Peer
 
 
@@ -305,7 +305,7 @@ class SyncResource:
     def texts(self, values: Iterable[Any]) -> list[Text]:
         """Return the plain properties' texts for column ``values`` in the order of ``columns``; a null is ``None``.
 
-        What ``sdata_sync.sync.relations`` finds out about the relations stands behind them in a resource's contents.
+        What ``sdata_sync.sync.content`` finds out about the relations stands behind them in a resource's contents.
         """
         return [None if value is None else prop.form.to_text(value) for prop, value in zip(self.properties, values)]  # noqa: B905
 

@@ -97,7 +97,7 @@ class Node:
             "DATABASE_URL": self.database.url,
             "SDATA_CONFLICT_PRIORITY": str(priority),
             "SDATA_CREDENTIALS": json.dumps({"peer": {"token": TOKEN}}),
-            "SDATA_DELIVERY": "sdata_sync.delivery.thread.ThreadDelivery",
+            "SDATA_DELIVERY": "sdata_sync.delivery.backends.thread.ThreadDelivery",
             "SDATA_LOG_LEVEL": "INFO",
             "DJANGO_DEBUG": "0",
             "PYTHONPATH": str(ROOT),

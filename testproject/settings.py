@@ -18,7 +18,7 @@ SDATA_BASE_URL = os.environ.get("SDATA_BASE_URL", "http://127.0.0.1:8000/sdata/m
 SDATA_SYNC = {
     "BASE_URL": SDATA_BASE_URL,
     "CONFLICT_PRIORITY": int(os.environ.get("SDATA_CONFLICT_PRIORITY", "5")),
-    "DELIVERY": os.environ.get("SDATA_DELIVERY", "sdata_sync.delivery.thread.ThreadDelivery"),
+    "DELIVERY": os.environ.get("SDATA_DELIVERY", "sdata_sync.delivery.backends.thread.ThreadDelivery"),
     "HEARTBEAT": float(os.environ.get("SDATA_HEARTBEAT", "60")),
     "POLL_SECONDS": float(os.environ.get("SDATA_POLL_SECONDS", "30")),
     "CREDENTIALS": json.loads(os.environ.get("SDATA_CREDENTIALS", "{}")),

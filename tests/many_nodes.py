@@ -57,7 +57,7 @@ class LocalNode:
             "BASE_URL": self.base_url,
             "CONFLICT_PRIORITY": priority,
             "CREDENTIALS": {"peer": {"token": self.token}},
-            "DELIVERY": "sdata_sync.delivery.manual.ManualDelivery",
+            "DELIVERY": "sdata_sync.delivery.backends.manual.ManualDelivery",
             "ASK_PEERS_FIRST": False,
             "PAGE_SIZE": 2,
             "MAX_PAGE_SIZE": 3,
@@ -135,9 +135,13 @@ def wired(nodes: list[LocalNode], monkeypatch) -> Iterator[Wire]:
     leave out those whose nodes are databases in memory.
     """
     from sdata_sync.conf import Settings
-    from sdata_sync.delivery import client, engine, passage, pulling
-    from sdata_sync.sync import clock, operations
-    from sdata_sync.sync.applying import Applier
+    from sdata_sync.delivery import catchup as engine
+    from sdata_sync.delivery import client
+    from sdata_sync.delivery import pull as pulling
+    from sdata_sync.delivery import push as passage
+    from sdata_sync.sync import operations
+    from sdata_sync.sync.apply.applier import Applier
+    from sdata_sync.sync.db import clock
 
     wire = Wire(nodes)
     usual_raw, usual_init, usual_finish = Settings.raw, client.PeerClient.__init__, Applier.finish

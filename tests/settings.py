@@ -5,7 +5,7 @@ import os
 import dj_database_url
 
 os.environ.setdefault("SDATA_BASE_URL", "http://www.example.com/sdata/myApp2/myContract/-")
-os.environ.setdefault("SDATA_DELIVERY", "sdata_sync.delivery.manual.ManualDelivery")
+os.environ.setdefault("SDATA_DELIVERY", "sdata_sync.delivery.backends.manual.ManualDelivery")
 
 from testproject.settings import *  # noqa: F403
 from testproject.settings import DATABASES, INSTALLED_APPS, MIDDLEWARE, SDATA_SYNC

@@ -1,11 +1,11 @@
 """What nodes that live in one process say to each other, and whether they are level then."""
 
-from sdata_sync.delivery.engine import catch_up
-from sdata_sync.delivery.watch import Watch
+from sdata_sync.delivery.catchup import catch_up
+from sdata_sync.delivery.progress import Watch
 from sdata_sync.models import DeferredEntry, Peer, PendingReference, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.digests import load_digest
-from sdata_sync.sync.scanning import scan
+from sdata_sync.sync.log.digests import load_digest
+from sdata_sync.sync.stamp.scan import scan
 
 
 def push(here, there, kinds=None):

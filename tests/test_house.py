@@ -1,7 +1,10 @@
 """The rules of the house."""
 
+import ast
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +44,27 @@ def test_importing_the_app_imports_no_models():
         text=True,
     )
     assert done.stdout.strip() == "False"
+
+
+def _folders():
+    root = Path(sdata_sync.__file__).parent
+    return [init.parent for init in root.rglob("__init__.py") if init.parent.name not in _WITHOUT_LIST]
+
+
+_WITHOUT_LIST = ("sdata_sync", "migrations", "management", "commands")
+
+
+@pytest.mark.parametrize("folder", _folders(), ids=lambda folder: folder.name)
+def test_each_folder_lists_its_modules(folder):
+    """The docstring of each ``__init__`` names every module and folder beside it once, and nothing else."""
+    doc = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    named = re.findall(r"^``(\w+)``  +", doc, re.MULTILINE)
+    present = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert sorted(named) == sorted(present - {"__init__"})
+
+
+def test_the_code_map_names_files():
+    root = Path(sdata_sync.__file__).parent.parent
+    named = re.findall(r"`(sdata_sync/[\w/]+\.py)`", (root / "docs/explanation/code-map.md").read_text())
+    assert len(named) == 21
+    assert [name for name in named if not (root / name).is_file()] == []

@@ -120,7 +120,7 @@ _contracts = {}
 
 def contracts():
     """The names that each contract's namespace has, and its schema, as it is published now."""
-    from sdata_sync.api.schema import render_schema
+    from sdata_sync.api.views.schema import render_schema
     from sdata_sync.registry import registry
 
     present = tuple(registry)

@@ -1,4 +1,18 @@
-"""The admin: what there is to see, and the few things a hand may do. Read-only where a hand would break it."""
+"""Show the state of synchronisation in the admin, and offer actions.
+
+============  ======================================
+``readonly``  pages without editing
+``peer``      peers and their streams
+``digest``    digests
+``endpoint``  endpoints
+``tracked``   tracked resources
+``conflict``  conflicts
+``deferred``  deferred entries
+``held``      versions that are too large for a peer
+``link``      linking of rows
+``run``       runs and operations
+============  ======================================
+"""
 
 from .conflict import ConflictRecordAdmin
 from .deferred import DeferredEntryAdmin

@@ -14,7 +14,7 @@ from ..atom.payload import Payload
 from ..exceptions import PayloadError
 from ..models import ConflictRecord
 from ..registry import registry
-from ..sync.disputes import use_other_version
+from ..sync.apply.conflicts import use_other_version
 from .readonly import ReadOnlyAdmin, shown_stamp
 
 

@@ -1,6 +1,9 @@
 """Entries that could not be applied: what came, why it waits, retry and discard."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
@@ -8,10 +11,12 @@ from django.http import HttpRequest
 
 from ..models import DeferredEntry
 from ..registry import registry
-from ..resources import SyncResource
-from ..sync.deferring import apply_deletions, discard, keep_rows, retry_chosen
-from ..sync.numbering import number_changes
+from ..sync.content.deferred import apply_deletions, discard, keep_rows, retry_chosen
+from ..sync.stamp.stamper import number_changes
 from .readonly import ReadOnlyAdmin
+
+if TYPE_CHECKING:
+    from ..resources import SyncResource
 
 
 @admin.register(DeferredEntry)

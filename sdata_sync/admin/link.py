@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.contrib import admin, messages
@@ -16,11 +16,13 @@ from django.template.response import TemplateResponse
 
 from ..conf import conf
 from ..delivery.client import PeerClient
-from ..delivery.matching import Candidate, Certainty, find_candidates, link_pairs
+from ..delivery.match import Candidate, Certainty, find_candidates, link_pairs
 from ..exceptions import PeerError
 from ..models import Peer
 from ..registry import registry
-from ..resources import SyncResource
+
+if TYPE_CHECKING:
+    from ..resources import SyncResource
 
 #: So many candidates fit on a page, beside those that are certain.
 SHOWN = 500

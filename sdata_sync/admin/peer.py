@@ -10,13 +10,13 @@ from django.urls import path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from ..delivery.courier import Courier
-from ..delivery.engine import catch_up
-from ..delivery.status import ticks_behind
-from ..delivery.watch import Watch
+from ..delivery.catchup import catch_up
+from ..delivery.monitoring.status import ticks_behind
+from ..delivery.progress import Watch
+from ..delivery.session import Courier
 from ..models import Peer, Stream
 from ..registry import registry
-from ..sync.digests import load_digest
+from ..sync.log.digests import load_digest
 from .link import link_page
 from .readonly import ModelAdmin, ReadOnlyInline, shown_stamp
 

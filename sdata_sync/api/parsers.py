@@ -1,7 +1,9 @@
 """Parsers: a request's body, unpacked and bounded, as what ``sdata_sync.atom`` reads."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import IO, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from rest_framework.parsers import BaseParser
 
@@ -10,7 +12,9 @@ from ..atom.body import chunks_of, spool
 from ..atom.digest import read_digest_entry
 from ..atom.linked import Link, read_link_entry
 from ..conf import conf
-from ..core.digest import Digest
+
+if TYPE_CHECKING:
+    from ..core.digest import Digest
 
 
 def _spooled(stream: IO[Any], context: Mapping[str, Any] | None) -> BinaryIO:

@@ -1,8 +1,10 @@
 """Renderers: core values as Atom documents, errors as diagnoses."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rest_framework.renderers import BaseRenderer
 
@@ -10,11 +12,13 @@ from ..atom import names
 from ..atom.diagnosis import Diagnosis, render_diagnoses
 from ..atom.digest import render_digest_entry
 from ..atom.tracking import Tracking, render_tracking
-from ..core.digest import Digest
-from ..resources import SyncResource
-from ..sync.clock import now
-from ..sync.receiving import Receipt
-from ..sync.results import render_results
+from ..sync.apply.results import render_results
+from ..sync.db.clock import now
+
+if TYPE_CHECKING:
+    from ..core.digest import Digest
+    from ..resources import SyncResource
+    from ..sync.apply.receive import Receipt
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,10 @@ The flag for that stands inside a named group, where Django does not look when i
 
 from django.urls import re_path
 
-from .linked import LinkedBatchView, LinkedResourceView, LinkedView
-from .reading import CollectionView, ResourceView
-from .schema import DatasetSchemaView, KindSchemaView
-from .views import DigestView, ResultsView, SourceView, TargetView, UnknownView
+from .views.linked import LinkedBatchView, LinkedResourceView, LinkedView
+from .views.resources import CollectionView, ResourceView
+from .views.schema import DatasetSchemaView, KindSchemaView
+from .views.sync import DigestView, ResultsView, SourceView, TargetView, UnknownView
 
 app_name = "sdata_sync"
 

@@ -1,19 +1,23 @@
 """A feed, read as a stream of entries."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from enum import Enum
-from typing import BinaryIO, Generic, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Generic, TypeVar
 
 from lxml import etree
 
-from ..core.digest import Digest
 from ..exceptions import FeedError
 from . import names
 from .digest import read_digest
 from .document import check_depth, read_elements
 from .entry import Entry, ReceivedResult, read_entry, read_result
+
+if TYPE_CHECKING:
+    from ..core.digest import Digest
 
 T = TypeVar("T")
 

@@ -1,8 +1,10 @@
 """The entry that ``$linked`` takes: which row is to have which uuid (SData sync 1.3)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
@@ -11,10 +13,12 @@ from lxml import etree
 from ..exceptions import FeedError
 from . import names
 from .dates import format_stamp
-from .diagnosis import Diagnosis
 from .document import check_depth, read_elements, read_root
 from .payload import attribute
 from .text import escape
+
+if TYPE_CHECKING:
+    from .diagnosis import Diagnosis
 
 _METHODS = ("GET", "POST", "PUT", "DELETE")
 

@@ -1,14 +1,19 @@
 """Feeds as a stream of text: the heading, the entries one by one, the end."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..core.digest import Digest
 from . import names
 from .dates import format_stamp
 from .digest import render_digest
-from .feed import SyncMode
 from .text import escape, escape_attribute
+
+if TYPE_CHECKING:
+    from ..core.digest import Digest
+    from .feed import SyncMode
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

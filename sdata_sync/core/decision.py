@@ -1,10 +1,15 @@
 """What becomes of one received entry: applied, ignored, or a conflict, and who wins it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from typing import TYPE_CHECKING
 
-from .digest import Digest
 from .state import SyncState, is_later, same_endpoint
+
+if TYPE_CHECKING:
+    from .digest import Digest
 
 
 class Relation(Enum):

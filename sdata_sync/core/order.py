@@ -1,10 +1,14 @@
 """The order of ticks within a feed, and whether it continues where the target stands."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from .digest import Digest
-from .state import SyncState
+if TYPE_CHECKING:
+    from .digest import Digest
+    from .state import SyncState
 
 
 class TickFault(StrEnum):

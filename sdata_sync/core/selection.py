@@ -1,10 +1,14 @@
 """Selecting what a target lacks."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from .digest import Digest
-from .state import SyncState
+if TYPE_CHECKING:
+    from .digest import Digest
+    from .state import SyncState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,21 +1,29 @@
-"""Delivery: bringing peers level. A backend decides when and where; the way is always the same.
+"""Deliver changes to peers and pull theirs. A backend decides when and in which process.
 
-==============  ==========================================================================================
-``base``        what a backend is, and which one the setting ``DELIVERY`` names
-``thread``      the default: a thread of the process for each peer
-``worker``      for ``sync_deliver`` as a process of its own
-``courier``     one peer brought level: immediate when contiguous, catch-up when not
-``streams``     who may deliver a kind to a peer, and how it went
-``client``      HTTP to a peer
-``pulling``     what a peer has and this node lacks
-``reporting``   telling the source what became of its changes
-``engine``      both directions, all kinds, every peer; or between two that are both elsewhere
-``recovery``    getting back what this node lost in a restore
-``verifying``   comparing contents with a peer
-``watch``       counting what passes
-==============  ==========================================================================================
+==============  ============================================================
+``client``      HTTP requests to a peer
+``progress``    count the entries of a run
+``lease``       who delivers a kind to a peer, and how it went
+``pull``        pull the changes of a peer
+``restore``     get back changes that were lost in a restore
+``push``        push one kind to one peer
+``session``     deliver to one peer, all kinds
+``catchup``     catch up with peers in both directions; bridge two endpoints
+``audit``       compare the content of a kind with a peer
+``match``       match rows that two nodes had before
+``purge``       purge tombstones that every peer has
+``threads``     threads, pools and notifications
+``backends``    the backends that the setting ``DELIVERY`` names
+``monitoring``  status, health and metrics
+``moved``       aliases of backends under their former dotted paths
+==============  ============================================================
 """
 
-from .base import connect, get_backend
+from pathlib import Path
+
+from .backends.base import connect, get_backend
 
 __all__ = ["connect", "get_backend"]
+
+# DELIVERY may name a backend by its former dotted path, sdata_sync.delivery.thread.ThreadDelivery for instance.
+__path__.append(str(Path(__file__).parent / "moved"))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 import httpx2
@@ -17,16 +17,18 @@ from ..atom import names
 from ..atom.body import spool
 from ..atom.diagnosis import read_diagnoses
 from ..atom.digest import read_digest_entry, render_digest_entry
-from ..atom.entry import ReceivedResult
 from ..atom.feed import read_result_feed
 from ..atom.tracking import read_polling_millis
 from ..conf import Credentials, conf
-from ..core.digest import Digest
 from ..exceptions import DocumentError, FeedError, PeerError, PeerMisbehaved, PeerRefused, PeerUnreachable
 from ..sync.bounds import check_size
-from ..sync.clock import now
-from ..sync.runs import RunLabel
-from ..sync.sources import MAX_BYTES
+from ..sync.db.clock import now
+from ..sync.select.feed import MAX_BYTES
+
+if TYPE_CHECKING:
+    from ..atom.entry import ReceivedResult
+    from ..core.digest import Digest
+    from ..sync.runs import RunLabel
 
 #: The connection went away under the request. Every request here may be repeated: the second time changes nothing.
 _DROPPED = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError, httpx2.CloseError)

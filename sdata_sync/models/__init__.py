@@ -1,4 +1,21 @@
-"""What is kept in the database: the digests, the log of changes, the peers, what is under way."""
+"""Store the log, the digests, the peers and operations.
+
+=============  ==============================================
+``endpoint``   endpoints by URL
+``digest``     the digest of each kind
+``tracked``    the log: one row for each resource
+``child``      uuids of children
+``peer``       peers
+``stream``     the delivery of one kind to one peer
+``conflict``   decided conflicts
+``deferred``   entries that wait, and what deletions wait for
+``pending``    references whose target has not arrived
+``scoped``     resources that a filtered peer has
+``held``       versions that are too large for a peer
+``operation``  asynchronous calls
+``run``        results that engines report
+=============  ==============================================
+"""
 
 from .child import ChildResource
 from .conflict import ConflictRecord

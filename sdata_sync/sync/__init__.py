@@ -1,45 +1,40 @@
-"""The way of a change, in order.
+"""Synchronise kinds: the way of a change, in the order of the folders.
 
-At the node where it is made:
+At the node where a change is made, ``capture`` marks the resource, ``stamp`` assigns the next tick, ``select`` reads and
+renders the changes that the digest of a peer lacks, and ``delivery`` sends them. At the node where a feed arrives,
+``apply`` reads it, decides each entry with ``core`` and writes rows through ``content``.
 
-1. ``capture``: a save, a delete or a bulk write marks the tracked resource as changed (``marks``).
-2. ``numbering``: the stamper gives every committed mark the next tick and moves the digest on (``digests``).
-3. ``pages``: what a peer's digest lacks is selected, read and rendered; ``delivery`` sends it.
-
-At the node where it arrives:
-
-4. ``receiving``: a posted feed is read, its ticks are checked, all in one transaction.
-5. ``applying``: a batch of entries (``versions``) is decided by ``core``; conflicts are resolved (``deciding``), ticks
-   of our own are given where others must learn the outcome (``recording``).
-6. ``storing``, by ``changes`` and ``writing``: rows are created, updated and deleted, in bulk where nobody listens;
-   ``joining`` does what concerns more than one resource.
-7. ``deferring``: what could not be written is kept, sent on, and tried again.
-8. The digest advances, and the sender is told what became of every entry (``results``).
-
-Beside the way: ``sources``, ``operations`` and ``runs`` answer engines elsewhere; ``existing`` and ``scanning`` find
-rows that no signal told of; ``hearing`` and ``rejoining`` bring back a node that was restored; ``disputes`` keeps
-conflicts for people, ``suspecting`` what clocks and doubled names give away; ``purging`` forgets tombstones;
-``retrying`` does again what the database has undone.
-
-``relations`` is how rows lead to others: references, associations, children. ``linking``, ``uniting`` and ``merging``
-make one resource of what is one thing; ``scopes`` and ``parts`` are for peers that may have only some of the rows;
-``catalogue`` shows resources to whoever opens their URLs; ``upgrading`` takes over what an older schema kept.
+==============  ========================================================================================
+``db``          the database: clock, compiled statements, row locks, retries, errors that one row causes
+``log``         the log: marks, tracked resources, digests, wake-ups
+``bounds``      which claims of a received digest or entry this node believes
+``scope``       which resources a filtered peer may have, and which it must get again
+``content``     rows and payloads: references, associations, children, deferred entries
+``capture``     changes that are written through the ORM
+``stamp``       ticks for captured changes; restore, scan, purge
+``select``      the changes that a digest lacks, as pages and feeds
+``identity``    links between rows and uuids
+``apply``       received feeds: decide, write, answer
+``runs``        results that an engine reports to this node as the source
+``operations``  asynchronous calls of ``$syncSource`` and ``$syncTarget``
+==============  ========================================================================================
 
 Locks, in the order in which they are taken, at READ COMMITTED or stricter:
 
 ==========================  ============================  =======================================================
-statement                   lock                          why
+statement                   lock                          reason
 ==========================  ============================  =======================================================
-``digests.lock_digest``     the digest's row              ticks are given, and feeds applied, one after the other;
-                                                          the first statement of its transaction, so that what is
-                                                          read after it is not older than the lock
-``numbering``               marked rows, those free       a writer's row is numbered when the writer has committed
-``versions``                tracked rows, by primary key  an edit that commits meanwhile is seen before the decision
-``marks``                   the writer's tracked row      before its model row, as above; no row that writers share
-the models' own statements  model rows                    last
-``delivery.streams``        none: compare and set         a lease outlives transactions, and the process that has it
+``log.digests``             the row of the digest         ticks are assigned, and feeds applied, one after the
+                                                          other; it is the first statement of its transaction, so
+                                                          that every later statement sees newer data
+``stamp.stamper``           marked rows that no writer    a row gets its tick when its writer has committed
+                            holds
+``apply.batch``             tracked rows, by primary key  an edit that commits meanwhile is seen before the decision
+``log.marks``               the writer's tracked row      before its model row; writers share no row
+statements of the models    model rows                    last
+``delivery.lease``          none: compare and set         a lease outlives transactions, and its process
 ==========================  ============================  =======================================================
 
-SQLite has one lock for all writers, taken when a transaction begins (IMMEDIATE). Whatever a database undoes, a deadlock
-or a serialization failure, is done again from its beginning (``retrying``).
+SQLite has one lock for all writers, taken when a transaction begins (IMMEDIATE). A transaction that the database rolls
+back because of a deadlock or a serialization failure is repeated from its beginning (``db.retry``).
 """

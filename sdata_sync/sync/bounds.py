@@ -16,17 +16,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from django.utils import timezone
 
 from ..conf import conf
-from ..core.digest import Digest, DigestEntry
 from ..core.state import SyncState, same_endpoint
 from ..exceptions import FeedError
 from ..models import Endpoint, Peer
-from ..resources import SyncResource
-from .digests import StoredDigest, load_digest
-from .statements import chunks
+from .db.statements import chunks
+from .log.digests import StoredDigest, load_digest
+
+if TYPE_CHECKING:
+    from ..core.digest import Digest, DigestEntry
+    from ..resources import SyncResource
 
 logger = logging.getLogger(__name__)
 

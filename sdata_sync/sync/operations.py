@@ -11,30 +11,33 @@ import logging
 import threading
 from collections.abc import Callable
 from io import BytesIO
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from django.db import OperationalError, connections, router, transaction
 from django.db.models import Q, QuerySet
 
-from ..core.digest import Digest
 from ..core.state import same_endpoint
 from ..exceptions import DocumentError, FeedError, OperationFailed
 from ..models import Operation, Peer
 from ..models.operation import Phase, Role
 from ..registry import registry
-from ..resources import SyncResource
 from ..tracing import span
-from .clock import now
-from .digests import digest_as_json, digest_from_json
-from .existing import is_complete, track_existing
-from .hearing import wait_to_number
-from .holders import holder_name, is_gone
-from .numbering import number_changes
-from .receiving import receive_feed
-from .results import render_results
-from .runs import RunLabel
-from .scopes import is_filtered, note_given, note_whole, review, scope_for
-from .sources import SourceFeed, count_missing
+from .apply.receive import receive_feed
+from .apply.results import render_results
+from .db.clock import now
+from .db.owner import holder_name, is_gone
+from .log.digests import digest_as_json, digest_from_json
+from .scope import is_filtered, note_given, note_whole, review, scope_for
+from .select.feed import SourceFeed, count_missing
+from .stamp.restore import wait_to_number
+from .stamp.scan import is_complete, track_existing
+from .stamp.stamper import number_changes
+
+if TYPE_CHECKING:
+    from ..core.digest import Digest
+    from ..resources import SyncResource
+    from .runs import RunLabel
 
 logger = logging.getLogger(__name__)
 

@@ -1,19 +1,24 @@
 """Results that an engine reports to us as the source (SData sync 5.7): counted, and kept where something is to say."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
 from ..atom.dates import format_stamp
-from ..atom.entry import ReceivedResult
 from ..atom.text import replace_forbidden
 from ..models import Run, RunResult
-from ..resources import SyncResource
-from .clock import now
+from .db.clock import now
+
+if TYPE_CHECKING:
+    from ..atom.entry import ReceivedResult
+    from ..resources import SyncResource
 
 #: Of one run, at most so many results are kept; all are counted.
 KEPT_RESULTS = 10_000

@@ -22,7 +22,7 @@ from .test_two_nodes import serve
 pytestmark = [pytest.mark.live]
 
 #: Nobody delivers unless somebody says so.
-QUIET = {"SDATA_DELIVERY": "sdata_sync.delivery.manual.ManualDelivery"}
+QUIET = {"SDATA_DELIVERY": "sdata_sync.delivery.backends.manual.ManualDelivery"}
 CRASHES = int(os.environ.get("SDATA_CRASHES", "10"))
 
 
@@ -314,7 +314,7 @@ def test_rows_that_differ_though_digests_agree(nodes):
         "T.objects.filter(local_key=str(b.pk)).delete()\n"
         "Account.objects.filter(pk=b.pk)._raw_delete('default')\n"
         "Account.objects.filter(pk=a.pk).update(city='damaged')\n"
-        "from sdata_sync.sync.relations.contents import read_contents\n"
+        "from sdata_sync.sync.content.contents import read_contents\n"
         "tracked = T.objects.get(kind='accounts', local_key=str(a.pk))\n"
         "[contents] = read_contents(r, [tracked])[0].values()\n"
         "T.objects.filter(pk=tracked.pk).update(etag=r.etag(contents))"

@@ -62,7 +62,7 @@ def test_celery(name, make):
     if not answers(broker):
         pytest.skip(f"No broker at {broker}")
     shop, branch = make({
-        "SDATA_DELIVERY": "sdata_sync.delivery.celery.CeleryDelivery",
+        "SDATA_DELIVERY": "sdata_sync.delivery.backends.celery.CeleryDelivery",
         "SDATA_BROKER": broker,
         "SDATA_QUEUE": f"sdata-{uuid4().hex[:8]}",
     })  # fmt: skip
@@ -112,7 +112,7 @@ def test_celery(name, make):
 
 def test_a_broker_that_is_away_costs_time_and_no_data(make):
     shop, branch = make({
-        "SDATA_DELIVERY": "sdata_sync.delivery.celery.CeleryDelivery",
+        "SDATA_DELIVERY": "sdata_sync.delivery.backends.celery.CeleryDelivery",
         "SDATA_BROKER": f"redis://127.0.0.1:{free_port()}/0",
     })  # fmt: skip
     shop.run("for n in range(50): Account.objects.create(name=f'Saved {n}')")
@@ -125,7 +125,9 @@ def test_a_broker_that_is_away_costs_time_and_no_data(make):
 
 
 def test_djangos_own_tasks(make):
-    shop, branch = make({"SDATA_DELIVERY": "sdata_sync.delivery.tasks.TaskDelivery", "SDATA_TASKS": "1"})
+    shop, branch = make(
+        {"SDATA_DELIVERY": "sdata_sync.delivery.backends.django_tasks.TaskDelivery", "SDATA_TASKS": "1"}
+    )
     workers = Processes(shop, "manage.py", "db_worker", "--interval", "0.05", "--no-startup-delay")
     try:
         shop.run("for n in range(20): Account.objects.create(name=f'Early {n}')")

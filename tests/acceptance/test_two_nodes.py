@@ -313,7 +313,7 @@ def test_a_line_of_three_with_a_relay(tmp_path):
 class TestWorker:
     @pytest.fixture
     def pair(self, tmp_path):
-        environment = {"SDATA_DELIVERY": "sdata_sync.delivery.worker.WorkerDelivery"}
+        environment = {"SDATA_DELIVERY": "sdata_sync.delivery.backends.worker.WorkerDelivery"}
         shop, branch = [Node(name, tmp_path, environment=environment) for name in ("shop", "branch")]
         for node in (shop, branch):
             node.create()

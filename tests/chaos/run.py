@@ -73,7 +73,7 @@ class Chaos:
         self.wait_level(seconds=120)
 
     def _plan(self) -> list[tuple[str, SQLiteFile | ServerDatabase, str]]:
-        thread = "sdata_sync.delivery.thread.ThreadDelivery"
+        thread = "sdata_sync.delivery.backends.thread.ThreadDelivery"
         plan: list[tuple[str, SQLiteFile | ServerDatabase, str]] = [
             ("shop", SQLiteFile("shop", self.directory), thread)
         ]
@@ -92,13 +92,13 @@ class Chaos:
             self._closing.insert(0, self.redis.crash)
         else:
             self.skipped.append("Celery and its broker: no redis-server here")
-        plan.append(("branch", branch, "sdata_sync.delivery.celery.CeleryDelivery" if self.redis else thread))
+        plan.append(("branch", branch, "sdata_sync.delivery.backends.celery.CeleryDelivery" if self.redis else thread))
         server = os.environ.get("SDATA_MARIADB", "mysql://root@127.0.0.1:3306")
         reason = why_not(server)
         if reason:
             self.skipped.append(f"MariaDB: {reason}")
         office = SQLiteFile("office", self.directory) if reason else ServerDatabase("office", server)
-        plan.append(("office", office, "sdata_sync.delivery.worker.WorkerDelivery"))
+        plan.append(("office", office, "sdata_sync.delivery.backends.worker.WorkerDelivery"))
         return plan
 
     def _start_workers(self, node: Node) -> None:

@@ -7,11 +7,11 @@ import pytest
 from django.core.management import call_command
 
 from sdata_sync.core.state import MAX_TICK
-from sdata_sync.delivery.courier import Courier
+from sdata_sync.delivery.session import Courier
 from sdata_sync.models import ConflictRecord, Digest, DigestEntry, Endpoint, Peer, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.digests import load_digest
-from sdata_sync.sync.numbering import number_changes
+from sdata_sync.sync.log.digests import load_digest
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account
 
 from ..many_nodes import LocalNode, wired

@@ -9,8 +9,8 @@ from sdata_sync.core.digest import Digest
 from sdata_sync.core.state import MAX_TICK
 from sdata_sync.models import DeferredEntry, Peer, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.numbering import number_changes
-from sdata_sync.sync.pages import read_page
+from sdata_sync.sync.select.pages import read_page
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account
 
 from ..shapes.models import EveryField

@@ -7,16 +7,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from sdata_sync.delivery.audit import verify
+from sdata_sync.delivery.catchup import catch_up
 from sdata_sync.delivery.client import MAX_EMPTY_PAGES, PeerClient
-from sdata_sync.delivery.courier import Courier
-from sdata_sync.delivery.engine import catch_up
-from sdata_sync.delivery.matching import find_candidates
-from sdata_sync.delivery.verifying import verify
-from sdata_sync.delivery.watch import Watch
+from sdata_sync.delivery.match import find_candidates
+from sdata_sync.delivery.progress import Watch
+from sdata_sync.delivery.session import Courier
 from sdata_sync.exceptions import PeerError
 from sdata_sync.models import Peer, Stream
 from sdata_sync.registry import registry
-from sdata_sync.sync.digests import load_digest
+from sdata_sync.sync.log.digests import load_digest
 from testproject.crm.models import Account
 
 from ..wire import APP1, UUIDS, digest_entry, digest_xml, entry_xml, feed_xml

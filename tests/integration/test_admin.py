@@ -5,7 +5,7 @@ from django.urls import reverse
 
 from sdata_sync.models import DeferredEntry, Digest, Endpoint, Peer, Stream, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.numbering import number_changes
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account
 
 pytestmark = pytest.mark.django_db

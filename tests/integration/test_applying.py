@@ -10,8 +10,8 @@ import sdata_sync
 from sdata_sync.core.digest import Digest
 from sdata_sync.models import DeferredEntry, Endpoint, Peer, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.numbering import number_changes
-from sdata_sync.sync.pages import read_page
+from sdata_sync.sync.select.pages import read_page
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account
 
 from ..shapes.models import Coupon, Restaurant, Shouting, Stamped
@@ -486,7 +486,7 @@ class TestClocks:
 
 
 def test_several_batches_in_one_feed(peer_client, monkeypatch):
-    monkeypatch.setattr("sdata_sync.sync.receiving.BATCH", 7)
+    monkeypatch.setattr("sdata_sync.sync.apply.receive.BATCH", 7)
     import uuid
 
     entries = [entry_xml(uuid.uuid4(), APP1, n, f"<name>{n}</name>") for n in range(1, 31)]

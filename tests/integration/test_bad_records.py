@@ -10,14 +10,14 @@ from django.db.models.signals import post_save, pre_delete
 from django.utils import timezone
 
 import sdata_sync
-from sdata_sync.delivery.courier import Courier
-from sdata_sync.delivery.status import collect_status
+from sdata_sync.delivery.monitoring.status import collect_status
+from sdata_sync.delivery.session import Courier
 from sdata_sync.models import ConflictRecord, DeferredEntry, HeldVersion, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.resources import SyncResource
-from sdata_sync.sync import writing
-from sdata_sync.sync.numbering import number_changes
-from sdata_sync.sync.scanning import scan
+from sdata_sync.sync.content import writer as writing
+from sdata_sync.sync.stamp.scan import scan
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account
 
 from ..many_nodes import LocalNode, wired

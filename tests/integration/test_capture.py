@@ -12,10 +12,10 @@ import sdata_sync
 from sdata_sync.middleware import SyncUserMiddleware
 from sdata_sync.models import DeferredEntry, DigestEntry, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync import numbering
-from sdata_sync.sync.numbering import number_changes
-from sdata_sync.sync.pages import read_page
-from sdata_sync.sync.suppression import applying
+from sdata_sync.sync.log.suppression import applying
+from sdata_sync.sync.select.pages import read_page
+from sdata_sync.sync.stamp import stamper as numbering
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account
 
 from ..shapes.models import BulkAccount, Coupon, FavouritePlace, Place, Restaurant
@@ -273,7 +273,7 @@ class TestAutocommit:
         original = Account.save_base
 
         def save_base(self, **kwargs):
-            from sdata_sync.sync.capture import _before_save
+            from sdata_sync.sync.capture.signals import _before_save
 
             _before_save(Account, self, "default")
             number()
@@ -333,7 +333,7 @@ def models_signals_off(monkeypatch, *, only_after=False):
     """Take our receivers off, as a process that dies does."""
     from django.db.models import signals
 
-    from sdata_sync.sync import capture
+    from sdata_sync.sync.capture import signals as capture
 
     for signal, receiver in capture._RECEIVERS:
         if signal is signals.post_save or not only_after:

@@ -9,7 +9,7 @@ import sdata_sync
 from sdata_sync.checks import check_peers, check_resources, check_scheme, check_settings
 from sdata_sync.conf import Settings, conf
 from sdata_sync.delivery import get_backend
-from sdata_sync.delivery.base import DeliveryBackend
+from sdata_sync.delivery.backends.base import DeliveryBackend
 from sdata_sync.exceptions import RegistrationError
 from sdata_sync.models import Peer, TrackedResource
 from sdata_sync.registry import registry

@@ -11,7 +11,7 @@ import sdata_sync
 from sdata_sync import signals
 from sdata_sync.models import ConflictRecord, DeferredEntry, Endpoint, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.numbering import number_changes
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account
 
 from ..wire import APP1, APP2, UUIDS, digest_xml, entry_xml, feed_xml, post, results

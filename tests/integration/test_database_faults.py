@@ -8,8 +8,8 @@ from django.db import connection
 
 from sdata_sync.models import DeferredEntry, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.numbering import number_changes
-from sdata_sync.sync.scanning import scan
+from sdata_sync.sync.stamp.scan import scan
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account, SalesOrder
 
 from ..wire import APP1, PATH, UUIDS, digest_xml, entry_xml, feed_xml, post, results, ticks

@@ -11,9 +11,9 @@ from sdata_sync.models import DigestEntry, Operation, Peer, ScopedResource, Trac
 from sdata_sync.models.operation import Phase
 from sdata_sync.registry import registry
 from sdata_sync.sync import operations
-from sdata_sync.sync.applying import Applier
-from sdata_sync.sync.digests import load_digest
-from sdata_sync.sync.numbering import number_changes
+from sdata_sync.sync.apply.applier import Applier
+from sdata_sync.sync.log.digests import load_digest
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account, Contact
 
 from ..shapes.models import Article, Author, Tag

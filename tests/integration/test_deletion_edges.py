@@ -11,8 +11,8 @@ from django.test import Client
 import sdata_sync
 from sdata_sync.conf import conf
 from sdata_sync.delivery.client import PeerClient
-from sdata_sync.delivery.courier import Courier
-from sdata_sync.delivery.status import collect_status
+from sdata_sync.delivery.monitoring.status import collect_status
+from sdata_sync.delivery.session import Courier
 from sdata_sync.exceptions import PeerError
 from sdata_sync.models import (
     ConflictRecord,
@@ -25,10 +25,10 @@ from sdata_sync.models import (
 )
 from sdata_sync.registry import registry
 from sdata_sync.resources import SyncResource
-from sdata_sync.sync.deferring import apply_deletions, discard
-from sdata_sync.sync.digests import load_digest
-from sdata_sync.sync.numbering import number_changes
-from sdata_sync.sync.purging import forget_endpoints
+from sdata_sync.sync.content.deferred import apply_deletions, discard
+from sdata_sync.sync.log.digests import load_digest
+from sdata_sync.sync.stamp.purge import forget_endpoints
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account, Contact
 
 from ..shapes.models import Firm, Note, Person
@@ -271,7 +271,7 @@ class TestCycle:
 
 class TestDisabled:
     def test_peer_disabled_after_a_deletion_without_referrers(self, a, b, monkeypatch):
-        from sdata_sync.sync import pages
+        from sdata_sync.sync.select import pages
 
         monkeypatch.setattr(pages, "kinds_within_reach", lambda r: frozenset())
         accounts_and_contact(a, b)
@@ -555,7 +555,7 @@ class TestPurgeFloor:
             Account.objects.get().delete()
         exchange(a, b)
         with b.at_work():
-            from sdata_sync.sync.purging import purge
+            from sdata_sync.sync.stamp.purge import purge
 
             purge(
                 registry.of_kind("accounts"),
@@ -578,7 +578,7 @@ class TestSurrogate:
         with a.at_work():
             Account.objects.create(name="first")
             Account.objects.create(name="bad")
-        from sdata_sync.sync.relations import contents
+        from sdata_sync.sync.content import contents
 
         usual = contents.contents_of
 
@@ -650,7 +650,7 @@ class TestReferrersClaim:
         with b.at_work():
             Contact.objects.create(account=Account.objects.get(name="old"), last_name="Brendan")
         from sdata_sync.core.digest import Digest, DigestEntry
-        from sdata_sync.sync import pages
+        from sdata_sync.sync.select import pages
 
         monkeypatch.setattr(
             pages,

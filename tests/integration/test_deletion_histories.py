@@ -14,14 +14,14 @@ from django.db.models import ProtectedError, RestrictedError
 from hypothesis import HealthCheck, Phase, given, settings
 
 import sdata_sync
-from sdata_sync.delivery.courier import Courier
-from sdata_sync.delivery.engine import catch_up
-from sdata_sync.delivery.watch import Watch
+from sdata_sync.delivery.catchup import catch_up
+from sdata_sync.delivery.progress import Watch
+from sdata_sync.delivery.session import Courier
 from sdata_sync.models import DeferredEntry, Peer, PendingReference, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.deferring import apply_deletions, keep_rows
-from sdata_sync.sync.digests import load_digest
-from sdata_sync.sync.scanning import scan
+from sdata_sync.sync.content.deferred import apply_deletions, keep_rows
+from sdata_sync.sync.log.digests import load_digest
+from sdata_sync.sync.stamp.scan import scan
 
 from ..many_nodes import LocalNode, Steps, wired
 from ..shapes.models import Asset, Owner, Service

@@ -3,11 +3,11 @@
 import pytest
 from django.db import transaction
 
-from sdata_sync.delivery.courier import Courier
+from sdata_sync.delivery.session import Courier
 from sdata_sync.models import ConflictRecord, DeferredEntry, DeletionCondition, Peer, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.deferring import apply_deletions, keep_rows
-from sdata_sync.sync.numbering import number_changes
+from sdata_sync.sync.content.deferred import apply_deletions, keep_rows
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account, Contact, SalesOrder
 
 from ..shapes.models import Article, Author, Profile, Tag
@@ -331,7 +331,7 @@ class TestEditsMeanwhile:
 
 def without_referrers(monkeypatch):
     """Make every source one of another implementation: its feeds say nothing of other kinds."""
-    from sdata_sync.sync import pages
+    from sdata_sync.sync.select import pages
 
     monkeypatch.setattr(pages, "_referring_digests", lambda resource: None)
 

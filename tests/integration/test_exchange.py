@@ -15,10 +15,11 @@ from django.db import connections
 
 import sdata_sync
 from sdata_sync.conf import conf
-from sdata_sync.delivery.courier import Courier
+from sdata_sync.delivery.session import Courier
 from sdata_sync.models import Peer
 from sdata_sync.registry import registry
-from sdata_sync.sync import clock, marks
+from sdata_sync.sync.db import clock
+from sdata_sync.sync.log import marks
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
 
 from ..many_nodes import LocalNode, wired

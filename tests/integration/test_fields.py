@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import sdata_sync
 from sdata_sync.atom.payload import Payload
 from sdata_sync.exceptions import PayloadError
+from sdata_sync.fields import textual_form
 from sdata_sync.resources import camel_case, plural
-from sdata_sync.textual import textual_form
 
 from ..shapes.models import EveryField
 

@@ -8,15 +8,15 @@ from django.test import Client
 
 from sdata_sync.core.digest import Digest
 from sdata_sync.delivery.client import PeerClient
-from sdata_sync.delivery.courier import Courier
-from sdata_sync.delivery.passage import Passage
-from sdata_sync.delivery.watch import Watch
+from sdata_sync.delivery.progress import Watch
+from sdata_sync.delivery.push import Passage
+from sdata_sync.delivery.session import Courier
 from sdata_sync.exceptions import PeerUnreachable
 from sdata_sync.models import DeferredEntry, DigestEntry, Peer, ScopedResource, TrackedResource
-from sdata_sync.sync import sources
-from sdata_sync.sync.numbering import number_changes
-from sdata_sync.sync.purging import purge
-from sdata_sync.sync.scanning import scan
+from sdata_sync.sync.select import feed as sources
+from sdata_sync.sync.stamp.purge import purge
+from sdata_sync.sync.stamp.scan import scan
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account
 
 from ..talk import pull, push

@@ -4,10 +4,10 @@ import pytest
 
 import sdata_sync
 from sdata_sync.conf import conf
-from sdata_sync.delivery.courier import Courier
+from sdata_sync.delivery.session import Courier
 from sdata_sync.models import ConflictRecord, Digest, Peer, ScopedResource, Stream
 from sdata_sync.registry import registry
-from sdata_sync.sync.digests import load_digest
+from sdata_sync.sync.log.digests import load_digest
 from testproject.crm.models import Account
 
 from ..many_nodes import LocalNode, wired

@@ -6,13 +6,13 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from sdata_sync.delivery.courier import Courier
-from sdata_sync.delivery.engine import catch_up
-from sdata_sync.delivery.watch import Watch
+from sdata_sync.delivery.catchup import catch_up
+from sdata_sync.delivery.progress import Watch
+from sdata_sync.delivery.session import Courier
 from sdata_sync.models import DeferredEntry, Peer, Stream, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.digests import load_digest
-from sdata_sync.sync.scanning import scan
+from sdata_sync.sync.log.digests import load_digest
+from sdata_sync.sync.stamp.scan import scan
 from testproject.crm.models import Account
 
 from ..many_nodes import LocalNode, wired

@@ -250,7 +250,7 @@ class TestRefusals:
         def broken(*args):
             raise RuntimeError("the password is swordfish")
 
-        monkeypatch.setattr("sdata_sync.api.views.receive_feed", broken)
+        monkeypatch.setattr("sdata_sync.api.views.sync.receive_feed", broken)
         with override_settings(DEBUG=debug):
             response = post(peer_client, SEED)
         assert response.status_code == 500
@@ -262,7 +262,7 @@ class TestRefusals:
         def busy(*args):
             raise OperationalError("database is locked")
 
-        monkeypatch.setattr("sdata_sync.api.views.receive_feed", busy)
+        monkeypatch.setattr("sdata_sync.api.views.sync.receive_feed", busy)
         response = post(peer_client, SEED)
         assert response.status_code == 503
         assert b"<sdata:severity>transient</sdata:severity>" in response.content

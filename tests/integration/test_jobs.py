@@ -6,18 +6,18 @@ from contextlib import suppress
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from sdata_sync.delivery import celery as tasks_of_celery
-from sdata_sync.delivery import courier as couriers
-from sdata_sync.delivery import jobs
-from sdata_sync.delivery import passage as passages
+from sdata_sync.delivery import push as passages
+from sdata_sync.delivery import session as couriers
+from sdata_sync.delivery.backends import celery as tasks_of_celery
+from sdata_sync.delivery.backends import jobs
+from sdata_sync.delivery.backends.queue import claim_deliveries
 from sdata_sync.delivery.client import PeerClient
-from sdata_sync.delivery.courier import Courier
-from sdata_sync.delivery.queue import claim_deliveries
-from sdata_sync.delivery.streams import find_stream
+from sdata_sync.delivery.lease import find_stream
+from sdata_sync.delivery.session import Courier
 from sdata_sync.models import Peer, Stream
 from sdata_sync.registry import registry
-from sdata_sync.sync import applying
-from sdata_sync.sync.clock import now
+from sdata_sync.sync.apply import applier as applying
+from sdata_sync.sync.db.clock import now
 from testproject.crm.models import Account, SalesOrder
 
 from ..talk import level

@@ -9,8 +9,8 @@ from lxml import etree
 import sdata_sync
 from sdata_sync.models import TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.existing import track_existing
-from sdata_sync.sync.numbering import number_changes
+from sdata_sync.sync.stamp.scan import track_existing
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account, Contact, SalesOrder
 
 from ..shapes.models import Article, Author, EveryField, Part, Tag

@@ -9,19 +9,19 @@ from django.db import connections, transaction
 from django.test import Client
 
 import sdata_sync
-from sdata_sync.delivery.matching import link_pairs
+from sdata_sync.delivery.match import link_pairs
 from sdata_sync.managers import SyncQuerySet
 from sdata_sync.models import ConflictRecord, DeferredEntry, Peer, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.digests import lock_digest
-from sdata_sync.sync.disputes import use_other_version
-from sdata_sync.sync.linking import relink
-from sdata_sync.sync.numbering import number_changes
+from sdata_sync.sync.apply.conflicts import use_other_version
+from sdata_sync.sync.apply.receive import receive_feed
+from sdata_sync.sync.identity.link import relink
+from sdata_sync.sync.log.digests import lock_digest
 from sdata_sync.sync.operations import select_now, source_feed
-from sdata_sync.sync.purging import purge
-from sdata_sync.sync.receiving import receive_feed
 from sdata_sync.sync.runs import RunLabel
-from sdata_sync.sync.scanning import scan
+from sdata_sync.sync.stamp.purge import purge
+from sdata_sync.sync.stamp.scan import scan
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
 
 from ..shapes.models import Article, Author, Country, Coupon, Friend, Part, Profile, Stub, Tag, Ticket

@@ -11,20 +11,14 @@ from hypothesis import HealthCheck, given, settings
 
 import sdata_sync
 from sdata_sync.conf import conf
-from sdata_sync.delivery.courier import Courier
-from sdata_sync.delivery.engine import catch_up
-from sdata_sync.delivery.watch import Watch
-from sdata_sync.models import (
-    ChildResource,
-    DeferredEntry,
-    Peer,
-    PendingReference,
-    TrackedResource,
-)
+from sdata_sync.delivery.catchup import catch_up
+from sdata_sync.delivery.progress import Watch
+from sdata_sync.delivery.session import Courier
+from sdata_sync.models import ChildResource, DeferredEntry, Peer, PendingReference, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.deferring import keep_rows
-from sdata_sync.sync.digests import load_digest
-from sdata_sync.sync.scanning import scan
+from sdata_sync.sync.content.deferred import keep_rows
+from sdata_sync.sync.log.digests import load_digest
+from sdata_sync.sync.stamp.scan import scan
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
 
 from ..many_nodes import LocalNode, Steps, wired

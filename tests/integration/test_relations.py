@@ -6,12 +6,13 @@ from threading import Event, Thread, Timer
 import pytest
 
 import sdata_sync
-from sdata_sync.delivery import courier
-from sdata_sync.delivery.verifying import verify
+from sdata_sync.delivery import session as courier
+from sdata_sync.delivery.audit import verify
 from sdata_sync.models import ChildResource, DeferredEntry, Peer, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync import applying, hearing
-from sdata_sync.sync.scanning import scan
+from sdata_sync.sync.apply import applier as applying
+from sdata_sync.sync.stamp import restore as hearing
+from sdata_sync.sync.stamp.scan import scan
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
 
 from ..shapes.models import Article, Author, Country, Coupon, Part, Profile, Tag

@@ -5,9 +5,9 @@ from django.core.management import call_command
 
 from sdata_sync.models import ConflictRecord, Digest, Peer, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync import hearing
-from sdata_sync.sync.digests import load_digest
-from sdata_sync.sync.numbering import number_changes
+from sdata_sync.sync.log.digests import load_digest
+from sdata_sync.sync.stamp import restore as hearing
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account
 
 from ..wire import APP1, APP2, UUIDS, digest_xml, entry_xml, feed_xml, post, results

@@ -7,16 +7,16 @@ from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
 from sdata_sync.core.digest import Digest
-from sdata_sync.delivery.courier import Courier
+from sdata_sync.delivery.session import Courier
 from sdata_sync.models import Digest as DigestRow
 from sdata_sync.models import DigestEntry, Endpoint, Peer, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.digests import load_digest
-from sdata_sync.sync.log import new_tracked
-from sdata_sync.sync.marks import new_uuid
-from sdata_sync.sync.numbering import number_changes
-from sdata_sync.sync.pages import read_page
-from sdata_sync.sync.sources import count_missing
+from sdata_sync.sync.log.digests import load_digest
+from sdata_sync.sync.log.marks import new_uuid
+from sdata_sync.sync.log.tracked import new_tracked
+from sdata_sync.sync.select.feed import count_missing
+from sdata_sync.sync.select.pages import read_page
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account
 
 from ..talk import level, pull, push

@@ -9,8 +9,8 @@ import pytest
 from sdata_sync.models import Operation, Run, TrackedResource
 from sdata_sync.models.operation import Phase
 from sdata_sync.registry import registry
-from sdata_sync.sync.existing import track_existing
 from sdata_sync.sync.operations import carry_out
+from sdata_sync.sync.stamp.scan import track_existing
 from testproject.crm.models import Account
 
 from ..wire import APP1, APP2, ENTRY, FEED, NS, PATH, UUIDS, diagnosis, digest_entry, digest_xml, entry_xml, feed_xml

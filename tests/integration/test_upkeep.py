@@ -11,10 +11,10 @@ from django.db import connection
 from sdata_sync.core.digest import Digest, DigestEntry
 from sdata_sync.models import TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync import untracked
-from sdata_sync.sync.existing import track_existing
-from sdata_sync.sync.numbering import number_changes
-from sdata_sync.sync.purging import purge
+from sdata_sync.sync.log import tracked as untracked
+from sdata_sync.sync.stamp.purge import purge
+from sdata_sync.sync.stamp.scan import track_existing
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account
 
 from ..wire import APP1, APP2, UUIDS, digest_xml, entry_xml, feed_xml, post
@@ -37,7 +37,7 @@ def tick() -> int:
 class TestScan:
     @pytest.fixture(autouse=True)
     def rows(self, monkeypatch):
-        monkeypatch.setattr("sdata_sync.sync.scanning.BATCH", 2)
+        monkeypatch.setattr("sdata_sync.sync.stamp.scan.BATCH", 2)
         monkeypatch.setattr(untracked, "BATCH", 2)
         for n in range(5):
             Account.objects.create(name=f"a{n}")

@@ -11,10 +11,10 @@ from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 from rest_framework.authtoken.models import Token
 
-from sdata_sync.delivery.courier import Courier
+from sdata_sync.delivery.session import Courier
 from sdata_sync.models import Peer, Stream, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.numbering import number_changes
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account
 
 from ..talk import push

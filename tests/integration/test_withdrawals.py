@@ -6,12 +6,12 @@ import pytest
 
 import sdata_sync
 from sdata_sync.conf import conf
+from sdata_sync.delivery.audit import verify
 from sdata_sync.delivery.client import PeerClient
-from sdata_sync.delivery.verifying import verify
 from sdata_sync.models import ChildResource, DeferredEntry, Peer, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.numbering import number_changes
-from sdata_sync.sync.scanning import scan
+from sdata_sync.sync.stamp.scan import scan
+from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
 
 from ..many_nodes import LocalNode, wired

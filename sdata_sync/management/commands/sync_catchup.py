@@ -1,10 +1,12 @@
 """``manage.py sync_catchup``: make good whatever was missed, in both directions."""
 
+from __future__ import annotations
+
 import json
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
@@ -13,13 +15,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ...conf import conf
+from ...delivery.catchup import Passed, carry, catch_up
 from ...delivery.client import PeerClient
-from ...delivery.engine import Passed, carry, catch_up
-from ...delivery.watch import Watch
+from ...delivery.progress import Watch
 from ...models import Peer
 from ...registry import registry
-from ...resources import SyncResource
-from ...sync.scanning import scan
+from ...sync.stamp.scan import scan
+
+if TYPE_CHECKING:
+    from ...resources import SyncResource
 
 
 class Command(BaseCommand):
@@ -57,7 +61,7 @@ class Command(BaseCommand):
         if any(item.error for item in passed):
             raise SystemExit(1)
 
-    def _catch_up(self, options: dict[str, Any], bars: "_Bars") -> Iterator[Passed]:
+    def _catch_up(self, options: dict[str, Any], bars: _Bars) -> Iterator[Passed]:
         peers = Peer.objects.filter(enabled=True)
         if options["peer"]:
             peers = peers.filter(name__in=options["peer"])
@@ -71,7 +75,7 @@ class Command(BaseCommand):
         directions = [name for name in ("pull", "push") if options[name]] or ["pull", "push"]
         yield from catch_up(peers, resources, directions=directions, make_watch=bars.watch)
 
-    def _carry(self, options: dict[str, Any], bars: "_Bars") -> Iterator[Passed]:
+    def _carry(self, options: dict[str, Any], bars: _Bars) -> Iterator[Passed]:
         with closing(_client(options, "source")) as source, closing(_client(options, "target")) as target:
             # Kinds that are not registered here may be named all the same: neither end is ours.
             for kind in options["kind"] or [resource.kind for resource in registry]:
@@ -130,7 +134,7 @@ class _Bars:
         )
         self._progress = Progress(*columns, console=Console(stderr=True), disable=quiet)
 
-    def __enter__(self) -> "_Bars":
+    def __enter__(self) -> _Bars:
         self._progress.start()
         return self
 

@@ -9,9 +9,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ...conf import conf
-from ...delivery.courier import Courier
-from ...delivery.status import collect_status
-from ...delivery.worker import Worker
+from ...delivery.backends.worker import Worker
+from ...delivery.monitoring.status import collect_status
+from ...delivery.session import Courier
 from ...models import Peer
 from ...registry import registry
 

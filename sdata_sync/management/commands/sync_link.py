@@ -1,5 +1,7 @@
 """``manage.py sync_link``: find out which rows of two nodes are the same thing, and link them."""
 
+from __future__ import annotations
+
 import csv
 import json
 from argparse import ArgumentParser
@@ -7,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.core.exceptions import ImproperlyConfigured
@@ -17,11 +19,13 @@ from rich.table import Table
 
 from ...conf import conf
 from ...delivery.client import PeerClient
-from ...delivery.matching import Candidate, Certainty, Linked, find_candidates, link_pairs
+from ...delivery.match import Candidate, Certainty, Linked, find_candidates, link_pairs
 from ...exceptions import PeerError
 from ...models import Peer
 from ...registry import registry
-from ...resources import SyncResource
+
+if TYPE_CHECKING:
+    from ...resources import SyncResource
 
 _COLUMNS = ("link", "certainty", "score", "local_key", "uuid", "local", "remote")
 #: So many candidates are shown on a terminal; a file has all of them.

@@ -8,9 +8,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ...delivery.purging import purge_all
+from ...delivery.purge import purge_all
 from ...registry import registry
-from ...sync.purging import forget_endpoints
+from ...sync.stamp.purge import forget_endpoints
 
 
 class Command(BaseCommand):

@@ -1,22 +1,25 @@
 """``manage.py sync_rejoin``: after a restore from a backup, get back what was lost."""
 
+from __future__ import annotations
+
 import json
 from argparse import ArgumentParser
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from ...delivery.recovery import ask_peers
-from ...delivery.renumbering import confirm_with, renumber_above_peers
+from ...delivery.restore import ask_peers, confirm_with, renumber_above_peers
 from ...exceptions import PeerError
 from ...models import Peer
 from ...registry import registry
-from ...resources import SyncResource
-from ...sync.digests import lock_digest
-from ...sync.rejoining import behind, take_higher_tick
+from ...sync.log.digests import lock_digest
+from ...sync.stamp.restore import behind, take_higher_tick
+
+if TYPE_CHECKING:
+    from ...resources import SyncResource
 
 
 class Command(BaseCommand):

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ...registry import registry
-from ...sync.scanning import Found, scan
+from ...sync.stamp.scan import Found, scan
 
 
 class Command(BaseCommand):

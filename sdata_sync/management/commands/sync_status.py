@@ -8,8 +8,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.core.serializers.json import DjangoJSONEncoder
 
 from ...conf import conf
-from ...delivery.health import examine
-from ...delivery.status import KindStatus, Status, StreamStatus, collect_status
+from ...delivery.monitoring.health import examine
+from ...delivery.monitoring.status import KindStatus, Status, StreamStatus, collect_status
 
 
 class Command(BaseCommand):

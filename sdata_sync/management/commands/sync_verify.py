@@ -9,8 +9,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
 from ...conf import conf
+from ...delivery.audit import Comparison, verify
 from ...delivery.client import PeerClient
-from ...delivery.verifying import Comparison, verify
 from ...exceptions import PeerError
 from ...models import Peer
 from ...registry import registry

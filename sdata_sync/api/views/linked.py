@@ -1,0 +1,249 @@
+"""``$linked``: which uuid belongs to which row (SData sync 1.3)."""
+
+from __future__ import annotations
+
+from io import IOBase
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from uuid import UUID
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from lxml import etree
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from ...atom.diagnosis import Diagnosis
+from ...atom.entry import render_resource
+from ...atom.linked import Link, read_batch, read_link, render_link_result
+from ...atom.renderer import render_feed
+from ...exceptions import FeedError, LinkError, SyncError
+from ...sync.content.rows import read_rows
+from ...sync.db.clock import now
+from ...sync.identity.link import link, relink, unlink
+from ...sync.log.digests import lock_digest
+from ...sync.log.tracked import tracked_rows
+from ...sync.scope import peer_of, scope_of
+from ...sync.select.catalogue import Shown, is_linked, linked_section, show
+from ...sync.stamp.stamper import number_changes
+from ..errors import UrlNotFound
+from ..parsers import AtomFeedParser, LinkParser
+from ..permissions import LINK_RESOURCES, READ_FEEDS
+from ..renderers import EntryRenderer, FeedRenderer
+from .base import SDataView, body_of, query_of
+from .resources import page_of, render_section
+
+if TYPE_CHECKING:
+    from ...models import Peer
+    from ...resources import SyncResource
+
+
+class _Links:
+    """The links of one resource, as ``peer`` may see and change them."""
+
+    def __init__(self, resource: SyncResource, peer: Peer | None) -> None:
+        self.resource = resource
+        self.scope = scope_of(resource, peer)
+
+    def url(self, uuid: UUID | None) -> str:
+        return f"{self.resource.endpoint}/$linked('{uuid}')"
+
+    def entry(self, shown: Shown, *, alone: bool = False) -> str:
+        title = f"Linked {self.resource.element_name} {shown.uuid}"
+        url = self.url(shown.uuid)
+        return render_resource(id=url, title=title, updated=shown.updated, payload=shown.payload, alone=alone)
+
+    def shown(self, uuid: UUID, *, bare: bool = False) -> Shown:
+        """Return the row that is linked to ``uuid``.
+
+        Raises:
+            UrlNotFound
+        """
+        rows = is_linked(tracked_rows(self.resource)).filter(uuid=uuid)
+        key = rows.values_list("local_key", flat=True).first()
+        found = show(self.resource, [key], bare=bare) if key else {}
+        if key is None or key not in found or not self._may_have(key):
+            raise UrlNotFound(f"No row of {self.resource.kind} is linked to {uuid}.")
+        return found[key]
+
+    def _may_have(self, key: str) -> bool:
+        return self.scope is None or self.scope.filter(pk=key).exists()
+
+    def _check(self, wanted: Link) -> None:
+        kind = self.resource.kind
+        if wanted.kind.lower() != kind.lower():
+            raise FeedError(f"Expected the sdata:url of one of the {kind}, received one of {wanted.kind[:80]!r}.")
+        if wanted.key not in read_rows(self.resource, [wanted.key]) or not self._may_have(wanted.key):
+            raise FeedError(f"There is no {kind}({wanted.key!r}) here that could be linked.")
+
+    def _check_present(self, uuid: UUID | None) -> None:
+        """Let nobody learn of, or take a uuid from, a row that it may not have."""
+        present = tracked_rows(self.resource).filter(uuid=uuid, local_key__isnull=False) if uuid else None
+        key = None if present is None else present.values_list("local_key", flat=True).first()
+        if key is not None and not self._may_have(key):
+            raise LinkError(f"{uuid} cannot be given to that row.")
+
+    def create(self, wanted: Link) -> tuple[UUID, bool]:
+        """Link a row, and return its uuid, and whether it had none.
+
+        Raises:
+            LinkError: it has another one.
+        """
+        self._check(wanted)
+        resource = self.resource
+        with transaction.atomic(using=resource.database):
+            lock_digest(resource)
+            linked = is_linked(tracked_rows(resource)).filter(local_key=wanted.key)
+            present = linked.values_list("uuid", flat=True).first()
+            if present is not None and wanted.uuid not in (None, present):
+                raise LinkError(
+                    f"{resource.kind}({wanted.key!r}) is linked to {present} already; a PUT on "
+                    f"$linked('{wanted.uuid}') gives it another uuid."
+                )
+            self._check_present(wanted.uuid)
+            uuid = link(resource, wanted.key, wanted.uuid)
+        number_changes(resource)
+        return uuid, present is None
+
+    def replace(self, uuid: UUID, wanted: Link) -> None:
+        self._check(wanted)
+        with transaction.atomic(using=self.resource.database):
+            lock_digest(self.resource)
+            self._check_present(uuid)
+            relink(self.resource, uuid, wanted.key)
+        number_changes(self.resource)
+
+    def delete(self, uuid: UUID) -> None:
+        self.shown(uuid, bare=True)
+        with transaction.atomic(using=self.resource.database):
+            lock_digest(self.resource)
+            unlink(self.resource, uuid)
+
+
+class _LinkedBase(SDataView):
+    parser_classes = [LinkParser]
+    links: _Links
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        number_changes(self.resource)  # what was saved is as good as sent
+        self.links = _Links(self.resource, peer_of(request.user))
+
+
+class LinkedView(_LinkedBase):
+    """``$linked``: the resources that have a uuid, and linking one."""
+
+    renderer_classes = [FeedRenderer]
+    needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "POST": LINK_RESOURCES}
+
+    def get(self, request: Request, kind: str, operation: str) -> Response:
+        """Answer with a page of them; an empty ``select`` leaves their content out."""
+        resource, links = self.resource, self.links
+        after, start_index, count = page_of(request)
+        bare = _is_bare(request)
+        try:
+            found = linked_section(resource, links.scope, after=after, start_index=start_index, count=count, bare=bare)
+        except ValidationError as error:
+            raise FeedError(" ".join(error.messages)) from error
+        content = render_section(
+            found,
+            map(links.entry, found.resources),
+            url=f"{resource.endpoint}/$linked",
+            title=f"Linked {resource.kind}",
+            start_index=start_index,
+            count=count,
+            **({"select": ""} if bare else {}),
+        )
+        return Response(content)
+
+    def post(self, request: Request, kind: str, operation: str) -> Response:
+        """Link a row that has no uuid yet; say again what is so already."""
+        links = self.links
+        uuid, is_new = links.create(body_of(request, Link))
+        return Response(
+            links.entry(links.shown(uuid), alone=True).encode(),
+            status=201 if is_new else 200,
+            headers={"Location": links.url(uuid)},
+            content_type=f"{EntryRenderer.media_type}; charset=utf-8",
+        )
+
+
+def _is_bare(request: Request) -> bool:
+    return query_of(request).get("select") == ""
+
+
+class LinkedResourceView(_LinkedBase):
+    """``$linked('uuid')``: one link."""
+
+    renderer_classes = [EntryRenderer]
+    needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "PUT": LINK_RESOURCES, "DELETE": LINK_RESOURCES}
+
+    def get(self, request: Request, kind: str, operation: str, uuid: str) -> Response:
+        """Answer with the resource; an empty ``select`` leaves its content out."""
+        shown = self.links.shown(_as_uuid(uuid), bare=_is_bare(request))
+        return Response(self.links.entry(shown, alone=True).encode())
+
+    def put(self, request: Request, kind: str, operation: str, uuid: str) -> Response:
+        """Let the uuid be another row's; the uuid that this one had becomes an alias."""
+        wanted = _as_uuid(uuid)
+        self.links.replace(wanted, body_of(request, Link))
+        return Response(self.links.entry(self.links.shown(wanted), alone=True).encode())
+
+    def delete(self, request: Request, kind: str, operation: str, uuid: str) -> HttpResponseBase:
+        """Forget the link; the row stays."""
+        self.links.delete(_as_uuid(uuid))
+        return HttpResponse("Deleted.", content_type="text/plain")
+
+
+def _as_uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise UrlNotFound(f"Expected $linked('uuid'), received {text[:80]!r}.") from error
+
+
+class LinkedBatchView(_LinkedBase):
+    """``$linked/$batch``: many links in one request (SData core 13.3). Each entry succeeds or fails by itself."""
+
+    parser_classes = [AtomFeedParser]
+    renderer_classes = [FeedRenderer]
+    needed_permissions = {"POST": LINK_RESOURCES}
+
+    def post(self, request: Request, kind: str, operation: str) -> Response:
+        """Carry the entries out in their order, and say of each what became of it."""
+        with body_of(request, IOBase) as body:
+            entries = enumerate(read_batch(cast(BinaryIO, body)), start=1)
+            answers = [self._carry_out(element, number) for number, element in entries]
+        url = f"{self.resource.endpoint}/$linked/$batch"
+        feed = render_feed(answers, url=url, title=f"Links of {self.resource.kind}", now=now())
+        return Response(b"".join(feed))
+
+    def _carry_out(self, element: etree._Element, number: int) -> str:
+        method, uuid, payload, diagnosis = "POST", None, "", None
+        try:
+            wanted = read_link(element, f"feed/entry[{number}]")
+            method, uuid = wanted.method, wanted.uuid
+            uuid, status = self._act(wanted)
+            payload = "" if method == "DELETE" else self.links.shown(uuid).payload
+        except (SyncError, UrlNotFound) as error:
+            status = int(getattr(error, "status", getattr(error, "status_code", 400)))
+            code = getattr(error, "application_code", "NotLinked")
+            diagnosis = Diagnosis(message=str(error), application_code=code)
+        return render_link_result(
+            id=self.links.url(uuid), method=method, status=status, payload=payload, diagnosis=diagnosis, now=now()
+        )
+
+    def _act(self, wanted: Link) -> tuple[UUID, int]:
+        if wanted.method == "POST":
+            uuid, is_new = self.links.create(wanted)
+            return uuid, 201 if is_new else 200
+        if wanted.uuid is None:
+            raise FeedError("Expected a uuid, found none.")
+        if wanted.method == "PUT":
+            self.links.replace(wanted.uuid, wanted)
+        elif wanted.method == "DELETE":
+            self.links.delete(wanted.uuid)
+        elif wanted.method != "GET":
+            raise FeedError(f"Expected an httpMethod of POST, PUT, DELETE or GET, received {wanted.method[:20]!r}.")
+        return wanted.uuid, 200

@@ -1,0 +1,102 @@
+"""The resources themselves, read-only: a collection page by page, and one by its key (SData core 2.1, 2.7, 3.5)."""
+
+from collections.abc import Iterable
+from urllib.parse import urlencode
+
+from django.core.exceptions import ValidationError
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from ...atom.entry import render_resource
+from ...atom.renderer import Paging, render_feed
+from ...conf import conf
+from ...exceptions import FeedError
+from ...sync.db.clock import now
+from ...sync.scope import peer_of, scope_of
+from ...sync.select.catalogue import Section, Shown, section, show
+from ..errors import UrlNotFound
+from ..parsers import DigestParser
+from ..permissions import READ_FEEDS
+from ..renderers import EntryRenderer, FeedRenderer
+from .base import SDataView, number, query_of, unescaped
+
+
+def render_section(
+    found: Section, entries: Iterable[str], *, url: str, title: str, start_index: int, count: int, **query: str
+) -> bytes:
+    """Return part of a collection as a feed of ``entries``; ``query`` is what its links say besides the place."""
+    following = {"startIndex": start_index + len(found.resources), "count": count, "after": found.after, **query}
+    paging = Paging(
+        next_url=f"{url}?{urlencode(following)}" if found.after else "",
+        first_url=url,
+        total=found.total,
+        start_index=start_index,
+        count=count,
+    )
+    return b"".join(render_feed(entries, url=url, title=title, now=now(), paging=paging))
+
+
+def _entry(shown: Shown, *, alone: bool = False) -> str:
+    title = shown.url.rpartition("/")[2]
+    return render_resource(
+        id=shown.url, title=title, updated=shown.updated, payload=shown.payload, etag=shown.etag, alone=alone
+    )
+
+
+def page_of(request: Request) -> tuple[str, int, int]:
+    """Return what a request for part of a collection asks for: the place behind which it begins, its index, its size.
+
+    Raises:
+        FeedError
+    """
+    query = query_of(request)
+    count = min(number(query, "count", conf.page_size), conf.max_page_size)
+    return query.get("after", ""), number(query, "startIndex", 1), count
+
+
+class CollectionView(SDataView):
+    """``accounts``: the resources of a kind."""
+
+    parser_classes = [DigestParser]
+    renderer_classes = [FeedRenderer]
+    needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS}
+
+    def get(self, request: Request, kind: str) -> Response:
+        """Answer with a page of them."""
+        resource = self.resource
+        after, start_index, count = page_of(request)
+        rows = scope_of(resource, peer_of(request.user))
+        try:
+            found = section(
+                resource, resource.rows() if rows is None else rows, after=after, start_index=start_index, count=count
+            )
+        except ValidationError as error:
+            raise FeedError(f"Expected the place of a next link as it was given, received {after[:60]!r}.") from error
+        title = f"{resource.kind} of {conf.base_url}"
+        entries = map(_entry, found.resources)
+        return Response(
+            render_section(found, entries, url=resource.endpoint, title=title, start_index=start_index, count=count)
+        )
+
+
+class ResourceView(SDataView):
+    """``accounts('A001')``: one resource, by its local key."""
+
+    parser_classes = [DigestParser]
+    renderer_classes = [EntryRenderer]
+    needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS}
+
+    def get(self, request: Request, kind: str, key: str) -> HttpResponseBase:
+        """Answer with it, and with a hash of its content as the ETag."""
+        resource, key = self.resource, unescaped(key)
+        scope = scope_of(resource, peer_of(request.user))
+        # Spelled as the database knows it: '007' is not the key of row 7.
+        shown = show(resource, [key]).get(key)
+        if shown is None or (scope is not None and not scope.filter(pk=key).exists()):
+            raise UrlNotFound(f"There is no {resource.kind}({key!r}) here.")
+        tag = f'"{shown.etag}"'
+        if tag in request.META.get("HTTP_IF_NONE_MATCH", ""):
+            return HttpResponse(status=304, headers={"ETag": tag})
+        return Response(_entry(shown, alone=True).encode(), headers={"ETag": tag})

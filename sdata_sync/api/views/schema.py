@@ -1,0 +1,206 @@
+"""``$schema``: what there is, as an XML schema with the metadata of SData (SData core 4, SData sync 4.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from django.db import models
+from django.http import HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
+from lxml import etree
+from rest_framework.request import Request
+
+from ...atom.names import SME, XS
+from ...conf import conf
+from ...registry import registry
+from ...relations import Association, Children, GenericReference, Reference, Relation
+from ..errors import UrlNotFound
+from ..parsers import DigestParser
+from ..permissions import READ_FEEDS
+from ..renderers import EntryRenderer
+from .base import SDataView, query_of
+
+if TYPE_CHECKING:
+    from ...resources import ResourceProperty, SyncResource
+
+#: The first that fits, in the order of ``sdata_sync.textual``.
+_TYPES: tuple[tuple[type[models.Field[Any, Any]], str], ...] = (
+    (models.BooleanField, "boolean"),
+    (models.IntegerField, "integer"),
+    (models.FloatField, "double"),
+    (models.DecimalField, "decimal"),
+    (models.DateTimeField, "dateTime"),
+    (models.DateField, "date"),
+    (models.TimeField, "time"),
+    (models.DurationField, "duration"),
+    (models.BinaryField, "base64Binary"),
+)
+
+
+def render_schema(namespace: str) -> bytes:
+    """Return the schema of the kinds of one contract's namespace."""
+    return _Schema(namespace).render()
+
+
+class _Schema:
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+        self._others = [space for space in _namespaces() if space != namespace]
+        prefixes = {"tns": namespace, "xs": XS, "sme": SME}
+        prefixes.update((f"n{number}", space) for number, space in enumerate(self._others, start=1))
+        self._nsmap = prefixes
+        self._described: set[str] = set()
+        self._prefixes = {space: prefix for prefix, space in prefixes.items()}
+
+    def _xs(self, tag: str, /, *children: etree._Element, **attributes: str) -> etree._Element:
+        element = etree.Element(f"{{{XS}}}{tag}", attributes, nsmap=self._nsmap)
+        element.extend(children)
+        return element
+
+    def render(self) -> bytes:
+        root = self._xs("schema", targetNamespace=self._namespace, elementFormDefault="qualified", version="1.0")
+        for other in self._others:
+            address = f"{conf.base_url}/$schema?namespace={other}"
+            root.append(self._xs("import", namespace=other, schemaLocation=address))
+        root.append(self._reference_type())
+        orders = registry.orders()
+        for resource in registry:
+            if resource.namespace == self._namespace:
+                root.append(self._kind(resource, orders[resource.model]))
+                root.extend(self._types(resource))
+        content: bytes = etree.tostring(root, xml_declaration=True, encoding="utf-8", pretty_print=True)
+        return content
+
+    def _kind(self, resource: SyncResource, order: int) -> etree._Element:
+        name = resource.element_name
+        element = self._xs("element", name=name, type=f"tns:{name}--type")
+        _say(
+            element,
+            role="resourceKind",
+            pluralName=resource.kind,
+            label=_label(resource.model._meta.verbose_name),
+            canGet="true",
+            canPost="false",
+            canPut="false",
+            canDelete="false",
+            canPageNext="true",
+            canPageIndex="true",
+            hasUuid="true",
+            supportsETag="true",
+            isSyncSource=_flag(resource.is_source),
+            isSyncTarget=_flag(resource.is_target),
+            syncConflictPriority=str(resource.priority),
+            syncOrder=str(order),
+        )
+        return element
+
+    def _types(self, resource: SyncResource) -> Iterator[etree._Element]:
+        name = resource.element_name
+        if name in self._described:  # children of two parents
+            return
+        self._described.add(name)
+        properties = [*map(self._property, resource.properties), *map(self._relation, resource.relations)]
+        yield self._xs("complexType", self._xs("all", *properties), self._attributes(), name=f"{name}--type")
+        item = self._xs("element", name=name, type=f"tns:{name}--type", minOccurs="0", maxOccurs="unbounded")
+        yield self._xs("complexType", self._xs("sequence", item), self._attributes(), name=f"{name}--list")
+        for children in resource.child_lists:
+            yield from self._types(children.resource)
+
+    def _attributes(self) -> etree._Element:
+        # sdata:uuid, sdata:key and the others, whose own schema not everybody has at hand.
+        return self._xs("anyAttribute", namespace="##other", processContents="lax")
+
+    def _reference_type(self) -> etree._Element:
+        return self._xs("complexType", self._attributes(), name="reference--type")
+
+    def _property(self, prop: ResourceProperty) -> etree._Element:
+        field = prop.field
+        base = next((name for kind, name in _TYPES if isinstance(field, kind)), "string")
+        element = self._xs("element", name=prop.name, type=f"xs:{base}", minOccurs="0")
+        if field.null:
+            element.set("nillable", "true")
+        _say(element, label=_label(field.verbose_name))
+        if not (field.null or field.blank or field.has_default()):
+            _say(element, isMandatory="true")
+        if field.unique:
+            _say(element, isUniqueKey="true")
+        return element
+
+    def _relation(self, relation: Relation) -> etree._Element:
+        element = self._xs("element", name=relation.name, type=self._type_of(relation), minOccurs="0", nillable="true")
+        if isinstance(relation, Children):
+            label, kind = relation.resource.model._meta.verbose_name_plural, "child"
+        elif isinstance(relation, Association):
+            label, kind = relation.field.verbose_name, "association"
+        else:
+            label, kind = getattr(relation.field, "verbose_name", relation.name), "reference"  # type: ignore[attr-defined]
+        is_collection = isinstance(relation, Children | Association)
+        _say(element, label=_label(label), relationship=kind, isCollection=_flag(is_collection))
+        if isinstance(relation, Reference) and not relation.is_nullable:
+            _say(element, isMandatory="true")
+        return element
+
+    def _type_of(self, relation: Relation) -> str:
+        if isinstance(relation, Children):
+            return f"tns:{relation.resource.element_name}--list"
+        if isinstance(relation, GenericReference):
+            return "tns:reference--type"
+        assert isinstance(relation, Reference | Association)
+        target = registry.of_model(relation.model)
+        if target is None:
+            return "xs:string"  # a natural key
+        form = "list" if isinstance(relation, Association) else "type"
+        return f"{self._prefixes[target.namespace]}:{target.element_name}--{form}"
+
+
+def _say(element: etree._Element, **what: str) -> None:
+    for name, value in what.items():
+        element.set(f"{{{SME}}}{name}", value)
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _label(text: Any) -> str:
+    said = str(text)
+    return said[:1].upper() + said[1:]
+
+
+def _namespaces() -> list[str]:
+    return list(dict.fromkeys(resource.namespace for resource in registry))
+
+
+class DatasetSchemaView(SDataView):
+    """``$schema`` of the dataset: of one contract's namespace; the first one's, if none is said."""
+
+    parser_classes = [DigestParser]
+    renderer_classes = [EntryRenderer]
+    needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS}
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Let nobody learn what there is before the login."""
+        super(SDataView, self).initial(request, *args, **kwargs)
+
+    def get(self, request: Request, operation: str) -> HttpResponseBase:
+        """Answer with the schema."""
+        namespaces = _namespaces()
+        wanted = query_of(request).get("namespace") or (namespaces[0] if namespaces else "")
+        if wanted not in namespaces:
+            raise UrlNotFound(f"There is no kind of the namespace {wanted[:200]!r} here.")
+        return HttpResponse(render_schema(wanted), content_type="application/xml; charset=utf-8")
+
+
+class KindSchemaView(SDataView):
+    """``$schema`` of a kind: it is in that of the dataset."""
+
+    parser_classes = [DigestParser]
+    renderer_classes = [EntryRenderer]
+    needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS}
+
+    def get(self, request: Request, kind: str, operation: str) -> HttpResponseBase:
+        """Lead there."""
+        space = self.resource.namespace
+        query = "" if space == _namespaces()[0] else f"?namespace={space}"
+        return HttpResponseRedirect(f"{conf.base_url}/$schema{query}#{self.resource.element_name}")

@@ -1,0 +1,262 @@
+"""The views: ``$syncDigest``, ``$syncSource``, ``$syncTarget`` and ``$syncResults`` of each kind."""
+
+from io import IOBase
+from typing import Any, BinaryIO, ClassVar, cast
+
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from rest_framework.exceptions import PermissionDenied
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from ...atom.feed import read_result_feed
+from ...atom.names import XML_TYPE
+from ...atom.tracking import Tracking
+from ...conf import conf
+from ...core.digest import Digest
+from ...delivery import get_backend
+from ...delivery.lease import heard_from
+from ...models import Operation, Peer
+from ...models.operation import Phase, Role
+from ...sync.apply.receive import receive_feed
+from ...sync.bounds import Bounds, check_size
+from ...sync.content.deferred import settle_others
+from ...sync.db.clock import now
+from ...sync.db.isolation import atomically_by_row
+from ...sync.log.digests import load_digest, lock_digest
+from ...sync.operations import begin as begin_operation
+from ...sync.operations import check_success, find, keep, operation_url, select_now, source_feed, start_after_commit
+from ...sync.operations import delete as delete_operation
+from ...sync.runs import RunLabel, record_results
+from ...sync.scope import is_filtered, peer_of, refuse_part, scope_for
+from ...sync.select.feed import MAX_BYTES, Place, RenderedPage
+from ...sync.select.oversize import PeerLimit
+from ...sync.stamp.restore import take_higher_tick
+from ...sync.stamp.stamper import number_all_under_lock, number_changes
+from ..errors import UrlNotFound
+from ..parsers import AtomFeedParser, DigestParser
+from ..permissions import PUSH_FEEDS, READ_FEEDS, SET_DIGEST
+from ..renderers import DigestRenderer, FeedRenderer, ResultFeed, ResultFeedRenderer
+from .base import SDataView, body_of, number, query_of, unescaped
+
+
+class DigestView(SDataView):
+    """``$syncDigest``: the digest of a kind, read and set (SData sync 4.1, 5.1)."""
+
+    parser_classes = [DigestParser]
+    renderer_classes = [DigestRenderer]
+    needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "PUT": SET_DIGEST, "POST": SET_DIGEST}
+
+    def get(self, request: Request, kind: str, operation: str) -> Response:
+        """Answer with the digest, everything committed so far being numbered."""
+        return Response(number_changes(self.resource).value)
+
+    def put(self, request: Request, kind: str, operation: str) -> Response:
+        """Raise ticks and take over priorities; a tick is never lowered. Answer with the digest afterwards."""
+        claimed = body_of(request, Digest)
+        resource = self.resource
+
+        def act() -> Digest:
+            stored = lock_digest(resource)
+            take_higher_tick(resource, stored, claimed, "a digest that was set")
+            bounds = Bounds(resource, stored, claimed, restores=True)
+            number_all_under_lock(resource, stored)
+            stored.save(stored.value.merge(bounds.source, stamp=now()).with_priorities(bounds.source))
+            bounds.report()
+            return stored.value
+
+        digest = atomically_by_row(resource.database, act)
+        settle_others(resource)
+        return Response(digest)
+
+    # One page of the specification says POST where the others say PUT.
+    post = put
+
+
+class _OperationView(SDataView):
+    """A URL whose calls may outlive their request (SData core 11.5).
+
+    ``$syncSource?trackingID=X`` names the same operation as ``$syncSource('X')``.
+    """
+
+    role: ClassVar[Role]
+
+    def get(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
+        """Answer 202 and how far it is, until it is done; then 200 and what came of it."""
+        found = self._found(request, tracking_id)
+        if not found.is_ended:
+            start_after_commit(found)  # if whoever was at it is gone
+            return self._accepted(found)
+        check_success(found)
+        return self.outcome(request, found)
+
+    def delete(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
+        """End the operation."""
+        delete_operation(self._found(request, tracking_id))
+        # With a type and a body: an empty 200 without a type hangs a client.
+        return HttpResponse("Deleted.", content_type="text/plain")
+
+    def outcome(self, request: Request, operation: Operation) -> HttpResponseBase:
+        """Return the response for an operation that is done."""
+        raise NotImplementedError
+
+    def _found(self, request: Request, tracking_id: str) -> Operation:
+        tracking_id = unescaped(tracking_id) or query_of(request).get("trackingid", "")
+        operation = find(self.resource, self.role, tracking_id)
+        if operation is None:
+            raise UrlNotFound(f"There is no operation ${self.role}({tracking_id!r}) here, or it has been deleted.")
+        is_choosy = self.role == Role.SOURCE and is_filtered(self.resource)
+        if is_choosy and operation.peer != peer_of(request.user):  # nobody's but whom it was selected for
+            raise UrlNotFound(f"The operation ${self.role}({tracking_id!r}) was begun by somebody else.")
+        return operation
+
+    def _accepted(self, operation: Operation) -> Response:
+        elapsed = (now() - operation.created_at) // 1000
+        tracking = Tracking(
+            phase=Phase(operation.phase).label,
+            phase_detail=f"{operation.done} looked at" if operation.done else "",
+            progress=100.0 * operation.done / operation.total if operation.total else 0.0,
+            elapsed_seconds=elapsed,
+            remaining_seconds=1,
+            polling_millis=min(20 + 100 * elapsed, 2000),
+        )
+        return Response(
+            tracking,
+            status=202,
+            headers={"Location": operation_url(self.resource, operation)},
+            content_type=f"{XML_TYPE}; charset=utf-8",
+        )
+
+    def _accept(self, operation: Operation) -> Response:
+        start_after_commit(operation)
+        return self._accepted(operation)
+
+
+def _run(request: Request) -> RunLabel:
+    query = query_of(request)
+    return RunLabel(name=query.get("runname", ""), stamp=query.get("runstamp", ""))
+
+
+class SourceView(_OperationView):
+    """``$syncSource``: what a target lacks (SData sync 5.2, 5.6)."""
+
+    role = Role.SOURCE
+    parser_classes = [DigestParser]
+    renderer_classes = [FeedRenderer]
+    needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "POST": READ_FEEDS, "DELETE": READ_FEEDS}
+
+    def post(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
+        """Select what the posted digest lacks: at once, or, with a trackingID, in an operation of that name."""
+        target, query = check_size(body_of(request, Digest)), query_of(request)
+        name = tracking_id or query.get("trackingid", "")
+        self._refuse_others(target)
+        peer = peer_of(request.user) if is_filtered(self.resource) else None
+        limit = self._limit(request, target)
+        if limit is not None and limit.release_fitting():
+            number_changes(self.resource)
+        if name:
+            run = _run(request)
+            return self._accept(begin_operation(self.resource, self.role, name, target=target, run=run, peer=peer))
+        selected = select_now(self.resource, target, run=_run(request), peer=peer)
+        page = self._page(request, selected)
+        if not page.is_last:
+            keep(selected)
+        return Response(page.content)
+
+    def _refuse_others(self, target: Digest) -> None:
+        if not self.resource.is_source:
+            raise PermissionDenied(f"The {self.resource.kind} of this node are not given to others.")
+        refuse_part(self.resource, load_digest(self.resource).value, target)
+
+    def outcome(self, request: Request, operation: Operation) -> HttpResponseBase:
+        """Return the page that the URL asks for."""
+        return Response(self._page(request, operation).content)
+
+    def _page(self, request: Request, operation: Operation) -> RenderedPage:
+        query = query_of(request)
+        feed = source_feed(self.resource, operation)
+        return feed.page(
+            place=Place.read(query["place"]) if query.get("place") else None,
+            start_index=number(query, "startIndex", 1),
+            count=min(number(query, "count", conf.page_size), conf.max_page_size),
+            peer_limit=self._limit(request, feed.target),
+            extra=f"{MAX_BYTES}={query[MAX_BYTES.lower()]}" if query.get(MAX_BYTES.lower()) else "",
+        )
+
+    def _limit(self, request: Request, target: Digest) -> PeerLimit | None:
+        """Return what feeds to the caller leave out, if the caller says how large a page it accepts.
+
+        What is left out is remembered for a peer: the one that the target's digest is of, unless it has another login.
+        """
+        max_bytes = number(query_of(request), MAX_BYTES, 0)
+        if not max_bytes:
+            return None
+        peer = Peer.of_endpoint(target.origin)
+        if peer is not None and peer.user_id not in (None, request.user.pk):
+            peer = None
+        return PeerLimit(self.resource, peer, max_bytes=max_bytes)
+
+
+class TargetView(_OperationView):
+    """``$syncTarget``: one page of changes, applied (SData sync 5.3, 5.8)."""
+
+    role = Role.TARGET
+    parser_classes = [AtomFeedParser]
+    renderer_classes = [ResultFeedRenderer]
+    needed_permissions = {"GET": PUSH_FEEDS, "HEAD": PUSH_FEEDS, "POST": PUSH_FEEDS, "DELETE": PUSH_FEEDS}
+
+    def post(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
+        """Apply the page: at once, or, with a trackingID, in an operation of that name."""
+        if not self.resource.is_target:
+            raise PermissionDenied(f"The {self.resource.kind} of this node are not changed by others.")
+        name = tracking_id or query_of(request).get("trackingid", "")
+        with body_of(request, IOBase) as body:
+            file = cast(BinaryIO, body)
+            if name:
+                return self._accept(
+                    begin_operation(self.resource, self.role, name, body=file.read(), run=_run(request))
+                )
+            receipt = receive_feed(self.resource, file)
+        if heard_from(receipt.source.origin, self.resource.kind):
+            get_backend().wake(self.resource.kind, True)
+        return Response(ResultFeed(resource=self.resource, receipt=receipt))
+
+    def outcome(self, request: Request, operation: Operation) -> HttpResponseBase:
+        """Return the results: those of one page are one page, without a next."""
+        return Response(bytes(operation.result or b""))
+
+
+class ResultsView(SDataView):
+    """``$syncResults``: what became of our changes elsewhere (SData sync 5.7)."""
+
+    parser_classes = [AtomFeedParser]
+    renderer_classes = [FeedRenderer]
+    needed_permissions = {"POST": PUSH_FEEDS}
+
+    def post(self, request: Request, kind: str, operation: str) -> HttpResponseBase:
+        """Record the results."""
+        with body_of(request, IOBase) as body:
+            reader = read_result_feed(cast(BinaryIO, body))
+            target = reader.header.digest.origin if reader.header.digest else ""
+            results = list(reader.entries())
+            record_results(self.resource, results, label=_run(request), target=target)
+        scope = scope_for(self.resource, peer_of(request.user))
+        if scope is not None:  # what it was owed it has heard of
+            scope.settle(result.uuid for result in results if result.uuid is not None)
+        return HttpResponse("Recorded.", content_type="text/plain")
+
+
+class UnknownView(SDataView):
+    """Whatever else is asked for under the dataset URL: answered in the protocol's own words."""
+
+    parser_classes = [DigestParser]
+    renderer_classes = [DigestRenderer]
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Let nobody learn what there is before the login."""
+        APIView.initial(self, request, *args, **kwargs)
+        raise UrlNotFound(
+            f"There is nothing at {kwargs['rest']!r}; there is $schema, and each kind has $syncDigest, $syncSource, "
+            "$syncTarget, $syncResults and $linked."
+        )

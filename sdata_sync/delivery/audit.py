@@ -1,0 +1,178 @@
+"""Comparing contents with a peer: equal digests promise equal data, and this looks whether that is so."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from ..exceptions import PayloadError
+from ..models import Peer, TrackedResource
+from ..sync.content.contents import LocalVersion, merged
+from ..sync.content.references import only_looking
+from ..sync.content.resolve import set_values
+from ..sync.content.rows import read_instances
+from ..sync.db.isolation import row_guard
+from ..sync.log.tracked import mark_found
+from ..sync.log.wakeup import wake
+from ..sync.stamp.stamper import number_changes
+from .pull import take_inventory
+
+if TYPE_CHECKING:
+    from ..atom.entry import Entry
+    from ..core.digest import Digest
+    from ..resources import SyncResource
+    from .client import PeerClient
+
+logger = logging.getLogger(__name__)
+
+#: So many uuids of each sort are named; all are counted.
+NAMED = 20
+
+
+@dataclass(kw_only=True)
+class Comparison:
+    """What a comparison of one kind with one peer found.
+
+    ``digests_agree`` where both contain the same changes: then every difference is an error. Else what one side
+    merely does not have yet is not counted. ``different`` has other content here and there under the same state,
+    ``missing_here`` and ``missing_there`` ought to be there by the digests, ``unreadable`` cannot be compared because
+    its row here raises an error.
+    """
+
+    peer: str
+    kind: str
+    digests_agree: bool
+    compared: int = 0
+    counts: dict[str, int] = field(
+        default_factory=lambda: {"different": 0, "missing_here": 0, "missing_there": 0, "unreadable": 0}
+    )
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    repaired: int = 0
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether nothing was found."""
+        return not any(self.counts.values())
+
+    def note(self, what: str, uuid: UUID) -> None:
+        """Count one difference."""
+        self.counts[what] += 1
+        named = self.examples.setdefault(what, [])
+        if len(named) < NAMED:
+            named.append(str(uuid))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        who = {"peer": self.peer, "kind": self.kind, "digests_agree": self.digests_agree, "compared": self.compared}
+        return {**who, **self.counts, "examples": self.examples, "repaired": self.repaired}
+
+
+def verify(client: PeerClient, peer: Peer, resource: SyncResource, *, repair: bool) -> Comparison:
+    """Compare every resource of one kind with the peer's; ``repair`` sends ours again where they differ.
+
+    The peer is asked for all that it has, page by page. What is missing here cannot be mended from here: the peer
+    must send it again.
+
+    Raises:
+        PeerError
+    """
+    ours = number_changes(resource).value
+    theirs = client.read_digest(resource.kind)
+    comparison = Comparison(peer=peer.name, kind=resource.kind, digests_agree=ours.level_with(theirs))
+    verifier = _Verifier(resource, ours, theirs, comparison)
+    for entries in take_inventory(client, peer, resource):
+        verifier.look_at(entries)
+    # What is changed there while it is read is on no page, and is not missing for that.
+    if client.read_digest(resource.kind).level_with(theirs):
+        verifier.find_missing_there()
+    if repair and verifier.odd:
+        _send_again(resource, verifier.odd)
+        comparison.repaired = len(verifier.odd)
+    return comparison
+
+
+class _Verifier:
+    def __init__(self, resource: SyncResource, ours: Digest, theirs: Digest, comparison: Comparison) -> None:
+        self._resource = resource
+        self._ours, self._theirs = ours, theirs
+        self._comparison = comparison
+        self._seen: set[bytes] = set()
+        #: Primary keys of what is to be sent again.
+        self.odd: list[int] = []
+
+    def look_at(self, entries: Sequence[Entry]) -> None:
+        """Compare one page."""
+        rows = TrackedResource.objects.using(self._resource.database).filter(kind=self._resource.kind)
+        tracked = {row.uuid: row for row in rows.filter(uuid__in=[entry.uuid for entry in entries])}
+        for entry in entries:
+            self._seen.add(entry.uuid.bytes)
+            self._compare(entry, tracked.get(entry.uuid))
+
+    def _compare(self, entry: Entry, tracked: TrackedResource | None) -> None:
+        self._comparison.compared += 1
+        if not self._ours.contains(entry.state):
+            return  # on its way to us
+        if tracked is None or (tracked.is_deleted and not entry.is_deleted):
+            # A tombstone that was purged, or a deletion of ours that is on its way to them.
+            if not entry.is_deleted and self._is_settled(tracked):
+                self._comparison.note("missing_here", entry.uuid)
+            return
+        if tracked.problem:
+            self._comparison.note("unreadable", entry.uuid)
+            return
+        if tracked.is_deferred or tracked.mark is not None or not self._is_settled(tracked):
+            return
+        try:
+            with row_guard(self._resource.database):
+                is_equal = entry.is_deleted == tracked.is_deleted and (
+                    entry.is_deleted or self._etag(entry, tracked) == tracked.etag
+                )
+        except PayloadError as error:
+            logger.error("%s %s cannot be compared: %s", self._resource.kind, entry.uuid, error)
+            self._comparison.note("unreadable", entry.uuid)
+            return
+        if not is_equal:
+            self._comparison.note("different", entry.uuid)
+            self.odd.append(tracked.pk)
+
+    def _is_settled(self, tracked: TrackedResource | None) -> bool:
+        """Tell whether the peer has taken our version into account, so that it should be the same there."""
+        if tracked is None or tracked.endpoint is None:
+            return True
+        return self._theirs.tick(tracked.endpoint.url) > (tracked.tick or 0)
+
+    def _etag(self, entry: Entry, tracked: TrackedResource) -> str:
+        """Return the etag that our row would have with the peer's content; what the peer does not know is ours."""
+        resource, key = self._resource, tracked.local_key or ""
+        instance = read_instances(resource, [key]).get(key)
+        if entry.payload is None or instance is None:
+            return ""
+        with only_looking():
+            present = LocalVersion(resource, tracked, instance).contents
+        reading = resource.read_payload(entry.payload)
+        set_values(instance, reading.values, is_new=False)
+        contents = merged(resource, resource.texts_of(instance), reading, present)
+        return resource.etag(contents, reading.extra)
+
+    def find_missing_there(self) -> None:
+        """Go through what is alive here and was not among what they have."""
+        rows = TrackedResource.objects.using(self._resource.database).filter(
+            kind=self._resource.kind, is_deleted=False, is_deferred=False, mark__isnull=True, tick__isnull=False
+        )
+        for tracked in rows.select_related("endpoint").order_by("pk").iterator(1000):
+            if tracked.uuid.bytes not in self._seen and self._is_settled(tracked):
+                self._comparison.note("missing_there", tracked.uuid)
+                self.odd.append(tracked.pk)
+
+
+def _send_again(resource: SyncResource, pks: list[int]) -> None:
+    for start in range(0, len(pks), 500):
+        chunk = pks[start : start + 500]
+        # Without its etag a row counts as changed: it gets a number that nobody has seen.
+        TrackedResource.objects.using(resource.database).filter(pk__in=chunk).update(etag="")
+        mark_found(resource.database, chunk)
+    number_changes(resource)
+    wake(resource.kind)

@@ -1,0 +1,119 @@
+"""Delivering from the workers of a task queue.
+
+A message is a wake-up. It may be lost, doubled or late: what is to be delivered is in the database, a stream is held
+by one worker at a time, and whoever has nothing to do ends at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Protocol
+
+from django.db.models import Q
+
+from ...models import Peer, Stream
+from ...registry import registry
+from ...sync.db.clock import now
+from ..lease import find_stream
+from ..threads.notifier import Messenger
+from ..threads.pool import Crew
+from .base import DeliveryBackend
+
+logger = logging.getLogger(__name__)
+
+#: A stream of which a message is under way is not asked for again before that one may be taken for lost.
+LOST_MILLIS = 60_000
+
+
+class Post(Protocol):
+    """Puts a job of ``jobs`` into the queue, to be taken after ``delay`` seconds.
+
+    Returns false if the queue knows no later; then nothing is put into it, and the heartbeat does what was to be done.
+    """
+
+    def __call__(self, job: str, *arguments: object, delay: float = 0) -> bool: ...
+
+
+class QueueDelivery(DeliveryBackend):
+    """Leaves the work to a task queue; subclasses say how to ``post`` to it."""
+
+    def __init__(self) -> None:
+        self._crew = Crew()
+
+    def post(self, job: str, *arguments: object, delay: float = 0) -> None:
+        """Put a job into the queue; raises whatever the queue raises."""
+        raise NotImplementedError
+
+    def wake(self, kind: str, is_own: bool) -> None:
+        """Have the workers told, from a thread: a broker that is away holds nobody up."""
+        self._messenger().say(kind, is_own)
+
+    def carry_out(self, operation: int) -> None:
+        """Have a worker carry the operation out."""
+        self._messenger().ask(operation)
+
+    def drain(self, seconds: float | None = None) -> bool:
+        """Wait until everything is said, or the time is up; return whether it is."""
+        return self._crew.drain(seconds)
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._crew.stop()
+
+    def _messenger(self) -> Messenger:
+        return self._crew.hire("messenger", lambda: Messenger(self._announce, self._order))
+
+    def _announce(self, kinds: dict[str, bool]) -> None:
+        claimed = claim_deliveries(kinds)
+        try:
+            while claimed:
+                peer, wanted = next(iter(claimed.items()))
+                self.post("deliver", peer, wanted)
+                del claimed[peer]
+        finally:
+            for peer, wanted in claimed.items():
+                take_claims(peer, wanted)
+
+    def _order(self, operation: int) -> None:
+        self.post("carry_out", operation)
+
+
+def claim_deliveries(kinds: dict[str, bool]) -> dict[int, list[str]]:
+    """Return what to ask for, kinds by peer, and note that it is asked for.
+
+    Not for a peer that is left alone for a while because it failed, and not twice while nobody has taken the first
+    message: a queue without workers does not grow with every save. Two processes may claim the same at one time.
+    """
+    peers = Peer.objects.filter(enabled=True, immediate=True).values_list("pk", "relay")
+    pairs = [(peer, kind) for peer, relay in peers for kind, is_own in kinds.items() if is_own or relay]
+    if not pairs:
+        return {}
+    streams = Stream.objects.filter(kind__in=list(kinds), peer__enabled=True, peer__immediate=True)
+    spared = set(streams.filter(Q(retry_at__gt=now()) | _is_posted()).values_list("peer_id", "kind"))
+    wanted: defaultdict[int, list[str]] = defaultdict(list)
+    order = {resource.kind: place for place, resource in enumerate(registry)}
+    for peer, kind in sorted(pairs, key=lambda pair: order.get(pair[1], 0)):
+        if (peer, kind) not in spared:
+            wanted[peer].append(kind)
+    for peer, claimed in wanted.items():
+        Stream.objects.filter(peer=peer, kind__in=claimed).update(posted_at=now())
+    return dict(wanted)
+
+
+def claim(peer: Peer, kinds: Iterable[str]) -> list[str]:
+    """Return those of ``kinds`` of which no message to ``peer`` is under way, and note that one is."""
+    streams = Stream.objects.filter(pk__in=[find_stream(peer, kind).pk for kind in kinds])
+    free = list(streams.exclude(_is_posted()).values_list("kind", flat=True))
+    streams.filter(kind__in=free).update(posted_at=now())
+    return free
+
+
+def _is_posted() -> Q:
+    return Q(posted_at__gt=now() - LOST_MILLIS)
+
+
+def take_claims(peer: int, kinds: Iterable[str]) -> None:
+    """Note that the message has arrived; before looking, so that what is committed from now on is asked for anew."""
+    Stream.objects.filter(peer=peer, kind__in=list(kinds), posted_at__gt=0).update(posted_at=0)

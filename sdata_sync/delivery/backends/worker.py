@@ -1,0 +1,129 @@
+"""The backend for projects that deliver from a process of its own: ``manage.py sync_deliver``; and that process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.db.models import Max, Q, Sum
+
+from ...conf import conf
+from ...models import DigestEntry, Operation, TrackedResource
+from ...models.operation import Phase
+from ...registry import registry
+from ...sync.operations import carry_out_in_thread
+from ..threads.loop import Loop
+from ..threads.notifier import Messenger
+from ..threads.pg_notify import Listener, has_bell, ring
+from ..threads.pool import Crew
+from .base import DeliveryBackend
+from .thread import ThreadDelivery
+
+if TYPE_CHECKING:
+    from ...resources import SyncResource
+
+#: What the bell is rung with for an operation.
+_OPERATIONS = "$operations"
+#: The shortest pause between two looks, and by what it grows while nothing is found.
+FIRST_PAUSE, GROWTH = 0.01, 1.5
+#: The longest pause where a bell is heard.
+BELL_PAUSE = 2.0
+
+
+class WorkerDelivery(DeliveryBackend):
+    """Leaves the delivery to ``sync_deliver``: rings the bell where there is one, else that looks by itself."""
+
+    def __init__(self) -> None:
+        self._crew = Crew()
+        self._has_bell: bool | None = None
+
+    def wake(self, kind: str, is_own: bool) -> None:
+        """Have the bell rung, from a thread."""
+        if self._is_heard():
+            self._messenger().say(kind, is_own)
+
+    def carry_out(self, operation: int) -> None:
+        """Leave it to the worker as well."""
+        if self._is_heard():
+            self._messenger().ask(operation)
+
+    def _is_heard(self) -> bool:
+        if self._has_bell is None:
+            self._has_bell = has_bell()
+        return self._has_bell
+
+    def _messenger(self) -> Messenger:
+        return self._crew.hire("messenger", lambda: Messenger(ring, lambda operation: ring([_OPERATIONS])))
+
+
+class Worker:
+    """What ``sync_deliver`` is: the threads that deliver, and a look-out that wakes them."""
+
+    def __init__(self, longest_pause: float) -> None:
+        self._delivery = ThreadDelivery()
+        self._crew = Crew()
+        self._longest_pause = longest_pause
+
+    def start(self) -> None:
+        """Begin."""
+        self._delivery.serve()
+        is_heard = has_bell()
+        pause = max(self._longest_pause, BELL_PAUSE) if is_heard else self._longest_pause
+        lookout = self._crew.hire("lookout", lambda: Lookout(self._delivery, pause))
+        if is_heard:
+            self._crew.hire("listener", lambda: Listener(lookout.wake))
+
+    def stop(self) -> None:
+        """End after the pages that are under way."""
+        self._crew.stop()
+        # A page takes no longer than a peer may take to answer; nothing else waits for this process to end.
+        self._delivery.stop(max(conf.timeout_seconds, conf.drain_seconds))
+
+
+#: What shows that something has happened: the latest mark, our own tick, and everybody's ticks together.
+_Pulse = tuple[tuple[int | None, int] | None, int | None, int | None]
+
+
+class Lookout(Loop):
+    """Looks whether something was committed anywhere, the more often the more there was; and for operations."""
+
+    def __init__(self, delivery: ThreadDelivery, longest_pause: float) -> None:
+        super().__init__("sdata-sync-lookout")
+        self._delivery = delivery
+        self._longest_pause = longest_pause
+        self._pause = FIRST_PAUSE
+        self._seen: dict[str, _Pulse] = {}
+
+    def act(self, *, woken: bool) -> float:
+        """Look once."""
+        found = [resource for resource in registry if self._has_changed(resource)]
+        if self._start_operations() or found:
+            self._pause = FIRST_PAUSE
+        else:
+            self._pause *= GROWTH
+        self._delivery.refresh()
+        self._pause = min(self._pause, self._longest_pause)
+        return self._pause
+
+    def _has_changed(self, resource: SyncResource) -> bool:
+        before, pulse = self._seen.get(resource.kind), _pulse_of(resource)
+        if pulse == before:
+            return False
+        self._seen[resource.kind] = pulse
+        if before is not None:  # at the beginning the threads look by themselves
+            self._delivery.wake(resource.kind, is_own=pulse[:2] != before[:2])
+        return True
+
+    def _start_operations(self) -> bool:
+        waiting = Operation.objects.filter(phase=Phase.WAITING, deleted_at=0).values_list("pk", flat=True)[:4]
+        started = list(waiting)
+        for operation in started:
+            carry_out_in_thread(operation)
+        return bool(started)
+
+
+def _pulse_of(resource: SyncResource) -> _Pulse:
+    marked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, mark__isnull=False)
+    latest = marked.order_by("-mark", "-pk").values_list("mark", "pk").first()
+    ticks = DigestEntry.objects.using(resource.database).filter(digest=resource.kind)
+    seen = ticks.aggregate(own=Max("tick", filter=Q(endpoint__key=resource.endpoint.lower())), all=Sum("tick"))
+    return latest, seen["own"], seen["all"]

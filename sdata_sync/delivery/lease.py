@@ -1,0 +1,215 @@
+"""Who may deliver a kind to a peer, and how it went.
+
+A stream is held by one thread of one process at a time, so that pages arrive in order. Whoever cannot take it
+leaves word on it, and whoever gives it back looks once more: a change that was committed after the holder last
+looked is seen by one of the two.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Collection
+from typing import Any
+
+from django.db import router
+from django.db.models import F, Q, QuerySet
+
+from ..conf import conf
+from ..core.digest import Digest, DigestEntry
+from ..models import Peer, Stream
+from ..sync.db.clock import now
+from ..sync.db.owner import holder_name, is_gone
+from ..sync.db.prepared import PreparedQuery, PreparedUpdate
+
+FIRST_BACKOFF_SECONDS = 0.5
+
+_heard: dict[tuple[str, str], float] = {}
+
+
+_find = PreparedQuery(lambda peer, kind: Stream.objects.filter(peer=peer, kind=kind), int, str)
+
+
+def _taking(stream: int, holder: str, now: int, until: int) -> tuple[QuerySet[Stream], dict[str, Any]]:
+    free = Q(held_until__lte=now) | Q(holder=holder)
+    return Stream.objects.filter(free, pk=stream), {"holder": holder, "held_until": until, "wanted": False}
+
+
+def _giving_back(
+    stream: int,
+    holder: str,
+    failures: int,
+    retry: int,
+    success: int,
+    error: str,
+    at: int,
+    known: str,
+    failed: int,
+    delivered: int,
+    millis: int,
+) -> tuple[QuerySet[Stream], dict[str, Any]]:
+    return Stream.objects.filter(pk=stream, holder=holder, wanted=False), {
+        "holder": "",
+        "held_until": 0,
+        "failures": failures,
+        "retry_at": retry,
+        "last_success": success,
+        "last_error": error,
+        "last_error_at": at,
+        "known_digest": known,
+        "passes": F("passes") + 1,
+        "failed_passes": F("failed_passes") + failed,
+        "delivered": F("delivered") + delivered,
+        "busy_millis": F("busy_millis") + millis,
+    }
+
+
+_take = PreparedUpdate(_taking, int, str, int, int)
+_give_back = PreparedUpdate(_giving_back, int, str, int, int, int, str, int, str, int, int, int)
+
+
+def find_stream(peer: Peer, kind: str) -> Stream:
+    """Return the stream of ``kind`` to ``peer``, new if there was none."""
+    found = _find.instances(database(), Stream, peer.pk, kind)
+    stream = found[0] if found else Stream.objects.get_or_create(peer=peer, kind=kind)[0]
+    stream.peer = peer
+    return stream
+
+
+def database() -> str:
+    """Return the alias of the database that has the streams."""
+    return router.db_for_write(Stream)
+
+
+def known_digest(stream: Stream) -> Digest | None:
+    """Return the last known digest of the peer, or ``None`` if it must be asked."""
+    ticks = stream.known_ticks()
+    if ticks is None:
+        return None
+    return Digest(
+        (DigestEntry(endpoint=url, tick=tick) for url, tick in ticks.items()),
+        origin=stream.peer.endpoint(stream.kind),
+    )
+
+
+def heard_from(origin: str, kind: str) -> bool:
+    """End the back-off of the peer whose endpoint is ``origin``: it has just shown that it is there."""
+    # A peer that pushes page after page need not be looked up for each of them.
+    if time.monotonic() - _heard.get((origin, kind), -math.inf) < FIRST_BACKOFF_SECONDS:
+        return False
+    if len(_heard) > 1000:
+        _heard.clear()
+    _heard[origin, kind] = time.monotonic()
+    url, _, _ = origin.rpartition("/")
+    waiting = Stream.objects.filter(kind=kind, retry_at__gt=now(), peer__url__iexact=url)
+    return bool(waiting.update(retry_at=0))
+
+
+def claim_comparison(stream: Stream, pause: int) -> bool:
+    """Tell whether it is for the caller to compare digests with the peer; of all processes, one every ``pause`` ms."""
+    due = Stream.objects.filter(pk=stream.pk, compared_at__lte=now() - pause)
+    return bool(due.update(compared_at=now()))
+
+
+def release_comparison(stream: Stream) -> None:
+    """Leave the comparison to whoever comes next, at once."""
+    Stream.objects.filter(pk=stream.pk).update(compared_at=0)
+
+
+def forget_known_digest(stream: Stream) -> None:
+    """Have the peer asked before anything is delivered to it again."""
+    Stream.objects.filter(pk=stream.pk).update(known_digest="")
+
+
+def note_left_out(stream: Stream, endpoints: Collection[str]) -> None:
+    """Note the endpoints, in lower case, of which the peer does not believe what our digest says."""
+    stream.left_out = "\n".join(sorted(endpoints))
+    Stream.objects.filter(pk=stream.pk).update(left_out=stream.left_out)
+
+
+def note_failure(stream: Stream, error: Exception) -> None:
+    """Note that something failed that was no delivery."""
+    Stream.objects.filter(pk=stream.pk).update(last_error=str(error)[:2000], last_error_at=now())
+
+
+class Lease:
+    """The right to deliver one stream, until it is given back or runs out."""
+
+    def __init__(self, stream: Stream, holder: str) -> None:
+        self.stream = stream
+        self._holder = holder
+        self._renew_at = _renewal()
+        self._taken = time.monotonic()
+
+    @classmethod
+    def take(cls, stream: Stream) -> Lease | None:
+        """Take the stream, or leave word and return ``None``."""
+        holder = holder_name()
+        while True:
+            if _take.execute(database(), stream.pk, holder, now(), _lease_end()):
+                return cls(find_stream(stream.peer, stream.kind), holder)
+            row = Stream.objects.filter(pk=stream.pk)
+            if _end_lease_of_the_dead(row):
+                continue
+            # Given back between the two statements? Then nobody would find the word; try again.
+            if row.filter(held_until__gt=now()).update(wanted=True) or not row.exists():
+                return None
+
+    def _row(self) -> QuerySet[Stream]:
+        return Stream.objects.filter(pk=self.stream.pk, holder=self._holder)
+
+    def renew(self, known: Digest | None) -> bool:
+        """Hold the stream for longer, if it is time, and note how far it is; false if it was lost to another."""
+        if time.monotonic() < self._renew_at:
+            return True
+        self._renew_at = _renewal()
+        return bool(self._row().update(held_until=_lease_end(), known_digest=_as_json(known)))
+
+    def give_back(self, known: Digest | None, error: Exception | None = None, *, delivered: int = 0) -> bool:
+        """Give the stream back and note how it went; return whether to look once more.
+
+        ``delivered`` is the number of entries that the peer has taken.
+        """
+        millis = int((time.monotonic() - self._taken) * 1000)
+        outcome = (*self._outcome(error), _as_json(known), int(error is not None), delivered, millis)
+        if _give_back.execute(database(), self.stream.pk, self._holder, *outcome):
+            return False
+        # Somebody left word; or the lease was lost, and there is nothing to give back.
+        while self._row().update(wanted=False):
+            if _give_back.execute(database(), self.stream.pk, self._holder, *outcome):
+                break
+        return error is None
+
+    def _outcome(self, error: Exception | None) -> tuple[int, int, int, str, int]:
+        """Return failures, when to try again, the last success, the last error and when that was."""
+        stream = self.stream
+        if error is None:
+            return 0, 0, now(), "", stream.last_error_at
+        failures = stream.failures + 1
+        # Half of the pause is chance, so that peers which failed together do not come back together.
+        pause = min(FIRST_BACKOFF_SECONDS * 2 ** min(failures - 1, 20), conf.max_backoff_seconds)
+        pause *= random.uniform(0.5, 1.0)  # noqa: S311  not a secret
+        return failures, now() + int(pause * 1000), stream.last_success, str(error)[:2000], now()
+
+
+def _end_lease_of_the_dead(row: QuerySet[Stream]) -> bool:
+    """End the lease of a process of this host that was killed while it held the stream.
+
+    Should two deliver after all: the peer ignores what it has, refuses what does not continue, and is caught up.
+    """
+    holder = row.values_list("holder", flat=True).first() or ""
+    return is_gone(holder) and bool(row.filter(holder=holder).update(held_until=0))
+
+
+def _renewal() -> float:
+    return time.monotonic() + conf.lease_seconds / 3
+
+
+def _lease_end() -> int:
+    return now() + int(conf.lease_seconds * 1000)
+
+
+def _as_json(known: Digest | None) -> str:
+    return "" if known is None else json.dumps({entry.endpoint: entry.tick for entry in known})

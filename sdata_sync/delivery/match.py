@@ -1,0 +1,205 @@
+"""Matching the rows of two nodes that each had data before they met (SData sync 1.2, 1.4).
+
+The peer is asked for all that it has of a kind, so that each of its rows has a uuid; what is the same thing here is to
+get that one. Nothing is linked before somebody has said which.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.db import transaction
+
+from ..exceptions import LinkError, PayloadError
+from ..sync.identity.link import link
+from ..sync.log.digests import lock_digest
+from ..sync.log.marks import key_text
+from ..sync.log.tracked import tracked_rows
+from .pull import take_inventory
+
+if TYPE_CHECKING:
+    from ..models import Peer
+    from ..resources import SyncResource
+    from .client import PeerClient
+
+#: From which score on a pair is as good as sure, and from which on it is worth to be looked at.
+CERTAIN, LIKELY = 0.95, 0.7
+#: Linked together, in one transaction.
+BATCH = 500
+
+
+class Certainty(StrEnum):
+    """How sure it is that two rows are the same thing."""
+
+    CERTAIN = "certain"
+    LIKELY = "likely"
+    AMBIGUOUS = "ambiguous"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """Two rows that may be the same thing: ours by its key, theirs by its uuid, and what each of them says."""
+
+    certainty: Certainty
+    score: float
+    local_key: str
+    uuid: UUID
+    local: str
+    remote: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON and CSV."""
+        return {**asdict(self), "certainty": str(self.certainty), "uuid": str(self.uuid)}
+
+
+@dataclass(kw_only=True)
+class Linked:
+    """How many pairs were linked, and why others were not."""
+
+    linked: int = 0
+    refused: list[str] = field(default_factory=list)
+
+
+_Values = Mapping[str, Any]
+
+
+def find_candidates(client: PeerClient, peer: Peer, resource: SyncResource) -> list[Candidate]:
+    """Return the pairs that ``match_on`` finds among the rows that are not linked yet, the surest first.
+
+    Raises:
+        PeerError
+        ValueError: the resource does not say what to match on.
+    """
+    match_on = type(resource).match_on
+    if not match_on:
+        raise ValueError(f"{resource!r} does not say what to match on; name the fields in its match_on.")
+    remote = dict(_remote_rows(client, peer, resource))
+    known = dict(tracked_rows(resource).filter(local_key__isnull=False).values_list("uuid", "local_key"))
+    linked_here = {known[uuid] for uuid in remote if uuid in known}
+    remote = {uuid: values for uuid, values in remote.items() if uuid not in known}
+    local = {key: values for key, values in _local_rows(resource) if key not in linked_here}
+    if callable(match_on):
+        found = _by_score(local, remote, match_on)
+    else:
+        names = [resource.model._meta.get_field(name).attname for name in match_on]  # type: ignore[union-attr]
+        found = _by_fields(local, remote, names)
+    order = list(Certainty)
+    return sorted(
+        found, key=lambda candidate: (order.index(candidate.certainty), -candidate.score, candidate.local_key)
+    )
+
+
+def _local_rows(resource: SyncResource) -> Iterator[tuple[str, _Values]]:
+    names = _columns(resource)
+    pk = resource.model._meta.pk
+    for key, *values in resource.rows().order_by("pk").values_list("pk", *names).iterator(2000):
+        yield key_text(pk, key), dict(zip(names, values, strict=True))
+
+
+def _columns(resource: SyncResource) -> list[str]:
+    return [prop.field.attname for prop in resource.properties]
+
+
+def _remote_rows(client: PeerClient, peer: Peer, resource: SyncResource) -> Iterator[tuple[UUID, _Values]]:
+    for entries in take_inventory(client, peer, resource):
+        for entry in entries:
+            if entry.is_deleted or entry.payload is None:
+                continue
+            try:
+                yield entry.uuid, resource.read_payload(entry.payload).values
+            except PayloadError:
+                continue  # it cannot become a row here, let alone be one
+
+
+def _by_fields(
+    local: Mapping[str, _Values], remote: Mapping[UUID, _Values], names: Sequence[str]
+) -> Iterator[Candidate]:
+    ours: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    theirs: dict[tuple[str, ...], list[UUID]] = defaultdict(list)
+    for key, values in local.items():
+        if folded := _folded(values, names):
+            ours[folded].append(key)
+    for uuid, values in remote.items():
+        if folded := _folded(values, names):
+            theirs[folded].append(uuid)
+    for folded, keys in ours.items():
+        uuids = theirs.get(folded, [])
+        is_alone = len(keys) == len(uuids) == 1
+        for key in keys:
+            for uuid in uuids:
+                is_exact = all(str(local[key].get(name)) == str(remote[uuid].get(name)) for name in names)
+                sure = Certainty.CERTAIN if is_exact else Certainty.LIKELY
+                certainty = sure if is_alone else Certainty.AMBIGUOUS
+                yield _candidate(certainty, 1.0 if is_exact else 0.9, key, uuid, local, remote)
+
+
+def _folded(values: _Values, names: Iterable[str]) -> tuple[str, ...] | None:
+    """Return what is compared, or ``None`` if something of it is empty: two empty addresses are nobody's."""
+    folded = tuple(str(values.get(name) if values.get(name) is not None else "").strip().casefold() for name in names)
+    return folded if all(folded) else None
+
+
+def _by_score(
+    local: Mapping[str, _Values], remote: Mapping[UUID, _Values], compare: Callable[[_Values, _Values], float]
+) -> Iterator[Candidate]:
+    pairs = [
+        (score, key, uuid)
+        for key, ours in local.items()
+        for uuid, theirs in remote.items()
+        if (score := compare(ours, theirs)) >= LIKELY
+    ]
+    of_key: dict[str, int] = defaultdict(int)
+    of_uuid: dict[UUID, int] = defaultdict(int)
+    for _, key, uuid in pairs:
+        of_key[key] += 1
+        of_uuid[uuid] += 1
+    for score, key, uuid in pairs:
+        is_alone = of_key[key] == of_uuid[uuid] == 1
+        sure = Certainty.CERTAIN if score >= CERTAIN else Certainty.LIKELY
+        yield _candidate(sure if is_alone else Certainty.AMBIGUOUS, score, key, uuid, local, remote)
+
+
+def _candidate(
+    certainty: Certainty,
+    score: float,
+    key: str,
+    uuid: UUID,
+    local: Mapping[str, _Values],
+    remote: Mapping[UUID, _Values],
+) -> Candidate:
+    return Candidate(
+        certainty=certainty,
+        score=round(score, 3),
+        local_key=key,
+        uuid=uuid,
+        local=_said(local[key]),
+        remote=_said(remote[uuid]),
+    )
+
+
+def _said(values: _Values) -> str:
+    return ", ".join(str(value) for value in values.values() if value not in (None, ""))[:200]
+
+
+def link_pairs(resource: SyncResource, peer: Peer, pairs: Iterable[tuple[str, UUID]], *, ours_win: bool) -> Linked:
+    """Give our rows the uuids that theirs have; whose content stays is decided by the next catch-up, as said here."""
+    outcome = Linked()
+    every = list(pairs)
+    for start in range(0, len(every), BATCH):
+        with transaction.atomic(using=resource.database):
+            stored = lock_digest(resource)
+            # What takes nothing from others would wait for ever.
+            wait_for = stored.endpoint_id(peer.endpoint(resource.kind)) if resource.is_target else None
+            for key, uuid in every[start : start + BATCH]:
+                try:
+                    link(resource, key, uuid, keep=ours_win, wait_for=wait_for)
+                except LinkError as error:
+                    outcome.refused.append(f"{resource.kind}('{key}'): {error}")
+                else:
+                    outcome.linked += 1
+    return outcome

@@ -1,0 +1,100 @@
+"""Whether somebody should be woken: for ``sync_status --check``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .status import KindStatus, Status, StreamStatus
+
+#: A peer that is never pushed to, but caught up every night, may be so far behind: a warning, critical.
+NIGHTLY_SECONDS = (26 * 3600.0, 50 * 3600.0)
+#: So many failures in a row, with nothing ever delivered, are no coincidence.
+MANY_FAILURES = 5
+
+
+class Level(IntEnum):
+    """As monitors have it: the numbers are exit statuses."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True)
+class Health:
+    """How this node is."""
+
+    problems: tuple[Problem, ...]
+    streams: int
+
+    @property
+    def level(self) -> Level:
+        """The worst of them."""
+        return max((problem.level for problem in self.problems), default=Level.OK)
+
+    @property
+    def summary(self) -> str:
+        """Return it in one line."""
+        if not self.problems:
+            return f"{self.streams} streams, all in time"
+        worst = [problem.text for problem in self.problems if problem.level == self.level]
+        return f"{worst[0]}; {len(self.problems)} problems in all" if len(self.problems) > 1 else worst[0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        problems = [{"level": problem.level.name, "text": problem.text} for problem in self.problems]
+        return {"level": self.level.name, "problems": problems}
+
+
+def examine(status: Status, *, warning: float, critical: float) -> Health:
+    """Return what is wrong, with a peer being ``warning`` or ``critical`` seconds behind as the thresholds."""
+    problems = [problem for kind in status.kinds for problem in _of_kind(kind, (warning, critical))]
+    for clone in status.clones:
+        problems.append(Problem(Level.CRITICAL, f"{clone.endpoint}: {clone.note}"))
+    for anomaly in status.anomalies:
+        problems.append(Problem(Level.WARNING, f"{anomaly.endpoint}: {anomaly.note}"))
+    for clock in status.clocks:
+        text = f"{clock.endpoint} stamped changes {clock.ahead_seconds:.0f} s ahead of our clock"
+        problems.append(Problem(Level.WARNING, text))
+    problems.sort(key=lambda problem: -problem.level)
+    return Health(tuple(problems), sum(len(kind.streams) for kind in status.kinds))
+
+
+def _of_kind(kind: KindStatus, thresholds: tuple[float, float]) -> Iterator[Problem]:
+    if kind.is_behind:
+        yield Problem(Level.CRITICAL, f"{kind.kind}: restored from a backup, and what was lost has not come back yet")
+    if kind.held_back:
+        yield Problem(Level.WARNING, f"{kind.kind}: {kind.held_back} changes cannot be sent")
+    if kind.deferred:
+        yield Problem(Level.WARNING, f"{kind.kind}: {kind.deferred} received entries cannot be applied")
+    for stream in kind.streams:
+        yield from _of_stream(kind.kind, stream, thresholds if stream.is_immediate else NIGHTLY_SECONDS)
+
+
+def _of_stream(kind: str, stream: StreamStatus, thresholds: tuple[float, float]) -> Iterator[Problem]:
+    name = f"{kind} to {stream.peer}"
+    if stream.held:
+        yield Problem(
+            Level.WARNING, f"{name}: {len(stream.held)} versions are larger than it accepts: {stream.held[0]}"
+        )
+    if stream.seconds_behind is None:
+        if stream.failures:
+            level = Level.CRITICAL if stream.failures >= MANY_FAILURES else Level.WARNING
+            yield Problem(level, f"{name}: failed {stream.failures} times in a row: {stream.last_error}")
+        return
+    warning, critical = thresholds
+    if stream.seconds_behind > warning:
+        level = Level.CRITICAL if stream.seconds_behind > critical else Level.WARNING
+        yield Problem(level, f"{name}: {stream.seconds_behind:.0f} s behind: {stream.reason or 'nobody delivers'}")

@@ -1,0 +1,260 @@
+"""How things stand, per kind and per peer: for ``sync_status`` and for the admin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import Min
+
+from ...core.selection import missing_ranges
+from ...core.state import same_endpoint
+from ...models import DeferredEntry, Endpoint, Peer, Stream, TrackedResource
+from ...models import Digest as DigestRow
+from ...registry import registry
+from ...sync.apply.receive import OUTCOMES
+from ...sync.db.clock import now
+from ...sync.log.digests import StoredDigest, load_digest
+from ...sync.select.oversize import held_names
+from ..lease import known_digest
+
+if TYPE_CHECKING:
+    from ...resources import SyncResource
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamStatus:
+    """How far one peer is in one kind; ``reason`` says why it is behind, empty if it is not.
+
+    ``ticks_behind`` counts what it is known to lack of what it is to get; ``None`` if its digest is not known.
+    ``seconds_behind`` is the age of the oldest change of ours that it lacks, numbered or not; ``None`` if not known.
+    ``held`` names the versions that are larger than the peer accepts and that feeds to it leave out.
+    What was counted since the beginning: ``passes``, of which ``failed_passes`` failed, ``busy_seconds`` that they
+    took, and ``delivered`` entries.
+    """
+
+    peer: str
+    is_immediate: bool
+    ticks_behind: int | None
+    seconds_behind: float | None
+    failures: int
+    passes: int
+    failed_passes: int
+    busy_seconds: float
+    delivered: int
+    last_success: datetime | None
+    last_error: str
+    last_error_at: datetime | None
+    reason: str
+    held: tuple[str, ...] = ()
+
+    @property
+    def is_level(self) -> bool:
+        """Whether everything arrived, as far as is known."""
+        return self.ticks_behind == 0 and not self.failures and not self.held
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindStatus:
+    """How one kind stands at this node: our tick, what is not numbered yet, what is held back or deferred.
+
+    ``received`` counts, by outcome, the entries received since the beginning: applied, ignored because they were known,
+    lost in a conflict, deferred; ``conflicts`` counts those, whoever won.
+    ``is_behind`` while what this node lost in a restore is coming back: nothing is numbered until it has come.
+    ``rejoined`` says that a peer once knew more of this node than it did itself.
+    """
+
+    kind: str
+    endpoint: str
+    tick: int
+    unnumbered: int
+    held_back: int
+    deferred: int
+    received: dict[str, int]
+    conflicts: int
+    is_behind: bool
+    rejoined: str
+    rejoined_at: datetime | None
+    streams: tuple[StreamStatus, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClockWarning:
+    """An endpoint whose stamps were ahead of our clock."""
+
+    endpoint: str
+    ahead_seconds: float
+    seen_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloneWarning:
+    """An endpoint one of whose ticks was seen with two different changes."""
+
+    endpoint: str
+    note: str
+    seen_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnomalyWarning:
+    """An endpoint that claimed what cannot be true; the claim was left out."""
+
+    endpoint: str
+    note: str
+    seen_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """The whole of it."""
+
+    node: str
+    kinds: tuple[KindStatus, ...]
+    clocks: tuple[ClockWarning, ...]
+    clones: tuple[CloneWarning, ...]
+    anomalies: tuple[AnomalyWarning, ...] = ()
+
+    @property
+    def is_level(self) -> bool:
+        """Whether every enabled peer has everything and nothing waits."""
+        return all(
+            not (kind.unnumbered or kind.held_back or kind.deferred or kind.is_behind)
+            and all(stream.is_level for stream in kind.streams)
+            for kind in self.kinds
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return {**asdict(self), "is_level": self.is_level}
+
+
+def collect_status(node: str) -> Status:
+    """Return how things stand; it reads, and asks nobody."""
+    peers = list(Peer.objects.filter(enabled=True))
+    clocks = (
+        ClockWarning(endpoint=row.url, ahead_seconds=row.clock_ahead / 1000, seen_at=row.clock_ahead_at)
+        for row in Endpoint.objects.filter(clock_ahead__gt=0)
+    )
+    clones = (
+        CloneWarning(endpoint=row.url, note=row.clone_note, seen_at=row.clone_seen_at)
+        for row in Endpoint.objects.filter(clone_seen_at__isnull=False)
+    )
+    anomalies = (
+        AnomalyWarning(endpoint=row.url, note=row.anomaly_note, seen_at=row.anomaly_at)
+        for row in Endpoint.objects.filter(anomaly_at__isnull=False)
+    )
+    kinds = (_of_kind(resource, peers) for resource in registry)
+    return Status(node=node, kinds=tuple(kinds), clocks=tuple(clocks), clones=tuple(clones), anomalies=tuple(anomalies))
+
+
+def _of_kind(resource: SyncResource, peers: Iterable[Peer]) -> KindStatus:
+    stored = load_digest(resource)
+    row = DigestRow.objects.using(resource.database).filter(pk=resource.kind).first() or DigestRow(pk=resource.kind)
+    tracked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+    oldest = tracked.filter(mark__isnull=False, problem="").aggregate(mark=Min("mark"))["mark"]
+    held = held_names(resource)
+    streams = {stream.peer_id: stream for stream in Stream.objects.filter(kind=resource.kind).select_related("peer")}
+    return KindStatus(
+        kind=resource.kind,
+        endpoint=resource.endpoint,
+        tick=stored.value.tick(resource.endpoint),
+        unnumbered=tracked.filter(mark__isnull=False, problem="").count(),
+        held_back=tracked.filter(mark__isnull=False).exclude(problem="").count(),
+        deferred=DeferredEntry.objects.using(resource.database)
+        .filter(resource__kind=resource.kind, is_discarded=False)
+        .count(),
+        received={name: getattr(row, name) for name in OUTCOMES},
+        conflicts=row.conflicts,
+        is_behind=row.behind_until is not None,
+        rejoined=row.rejoined_note,
+        rejoined_at=row.rejoined_at,
+        streams=tuple(
+            _of_stream(
+                resource,
+                stored,
+                streams.get(peer.pk) or Stream(peer=peer, kind=resource.kind),
+                oldest,
+                held.get(peer.pk, []),
+            )
+            for peer in peers
+        ),
+    )
+
+
+def _of_stream(
+    resource: SyncResource, stored: StoredDigest, stream: Stream, oldest_mark: int | None, held: list[str]
+) -> StreamStatus:
+    return StreamStatus(
+        peer=stream.peer.name,
+        is_immediate=stream.peer.immediate,
+        ticks_behind=ticks_behind(resource, stored, stream),
+        seconds_behind=_seconds_behind(resource, stored, stream, oldest_mark),
+        failures=stream.failures,
+        passes=stream.passes,
+        failed_passes=stream.failed_passes,
+        busy_seconds=stream.busy_millis / 1000,
+        delivered=stream.delivered,
+        last_success=_moment(stream.last_success),
+        last_error=stream.last_error,
+        last_error_at=_moment(stream.last_error_at),
+        reason=_reason(resource, stored, stream, held),
+        held=tuple(held),
+    )
+
+
+def _seconds_behind(
+    resource: SyncResource, stored: StoredDigest, stream: Stream, oldest_mark: int | None
+) -> float | None:
+    known = known_digest(stream)
+    if known is None:
+        return None
+    moments = [] if oldest_mark is None else [oldest_mark]
+    if known.tick(resource.endpoint) < stored.value.tick(resource.endpoint):
+        lacking = TrackedResource.objects.using(resource.database).filter(
+            kind=resource.kind,
+            endpoint=stored.endpoint_id(resource.endpoint),
+            tick__gte=known.tick(resource.endpoint),
+        )
+        moments += lacking.order_by("tick").values_list("stamp", flat=True)[:1]
+    return max((now() - min(moments)) / 1000, 0.0) if moments else 0.0
+
+
+def _reason(resource: SyncResource, stored: StoredDigest, stream: Stream, held: list[str]) -> str:
+    if stream.known_ticks() is None:
+        never = "" if stream.last_success else "nothing was ever delivered to it"
+        failing = stream.last_error if stream.failures else ""
+        return failing or never or "its digest must be asked for again"
+    if stream.failures:
+        wait = max(stream.retry_at - now(), 0) / 1000
+        return f"{stream.last_error} (tried again in {wait:.0f} s)"
+    if not ticks_behind(resource, stored, stream):
+        return f"larger than the peer accepts: {', '.join(held[:3])}" if held else ""
+    if stream.held_until > now():
+        return f"being delivered by {stream.holder}"
+    if not stream.peer.immediate:
+        return "nothing is pushed to it at once: it waits for a sync_catchup"
+    return "it waits for the delivery: does a process that delivers run?"
+
+
+def _moment(millis: int) -> datetime | None:
+    return datetime.fromtimestamp(millis / 1000, tz=UTC) if millis else None
+
+
+def ticks_behind(resource: SyncResource, stored: StoredDigest, stream: Stream) -> int | None:
+    """Return how many ticks a peer is behind in what it is to get, ``None`` if its digest is not known."""
+    known = known_digest(stream)
+    if known is None:
+        return None
+    theirs, left_out = stream.peer.endpoint(resource.kind), stream.left_out_endpoints()
+    return sum(
+        missing.end - max(missing.start, 1)
+        for missing in missing_ranges(stored.value, known)
+        if missing.endpoint.lower() not in left_out
+        and (
+            same_endpoint(missing.endpoint, resource.endpoint)
+            or (stream.peer.relay and not same_endpoint(missing.endpoint, theirs))
+        )
+    )

@@ -1,0 +1,38 @@
+"""Forgetting the tombstones that the peers have: they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ImproperlyConfigured
+
+from ..conf import conf
+from ..exceptions import PeerError
+from ..models import Peer
+from ..registry import registry
+from ..sync.stamp.purge import Purged, purge
+from .client import PeerClient
+from .lease import find_stream, known_digest
+
+if TYPE_CHECKING:
+    from ..core.digest import Digest
+
+
+def purge_all(*, older_than: timedelta | None = None, dry_run: bool = False) -> Iterator[tuple[str, Purged]]:
+    """Purge kind by kind, and yield what that came to; see ``sync.purging.purge``."""
+    peers = list(Peer.objects.filter(enabled=True))
+    for resource in registry:
+        digests = {peer.name: _digest(peer, resource.kind) for peer in peers}
+        yield resource.kind, purge(resource, digests, older_than=older_than, dry_run=dry_run)
+
+
+def _digest(peer: Peer, kind: str) -> Digest | None:
+    """Return what the peer has: as it says now, else as it was last known, else ``None``."""
+    try:
+        with closing(PeerClient(peer.url, conf.credentials(peer.credentials))) as client:
+            return client.read_digest(kind)
+    except (PeerError, ImproperlyConfigured, TypeError):
+        return known_digest(find_stream(peer, kind))

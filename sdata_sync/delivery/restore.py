@@ -1,0 +1,169 @@
+"""Get back changes that this node lost in a restore, and lower ticks that a false claim has raised (network)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
+
+from ..conf import conf
+from ..core.state import same_endpoint
+from ..exceptions import FeedError, PeerError, PeerMisbehaved, PeerRefused
+from ..models import Peer
+from ..sync.log.digests import load_digest, lock_digest
+from ..sync.stamp.renumber import HIGHEST_USABLE, Lowered, confirm, renumber
+from ..sync.stamp.restore import behind, take_higher_tick
+from .client import ABSENT, PeerClient
+from .progress import Watch
+from .pull import pull, take_inventory
+from .threads.overlap import all_at_once
+
+if TYPE_CHECKING:
+    from ..core.digest import Digest
+    from ..resources import SyncResource
+
+logger = logging.getLogger(__name__)
+
+#: How long a peer may take to say how far it knows us, when a process begins.
+HEARING_SECONDS = 2.0
+NOT_RECOVERED = "not recovered"
+
+
+def knows_more_of_us(resource: SyncResource, shown: Digest) -> bool:
+    """Return True if ``shown`` has a higher tick for us than we have, or can end a recovery that was cut off.
+
+    Not if that tick is so high that it cannot be ours: see ``owed.refuse_false_claim``.
+    """
+    own, noted = resource.endpoint, behind(resource)
+    ours, theirs = load_digest(resource).value.tick(own), shown.tick(own)
+    if theirs - ours > conf.max_tick_leap:
+        return False
+    return theirs > ours or (noted is not None and theirs >= noted.until)
+
+
+def recover(
+    client: PeerClient,
+    peer: Peer,
+    resource: SyncResource,
+    shown: Digest,
+    *,
+    is_interrupted: Callable[[], bool] = lambda: False,
+) -> None:
+    """Pull what we recorded, the peer has seen, and we have lost since; then go on above its tick for us.
+
+    What is marked here is numbered when the pull ends, under ticks that nobody has seen.
+
+    Raises:
+        DeliveryInterrupted: it goes on later, from where it is.
+        PeerError
+    """
+    logger.warning("%s: %s knows more of us than we do; pulling what was lost", resource.kind, peer)
+    try:
+        pull(client, peer, resource, Watch(), is_interrupted=is_interrupted)
+    except PeerRefused as refusal:
+        if refusal.status not in (*ABSENT, 401, 403):
+            raise  # busy, or broken for the moment: it may give it back later
+        # It does not give it back; but the ticks that it has seen must not be used again.
+        logger.warning("%s: what this node has lost cannot be pulled: %s", resource.kind, refusal)
+        with transaction.atomic(using=resource.database):
+            stored = lock_digest(resource)
+            try:
+                take_higher_tick(resource, stored, shown, f"the peer {peer}")
+            except FeedError as error:
+                raise PeerMisbehaved(str(error)) from error
+
+
+def hear_peers(resource: SyncResource) -> bool:
+    """Ask the peers, and tell whether this node may number: not while one that knows more keeps it to itself."""
+    return not any(outcome.startswith(NOT_RECOVERED) for outcome in ask_peers(resource).values())
+
+
+def ask_peers(resource: SyncResource) -> dict[str, str]:
+    """Ask every enabled peer how far it knows us, and recover from those that know more.
+
+    Returns what each of them came to: "knows no more", "recovered", or why it could not be asked.
+    """
+    peers = list(Peer.objects.filter(enabled=True))
+    if not peers:
+        return {}
+    # Those that are away cost one waiting time together.
+    shown = all_at_once(lambda peer: _shown(peer, resource.kind), peers)
+    outcomes: dict[str, str] = {}
+    for peer, digest in sorted(zip(peers, shown, strict=True), key=lambda item: _tick(item[1], resource), reverse=True):
+        if isinstance(digest, str):
+            outcomes[peer.name] = digest
+        elif knows_more_of_us(resource, digest):
+            outcomes[peer.name] = _recover(peer, resource, digest)
+        else:
+            outcomes[peer.name] = "knows no more"
+    return outcomes
+
+
+def _tick(shown: Digest | str, resource: SyncResource) -> int:
+    return -1 if isinstance(shown, str) else shown.tick(resource.endpoint)
+
+
+def _shown(peer: Peer, kind: str) -> Digest | str:
+    try:
+        client = PeerClient(
+            peer.url, conf.credentials(peer.credentials), timeout=HEARING_SECONDS, total=2 * HEARING_SECONDS
+        )
+        try:
+            return client.read_digest(kind)
+        finally:
+            client.close()
+    except (PeerError, ImproperlyConfigured, TypeError) as error:
+        return f"not asked: {error}"
+
+
+def _recover(peer: Peer, resource: SyncResource, shown: Digest) -> str:
+    client = PeerClient(peer.url, conf.credentials(peer.credentials))
+    try:
+        recover(client, peer, resource, shown)
+    except PeerError as error:
+        logger.warning("%s: could not recover from %s: %s", resource.kind, peer, error)
+        return f"{NOT_RECOVERED}: {error}"
+    finally:
+        client.close()
+    return "recovered"
+
+
+def renumber_above_peers(resource: SyncResource) -> tuple[Lowered, dict[str, str]]:
+    """Lower this node's tick above every version of its that is known here and at the peers that answer.
+
+    Returns the ticks, and what each enabled peer came to: "asked", or why it could not be asked.
+    """
+    highest, outcomes = 0, dict[str, str]()
+    for peer in Peer.objects.filter(enabled=True):
+        try:
+            highest = max(highest, _highest_at(peer, resource))
+            outcomes[peer.name] = "asked"
+        except (PeerError, ImproperlyConfigured, TypeError) as error:
+            outcomes[peer.name] = f"not asked: {error}"
+    return renumber(resource, highest), outcomes
+
+
+def _highest_at(peer: Peer, resource: SyncResource) -> int:
+    with closing(PeerClient(peer.url, conf.credentials(peer.credentials))) as client:
+        ticks = (
+            entry.state.tick
+            for entries in take_inventory(client, peer, resource)
+            for entry in entries
+            if same_endpoint(entry.state.endpoint, resource.endpoint) and entry.state.tick <= HIGHEST_USABLE
+        )
+        return max(ticks, default=0)
+
+
+def confirm_with(peer: Peer, resource: SyncResource) -> Lowered:
+    """Lower our entry for the endpoint of ``peer`` to what its own ``$syncDigest`` says.
+
+    Raises:
+        PeerError: the peer does not answer.
+        ImproperlyConfigured: there are no credentials of that name.
+    """
+    with closing(PeerClient(peer.url, conf.credentials(peer.credentials))) as client:
+        return confirm(resource, peer.endpoint(resource.kind), client.read_digest(resource.kind))

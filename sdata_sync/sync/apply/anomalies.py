@@ -1,0 +1,64 @@
+"""Suspecting: what the states of received entries give away about the endpoints they come from."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from django.utils import timezone
+
+from ...atom.dates import format_stamp
+from ...conf import conf
+from ...core.state import SyncState, same_endpoint
+from ...models import Endpoint
+
+if TYPE_CHECKING:
+    from ...atom.entry import Entry
+    from ...resources import SyncResource
+    from ..log.digests import StoredDigest
+
+logger = logging.getLogger(__name__)
+
+
+class Suspicions:
+    """Clocks that are ahead, and endpoints that give one tick to two changes; said loudly, and noted for people."""
+
+    def __init__(self, resource: SyncResource, stored: StoredDigest, now: int) -> None:
+        self._resource = resource
+        self._stored = stored
+        self._now = now
+        self._ahead: dict[str, int] = {}
+
+    def _note(self, endpoint: str, **values: object) -> None:
+        row = Endpoint.objects.using(self._resource.database).filter(pk=self._stored.endpoint_id(endpoint))
+        row.update(**values)
+
+    def compare(self, entry: Entry, held: SyncState) -> None:
+        """Note if one tick names two changes: two live nodes have one BASE_URL. Nothing is merged."""
+        state = entry.state
+        if state.tick != held.tick or state.stamp == held.stamp or not same_endpoint(state.endpoint, held.endpoint):
+            return
+        note = (
+            f"Its tick {state.tick} came as a change of {self._resource.kind} {entry.uuid} at "
+            f"{format_stamp(state.stamp)}; here it is one of {format_stamp(held.stamp)}. Two nodes have one BASE_URL, "
+            "or one was restored and used ticks again. Compare the nodes, and give each its own."
+        )
+        logger.error("%s: %s", state.endpoint, note)
+        self._note(state.endpoint, clone_seen_at=timezone.now(), clone_note=note)
+
+    def see(self, state: SyncState) -> None:
+        """Note if the stamp is of the future."""
+        ahead = state.stamp - self._now
+        if ahead > conf.max_clock_skew * 1000:
+            self._ahead[state.endpoint] = max(ahead, self._ahead.get(state.endpoint, 0))
+
+    def store(self) -> None:
+        """Store what was noted of clocks, once for each endpoint."""
+        for endpoint, ahead in self._ahead.items():
+            logger.warning(
+                "%s stamps its changes %.1f s ahead of our clock: it will win conflicts that it should not. "
+                "Set its clock, or ours.",
+                endpoint,
+                ahead / 1000,
+            )
+            self._note(endpoint, clock_ahead=ahead, clock_ahead_at=timezone.now())

@@ -1,0 +1,224 @@
+"""Applying: what is done with each entry of a feed. ``core`` decides; this reads, calls and writes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ...core.decision import Relation, Rule, decide
+from ...core.state import SyncState, same_endpoint
+from ...exceptions import PayloadError
+from ..content.conditions import Condition
+from ..content.contents import LocalVersion
+from ..db.isolation import row_guard
+from ..identity.link import end_waiting
+from ..log.events import announce
+from ..scope import chooses_part
+from .anomalies import Suspicions
+from .batch import Batch, Version
+from .conflicts import Contest
+from .duplicates import Joiner
+from .recorder import Recorder
+from .results import UNCHANGED, lost_result, refused_result, result_of
+from .store import store
+
+if TYPE_CHECKING:
+    from ...atom.entry import Entry, Result
+    from ...core.digest import Digest
+    from ...models import TrackedResource
+    from ...resources import SyncResource
+    from ..bounds import Bounds
+    from ..log.digests import StoredDigest
+    from ..stamp.restore import Behind
+
+logger = logging.getLogger(__name__)
+
+
+class Applier:
+    """Applies the entries of one feed, in the transaction that holds the digest's lock.
+
+    ``bounds`` say what is believed of the feed. ``referrers`` are the digests of other kinds that it carries for its
+    deletions. ``results`` say what became of the entries, in their order.
+    """
+
+    def __init__(
+        self,
+        resource: SyncResource,
+        stored: StoredDigest,
+        *,
+        behind: Behind | None,
+        referrers: Mapping[str, Digest] | None = None,
+        bounds: Bounds,
+    ) -> None:
+        self.resource = resource
+        self._using = resource.database
+        self._bounds = bounds
+        self._stored = stored
+        self._referrers = referrers
+        self.results: list[Result] = []
+        self.has_written = False
+        #: How many entries and versions that stood here were made without knowledge of each other.
+        self.conflicts = 0
+        self._recorder = Recorder(resource, stored, bounds.source, behind=behind)
+        self._suspicions = Suspicions(resource, stored, self._recorder.now)
+
+    @cached_property
+    def _condition(self) -> Condition:
+        return Condition.of_feed(self.resource, self._recorder.source, self._referrers)
+
+    @property
+    def has_recorded(self) -> bool:
+        """Whether something was recorded that others have to learn from here."""
+        return self._recorder.has_recorded
+
+    def apply(self, entries: Sequence[Entry]) -> None:
+        """Apply ``entries``, each of another resource."""
+        batch = Batch(self.resource, entries, lambda: self._condition)
+        self._recorder.number_edits(list(batch.tracked.values()), batch.instances)
+        batch.look_up_references(entries)
+        for entry in entries:
+            refused = self._refused(entry, batch)
+            if refused is not None:
+                batch.results[entry.uuid] = refused
+                continue
+            batch.results[entry.uuid] = self._settle(entry, batch)
+            self._recorder.see(entry.state)
+            self._suspicions.see(entry.state)
+        store(batch, self._recorder.now)
+        joiner = Joiner(self._recorder, batch)
+        joiner.join()
+        self.results += batch.results.values()
+        self.conflicts += len(batch.conflicts) + joiner.conflicts
+        self.has_written = self.has_written or bool(batch.versions)
+        announce(self.resource, batch.conflicts, [(v.tracked, v.error is not None) for v in batch.versions])
+
+    def rejoin(self) -> None:
+        """Go on from the tick that the source has seen of us, and number again what may have a used one."""
+        self._recorder.rejoin()
+
+    def finish(self, *, merge: bool) -> Digest:
+        """Move the digest on (SData sync 5.5), store it and return it; ``merge`` after the last catch-up page."""
+        digest = self._recorder.finish(merge=merge)
+        self._suspicions.store()
+        self._bounds.report()
+        if merge and end_waiting(self.resource, self._recorder.source.origin):
+            self._recorder.has_recorded = True
+        return digest
+
+    def _refused(self, entry: Entry, batch: Batch) -> Result | None:
+        """Return the result of an entry that must not be applied, ``None`` if it may be."""
+        tracked = batch.tracked.get(entry.uuid)
+        reason = self._bounds.refuse(entry.state)
+        if reason:
+            return refused_result(self.resource, entry, tracked, 409, "ClaimLeftOut", reason)
+        if entry.is_withdrawn and not self._is_filtered_by_source:
+            self._bounds.note(f"that {entry.uuid} does not belong here")
+            reason = "Only the enabled peer that chooses this node's part may withdraw a resource from it."
+            return refused_result(self.resource, entry, tracked, 403, "NotTrusted", reason)
+        return None
+
+    @cached_property
+    def _is_filtered_by_source(self) -> bool:
+        """Whether the source is the enabled peer that chooses this node's part."""
+        return chooses_part(self._recorder.source)
+
+    def _settle(self, entry: Entry, batch: Batch) -> Result:
+        """Decide one entry; an exception that it causes defers it and no other."""
+        try:
+            with row_guard(self._using, savepoint=False):
+                return self._decide(entry, batch)
+        except PayloadError as error:
+            version = batch.version(entry)
+            version.error, version.row = error, None
+            return self._accept(version, entry.state, batch)
+
+    def _decide(self, entry: Entry, batch: Batch) -> Result:
+        tracked = batch.tracked.get(entry.uuid)
+        held = None if tracked is None else self._recorder.held_state(tracked)
+        relation = self._relation(entry, held)
+        if relation is Relation.KNOWN:
+            if held is not None:
+                self._suspicions.compare(entry, held)
+            return result_of(self.resource, entry, tracked, message=UNCHANGED)
+        is_alias = tracked is not None and tracked.replaced_by is not None and not entry.is_deleted
+        if relation is not Relation.CONCURRENT or is_alias:
+            return self._accept(batch.version(entry), entry.state, batch)
+        assert held is not None
+        assert tracked is not None
+        local = LocalVersion(self.resource, tracked, batch.instance_of(tracked))
+        return self._settle_conflict(batch.version(entry), held, local, batch)
+
+    def _relation(self, entry: Entry, held: SyncState | None) -> Relation:
+        target = self._recorder.target
+        if self._recorder.has_lost_edit(entry.uuid) and not target.contains(entry.state):
+            return Relation.CONCURRENT  # whatever the endpoints: our own lost change did not know of the edit
+        relation = decide(entry.state, held, self._recorder.source, target)
+        if entry.is_scoped and relation is Relation.KNOWN and self._is_matter_of_scope(held):
+            return Relation.NEWER
+        if relation is Relation.KNOWN and self._is_falsely_known(entry.state, held):
+            logger.error(
+                "%s: tick %s of %s was claimed to be here and was not; it is applied now",
+                self.resource.kind,
+                entry.state.tick,
+                entry.state.endpoint,
+            )
+            return Relation.UNKNOWN if held is None else Relation.CONCURRENT
+        return relation
+
+    def _is_falsely_known(self, state: SyncState, held: SyncState | None) -> bool:
+        """Return True if our digest contains a change that an endpoint brings itself, and the change never came here.
+
+        Then another node has claimed too much of that endpoint.
+        """
+        endpoint, source, target = state.endpoint, self._recorder.source, self._recorder.target
+        if not same_endpoint(endpoint, source.origin) or not target.contains(state):
+            return False
+        if state.tick < max(self._stored.heard_tick(endpoint), self._stored.purge_floor(endpoint)):
+            return False  # an old page, or a tombstone that was purged
+        if held is None:
+            return True
+        # A version of another endpoint may have replaced it, unless our digest goes beyond the endpoint's own word.
+        return not same_endpoint(held.endpoint, endpoint) and target.tick(endpoint) > source.tick(endpoint)
+
+    def _is_matter_of_scope(self, held: SyncState | None) -> bool:
+        """Return True if the peer that chooses our part may show or take away what we hold here."""
+        return self._is_filtered_by_source and (held is None or self._recorder.source.contains(held))
+
+    def _settle_conflict(self, version: Version, held: SyncState, local: LocalVersion, batch: Batch) -> Result:
+        entry, tracked = version.entry, version.tracked
+        # What our digest contained falsely is decided by the stamps, as between endpoints of one priority.
+        by_priority = not self._recorder.target.contains(entry.state)
+        outcome = Contest(self._recorder, batch, version, held=held, local=local, by_priority=by_priority).settle()
+        state = entry.state if outcome.source_wins else held
+        if outcome.record:
+            state = self._recorder.record(entry.uuid, state, entry.state, held)
+        if outcome.source_wins:
+            return self._accept(version, state, batch)
+        if state is not held:
+            self._recorder.set_state(tracked, state)
+            batch.touched[tracked.uuid] = tracked
+        if tracked.problem:
+            # An edit that is held back has won. Should it be undone, that is a change still.
+            tracked.etag = ""
+            batch.touched[tracked.uuid] = tracked
+        if outcome.by is Rule.SAME_CONTENT:
+            return result_of(self.resource, entry, tracked, message=UNCHANGED)
+        return lost_result(self.resource, entry, tracked, outcome)
+
+    def _accept(self, version: Version, state: SyncState, batch: Batch) -> Result:
+        entry, tracked = version.entry, version.tracked
+        self._recorder.set_state(tracked, state)
+        if version.row is not None:
+            version.row.state = state
+        batch.versions.append(version)
+        if not version.is_new:
+            batch.touched[tracked.uuid] = tracked
+        return result_of(self.resource, entry, tracked, message="OK", method=_method(version, tracked))
+
+
+def _method(version: Version, tracked: TrackedResource) -> str:
+    if version.entry.is_deleted:
+        return "DELETE"
+    return "PUT" if tracked.local_key or version.same_as or version.revives else "POST"

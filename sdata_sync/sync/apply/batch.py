@@ -1,0 +1,209 @@
+"""Received versions on their way into the database, a batch of them at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from django.db import connections, models
+from django.db.models import QuerySet
+
+from ...exceptions import PayloadError
+from ...models import ConflictRecord, TrackedResource
+from ...relations import Reading
+from ..content.contents import waiting_of
+from ..content.resolve import Known, RowChange, keep_waiting, prepare_row, targets_of
+from ..content.rows import read_instances_apart, unreadable_row
+from ..db.faults import describe, ends_page
+from ..db.isolation import row_guard
+from ..db.prepared import PreparedQuery
+from ..identity.link import KEPT, survivor_of
+from ..log.tracked import new_tracked
+
+if TYPE_CHECKING:
+    from ...atom.entry import Entry, Result
+    from ...resources import SyncResource
+    from ..content.conditions import Condition
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, eq=False)
+class Version:
+    """One received version; ``error`` says why it waits."""
+
+    entry: Entry
+    tracked: TrackedResource
+    is_new: bool
+    row: RowChange | None = None
+    reading: Reading = field(default_factory=lambda: Reading({}))
+    error: PayloadError | None = None
+    is_deleted: bool = False
+    #: Whether it and what stood here were made without knowledge of each other.
+    is_concurrent: bool = False
+    #: The key of the row that is the same thing as this one, under another uuid.
+    same_as: str = ""
+    #: The resource, deleted meanwhile, that this one is an alias of.
+    revives: TrackedResource | None = None
+    #: Whether the row was linked to it, and is to keep its own content.
+    keeps_row: bool = False
+    #: The key of the row whose uuid it replaces by another.
+    renames: str = ""
+
+    def find_same(self, resource: SyncResource) -> None:
+        """Note which row, or which deleted resource, is the same thing as the new one that came.
+
+        Raises:
+            PayloadError: the application cannot say.
+        """
+        survivor = survivor_of(resource, self.tracked)
+        if survivor is not self.tracked:
+            self.revives = survivor if survivor.local_key is None else None
+            self.same_as = survivor.local_key or ""
+            return
+        assert self.row is not None
+        try:
+            duplicate = resource.find_duplicate(self.row.instance)
+        except Exception as error:
+            if ends_page(error):
+                raise
+            logger.exception("find_duplicate() of %r failed; the entry waits", resource)
+            raise PayloadError(f"find_duplicate(): {describe(error)}", public="Refused.") from error
+        self.same_as = "" if duplicate is None else str(duplicate.pk)
+
+    def keep_waiting(self, resource: SyncResource, brought: Container[str]) -> None:
+        """Let the row wait on for what it waited for, in the relations of which nothing was ``brought``."""
+        if self.row is not None and self.tracked.is_incomplete:
+            waiting = waiting_of(resource, [self.tracked])
+            keep_waiting(resource, self.row, brought, waiting.get(self.tracked.local_key or "", {}))
+
+
+@lru_cache(maxsize=512)
+def _by_uuid(count: int, *, lock: bool) -> PreparedQuery[TrackedResource]:
+    """Return the query for ``count`` tracked resources, locked in one order by everybody who locks several."""
+
+    def build(kind: str, *uuids: UUID) -> QuerySet[TrackedResource]:
+        rows = TrackedResource.objects.filter(kind=kind, uuid__in=uuids).order_by("pk")
+        return rows.select_for_update() if lock else rows
+
+    return PreparedQuery(build, str, *[TrackedResource._meta.get_field("uuid")] * count)
+
+
+def _read_tracked(resource: SyncResource, uuids: Sequence[UUID]) -> list[TrackedResource]:
+    can_lock = connections[resource.database].features.has_select_for_update
+    query = _by_uuid(len(uuids), lock=can_lock)
+    return query.instances(resource.database, TrackedResource, resource.kind, *uuids)
+
+
+class Batch:
+    """Entries that are decided and written together, each of another resource, beside what stands here.
+
+    ``results`` say what became of them, in their order. ``versions`` are those to be written, ``touched`` what else of
+    the tracked resources is to be. ``condition`` makes what the deletions among them wait for.
+    """
+
+    def __init__(self, resource: SyncResource, entries: Sequence[Entry], condition: Callable[[], Condition]) -> None:
+        self.resource = resource
+        self._using = resource.database
+        self._condition = condition
+        tracked = _read_tracked(resource, [entry.uuid for entry in entries])
+        self.tracked = {row.uuid: row for row in tracked}
+        keys = [row.local_key for row in tracked if row.local_key]
+        self.instances, self._unreadable = read_instances_apart(resource, keys)
+        self.known = Known()
+        self.results: dict[UUID, Result] = {}
+        self.versions: list[Version] = []
+        self.touched: dict[UUID, TrackedResource] = {}
+        self.conflicts: list[ConflictRecord] = []
+        self._readings: dict[UUID, Reading | PayloadError] = {}
+        self._made: dict[UUID, Version] = {}
+
+    def look_up_references(self, entries: Sequence[Entry]) -> None:
+        """Find what the entries refer to, all in one go."""
+        if not self.resource.relations:
+            return
+        # What goes with this very batch is not led to any more; should it stay after all, that is filled in.
+        self.known.forget((self.resource.kind, entry.uuid) for entry in entries if entry.is_deleted)
+        brought = [entry for entry in entries if entry.payload is not None and not entry.is_deleted]
+        self._readings = {entry.uuid: self._read_payload(entry) for entry in brought}
+        whole = [reading for reading in self._readings.values() if isinstance(reading, Reading)]
+        self.known.look_up(target for reading in whole for target in targets_of(self.resource, reading))
+
+    def _read_payload(self, entry: Entry) -> Reading | PayloadError:
+        if entry.payload is None:
+            return PayloadError("Expected a payload, found none.")
+        try:
+            with row_guard(self._using, savepoint=False):
+                return self.resource.read_payload(entry.payload)
+        except PayloadError as error:
+            return error
+
+    def instance_of(self, tracked: TrackedResource) -> models.Model | None:
+        """Return the row of ``tracked``, ``None`` if it has none."""
+        return self.instances.get(tracked.local_key or "")
+
+    def version(self, entry: Entry) -> Version:
+        """Return the version that ``entry`` brings, with the change that it makes; it is not written yet."""
+        if (made := self._made.get(entry.uuid)) is not None:
+            return made
+        tracked = self.tracked.get(entry.uuid)
+        is_new = tracked is None
+        if tracked is None:
+            tracked = self.tracked[entry.uuid] = new_tracked(self.resource.kind, entry.uuid)
+        version = Version(entry=entry, tracked=tracked, is_new=is_new, is_deleted=entry.is_deleted)
+        self._made[entry.uuid] = version
+        try:
+            with row_guard(self._using, savepoint=False):
+                self._prepare(version)
+        except PayloadError as error:
+            version.error = error
+        return version
+
+    def _prepare(self, version: Version) -> None:
+        key = version.tracked.local_key or ""
+        if key in self._unreadable:
+            raise unreadable_row(key, self._unreadable[key])
+        instance = self.instance_of(version.tracked)
+        if version.entry.is_deleted:
+            _prepare_deletion(version, instance, self._condition)
+        else:
+            self._prepare_row(version, instance)
+
+    def _prepare_row(self, version: Version, instance: models.Model | None) -> None:
+        reading = self._readings.get(version.entry.uuid) or self._read_payload(version.entry)
+        if isinstance(reading, PayloadError):
+            raise reading
+        version.reading = reading
+        version.row = prepare_row(self.resource, instance, reading, self.known)
+        version.keep_waiting(self.resource, reading.related)
+        if instance is None:
+            version.find_same(self.resource)
+            if version.same_as or version.revives is not None:
+                version.row = None
+        elif _is_to_keep_row(version.tracked):
+            version.row, version.keeps_row = None, True
+
+
+def _prepare_deletion(version: Version, instance: models.Model | None, condition: Callable[[], Condition]) -> None:
+    entry = version.entry
+    if instance is None:
+        return
+    if _is_to_keep_row(version.tracked):  # linked, and ours was to win
+        version.keeps_row, version.is_deleted = True, False
+    elif entry.replaced_by is not None:
+        version.renames = str(instance.pk)
+    else:
+        version.row = RowChange(
+            instance=instance,
+            is_deletion=True,
+            is_withdrawal=entry.is_withdrawn,
+            condition=None if entry.is_withdrawn else condition(),
+        )
+
+
+def _is_to_keep_row(tracked: TrackedResource) -> bool:
+    return tracked.tick is None and tracked.etag == KEPT

@@ -1,0 +1,259 @@
+"""Decide conflicts by the rules and by ``SyncResource.resolve``; record both versions; use the other version later."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.db import models, transaction
+from django.utils import timezone
+
+from ...atom.payload import Payload
+from ...conflicts import Conflict, ConflictVersion, Decision
+from ...core.decision import Resolution, Rule, resolve
+from ...exceptions import PayloadError
+from ...models import ConflictRecord, TrackedResource
+from ..content.contents import LocalVersion, decides_itself, merged, value_of
+from ..content.nested_writer import write_inside
+from ..content.resolve import Known, RowChange, prepare_row, set_values
+from ..content.rows import read_instances
+from ..content.writer import write_rows
+from ..db.faults import ends_page
+from ..db.isolation import row_guard
+from ..identity.link import survivor_of
+from ..log.digests import lock_digest
+
+if TYPE_CHECKING:
+    from ...atom.entry import Entry
+    from ...core.state import SyncState
+    from ...resources import SyncResource
+    from .batch import Batch, Version
+    from .recorder import Recorder
+
+logger = logging.getLogger(__name__)
+
+
+def ask_application(
+    resource: SyncResource,
+    entry: Entry,
+    held: SyncState,
+    local: LocalVersion,
+    remote: Mapping[str, Any] | None,
+    outcome: Resolution,
+) -> Decision:
+    """Return what the application's ``resolve`` says, ``None`` where it leaves it to the rules or fails."""
+    conflict = Conflict(
+        kind=resource.kind,
+        uuid=entry.uuid,
+        local=ConflictVersion(state=held, values=local.values),
+        remote=ConflictVersion(state=entry.state, values=remote),
+        remote_wins=outcome.source_wins,
+        rule=outcome.by,
+    )
+    try:
+        decision = resource.resolve(conflict)
+    except Exception as error:
+        if ends_page(error):
+            raise
+        # The page must not wait for somebody to mend the application: the rules decide, and it is said.
+        logger.exception("resolve() of %r failed; the rules decide", resource)
+        return None
+    if decision is None or decision in ("local", "remote"):
+        return decision
+    if isinstance(decision, Mapping) and set(decision) <= set(resource.columns):
+        return decision
+    logger.error(
+        "resolve() of %r must return 'local', 'remote', None or values of %s; it returned %r. The rules decide.",
+        resource,
+        ", ".join(resource.columns),
+        decision,
+    )
+    return None
+
+
+def record_of(
+    tracked: TrackedResource, entry: Entry, held: SyncState, local: LocalVersion, *, remote_won: bool, rule: str
+) -> ConflictRecord:
+    """Return the record of a decision, not stored yet."""
+    remote = "" if entry.is_deleted or entry.payload is None else entry.payload.xml(uuid=str(entry.uuid))
+    return ConflictRecord(
+        resource=tracked,
+        decided_at=timezone.now(),
+        remote_won=remote_won,
+        rule=rule,
+        local_endpoint=held.endpoint,
+        local_stamp=held.stamp,
+        local_user=held.user[:150],
+        local_payload=local.payload,
+        remote_endpoint=entry.state.endpoint,
+        remote_stamp=entry.state.stamp,
+        remote_user=entry.state.user[:150],
+        remote_payload=remote,
+    )
+
+
+def use_other_version(resource: SyncResource, record: ConflictRecord) -> None:
+    """Write the version that did not stay into the row: a change of this node like any other.
+
+    Raises:
+        PayloadError: it cannot be written.
+        ValidationError: the model refuses it.
+    """
+    database = resource.database
+    with transaction.atomic(using=database):
+        lock_digest(resource)
+        tracked = survivor_of(resource, TrackedResource.objects.using(database).get(pk=record.resource_id))
+        key = tracked.local_key
+        instance = read_instances(resource, [key] if key else []).get(key or "")
+        if not record.losing_payload:
+            if instance is not None:
+                instance.delete(using=database)
+        else:
+            _write(resource, tracked, instance, record.losing_payload)
+        ConflictRecord.objects.using(database).filter(pk=record.pk).update(overruled_at=timezone.now())
+
+
+def _write(resource: SyncResource, tracked: TrackedResource, instance: models.Model | None, payload: str) -> None:
+    change = prepare_row(resource, instance, resource.read_payload(Payload.from_xml(payload)), Known())
+    if change.pending:
+        raise PayloadError("It refers to something that is not here.")
+    instance = change.instance
+    instance.full_clean(exclude=[f.name for f in instance._meta.fields if f.attname not in change.names])
+    instance.save(using=resource.database, force_insert=change.is_new)
+    write_inside(resource, [change], write_rows)
+    if change.is_new:
+        # It comes back to life under the name that everybody knows it by.
+        _adopt(resource, tracked.uuid, str(instance.pk))
+
+
+def _adopt(resource: SyncResource, uuid: UUID, key: str) -> None:
+    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+    marked = rows.get(local_key=key)
+    mark, user = marked.mark, marked.mark_user
+    marked.delete()
+    adopted = rows.filter(uuid=uuid).update(local_key=key, is_deleted=False, mark=mark, mark_user=user)
+    if not adopted:
+        raise PayloadError("The resource is not tracked any more.")
+
+
+class Contest:
+    """A received version, and what stands here: its state ``held``, and its content as it was before.
+
+    Without ``by_priority`` the stamps decide alone.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        batch: Batch,
+        version: Version,
+        *,
+        held: SyncState,
+        local: LocalVersion,
+        by_priority: bool = True,
+    ) -> None:
+        self._by_priority = by_priority
+        self._resource = recorder.resource
+        self._recorder = recorder
+        self._batch = batch
+        self._version = version
+        self._held = held
+        self._local = local
+
+    def settle(self) -> Resolution:
+        """Return the outcome, by the rules or as the application says; it is noted, for people, with the batch.
+
+        A version that the application has merged takes the received one's place.
+        """
+        version, held, recorder = self._version, self._held, self._recorder
+        version.is_concurrent = True
+        state, same_content = version.entry.state, self._has_same_content()
+        outcome = resolve(
+            state,
+            held,
+            recorder.source,
+            recorder.target,
+            same_content=same_content,
+            by_priority=self._by_priority,
+        )
+        if not same_content:
+            outcome = self._as_the_application_says(outcome)
+            self._note(outcome)
+        if version.entry.is_withdrawn and outcome.source_wins:
+            # Nothing that others must learn: it is gone from here only.
+            outcome = replace(outcome, record=False)
+        return outcome
+
+    def _has_same_content(self) -> bool:
+        version, tracked, entry = self._version, self._version.tracked, self._version.entry
+        if tracked.is_deferred or version.error is not None or tracked.problem:
+            return False
+        if entry.is_deleted or tracked.is_deleted:
+            return entry.is_deleted and tracked.is_deleted
+        try:
+            with row_guard(self._resource.database, savepoint=False):
+                return self._etag() == tracked.etag
+        except PayloadError:
+            return False
+
+    def _etag(self) -> str:
+        resource, version = self._resource, self._version
+        assert version.row is not None
+        plain = resource.texts_of(version.row.instance)
+        contents = merged(resource, plain, version.reading, self._local.contents)
+        return resource.etag(contents, version.reading.extra)
+
+    def _as_the_application_says(self, outcome: Resolution) -> Resolution:
+        resource, version, row = self._resource, self._version, self._version.row
+        if not decides_itself(resource) or version.error is not None or version.tracked.is_deferred:
+            return outcome
+        remote = None
+        if row is not None and not row.is_deletion:
+            remote = {name: value_of(row.instance, name) for name in row.names}
+        decision = ask_application(resource, version.entry, self._held, self._local, remote, outcome)
+        if decision is None:
+            return outcome
+        if isinstance(decision, Mapping):
+            self._merge(decision)
+            return Resolution(source_wins=True, by=Rule.APPLICATION, record=True)
+        source_wins = decision == "remote"
+        record = outcome.record or source_wins != outcome.source_wins
+        return Resolution(source_wins=source_wins, by=Rule.APPLICATION, record=record)
+
+    def _merge(self, values: Mapping[str, object]) -> None:
+        resource, version = self._resource, self._version
+        is_new = version.tracked.local_key is None
+        if version.row is not None:
+            instance = version.row.instance
+        else:
+            instance = self._batch.instance_of(version.tracked) or resource.model()
+        if self._local.values is not None:
+            set_values(instance, self._local.values, is_new=False)
+        names = set_values(instance, values, is_new=is_new)
+        version.is_deleted = False
+        version.row = RowChange(instance=instance, names=names, is_new=is_new)
+        version.keep_waiting(resource, ())
+
+    def _note(self, outcome: Resolution) -> None:
+        version = self._version
+        logger.info(
+            "%s %s: conflict between %s and %s, won by the %s (%s)",
+            self._resource.kind,
+            version.entry.uuid,
+            version.entry.state,
+            self._held,
+            "source" if outcome.source_wins else "target",
+            outcome.by,
+        )
+        record = record_of(
+            version.tracked,
+            version.entry,
+            self._held,
+            self._local,
+            remote_won=outcome.source_wins,
+            rule=str(outcome.by),
+        )
+        self._batch.conflicts.append(record)

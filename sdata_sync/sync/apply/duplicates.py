@@ -1,0 +1,257 @@
+"""Make one resource of two that are the same thing: a received version, and a row that has its unique value or new
+uuid.
+
+Both versions are decided like a conflict. Of the two uuids the smaller one survives, at every node, and the other
+becomes its alias. So two nodes that do this at the same time get the same result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from django.db import models, transaction
+from django.db.models import QuerySet
+
+from ...core.decision import Resolution, resolve
+from ...exceptions import PayloadError
+from ...models import ConflictRecord, TrackedResource
+from ..content.contents import LocalVersion, merged, waiting_of
+from ..content.pending import hand_over, store_pending
+from ..content.resolve import Known, RowChange, keep_waiting, prepare_row
+from ..content.rows import read_instances
+from ..content.writer import write_rows
+from ..db.clock import now
+from ..db.isolation import row_guard
+from ..identity.link import mark_referrers_of_key, release, rename
+from ..log.tracked import ANEW, tracked_rows
+from ..log.wakeup import wake_after_commit
+from .conflicts import record_of
+from .results import lost_result
+from .store import defer_late
+
+if TYPE_CHECKING:
+    from ...atom.entry import Entry
+    from ...core.digest import Digest
+    from ...core.state import SyncState
+    from ...relations import Reading
+    from ...resources import SyncResource
+    from .batch import Batch, Version
+    from .recorder import Recorder
+
+
+@dataclass(kw_only=True, eq=False)
+class Union:
+    """A received version, and the row that is the same thing. ``twin`` is that row's resource, with a sync state."""
+
+    resource: SyncResource
+    entry: Entry
+    reading: Reading
+    twin: TrackedResource
+    instance: models.Model
+    known: Known
+    is_conflict: bool = False
+
+    def settle(self, held: SyncState, source: Digest, target: Digest) -> Resolution:
+        """Make one resource of both, and return whose content it has.
+
+        The received one is stored already, without a row.
+
+        Raises:
+            PayloadError: its content cannot be written.
+        """
+        local = LocalVersion(self.resource, self.twin, self.instance)
+        same_content = self._has_same_content(local)
+        outcome = resolve(self.entry.state, held, source, target, same_content=same_content)
+        if not same_content:
+            record = record_of(
+                self.twin, self.entry, held, local, remote_won=outcome.source_wins, rule=f"same thing; {outcome.by}"
+            )
+            ConflictRecord.objects.using(self.resource.database).bulk_create([record])
+            self.is_conflict = True
+        change = self._written() if outcome.source_wins else None
+        etag = "" if change is None else self.resource.etag(change.texts, self.reading.extra)
+        if str(self.entry.uuid) < str(self.twin.uuid):
+            self._keep_received(etag)
+        else:
+            self._keep_twin(is_changed=outcome.source_wins and not same_content)
+        if change is not None:
+            self._wait_for(change)
+        wake_after_commit(self.resource.kind, self.resource.database)
+        return outcome
+
+    def _has_same_content(self, local: LocalVersion) -> bool:
+        change = prepare_row(self.resource, None, self.reading, self.known)
+        try:
+            contents = merged(self.resource, self.resource.texts_of(change.instance), self.reading, local.contents)
+        except PayloadError:
+            return False
+        return contents == local.contents
+
+    def _written(self) -> RowChange:
+        """Write the received content into the row, and return what became of it."""
+        change = prepare_row(self.resource, self.instance, self.reading, self.known)
+        waiting = waiting_of(self.resource, [self.twin]).get(self.twin.local_key or "", {})
+        keep_waiting(self.resource, change, self.reading.related, waiting)
+        write_rows(self.resource, [change])
+        if change.error is not None:
+            raise change.error
+        return change
+
+    def _wait_for(self, change: RowChange) -> None:
+        """Note what the row waits for with the resource that has it now."""
+        owner = tracked_rows(self.resource).get(local_key=self.twin.local_key)
+        gone = [self.twin.pk, *self._received().values_list("pk", flat=True)]
+        store_pending(self.resource, {owner.pk: change.pending}, replaced=gone)
+        tracked_rows(self.resource).filter(pk=owner.pk).update(is_incomplete=bool(change.pending))
+
+    def _keep_received(self, etag: str) -> None:
+        key = self.twin.local_key or ""
+        release(self.resource, self.twin, replaced_by=self.entry.uuid)
+        hand_over(self.resource, self.twin.pk, self._received().get().pk)
+        self._received().update(
+            local_key=key,
+            is_deleted=False,
+            replaced_by=None,
+            etag=etag or ANEW,
+            extra=self.reading.extra if etag else self.twin.extra,
+            mark=None if etag else now(),
+        )
+        mark_referrers_of_key(self.resource, key)
+
+    def _keep_twin(self, *, is_changed: bool) -> None:
+        keep_alias(self.resource, self.entry.uuid, self.twin.uuid)
+        if is_changed:
+            tracked_rows(self.resource).filter(pk=self.twin.pk).update(
+                etag=ANEW, extra=self.reading.extra, mark=now(), is_intent=False
+            )
+
+    def _received(self) -> models.QuerySet[TrackedResource]:
+        return tracked_rows(self.resource).filter(uuid=self.entry.uuid)
+
+
+def keep_alias(resource: SyncResource, uuid: UUID, survivor: UUID) -> None:
+    """Say again, to whoever goes on using it, that ``uuid`` was replaced by that of the ``survivor``."""
+    tracked_rows(resource).filter(uuid=uuid).update(
+        local_key=None, is_deleted=True, replaced_by=survivor, etag=ANEW, mark=now() - 1
+    )
+
+
+def revive(resource: SyncResource, deleted: TrackedResource, reading: Reading, known: Known) -> None:
+    """Bring a deleted resource back to life with the content that came under its old name: a change of ours.
+
+    Raises:
+        PayloadError: the content cannot be written.
+    """
+    change = prepare_row(resource, None, reading, known)
+    write_rows(resource, [change])
+    if change.error is not None:
+        raise change.error
+    tracked_rows(resource).filter(pk=deleted.pk).update(
+        local_key=str(change.instance.pk),
+        is_deleted=False,
+        is_incomplete=bool(change.pending),
+        etag=ANEW,
+        extra=reading.extra,
+        mark=now(),
+    )
+    store_pending(resource, {deleted.pk: change.pending}, replaced=[deleted.pk])
+
+
+class Joiner:
+    """Joins the versions of a batch to the rows and resources that they are one thing with."""
+
+    def __init__(self, recorder: Recorder, batch: Batch) -> None:
+        self._resource = recorder.resource
+        self._recorder = recorder
+        self._batch = batch
+        #: How many of them had to be decided.
+        self.conflicts = 0
+
+    def join(self) -> None:
+        """Do what is to be done for each version that was written."""
+        for version in self._batch.versions:
+            if version.error is None and self._is_joined(version):
+                try:
+                    with row_guard(self._resource.database):
+                        self._join(version)
+                except PayloadError as error:
+                    defer_late(self._batch, version, error)
+
+    @staticmethod
+    def _is_joined(version: Version) -> bool:
+        """Return True if ``version`` concerns more than its own resource."""
+        is_renamed = version.tracked.replaced_by != version.entry.replaced_by
+        return bool(is_renamed or version.renames or version.keeps_row or version.same_as or version.revives)
+
+    def _join(self, version: Version) -> None:
+        uuid, replaced_by = version.entry.uuid, version.entry.replaced_by
+        if version.tracked.replaced_by != replaced_by:
+            self._rows(uuid).update(replaced_by=replaced_by)
+        if version.renames and replaced_by is not None:
+            rename(self._resource, version.renames, uuid, replaced_by, is_edited=version.is_concurrent)
+        elif version.keeps_row:
+            self._rows(uuid).update(etag=ANEW, mark=self._recorder.now)
+            self._recorder.has_recorded = True
+        elif version.same_as:
+            self._unite(version)
+        elif version.revives is not None:
+            self._revive(version, version.revives)
+
+    def _rows(self, uuid: UUID) -> QuerySet[TrackedResource]:
+        # Made for those few that need one: a queryset costs more than all else that is done here for a version.
+        return tracked_rows(self._resource).filter(uuid=uuid)
+
+    def _revive(self, version: Version, survivor: TrackedResource) -> None:
+        """Decide what came under an old name against the deletion of what has the new one."""
+        resource, recorder, entry = self._resource, self._recorder, version.entry
+        survivor.refresh_from_db(using=resource.database)
+        held = recorder.held_state(survivor)
+        if held is None:
+            return
+        outcome = resolve(entry.state, held, recorder.source, recorder.target, same_content=False)
+        local, rule = LocalVersion(resource, survivor, None), f"same thing; {outcome.by}"
+        record = record_of(survivor, entry, held, local, remote_won=outcome.source_wins, rule=rule)
+        ConflictRecord.objects.using(resource.database).bulk_create([record])
+        self.conflicts += 1
+        keep_alias(resource, entry.uuid, survivor.uuid)
+        recorder.has_recorded = True
+        if not outcome.source_wins:
+            self._note_loss(version, survivor, outcome)
+            return
+        try:
+            revive(resource, survivor, version.reading, self._batch.known)
+        except PayloadError as error:
+            defer_late(self._batch, version, error)
+
+    def _unite(self, version: Version) -> None:
+        resource, recorder, key = self._resource, self._recorder, version.same_as
+        twin = recorder.numbered(key)
+        instance = read_instances(resource, [key]).get(key)
+        held = recorder.held_state(twin)
+        if instance is None or held is None or twin.uuid == version.entry.uuid:
+            error = PayloadError(f"It is the same thing as {resource.kind}('{key}'), which cannot be taken now.")
+            defer_late(self._batch, version, error)
+            return
+        union = Union(
+            resource=resource,
+            entry=version.entry,
+            reading=version.reading,
+            twin=twin,
+            instance=instance,
+            known=self._batch.known,
+        )
+        try:
+            with transaction.atomic(using=resource.database):
+                outcome = union.settle(held, recorder.source, recorder.target)
+        except PayloadError as error:
+            defer_late(self._batch, version, error)
+            return
+        recorder.has_recorded = True
+        self.conflicts += union.is_conflict
+        if not outcome.source_wins:
+            self._note_loss(version, twin, outcome)
+
+    def _note_loss(self, version: Version, survivor: TrackedResource, outcome: Resolution) -> None:
+        self._batch.results[version.entry.uuid] = lost_result(self._resource, version.entry, survivor, outcome)

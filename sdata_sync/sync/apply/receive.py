@@ -1,0 +1,257 @@
+"""Receive a posted feed: read, check and apply it in one transaction, or refuse it whole (SData sync 5.3 to 5.5)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, BinaryIO
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F, QuerySet
+
+from ...atom.feed import SyncMode, read_sync_feed
+from ...conf import conf
+from ...core.digest import Digest, DigestEntry
+from ...core.order import TickOrder
+from ...core.state import SyncState, same_endpoint
+from ...exceptions import FeedRefused, SyncError
+from ...models import Digest as DigestRow
+from ...models import Peer
+from ...tracing import span
+from ..bounds import Bounds, is_restore
+from ..content.deferred import settle, settle_others
+from ..db.isolation import atomically_by_row
+from ..db.prepared import PreparedUpdate
+from ..log.digests import StoredDigest, lock_digest
+from ..log.wakeup import wake_after_commit
+from ..scope import note_part, refuse_part, remember
+from ..stamp.restore import behind, fall_behind, may_number
+from ..stamp.stamper import number_all_under_lock
+from .applier import Applier
+from .results import UNCHANGED
+
+if TYPE_CHECKING:
+    from ...atom.entry import Entry, Result
+    from ...resources import SyncResource
+
+#: What may become of an entry.
+OUTCOMES = ("applied", "ignored", "lost", "deferred")
+_NAMES = (*OUTCOMES, "conflicts")
+_STATUSES = {409: "lost", 202: "deferred"}
+
+
+def _counting(kind: str, *counts: int) -> tuple[QuerySet[DigestRow], dict[str, Any]]:
+    return DigestRow.objects.filter(pk=kind), {
+        name: F(name) + count for name, count in zip(_NAMES, counts, strict=True)
+    }
+
+
+_count = PreparedUpdate(_counting, str, *[int] * len(_NAMES))
+
+
+def count_received(resource: SyncResource, results: Iterable[Result], *, conflicts: int) -> None:
+    """Add ``results`` to the numbers of the kind; call it under the lock of its digest."""
+    counts = Counter(_outcome(result) for result in results)
+    if counts:
+        counts["conflicts"] = conflicts
+        _count.execute(resource.database, resource.kind, *(counts[name] for name in _NAMES))
+
+
+def _outcome(result: Result) -> str:
+    return _STATUSES.get(result.status) or ("ignored" if result.message == UNCHANGED else "applied")
+
+
+#: Entries that are decided and written together.
+BATCH = 500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """What became of a page: a result for each entry, in their order, and our digest afterwards.
+
+    ``source`` is the digest that the page came with, ``next_url`` where the page after it is, if there is one.
+    """
+
+    results: list[Result]
+    digest: Digest
+    source: Digest
+    next_url: str
+
+
+def receive_feed(resource: SyncResource, file: BinaryIO) -> Receipt:
+    """Apply one page of a sync feed (SData sync 5.3 to 5.5, 5.8).
+
+    Data, states and digest move together or not at all; the same page posted again changes nothing.
+
+    Raises:
+        DocumentError, FeedError: nothing of the feed is applied.
+    """
+    reader = read_sync_feed(file)
+    assert reader.header.digest is not None
+    _refuse_ourselves(resource, reader.header.digest)
+    numbers = may_number(resource)
+    act = partial(_receive, resource, file, numbers=numbers)
+    with span("apply_page", kind=resource.kind, source=reader.header.digest.origin):
+        try:
+            return atomically_by_row(resource.database, act)
+        except _OwnTickShown as shown:
+            # An entry shows a tick of ours that its feed's digest does not name: this node was restored.
+            claimed = _highest_own_tick(resource, file, shown.limit) + 1
+            return atomically_by_row(resource.database, partial(act, claimed=claimed))
+
+
+class _OwnTickShown(SyncError):
+    """An entry carries a tick of this node that it has not recorded, and is believed."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        #: The first tick that is not believed.
+        self.limit = limit
+
+
+def _highest_own_tick(resource: SyncResource, file: BinaryIO, limit: int) -> int:
+    file.seek(0)
+    states = (entry.state for entry in read_sync_feed(file).entries())
+    return max(s.tick for s in states if same_endpoint(s.endpoint, resource.endpoint) and s.tick < limit)
+
+
+def _receive(resource: SyncResource, file: BinaryIO, *, numbers: bool, claimed: int = 0) -> Receipt:
+    file.seek(0)  # perhaps not for the first time
+    reader = read_sync_feed(file)
+    source, mode = reader.header.digest, reader.header.sync_mode
+    assert source is not None
+    stored = lock_digest(resource)
+    ours = stored.value
+    refuse_part(resource, ours, source)
+    if claimed:  # instead of what the digest says of this node: too little, or too much to be believed
+        source = source.with_entry(DigestEntry(endpoint=resource.endpoint, tick=claimed))
+    restores = _shows_restore(resource, ours.tick(resource.endpoint), source, mode)
+    noted = fall_behind(resource, stored) if restores else behind(resource)
+    bounds = Bounds(resource, stored, source, restores=restores)
+    source = bounds.source
+    if numbers and noted is None:
+        number_all_under_lock(resource, stored)
+    applier = Applier(resource, stored, behind=noted, referrers=reader.header.referrers, bounds=bounds)
+    check = _EntryCheck(resource, stored, source, mode)
+    # Where two may be one thing, the second must be seen by the first.
+    size = 1 if resource.may_find_duplicates else BATCH
+    for batch in _batches(check.checked(reader.entries()), size):
+        applier.apply(batch)
+    # Only now: the link to a next page may stand behind the entries.
+    is_end = mode is SyncMode.CATCH_UP and not reader.next_url
+    if is_end and noted is not None and source.tick(resource.endpoint) >= noted.until:
+        applier.rejoin()
+    digest = applier.finish(merge=is_end)
+    count_received(resource, applier.results, conflicts=applier.conflicts)
+    note_part(resource, ours, source)
+    remember(resource, source.origin, [result.uuid for result in applier.results])
+    if applier.has_written or not digest.level_with(ours):
+        settle(resource)
+        transaction.on_commit(partial(settle_others, resource), using=resource.database, robust=True)
+    if applier.has_written or applier.has_recorded:
+        wake_after_commit(resource.kind, resource.database, is_own=applier.has_recorded)
+    return Receipt(results=applier.results, digest=digest, source=source, next_url=reader.next_url)
+
+
+def _shows_restore(resource: SyncResource, ours: int, source: Digest, mode: SyncMode | None) -> bool:
+    """Return True if the source knows ticks of this node that the node does not, and is believed: it was restored.
+
+    What this node recorded under them and lost comes back with a catch-up feed, so nothing is numbered before its end;
+    an immediate feed is refused, which makes its sender catch this node up.
+
+    Raises:
+        FeedRefused: an immediate feed shows it.
+    """
+    theirs = source.tick(resource.endpoint)
+    if theirs <= ours:
+        return False
+    if mode is SyncMode.IMMEDIATE:
+        _refuse_immediate(resource, ours, theirs, "feed/digest")
+        return False
+    return is_restore(ours, theirs, source.origin)
+
+
+def _refuse_immediate(resource: SyncResource, ours: int, theirs: int, path: str) -> None:
+    if theirs - ours <= conf.max_tick_leap:
+        raise FeedRefused(
+            f"The source knows {resource.endpoint} up to tick {theirs}, which stands at {ours}: it was restored from "
+            "a backup. Expected a catchUp feed, received an immediate one.",
+            application_code="Restored",
+            payload_path=path,
+        )
+
+
+def _refuse_ourselves(resource: SyncResource, source: Digest) -> None:
+    if source.origin and same_endpoint(source.origin, resource.endpoint):
+        raise FeedRefused(
+            f"The feed says that it comes from {source.origin}, and so are we called; two nodes must not have one "
+            "BASE_URL.",
+            application_code="SameEndpoint",
+            payload_path="feed/digest/origin",
+        )
+
+
+class _EntryCheck:
+    """Checks the ticks of the entries of one page, in the order in which they stand."""
+
+    def __init__(self, resource: SyncResource, stored: StoredDigest, source: Digest, mode: SyncMode | None) -> None:
+        self._resource = resource
+        self._stored = stored
+        self._source = source
+        self._is_immediate = mode is SyncMode.IMMEDIATE
+        self._order = TickOrder(stored.value, contiguous=self._is_immediate)
+
+    def checked(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Yield ``entries``.
+
+        Raises:
+            FeedRefused: the ticks do not ascend, leave a gap, or show in an immediate feed that this node was restored.
+        """
+        for number, entry in enumerate(entries, start=1):
+            path = f"feed/entry[{number}]/syncState/tick"
+            if not self._is_of_ours_beyond(entry.state, path):
+                error = self._order.check(entry.state)
+                if error is not None:
+                    raise FeedRefused(str(error), application_code=error.fault, payload_path=path)
+            yield entry
+
+    def _is_of_ours_beyond(self, state: SyncState, path: str) -> bool:
+        """Return True if an entry carries a tick of this node that it has not recorded, and is not believed."""
+        own = self._resource.endpoint
+        ours = self._stored.value.tick(own)
+        if not same_endpoint(state.endpoint, own) or state.tick < max(ours, self._source.tick(own)):
+            return False
+        if self._is_immediate:
+            _refuse_immediate(self._resource, ours, state.tick + 1, path)
+        elif self._is_from_peer and state.tick < ours + conf.max_tick_leap:
+            raise _OwnTickShown(ours + conf.max_tick_leap)
+        return True
+
+    @cached_property
+    def _is_from_peer(self) -> bool:
+        return Peer.of_endpoint(self._source.origin) is not None
+
+
+def _batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
+    """Group ``entries`` by ``size``; two of one resource are never together: the second is decided by the first.
+
+    One that gives a resource another uuid stands alone: what comes before it may have done so already, and what comes
+    after it may be of the row that it renames.
+    """
+    batch: list[Entry] = []
+    uuids: set[UUID] = set()
+    for entry in entries:
+        is_alone = entry.replaced_by is not None
+        if batch and (is_alone or len(batch) == size or entry.uuid in uuids):
+            yield batch
+            batch, uuids = [], set()
+        if is_alone:
+            yield [entry]
+            continue
+        batch.append(entry)
+        uuids.add(entry.uuid)
+    if batch:
+        yield batch

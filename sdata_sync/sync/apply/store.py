@@ -1,0 +1,167 @@
+"""Storing: a batch of decided versions is written: rows, tracked resources, what waits, and the results amended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from ...exceptions import PayloadError
+from ...models import ConflictRecord, TrackedResource
+from ..content.deferred import defer, forget
+from ..content.pending import store_pending
+from ..content.writer import write_rows
+from ..db.prepared import PreparedQuery
+from ..log.tracked import create_tracked, tracked_rows, update_tracked
+from ..stamp.stamper import is_young_intent
+from .results import created_result, deferred_result
+
+if TYPE_CHECKING:
+    from ...resources import SyncResource
+    from .batch import Batch, Version
+
+
+@lru_cache(maxsize=512)
+def _by_key(count: int) -> PreparedQuery[TrackedResource]:
+    """Return the query for what is tracked under ``count`` local keys: primary key, local key, uuid."""
+    return PreparedQuery(
+        lambda kind, *keys: (
+            TrackedResource.objects.filter(kind=kind, local_key__in=keys)
+            .order_by()
+            .values_list("pk", "local_key", "uuid")
+        ),
+        *[str] * (count + 1),
+    )
+
+
+def store(batch: Batch, now: int) -> None:
+    """Write the versions of ``batch``; those that cannot be written wait."""
+    resource, versions = batch.resource, batch.versions
+    ConflictRecord.objects.using(resource.database).bulk_create(batch.conflicts)
+    # Before the rows: what an application's receivers mark from here on is a change of theirs.
+    _clear_marks(resource, [v.tracked for v in versions if not v.is_new], now)
+    write_rows(resource, [v.row for v in versions if v.row is not None and v.error is None])
+    replaced = [v.tracked for v in versions if v.tracked.is_deferred]
+    waited = [v.tracked.pk for v in versions if v.tracked.is_deferred or v.tracked.is_incomplete]
+    for version in versions:
+        _note_outcome(resource, version)
+    _make_room(resource, versions, now)
+    create_tracked(resource.database, [v.tracked for v in versions if v.is_new])
+    update_tracked(resource.database, list(batch.touched.values()), with_marks=False)
+    forget(resource, [row for row in replaced if not row.is_deferred])
+    _note_pending(resource, [v for v in versions if v.tracked.is_incomplete], waited)
+    _defer(resource, [v for v in versions if v.error is not None])
+    _amend_results(batch)
+
+
+def defer_late(batch: Batch, version: Version, error: PayloadError) -> None:
+    """Have a version wait that was stored already, without a row."""
+    version.error = error
+    uuid = version.entry.uuid
+    rows = tracked_rows(batch.resource).filter(uuid=uuid)
+    rows.update(is_deferred=True, is_deleted=False, replaced_by=None, mark=None)
+    _defer(batch.resource, [version])
+    batch.results[uuid] = deferred_result(batch.results[uuid], error)
+
+
+def _clear_marks(resource: SyncResource, replaced: Iterable[TrackedResource], now: int) -> None:
+    """Take back the marks of what a received version replaces: an edit that lost, or never was one.
+
+    Not the mark of somebody who is writing the row this very moment: that row is still to come.
+    """
+    keys = []
+    for tracked in replaced:
+        if tracked.mark is not None and not is_young_intent(tracked, now):
+            tracked.mark, tracked.is_intent, tracked.problem = None, False, ""
+            keys.append(tracked.pk)
+    if keys:
+        rows = TrackedResource.objects.using(resource.database).filter(pk__in=keys)
+        rows.update(mark=None, is_intent=False, problem="")
+
+
+def _note_outcome(resource: SyncResource, version: Version) -> None:
+    tracked, row = version.tracked, version.row
+    if row is not None and row.error is not None:
+        _find_twin(resource, version, row.error, is_new=row.is_new)
+    tracked.is_deferred = version.error is not None
+    tracked.is_incomplete = version.error is None and row is not None and bool(row.pending)
+    if version.error is not None:
+        tracked.is_deleted = False
+        return
+    tracked.is_deleted, tracked.extra = version.is_deleted, version.reading.extra
+    if version.keeps_row:
+        return
+    if version.is_deleted or version.same_as or version.revives is not None:  # until it is one with the other row
+        tracked.is_deleted, tracked.local_key, tracked.etag = True, None, ""
+    else:
+        assert row is not None
+        tracked.local_key = str(row.instance.pk)
+        # Of what was written, which is not always what came: a model may complete what it saves.
+        tracked.etag = resource.etag(row.texts, version.reading.extra)
+
+
+def _find_twin(resource: SyncResource, version: Version, error: PayloadError, *, is_new: bool) -> None:
+    """Look once more for the same thing: what came in the same feed may have been the first of the two."""
+    version.error = error
+    if not is_new:
+        return
+    try:
+        version.find_same(resource)
+    except PayloadError as failure:
+        version.error = failure
+    else:
+        version.error = None if version.same_as else error
+
+
+def _make_room(resource: SyncResource, versions: Iterable[Version], now: int) -> None:
+    """Part the rows just created from whatever is still tracked under their keys.
+
+    That is left from a row that was deleted past the ORM and whose key the database gives again, or was
+    made by application code that wrote the new row again while it was being applied.
+    """
+    created = {
+        v.tracked.local_key: v.entry.uuid for v in versions if v.row is not None and v.row.is_new and not v.error
+    }
+    if not created:
+        return
+    found = _by_key(len(created)).rows(resource.database, resource.kind, *created)
+    taken = [pk for pk, key, uuid in found if uuid != created[key]]
+    if not taken:
+        return
+    others = TrackedResource.objects.using(resource.database).filter(pk__in=taken)
+    others.filter(tick__isnull=True, is_deferred=False).delete()
+    others.update(local_key=None, mark=now, is_intent=False)
+
+
+def _note_pending(resource: SyncResource, incomplete: Sequence[Version], replaced: Sequence[int]) -> None:
+    if incomplete or replaced:
+        _find_created(resource, incomplete)
+        pending = {v.tracked.pk: v.row.pending for v in incomplete if v.row is not None}
+        store_pending(resource, pending, replaced=replaced)
+
+
+def _defer(resource: SyncResource, failed: Sequence[Version]) -> None:
+    _find_created(resource, failed)
+    for version in failed:
+        entry = version.entry
+        assert version.error is not None
+        defer(resource, version.tracked, version.error, entry.payload, is_deleted=entry.is_deleted)
+
+
+def _find_created(resource: SyncResource, versions: Iterable[Version]) -> None:
+    """Find the primary keys of the tracked resources that were just created."""
+    by_uuid = {version.tracked.uuid: version.tracked for version in versions if version.is_new}
+    if by_uuid:
+        rows = tracked_rows(resource).filter(uuid__in=list(by_uuid))
+        for uuid, pk in rows.values_list("uuid", "pk"):
+            by_uuid[uuid].pk = pk
+
+
+def _amend_results(batch: Batch) -> None:
+    for version in batch.versions:
+        result = batch.results[version.entry.uuid]
+        if version.error is not None:
+            result = deferred_result(result, version.error)
+        elif result.method == "POST":
+            result = created_result(result, batch.resource.resource_url(version.tracked.local_key or ""))
+        batch.results[version.entry.uuid] = result

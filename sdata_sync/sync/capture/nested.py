@@ -1,0 +1,120 @@
+"""Capturing what is written inside a resource: a change to a child, or to an association, is a change of its parent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.core.exceptions import FieldDoesNotExist
+from django.db import connections, models
+
+from ...models import ChildResource
+from ...registry import registry
+from ...relations import Association, Children
+from ...resources import SyncResource, all_rows
+from ..log.marks import key_text, mark
+from ..log.suppression import is_applied, is_withdrawing
+from ..log.wakeup import wake_after_commit
+
+#: A resource, and one of its lists of children.
+Inside = tuple[SyncResource, Children]
+
+
+def before_child_save(inside: Iterable[Inside], instance: models.Model, using: str) -> None:
+    """Mark the parent, and the one that the child had until now."""
+    in_transaction = connections[using].in_atomic_block
+    for resource, children in inside:
+        values = {getattr(instance, children.link.attname)}
+        if instance.pk is not None and not instance._state.adding:
+            stored = all_rows(children.resource.model, using).filter(pk=instance.pk)
+            values.update(stored.values_list(children.link.attname, flat=True))
+        mark_parents(resource, children, values, using, is_intent=not in_transaction)
+
+
+def after_child_save(inside: Iterable[Inside], instance: models.Model, using: str) -> None:
+    """Mark the parent again where the row is committed already; in a transaction once is enough."""
+    if not connections[using].in_atomic_block:
+        for resource, children in inside:
+            mark_parents(resource, children, [getattr(instance, children.link.attname)], using)
+
+
+def before_child_delete(inside: Iterable[Inside], instance: models.Model, using: str) -> None:
+    """Mark the parent, and forget the child's name."""
+    for resource, children in inside:
+        mark_parents(resource, children, [getattr(instance, children.link.attname)], using)
+        key = key_text(children.resource.model._meta.pk, instance.pk)
+        ChildResource.objects.using(using).filter(kind=children.resource.kind, local_key=key).delete()
+
+
+def mark_parents(
+    resource: SyncResource, children: Children, values: Iterable[Any], using: str, *, is_intent: bool = False
+) -> None:
+    """Mark the parents that the foreign key of a child leads to with ``values``."""
+    if using != resource.database:
+        return
+    wanted = {value for value in values if value is not None}
+    keys = [key for key in _parent_keys(resource, children, wanted, using) if not is_applied(resource.kind, None, key)]
+    if keys:
+        if is_withdrawing():
+            raise models.ProtectedError(f"Children of {resource.kind} would go with what is withdrawn.", set())
+        mark(using, resource.kind, keys, is_intent=is_intent)
+        if not is_intent:
+            wake_after_commit(resource.kind, using)
+
+
+def _parent_keys(resource: SyncResource, children: Children, values: set[Any], using: str) -> list[str]:
+    target = children.link.target_field
+    pk = resource.model._meta.pk
+    if not target.primary_key:
+        rows = all_rows(resource.model, using).filter(**{f"{target.attname}__in": values})
+        values = set(rows.values_list("pk", flat=True))
+    return sorted(key_text(pk, value) for value in values)
+
+
+def on_association_changed(
+    *,
+    sender: type[models.Model],
+    instance: models.Model,
+    action: str,
+    reverse: bool,
+    pk_set: set[Any] | None,
+    using: str,
+    **kwargs: Any,
+) -> None:
+    """Mark the resources whose associations have changed, from whichever side."""
+    if action not in ("post_add", "post_remove", "pre_clear"):
+        return
+    for resource, relation in associations_through(sender):
+        if using != resource.database:
+            continue
+        if not reverse:
+            owners: Iterable[Any] = [instance.pk]
+        elif pk_set is not None:
+            owners = pk_set
+        else:
+            field: Any = relation.field
+            rows = all_rows(sender, using).filter(**{field.m2m_reverse_field_name(): instance.pk})
+            owners = list(rows.values_list(sender._meta.get_field(field.m2m_field_name()).attname, flat=True))  # type: ignore[union-attr]
+        keys = [key_text(resource.model._meta.pk, owner) for owner in owners]
+        keys = [key for key in keys if not is_applied(resource.kind, None, key)]
+        if keys:
+            mark(using, resource.kind, keys)
+            wake_after_commit(resource.kind, using)
+
+
+def associations_through(through: type[models.Model]) -> list[tuple[SyncResource, Association]]:
+    """Return the associations of registered resources that ``through`` joins."""
+    return [
+        (resource, relation)
+        for resource in registry
+        for relation in associations(resource)
+        if relation.through is through
+    ]
+
+
+def associations(resource: SyncResource) -> list[Association]:
+    """Return the associations of ``resource``; what is wrong with them is for the checks to say."""
+    try:
+        return [relation for relation in resource.relations if isinstance(relation, Association)]
+    except FieldDoesNotExist:
+        return []

@@ -1,0 +1,215 @@
+"""Capturing what is written through the ORM.
+
+Inside a transaction one mark is enough, and it comes first: it fixes the order of locks, tracked row before
+model row. Outside of one, Django sends ``post_save`` after the row has been committed; a process that dies in
+between must leave a trace, so there the mark is made before and again after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.db import connections, models, router
+from django.db.models import signals
+
+from ...registry import registry, resource_registered, resource_unregistered
+from ...relations import Reference
+from ..content.referrers import Referrer, await_withdrawn, keep_emptied, mark_referrers, referrers_of
+from ..log.marks import announce_birth, key_text, mark, mark_known, settle_birth
+from ..log.suppression import is_applied, is_applying_deletions, is_withdrawing, note_key, register_receivers
+from ..log.wakeup import wake_after_commit
+from .nested import (
+    Inside,
+    after_child_save,
+    associations,
+    before_child_delete,
+    before_child_save,
+    on_association_changed,
+)
+
+if TYPE_CHECKING:
+    from ...resources import SyncResource
+
+_UID = "sdata_sync.capture"
+
+
+@dataclass(frozen=True)
+class _Watch:
+    """Why the writes of a class matter."""
+
+    #: The resources whose rows are written with it.
+    direct: tuple[SyncResource, ...] = ()
+    #: Those whose rows extend what is written: the children in multi-table inheritance.
+    extended: tuple[SyncResource, ...] = ()
+    #: Those inside which its rows travel.
+    inside: tuple[Inside, ...] = ()
+    #: The references that are emptied when a row is deleted.
+    referrers: tuple[Referrer, ...] = ()
+
+
+_watched: dict[type[models.Model], _Watch] = {}
+_watched_associations: set[type[models.Model]] = set()
+
+
+def connect() -> None:
+    """Listen to registrations from now on, and capture what is registered already."""
+    resource_registered.connect(_rewatch, dispatch_uid=_UID)
+    resource_unregistered.connect(_rewatch, dispatch_uid=_UID)
+    _rewatch()
+
+
+def _rewatch(**kwargs: Any) -> None:
+    from django.apps import apps
+
+    wanted = {model: watch for model in apps.get_models(include_auto_created=True) if (watch := _watch(model))}
+    for model in _watched.keys() - wanted.keys():
+        for signal, receiver in _RECEIVERS:
+            signal.disconnect(receiver, sender=model, dispatch_uid=_UID)
+    # By class, never for all senders: a receiver for all would cost every model of the project its fast delete.
+    for model in wanted.keys() - _watched.keys():
+        for signal, receiver in _RECEIVERS:
+            signal.connect(receiver, sender=model, dispatch_uid=_UID)
+    _watched.clear()
+    _watched.update(wanted)
+    _rewatch_associations()
+
+
+def _watch(model: type[models.Model]) -> _Watch | None:
+    direct = tuple(resource for resource in registry if issubclass(model, resource.model))
+    extended = tuple(
+        resource
+        for resource in registry
+        if resource not in direct and model._meta.concrete_model in resource.model._meta.get_parent_list()
+    )
+    inside = tuple(registry.parents_of(model._meta.concrete_model or model))
+    referrers = referrers_of(model)
+    if not (direct or extended or inside):  # nothing that travels, but foreign keys may lead to it by its natural key
+        referrers = tuple(referrer for referrer in referrers if isinstance(referrer.relation, Reference))
+    if not (direct or extended or inside or referrers):
+        return None
+    return _Watch(direct, extended, inside, referrers)
+
+
+def _rewatch_associations() -> None:
+    wanted = {relation.through for resource in registry for relation in associations(resource)}
+    for through in _watched_associations - wanted:
+        signals.m2m_changed.disconnect(on_association_changed, sender=through, dispatch_uid=_UID)
+    for through in wanted - _watched_associations:
+        signals.m2m_changed.connect(on_association_changed, sender=through, dispatch_uid=_UID)
+    _watched_associations.clear()
+    _watched_associations.update(wanted)
+
+
+def _key(resource: SyncResource, instance: models.Model) -> str | None:
+    # A child's instance carries its parent's key under the parent's name; loaded raw, only under its own.
+    pk = resource.model._meta.pk
+    value = getattr(instance, pk.attname, None)
+    if value is None:
+        value = instance.pk
+    return None if value is None else key_text(pk, value)
+
+
+def _is_elsewhere(sender: type[models.Model], using: str) -> bool:
+    """Tell whether ``using`` is another database than the one that holds what is shared: it has rows of its own."""
+    return using != router.db_for_write(sender)
+
+
+def _before_save(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+    if _is_elsewhere(sender, using):
+        return
+    in_transaction = connections[using].in_atomic_block
+    watch = _watched[sender]
+    for resource in watch.direct:
+        key = _key(resource, instance)
+        if is_applied(resource.kind, instance, key):
+            continue
+        _births(instance).pop(resource.kind, None)  # left by a save that failed
+        if key is None:
+            if not in_transaction:
+                _births(instance)[resource.kind] = announce_birth(using, resource.kind)
+        elif in_transaction:
+            mark(using, resource.kind, [key])
+            _births(instance)[resource.kind] = None
+            wake_after_commit(resource.kind, using)
+        else:
+            mark(using, resource.kind, [key], is_intent=True)
+    if instance.pk is not None:
+        for resource in watch.extended:
+            _mark_extension(resource, instance, using, is_intent=not in_transaction)
+    if watch.inside:
+        before_child_save(watch.inside, instance, using)
+
+
+def _after_save(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+    if _is_elsewhere(sender, using):
+        return
+    watch = _watched[sender]
+    for resource in watch.direct:
+        key = _key(resource, instance)
+        assert key is not None
+        births = _births(instance)
+        if resource.kind in births and births[resource.kind] is None:
+            del births[resource.kind]  # marked before, in this transaction
+            continue
+        if is_applied(resource.kind, instance, key):
+            note_key(resource.kind, instance, key)
+            continue
+        birth = births.pop(resource.kind, None)
+        if birth is None:
+            mark(using, resource.kind, [key])
+        else:
+            settle_birth(using, resource.kind, birth, key)
+        wake_after_commit(resource.kind, using)
+    for resource in watch.extended:
+        _mark_extension(resource, instance, using)
+    if watch.inside:
+        after_child_save(watch.inside, instance, using)
+
+
+def _before_delete(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+    if _is_elsewhere(sender, using):
+        return
+    # Django's collector is in a transaction here, always.
+    watch = _watched[sender]
+    for resource in watch.direct:
+        key = _key(resource, instance)
+        if key is not None and not is_applied(resource.kind, instance, key):
+            if is_withdrawing():
+                raise models.ProtectedError(f"{resource.kind}({key!r}) would go with what is withdrawn.", {instance})
+            mark(using, resource.kind, [key])
+            wake_after_commit(resource.kind, using)
+    for resource in watch.extended:
+        _mark_extension(resource, instance, using)
+    if watch.inside:
+        before_child_delete(watch.inside, instance, using)
+    if is_withdrawing():
+        await_withdrawn(watch.referrers, instance, using)
+    elif is_applying_deletions():
+        keep_emptied(watch.referrers, instance, using)
+    else:
+        mark_referrers(watch.referrers, instance, using)
+
+
+def _mark_extension(resource: SyncResource, instance: models.Model, using: str, *, is_intent: bool = False) -> None:
+    key = key_text(resource.model._meta.pk, instance.pk)
+    if not is_applied(resource.kind, instance, key):
+        mark_known(using, resource.kind, [key], is_intent=is_intent)
+        if not is_intent:
+            wake_after_commit(resource.kind, using)
+
+
+def _births(instance: models.Model) -> dict[str, UUID | None]:
+    """What ``_before_save`` has to tell ``_after_save``, by kind: the birth announced, or None: marked already."""
+    state: dict[str, Any] = instance._state.__dict__
+    births: dict[str, UUID | None] = state.setdefault("sdata_sync_births", {})
+    return births
+
+
+_RECEIVERS: tuple[tuple[Any, Any], ...] = (
+    (signals.pre_save, _before_save),
+    (signals.post_save, _after_save),
+    (signals.pre_delete, _before_delete),
+)
+register_receivers(receiver for _, receiver in _RECEIVERS)

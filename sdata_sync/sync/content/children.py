@@ -1,0 +1,148 @@
+"""Children: rows that travel inside their parent, matched by their uuids (SData sync 6.1)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from ...atom.names import PAYLOAD_DECLARATIONS
+from ...atom.payload import Payload, Text, identity
+from ...atom.text import escape_attribute
+from ...exceptions import PayloadError, UnrepresentableText
+from ...models import ChildResource
+from ...relations import KEY, PROBLEM, Children, Reading, Received, ReceivedChildren
+from ...resources import SyncResource, all_rows
+from ..db.statements import chunks
+from ..log.marks import key_text, new_uuid
+from .references import is_only_looking
+
+#: Makes the contents of rows: ``contents_of``, which makes those of children by this module.
+Contents = Callable[[SyncResource, Mapping[str, Sequence[Any]]], dict[str, list[Text]]]
+
+
+def children_texts(relation: Children, keys: Collection[str], contents_of: Contents) -> dict[str, Text]:
+    """Return the children of the rows ``keys`` as one text for each: their elements, in the order of their uuids."""
+    resource = relation.resource
+    parents, rows = read_children(relation, keys)
+    contents = contents_of(resource, rows)
+    known = identities(resource, list(rows))
+    elements: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    problems: dict[str, str] = {}
+    for key, parent in parents.items():
+        uuid, extra = known.get(key, (f"{KEY}{key}", ""))
+        problem = _problem(resource, contents[key])
+        said = _key_attribute(key) if isinstance(uuid, str) else identity(uuid=str(uuid))
+        try:
+            element = resource.render(said, contents[key], extra)
+        except UnrepresentableText as error:
+            problem, element = problem or str(error), ""
+        if problem:
+            problems[parent] = f"{PROBLEM}{relation.name} {key}: {problem}"
+        elements[parent].append((str(uuid), element))
+    texts: dict[str, Text] = {key: "".join(element for _, element in sorted(elements[key])) for key in keys}
+    texts.update(problems)
+    return texts
+
+
+def _key_attribute(key: str) -> str:
+    return f' sdata:key="{escape_attribute(key)}"'
+
+
+def _problem(resource: SyncResource, contents: list[Text]) -> str:
+    related = zip(resource.relations, contents[len(resource.properties) :], strict=True)
+    return next((problem for relation, text in related if (problem := relation.problem(text))), "")
+
+
+def read_children(relation: Children, keys: Collection[str]) -> tuple[dict[str, str], dict[str, tuple[Any, ...]]]:
+    """Return the children of the rows ``keys``: their parents' local keys, and their columns, by their own keys."""
+    resource, link = relation.resource, relation.link
+    own = resource.model._meta.pk
+    parents: dict[str, str] = {}
+    rows: dict[str, tuple[Any, ...]] = {}
+    for chunk in chunks(keys):
+        key_of = _keys_by_link(relation, chunk)
+        found = resource.rows().filter(**{f"{link.attname}__in": list(key_of)})
+        for pk, link_value, *values in found.values_list("pk", link.attname, *resource.columns):
+            key = key_text(own, pk)
+            parents[key], rows[key] = key_of[link_value], tuple(values)
+    return parents, rows
+
+
+def _keys_by_link(relation: Children, keys: Sequence[str]) -> dict[Any, str]:
+    """Return the parents' local keys by what their children's foreign keys hold, which need not be primary keys."""
+    target = relation.link.target_field
+    pk = target.model._meta.pk
+    if target.primary_key:
+        return {target.to_python(key): key for key in keys}
+    rows = all_rows(target.model, relation.resource.database).filter(pk__in=[pk.to_python(key) for key in keys])
+    return {value: key_text(pk, key) for value, key in rows.values_list(target.attname, "pk")}
+
+
+def identities(resource: SyncResource, keys: Collection[str]) -> dict[str, tuple[UUID, str]]:
+    """Return the uuids of children, and what is kept with them, by local key; a child without one gets one."""
+    found = _identities(resource, keys)
+    missing = [key for key in keys if key not in found]
+    if missing and not is_only_looking():
+        new = (ChildResource(kind=resource.kind, uuid=new_uuid(), local_key=key) for key in missing)
+        ChildResource.objects.using(resource.database).bulk_create(new, ignore_conflicts=True)
+        found.update(_identities(resource, missing))
+    return found
+
+
+def _identities(resource: SyncResource, keys: Iterable[str]) -> dict[str, tuple[UUID, str]]:
+    known = ChildResource.objects.using(resource.database).filter(kind=resource.kind)
+    return {
+        key: (uuid, extra)
+        for chunk in chunks(keys)
+        for key, uuid, extra in known.filter(local_key__in=chunk).values_list("local_key", "uuid", "extra")
+    }
+
+
+def merged_children(relation: Children, present: Text, received: ReceivedChildren) -> Text:
+    """Return the text that ``present`` becomes when ``received`` is applied to it, without writing anything.
+
+    Raises:
+        PayloadError: a child has no uuid, so that nobody can tell which one it is.
+    """
+    resource = relation.resource
+    standing = _readings(resource, present or "")
+    kept = {} if received.is_complete else dict(standing)
+    for child in received.children:
+        if child.uuid is None:
+            raise PayloadError(f"In {relation.name}: expected an sdata:uuid on each of the children.")
+        kept.pop(child.uuid, None)
+        if not child.is_deleted:
+            kept[child.uuid] = _overlaid(standing.get(child.uuid), child.reading)
+    return "".join(
+        _render(resource, uuid, reading) for uuid, reading in sorted(kept.items(), key=lambda item: str(item[0]))
+    )
+
+
+def _overlaid(under: Reading | None, over: Reading) -> Reading:
+    if under is None:
+        return over
+    return Reading({**under.values, **over.values}, over.extra or under.extra, {**under.related, **over.related})
+
+
+def _readings(resource: SyncResource, text: str) -> dict[UUID, Reading]:
+    document = Payload.from_xml(f'<list xmlns="{resource.namespace}"{PAYLOAD_DECLARATIONS}>{text}</list>')
+    found = {}
+    for child in document:
+        uuid = child.attribute("uuid")
+        if uuid:
+            found[UUID(uuid)] = resource.read_payload(child.as_payload())
+    return found
+
+
+def _render(resource: SyncResource, uuid: UUID, reading: Reading) -> str:
+    instance = resource.model()
+    for name, value in reading.values.items():
+        setattr(instance, name, value)
+    related = (_received_text(reading.related.get(relation.name)) for relation in resource.relations)
+    return resource.render(identity(uuid=str(uuid)), [*resource.texts_of(instance), *related], reading.extra)
+
+
+def _received_text(received: Received) -> Text:
+    return received if received is None or isinstance(received, str) else ""

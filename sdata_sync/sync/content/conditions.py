@@ -1,0 +1,139 @@
+"""What a received deletion waits for before it takes other rows along: that this node has what its source had."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...core.digest import Digest, DigestEntry
+from ...core.state import same_endpoint
+from ...models import DeletionCondition, Peer
+from ...models import Digest as DigestRow
+from ...registry import registry
+from ..bounds import believed
+from ..log.digests import load_digest
+from .cascade import kinds_within_reach
+
+if TYPE_CHECKING:
+    from ...resources import SyncResource
+
+
+@dataclass(kw_only=True, eq=False)
+class Condition:
+    """What the deletions of one page wait for.
+
+    ``origin`` is the source's endpoint. ``seen`` is, by kind, the source's digest when it sent the deletions; ``None``
+    while the source has to be asked. ``pk`` is the primary key of the stored ``DeletionCondition``, ``None`` if it is
+    not stored.
+    """
+
+    origin: str
+    seen: Mapping[str, Digest | None]
+    pk: int | None = None
+
+    @classmethod
+    def of_feed(cls, resource: SyncResource, source: Digest, said: Mapping[str, Digest] | None) -> Condition:
+        """Return the condition of a page from ``source``; ``said`` are the digests of other kinds that it carries.
+
+        What the source says is told on to others together with the deletions (``told_digests``).
+        """
+        known = {kind.lower(): digest for kind, digest in (said or {}).items()}
+        seen: dict[str, Digest | None] = {}
+        for kind in kinds_within_reach(resource):
+            other, digest = registry.of_kind(kind), known.get(kind.lower())
+            if kind == resource.kind:
+                seen[kind] = source
+            elif other is None or not other.is_target:
+                seen[kind] = Digest()  # the source's changes of it never come here
+            else:
+                seen[kind] = None if digest is None else believed(other, digest)
+        _note_told(resource, {kind: digest for kind, digest in seen.items() if digest and kind != resource.kind})
+        return cls(origin=source.origin, seen=seen)
+
+    @classmethod
+    def load(cls, row: DeletionCondition) -> Condition:
+        """Return a stored condition."""
+        seen = {kind: None if ticks is None else _digest(ticks) for kind, ticks in json.loads(row.seen).items()}
+        return cls(origin=row.origin, seen=seen, pk=row.pk)
+
+    def store(self, using: str) -> int:
+        """Store the condition and return its primary key."""
+        seen = {kind: None if digest is None else _ticks(digest) for kind, digest in self.seen.items()}
+        return DeletionCondition.objects.using(using).create(origin=self.origin, seen=json.dumps(seen)).pk
+
+    def lacking(self, kinds: Iterable[str]) -> list[str]:
+        """Return those of ``kinds`` of which this node does not have all that the source had."""
+        return sorted(kind for kind in kinds if not self._is_reached(kind))
+
+    def _is_reached(self, kind: str) -> bool:
+        seen, resource = self.seen.get(kind, Digest()), registry.of_kind(kind)
+        if seen is None:  # not asked yet; a source that cannot be asked counts as never having seen a row
+            return Peer.of_endpoint(self.origin) is None
+        if resource is None:
+            return True
+        ours = load_digest(resource).value
+        return all(
+            ours.tick(entry.endpoint) >= entry.tick
+            for entry in seen
+            # Of itself this node knows best. A part promises nothing but what its source has recorded itself.
+            if not same_endpoint(entry.endpoint, resource.endpoint)
+            and (not ours.part_of or same_endpoint(entry.endpoint, ours.part_of))
+        )
+
+
+def _ticks(digest: Digest) -> dict[str, int]:
+    return {entry.endpoint: entry.tick for entry in digest}
+
+
+def _digest(ticks: Mapping[str, int]) -> Digest:
+    return Digest(DigestEntry(endpoint=endpoint, tick=tick) for endpoint, tick in ticks.items())
+
+
+def _note_told(resource: SyncResource, said: Mapping[str, Digest]) -> None:
+    """Keep what a source has said of other kinds, as far as this node does not have it; under the digest's lock."""
+    told = told_digests(resource)
+    lacking: dict[str, dict[str, int]] = {}
+    for kind in {*told, *said}:
+        other = registry.of_kind(kind)
+        ours = Digest() if other is None else load_digest(other).value
+        digest = told.get(kind, Digest()).merge(said.get(kind, Digest()), stamp=0)
+        ticks = {entry.endpoint: entry.tick for entry in digest if entry.tick > ours.tick(entry.endpoint)}
+        if ticks:
+            lacking[kind] = ticks
+    if lacking or told:
+        rows = DigestRow.objects.using(resource.database)
+        rows.update_or_create(pk=resource.kind, defaults={"told_digests": json.dumps(lacking) if lacking else ""})
+
+
+def told_digests(resource: SyncResource) -> dict[str, Digest]:
+    """Return what sources of deletions of ``resource`` had of other kinds and this node may lack, by kind."""
+    row = DigestRow.objects.using(resource.database).filter(pk=resource.kind).values_list("told_digests", flat=True)
+    return {kind: _digest(ticks) for kind, ticks in json.loads(row.first() or "{}").items()}
+
+
+def unanswered_conditions(origin: str, kind: str, using: str) -> list[int]:
+    """Return the primary keys of the conditions that lack the digest that the source ``origin`` has of ``kind``.
+
+    Call it before the digest is read: only a digest that was read after the deletion had come tells enough.
+    """
+    dataset = origin.rpartition("/")[0].lower()
+    rows = DeletionCondition.objects.using(using).filter(origin__istartswith=f"{dataset}/")
+    return [row.pk for row in rows if kind in (seen := json.loads(row.seen)) and seen[kind] is None]
+
+
+def answer_conditions(conditions: Collection[int], kind: str, seen: Digest, using: str) -> None:
+    """Note the digest of ``kind`` that a source has shown when it was asked; an empty one if it does not share it."""
+    for row in DeletionCondition.objects.using(using).filter(pk__in=conditions):
+        said = json.loads(row.seen)
+        if said.get(kind, {}) is None:
+            resource = registry.of_kind(kind)
+            said[kind] = _ticks(seen if resource is None else believed(resource, seen))
+            row.seen = json.dumps(said)
+            row.save(using=using, update_fields=["seen"])
+
+
+def forget_met_conditions(using: str) -> None:
+    """Delete the stored conditions that no deferred deletion waits for any more."""
+    DeletionCondition.objects.using(using).filter(entries__isnull=True).delete()

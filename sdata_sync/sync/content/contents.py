@@ -1,0 +1,231 @@
+"""Read the content of resources: the texts of their properties and relations, which the etag is a hash of.
+
+``LocalVersion`` is the version of one resource that this node holds, as conflict decisions and records need it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+from django.db import models
+
+from ...atom.names import PAYLOAD_DECLARATIONS
+from ...atom.payload import Text, identity
+from ...atom.text import replace_forbidden
+from ...models import DeferredEntry, PendingReference, TrackedResource
+from ...registry import registry
+from ...relations import (
+    Association,
+    Children,
+    GenericReference,
+    Keys,
+    Reading,
+    Received,
+    ReceivedChildren,
+    ReceivedList,
+    Reference,
+    Relation,
+    association_text,
+)
+from ...resources import SyncResource
+from ..db.faults import ends_page
+from ..db.isolation import read_apart
+from .children import children_texts, merged_children
+from .references import association_texts, generic_texts, keys_of, reference_texts
+from .rows import read_rows
+
+#: What rows wait for: by local key and property, the kinds and uuids.
+Waiting = Mapping[str, Mapping[str, Sequence[tuple[str, UUID]]]]
+
+
+def read_contents(
+    resource: SyncResource, tracked: Iterable[TrackedResource]
+) -> tuple[dict[str, list[Text]], dict[str, str]]:
+    """Read the rows of ``tracked`` and encode them; return their contents and their problems, both by local key.
+
+    A problem is the description of the exception that a row raised when it was read or encoded. A row that does not
+    exist has neither.
+    """
+    by_key = {row.local_key: row for row in tracked if row.local_key is not None}
+
+    def read(keys: Sequence[str]) -> dict[str, list[Text]]:
+        rows = read_rows(resource, keys)
+        waiting = waiting_of(resource, [by_key[key] for key in keys]) if resource.relations else {}
+        return contents_of(resource, rows, waiting)
+
+    return read_apart(resource.database, list(by_key), read)
+
+
+def contents_of(
+    resource: SyncResource, rows: Mapping[str, Sequence[Any]], waiting: Waiting = MappingProxyType({})
+) -> dict[str, list[Text]]:
+    """Return the contents of ``rows``, columns by local key.
+
+    ``waiting`` is what rows refer to that has not come yet: it belongs to their contents, though not to their columns.
+    """
+    contents = {key: resource.texts(values) for key, values in rows.items()}
+    position = len(resource.properties)
+    for relation in resource.relations if contents else ():
+        end = position + len(relation.columns)
+        columns = {key: tuple(values[position:end]) for key, values in rows.items()}
+        texts = _texts(resource, relation, columns, waiting)
+        for key, content in contents.items():
+            content.append(texts[key])
+        position = end
+    return contents
+
+
+def _texts(
+    resource: SyncResource, relation: Relation, columns: dict[str, tuple[Any, ...]], waiting: Waiting
+) -> dict[str, Text]:
+    if isinstance(relation, Children):
+        return children_texts(relation, columns, contents_of)
+    pending = {key: names[relation.name] for key, names in waiting.items() if relation.name in names}
+    if isinstance(relation, Association):
+        uuids = {key: [uuid for _, uuid in awaited] for key, awaited in pending.items()}
+        return association_texts(resource, relation, columns, uuids)
+    if isinstance(relation, GenericReference):
+        texts = generic_texts(resource, columns)
+        awaited = {key: f"{kind} {uuid}" for key, ((kind, uuid), *_) in pending.items()}
+    else:
+        assert isinstance(relation, Reference)
+        texts = reference_texts(resource, relation, {key: value for key, (value,) in columns.items()})
+        awaited = {key: str(uuid) for key, ((_, uuid), *_) in pending.items()}
+    # Somebody may have given the row another one meanwhile: that overrules what is waited for.
+    texts.update((key, text) for key, text in awaited.items() if key in texts and texts[key] is None)
+    return texts
+
+
+def waiting_of(resource: SyncResource, tracked: Iterable[TrackedResource]) -> Waiting:
+    """Return what the rows of ``tracked`` refer to that has not come yet."""
+    incomplete = {row.pk: row.local_key for row in tracked if row.is_incomplete and row.local_key}
+    if not incomplete:
+        return {}
+    found: dict[str, dict[str, list[tuple[str, UUID]]]] = defaultdict(lambda: defaultdict(list))
+    pending = PendingReference.objects.using(resource.database).filter(resource__in=list(incomplete))
+    for pk, name, kind, uuid in pending.order_by("pk").values_list("resource_id", "name", "kind", "uuid"):
+        found[incomplete[pk] or ""][name].append((kind, uuid))
+    return found
+
+
+def merged(resource: SyncResource, plain: list[Text], reading: Reading, present: Sequence[Text] | None) -> list[Text]:
+    """Return the contents that a row has when ``reading`` is applied to it.
+
+    ``plain`` are the texts of its plain properties then; ``present`` are its contents now, ``None`` for a new row.
+
+    Raises:
+        PayloadError: the children that came cannot be told apart.
+    """
+    contents = list(plain)
+    for relation, text in zip(resource.relations, _related(resource, present), strict=True):
+        contents.append(
+            _merged(relation, text, reading.related[relation.name]) if relation.name in reading.related else text
+        )
+    return contents
+
+
+def _related(resource: SyncResource, present: Sequence[Text] | None) -> Sequence[Text]:
+    if present is not None:
+        return present[len(resource.properties) :]
+    return [None if isinstance(relation, Reference | GenericReference) else "" for relation in resource.relations]
+
+
+def _merged(relation: Relation, present: Text, received: Received) -> Text:
+    if isinstance(received, ReceivedList):
+        return association_text(received.applied_to(UUID(uuid) for uuid in (present or "").split()))
+    if isinstance(received, ReceivedChildren):
+        assert isinstance(relation, Children)
+        return merged_children(relation, present, received)
+    return received
+
+
+def keys_for(resource: SyncResource, contents: Iterable[Sequence[Text]]) -> Keys:
+    """Return the local keys of whatever ``contents`` refer to: they are said beside the uuids."""
+    plain = len(resource.properties)
+    wanted: dict[tuple[str, str], set[UUID]] = defaultdict(set)
+    for content in contents:
+        for relation, text in zip(resource.relations, content[plain:], strict=True):
+            for kind, uuid in relation.uuids(text):
+                wanted[kind, kind or _kind(relation)].add(uuid)
+    keys: dict[tuple[str, UUID], str] = {}
+    for (said, kind), uuids in wanted.items():
+        target = registry.of_kind(kind)
+        if target is not None:
+            keys.update(((said, uuid), key) for uuid, key in keys_of(target, uuids).items())
+    return keys
+
+
+def _kind(relation: Relation) -> str:
+    target = registry.of_model(relation.model) if isinstance(relation, Reference | Association) else None
+    return "" if target is None else target.kind
+
+
+class LocalVersion:
+    """What stands here when a conflicting version comes: taken before that one touches the instance."""
+
+    def __init__(self, resource: SyncResource, tracked: TrackedResource, instance: models.Model | None) -> None:
+        #: Its values by column, for the application's ``resolve``; ``None`` if there is no row, or no ``resolve``.
+        self.values: dict[str, Any] | None = None
+        #: The texts of its properties and relations, ``None`` if there is no row or it cannot be encoded.
+        self.contents: list[Text] | None = None
+        self.payload = ""
+        if tracked.is_deferred:
+            waiting = DeferredEntry.objects.using(resource.database).filter(resource=tracked.pk).first()
+            self.payload = waiting.payload if waiting is not None else ""
+        elif instance is not None:
+            if decides_itself(resource):
+                self.values = {name: value_of(instance, name) for name in resource.columns}
+            # By column: an attribute of the instance may be another type than the column's value.
+            contents, _ = read_contents(resource, [tracked])
+            self.contents = contents.get(tracked.local_key or "")
+            texts = _readable_texts(resource, instance) if self.contents is None else self.contents
+            self.payload = _shown_payload(resource, tracked, texts)
+
+
+def decides_itself(resource: SyncResource) -> bool:
+    """Return True if the application decides conflicts of this resource with its own ``resolve``."""
+    return type(resource).resolve is not SyncResource.resolve
+
+
+def value_of(instance: models.Model, name: str) -> Any:
+    """Return an attribute of ``instance``, or what it stores under that name where a descriptor or property raises."""
+    try:
+        return getattr(instance, name)
+    except Exception as error:
+        if ends_page(error):
+            raise
+        return instance.__dict__.get(name)
+
+
+def _readable_texts(resource: SyncResource, instance: models.Model) -> list[Text]:
+    """Return the texts of a row that cannot be encoded as a whole; what cannot be encoded is ``None``."""
+    texts: list[Text] = []
+    for prop in resource.properties:
+        value = instance.__dict__.get(prop.field.attname)
+        try:
+            texts.append(None if value is None else prop.form.to_text(value))
+        except Exception as error:
+            if ends_page(error):
+                raise
+            texts.append(None)
+    return [*texts, *[None] * len(resource.relations)]
+
+
+def _shown_payload(resource: SyncResource, tracked: TrackedResource, texts: list[Text]) -> str:
+    try:
+        return payload_of(resource, tracked, texts)
+    except Exception as error:
+        if ends_page(error):
+            raise
+        # Not empty: that would say that the version was a deletion.
+        return resource.template.render_empty(f"{PAYLOAD_DECLARATIONS}{identity(uuid=str(tracked.uuid))}")
+
+
+def payload_of(resource: SyncResource, tracked: TrackedResource, texts: list[Text]) -> str:
+    """Return a version as an XML document of its own."""
+    shown = [None if text is None else replace_forbidden(text) for text in texts]
+    return resource.render(f"{PAYLOAD_DECLARATIONS}{identity(uuid=str(tracked.uuid))}", shown, tracked.extra)

@@ -1,0 +1,384 @@
+"""Entries that cannot be applied: kept as they came, tried again, forgotten when something newer comes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from django.db import connections, transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from ...atom.payload import Payload
+from ...atom.text import replace_forbidden
+from ...core.state import SyncState
+from ...exceptions import DeletionWaits, PayloadError
+from ...models import DeferredEntry, DeletionCondition, TrackedResource
+from ...registry import registry
+from ...users import current_user
+from ..db.clock import now
+from ..db.faults import is_lost_connection
+from ..db.isolation import atomically_by_row, row_guard
+from ..db.prepared import PreparedQuery
+from ..log.digests import lock_digest
+from ..log.tracked import ANEW, update_tracked
+from ..log.wakeup import wake_after_commit
+from ..scope import owe_again
+from .cascade import kinds_within_reach, without_referrers
+from .conditions import Condition, forget_met_conditions
+from .pending import fill_in, is_waiting, kinds_waiting_for, store_pending
+from .resolve import Known, RowChange, Target, prepare_row
+from .rows import read_instances_apart, unreadable_row
+from .writer import write_rows
+
+if TYPE_CHECKING:
+    from ...resources import SyncResource
+
+logger = logging.getLogger(__name__)
+
+#: How many are tried again after a page; those that were tried least come first.
+RETRIES_PER_PAGE = 100
+#: Deletions that are tried again together.
+BATCH = 500
+
+_any_deferred: PreparedQuery[DeferredEntry] = PreparedQuery(
+    lambda kind: DeferredEntry.objects.filter(resource__kind=kind).order_by().values_list("pk")[:1], str
+)
+_deletions: PreparedQuery[DeferredEntry] = PreparedQuery(
+    lambda: (
+        DeferredEntry.objects.filter(is_deleted=True, is_discarded=False)
+        .order_by()
+        .values_list("resource__kind", flat=True)
+        .distinct()
+    )
+)
+
+
+def defer(
+    resource: SyncResource,
+    tracked: TrackedResource,
+    error: PayloadError,
+    payload: Payload | None,
+    *,
+    is_deleted: bool,
+) -> None:
+    """Keep a version that could not be written; ``tracked`` is stored and has the version's state."""
+    condition = _stored_condition(error, resource.database)
+    # A deletion that waits for changes which are on their way is nothing to warn of.
+    logger.log(
+        logging.WARNING if condition is None else logging.INFO,
+        "%s %s is deferred: %s",
+        resource.kind,
+        tracked.uuid,
+        error,
+    )
+    text = payload.xml(uuid=str(tracked.uuid)) if payload is not None and not is_deleted else ""
+    store_pending(resource, {tracked.pk: awaited(error)}, replaced=[tracked.pk])
+    DeferredEntry.objects.using(resource.database).update_or_create(
+        resource=tracked,
+        defaults={
+            "is_deleted": is_deleted,
+            "payload": text,
+            "application_code": error.application_code,
+            "reason": replace_forbidden(str(error)),  # it may quote what no database holds
+            "payload_path": error.payload_path[:300],
+            "received_at": timezone.now(),
+            "attempts": 1,
+            "is_discarded": False,
+            "condition_id": condition,
+        },
+    )
+
+
+def _stored_condition(error: PayloadError, using: str) -> int | None:
+    """Return the primary key of what a deletion waits for, storing it once for all deletions of a page."""
+    if not isinstance(error, DeletionWaits):
+        return None
+    condition = error.condition
+    # It may have been forgotten since, with the last entry that waited for it.
+    if not DeletionCondition.objects.using(using).filter(pk=condition.pk or 0).exists():
+        condition.pk = condition.store(using)
+    return int(condition.pk)
+
+
+def forget(resource: SyncResource, tracked: Sequence[TrackedResource]) -> None:
+    """Drop the entries that newer versions have replaced."""
+    if tracked:
+        DeferredEntry.objects.using(resource.database).filter(resource__in=[row.pk for row in tracked]).delete()
+        forget_met_conditions(resource.database)
+
+
+def awaited(error: PayloadError) -> dict[str, list[Target]]:
+    """Return what a whole entry waits for, as ``store_pending`` takes it."""
+    return {"": list(error.waits_for)} if error.waits_for else {}
+
+
+def settle(resource: SyncResource, *, is_alone: bool = False) -> int:
+    """Fill in the references that have come, and try the deferred entries again; return how many could be applied.
+
+    In the transaction of the page, under the digest's lock. Their states stay what they are: to apply is not
+    to change. Entries that would make the transaction fail when it ends are tried in one that ``is_alone``.
+    """
+    applied = 0
+    while ready := fill_in(resource):  # what is written now may be what others wait for
+        written = _retry(resource, ready)
+        applied += written
+        if not written:
+            break
+    if _any_deferred.rows(resource.database, resource.kind):
+        # Not those with a local edit that is not numbered yet: that edit overrules what waits.
+        tracked = TrackedResource.objects.using(resource.database).filter(
+            kind=resource.kind, is_deferred=True, mark__isnull=True, deferred_entry__is_discarded=False
+        )
+        # Nor those whose time comes with what they refer to, or with what they would take along.
+        free = tracked.filter(pending_references__isnull=True, deferred_entry__condition__isnull=True)
+        if not is_alone:
+            free = free.exclude(deferred_entry__application_code=PayloadError.AT_COMMIT)
+        least_tried = free.order_by("deferred_entry__attempts", "pk").values_list("pk", flat=True)
+        applied += _retry(resource, list(least_tried[:RETRIES_PER_PAGE]))
+        applied += _retry_deletions(resource)
+    return applied
+
+
+def _retry_deletions(resource: SyncResource) -> int:
+    """Try again the deletions that lack nothing of what they wait for; return how many could be applied."""
+    entries = DeferredEntry.objects.using(resource.database).filter(
+        resource__kind=resource.kind,
+        resource__mark__isnull=True,
+        is_deleted=True,
+        is_discarded=False,
+        condition__isnull=False,
+    )
+    if not entries.exists():
+        return 0
+    stored = DeletionCondition.objects.using(resource.database).filter(entries__in=entries).distinct()
+    conditions = {row.pk: Condition.load(row) for row in stored}
+    met = [pk for pk, condition in conditions.items() if not condition.lacking(condition.seen)]
+    ready = entries.filter(condition__in=met).order_by("attempts", "pk")
+    applied = _retry_batch(resource, _free_entries(resource, entries.exclude(condition__in=met)), conditions)
+    # Those that were tried least come first. Where none of a batch succeeds, the others have been held for longer.
+    while met and (batch := list(ready[: BATCH if applied else RETRIES_PER_PAGE])):
+        succeeded = _retry_batch(resource, batch, conditions)
+        applied += succeeded
+        if not succeeded:
+            break
+    if applied:
+        forget_met_conditions(resource.database)
+    return applied
+
+
+def settle_waiting(resource: SyncResource) -> None:
+    """Do the same if anything waits, in a transaction of its own: something may have changed here meanwhile."""
+    waits = _any_deferred.rows(resource.database, resource.kind) or is_waiting(resource)
+    if not waits:
+        return
+    if atomically_by_row(resource.database, partial(_settle_under_lock, resource)):
+        settle_others(resource)
+
+
+def _settle_under_lock(resource: SyncResource) -> int:
+    lock_digest(resource)
+    return settle(resource, is_alone=True)
+
+
+def settle_all(resource: SyncResource) -> None:
+    """Do what is to be done when a row of ``resource`` has got a uuid that others may have waited for."""
+    settle_waiting(resource)
+    settle_others(resource)
+
+
+def settle_others(resource: SyncResource) -> None:
+    """Do the same for the other kinds that wait for something of ``resource``; each in a transaction of its own."""
+    waiting = set(kinds_waiting_for(resource))
+    # A deletion may have been refused because of what pointed at the row, and does not any more.
+    deleted = (registry.of_kind(kind) for (kind,) in _deletions.rows(resource.database))
+    waiting.update(other.kind for other in deleted if other is not None and _may_free(resource, other))
+    for kind in sorted(waiting - {resource.kind}):
+        other = registry.of_kind(kind)
+        if other is None:
+            continue
+        try:
+            if atomically_by_row(other.database, partial(_settle_under_lock, other)):
+                settle_others(other)
+        except Exception as error:
+            if is_lost_connection(error):
+                raise
+            logger.exception("What waits of %s could not be tried again; it is tried again later", kind)
+
+
+def _may_free(resource: SyncResource, other: SyncResource) -> bool:
+    """Return True if a change of ``resource`` may free a deletion of ``other`` that waits."""
+    refers = other.kind in registry.kinds_referred_to(resource)
+    return refers or resource.kind in kinds_within_reach(other)
+
+
+def retry_chosen(resource: SyncResource, entries: Collection[int]) -> int:
+    """Try the deferred ``entries``, primary keys, again because somebody wishes so; return how many were applied."""
+    if not entries:
+        return 0
+    with transaction.atomic(using=resource.database):
+        lock_digest(resource)
+        tracked = TrackedResource.objects.using(resource.database).filter(
+            kind=resource.kind, is_deferred=True, mark__isnull=True, deferred_entry__in=list(entries)
+        )
+        return _retry(resource, list(tracked.values_list("pk", flat=True)))
+
+
+def discard(entries: QuerySet[DeferredEntry]) -> int:
+    """Leave ``entries`` alone from now on, and return how many there were."""
+    return entries.update(is_discarded=True)
+
+
+def _free_entries(resource: SyncResource, entries: QuerySet[DeferredEntry]) -> list[DeferredEntry]:
+    """Return those of ``entries``, deletions that lack something, whose rows nothing refers to any more."""
+    chosen = list(entries.select_related("resource").order_by("attempts", "pk")[:BATCH])
+    instances, _ = read_instances_apart(resource, [e.resource.local_key for e in chosen if e.resource.local_key])
+    free = {str(instance.pk) for instance in without_referrers(resource, list(instances.values()))}
+    return [entry for entry in chosen if entry.resource.local_key in free]
+
+
+def _locked(resource: SyncResource, pks: Sequence[int]) -> dict[int, TrackedResource]:
+    chosen = TrackedResource.objects.using(resource.database).filter(pk__in=pks).order_by("pk")
+    if connections[resource.database].features.has_select_for_update:
+        chosen = chosen.select_for_update()
+    return {row.pk: row for row in chosen}
+
+
+def _retry_batch(
+    resource: SyncResource, entries: Sequence[DeferredEntry], conditions: Mapping[int, Condition | None]
+) -> int:
+    """Try deletions again, all together."""
+    locked = _locked(resource, [entry.resource_id for entry in entries])
+    entries = [entry for entry in entries if locked[entry.resource_id].mark is None]
+    instances, unreadable = read_instances_apart(resource, [row.local_key for row in locked.values() if row.local_key])
+    changes: dict[int, RowChange] = {}
+    for entry in entries:
+        tracked = locked[entry.resource_id]
+        instance = instances.get(tracked.local_key or "")
+        if instance is not None:
+            state = _state_of(resource, tracked)
+            condition = conditions.get(entry.condition_id or 0)
+            changes[entry.pk] = RowChange(instance=instance, is_deletion=True, condition=condition, state=state)
+    write_rows(resource, list(changes.values()))
+    applied = 0
+    for entry in entries:
+        tracked = locked[entry.resource_id]
+        change = changes.get(entry.pk)
+        if tracked.local_key in unreadable:
+            _note_failure(resource, entry, tracked, PayloadError(unreadable[tracked.local_key]))
+        elif change is not None and change.error is not None:
+            _note_failure(resource, entry, tracked, change.error)
+        else:
+            _note_applied(resource, entry, tracked, change, "")
+            applied += 1
+    return applied
+
+
+def _state_of(resource: SyncResource, tracked: TrackedResource) -> SyncState | None:
+    if tracked.endpoint is None or tracked.tick is None:
+        return None
+    return SyncState(endpoint=tracked.endpoint.url, tick=tracked.tick, stamp=tracked.stamp, user=tracked.user)
+
+
+def _chosen_deletions(resource: SyncResource, entries: Collection[int]) -> QuerySet[DeferredEntry]:
+    """Return those of ``entries`` that are no withdrawals, and whose rows have no edit without a tick."""
+    deletions = DeferredEntry.objects.using(resource.database).exclude(application_code=PayloadError.WITHDRAWN)
+    return deletions.filter(
+        pk__in=list(entries), resource__kind=resource.kind, resource__mark__isnull=True, is_deleted=True
+    )
+
+
+def apply_deletions(resource: SyncResource, entries: Collection[int]) -> int:
+    """Apply the deferred deletions ``entries``, primary keys, with all that they take along; return their number.
+
+    What goes with them is a change of this node, recorded as a conflict. Rows with an edit that has no tick yet are
+    left alone: give it one first (``number_changes``).
+    """
+
+    def act() -> int:
+        lock_digest(resource)
+        chosen = _chosen_deletions(resource, entries)
+        return _retry_batch(resource, list(chosen), {})
+
+    applied = atomically_by_row(resource.database, act)
+    settle_all(resource)
+    return applied
+
+
+def keep_rows(resource: SyncResource, entries: Collection[int]) -> int:
+    """Keep the rows whose deletions ``entries``, primary keys, wait: a change of this node; return their number."""
+    with transaction.atomic(using=resource.database):
+        lock_digest(resource)
+        chosen = _chosen_deletions(resource, entries).filter(resource__local_key__isnull=False)
+        pks = list(chosen.values_list("resource_id", flat=True))
+        chosen.delete()
+        TrackedResource.objects.using(resource.database).filter(pk__in=pks).update(
+            is_deferred=False, etag=ANEW, mark=now(), is_intent=False, mark_user=current_user()
+        )
+        forget_met_conditions(resource.database)
+    wake_after_commit(resource.kind, resource.database)
+    return len(pks)
+
+
+def _retry(resource: SyncResource, pks: list[int]) -> int:
+    locked = _locked(resource, pks)
+    entries = DeferredEntry.objects.using(resource.database).filter(resource__in=list(locked))
+    return sum(_retry_one(resource, entry, locked[entry.resource_id]) for entry in entries)
+
+
+def _retry_one(resource: SyncResource, entry: DeferredEntry, tracked: TrackedResource) -> bool:
+    try:
+        with row_guard(resource.database):
+            change, extra = _change(resource, entry, tracked.local_key)
+            write_rows(resource, [change])
+        error = change.error
+    except PayloadError as raised:
+        error = raised
+    if error is not None:
+        _note_failure(resource, entry, tracked, error)
+        return False
+    _note_applied(resource, entry, tracked, change, extra)
+    return True
+
+
+def _note_failure(resource: SyncResource, entry: DeferredEntry, tracked: TrackedResource, error: PayloadError) -> None:
+    entry.attempts += 1
+    entry.reason, entry.payload_path = replace_forbidden(str(error)), error.payload_path[:300]
+    if entry.application_code != PayloadError.WITHDRAWN:
+        entry.application_code = error.application_code
+    entry.condition_id = _stored_condition(error, resource.database) or entry.condition_id
+    entry.save(using=resource.database)
+    store_pending(resource, {tracked.pk: awaited(error)}, replaced=[tracked.pk])
+
+
+def _note_applied(
+    resource: SyncResource, entry: DeferredEntry, tracked: TrackedResource, change: RowChange | None, extra: str
+) -> None:
+    pending = {} if change is None else change.pending
+    tracked.is_deferred, tracked.is_incomplete = False, bool(pending)
+    tracked.is_deleted, tracked.extra = entry.is_deleted, extra
+    if entry.is_deleted or change is None:
+        tracked.local_key, tracked.etag = None, ""
+    else:
+        tracked.local_key, tracked.etag = str(change.instance.pk), resource.etag(change.texts, extra)
+    update_tracked(resource.database, [tracked], with_marks=False)
+    store_pending(resource, {tracked.pk: pending}, replaced=[tracked.pk])
+    entry.delete(using=resource.database)
+    owe_again(resource, tracked)
+
+
+def _change(resource: SyncResource, entry: DeferredEntry, key: str | None) -> tuple[RowChange, str]:
+    instances, unreadable = read_instances_apart(resource, [key] if key else [])
+    if key in unreadable:
+        raise unreadable_row(key, unreadable[key])
+    instance = instances.get(key or "")
+    if entry.is_deleted:
+        is_withdrawal = entry.application_code == PayloadError.WITHDRAWN
+        change = RowChange(instance=instance or resource.model(), is_deletion=True, is_withdrawal=is_withdrawal)
+        return change, ""
+    if not entry.payload:
+        raise PayloadError("Expected a payload, found none.")
+    reading = resource.read_payload(Payload.from_xml(entry.payload))
+    return prepare_row(resource, instance, reading, Known()), reading.extra

@@ -1,0 +1,274 @@
+"""Write associations and children of received rows, in the transaction that writes the rows.
+
+Two parents can name the same child: one was changed here, the other at another node, and the feeds cross. The
+parent that was changed later has the child, at every node, in whatever order the feeds arrive (``ChildOwnership``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from ...core.state import SyncState, is_later
+from ...exceptions import PayloadError
+from ...models import ChildResource, TrackedResource
+from ...relations import Association, Children, ReceivedChild, ReceivedChildren, ReceivedList
+from ...resources import SyncResource
+from ..db.statements import chunks
+from ..log.marks import key_text, new_uuid
+from ..log.suppression import applying
+from .children import identities, read_children
+from .contents import read_contents
+from .references import members, set_members
+from .resolve import RowChange, members_of, prepare_row
+from .rows import read_instances
+
+
+class Claims:
+    """The parents that are written together, by local key, and those that stand."""
+
+    def __init__(
+        self, owner: SyncResource, relation: Children, parents: Mapping[str, RowChange], instances: Mapping[str, Any]
+    ) -> None:
+        self._owner = owner
+        self._parents = parents
+        link, pk = relation.link, owner.model._meta.pk
+        self._name = relation.name
+        #: The parent that each child has now.
+        self._present: dict[str, str] = {}
+        if link.target_field.primary_key:
+            self._present = {key: key_text(pk, getattr(row, link.attname)) for key, row in instances.items()}
+        self._named: dict[UUID, list[str]] = {}
+        for parent, change in parents.items():
+            received = change.lists[self._name]
+            assert isinstance(received, ReceivedChildren)
+            for child in received.children:
+                if child.uuid is not None and not child.is_deleted:
+                    self._named.setdefault(child.uuid, []).append(parent)
+        self._states = self._standing_states()
+
+    def _standing_states(self) -> dict[str, SyncState]:
+        keys = set(self._present.values()) - self._parents.keys()
+        rows = TrackedResource.objects.using(self._owner.database).filter(
+            kind=self._owner.kind, local_key__in=keys, tick__isnull=False
+        )
+        return (
+            {
+                row.local_key or "": SyncState(
+                    endpoint=row.endpoint.url if row.endpoint else "", tick=row.tick or 0, stamp=row.stamp
+                )
+                for row in rows.select_related("endpoint")
+            }
+            if keys
+            else {}
+        )
+
+    def may_have(self, parent: str, uuid: UUID | None, key: str | None) -> bool:
+        """Tell whether ``parent`` has the child, which ``key`` is if it stands here."""
+        state = self._parents[parent].state
+        if uuid is None or state is None:
+            return True
+        others = [other for other in self._named.get(uuid, ()) if other != parent]
+        rivals = [self._parents[other].state for other in others]
+        holder = self._present.get(key or "")
+        if holder is not None and holder not in self._parents:
+            rivals.append(self._states.get(holder))
+        return not any(rival is not None and _is_after(rival, state) for rival in rivals)
+
+    def robbed_by(self, parent: str, key: str | None) -> set[str]:
+        """Return the parent that loses the child to ``parent`` and is not written itself."""
+        holder = self._present.get(key or "")
+        return set() if holder is None or holder == parent or holder in self._parents else {holder}
+
+
+def _is_after(one: SyncState, other: SyncState) -> bool:
+    if one.stamp == other.stamp and one.endpoint.lower() == other.endpoint.lower():
+        return one.tick > other.tick
+    return is_later(one, other)
+
+
+def refresh_etags(owner: SyncResource, keys: Iterable[str]) -> None:
+    """Note that the present contents of rows are those of the versions that they have."""
+    wanted = list(keys)
+    if not wanted:
+        return
+    rows = TrackedResource.objects.using(owner.database).filter(kind=owner.kind, local_key__in=wanted)
+    tracked = list(rows.filter(mark__isnull=True, is_deferred=False))
+    contents, _ = read_contents(owner, tracked)
+    for row in tracked:
+        texts = contents.get(row.local_key or "")
+        if texts is not None:
+            rows.filter(pk=row.pk).update(etag=owner.etag(texts, row.extra))
+
+
+#: Writes the rows of a resource: ``write_rows``, which writes what is inside them by this module.
+WriteRows = Callable[[SyncResource, Sequence[RowChange]], None]
+
+
+def write_inside(resource: SyncResource, changes: Sequence[RowChange], write_rows: WriteRows) -> None:
+    """Write the lists of rows that have just been written, in their transaction.
+
+    Raises:
+        PayloadError: a child cannot be written; then its parent must not be either.
+    """
+    keys = [str(change.instance.pk) for change in changes]
+    with applying(resource.kind, keys=keys):
+        for relation in resource.relations:
+            concerned = [change for change in changes if relation.name in change.lists]
+            if concerned and isinstance(relation, Association):
+                _write_members(resource, relation, concerned)
+            elif concerned and isinstance(relation, Children):
+                _ChildrenWriter(relation, resource, concerned).write(write_rows)
+
+
+def _write_members(resource: SyncResource, relation: Association, changes: Iterable[RowChange]) -> None:
+    by_key = {str(change.instance.pk): change for change in changes}
+    present = members(resource, relation, by_key)
+    for key, change in by_key.items():
+        received = change.lists[relation.name]
+        assert isinstance(received, ReceivedList)
+        wanted = members_of(relation, received, present, key, change.known)
+        if wanted != set(present.get(key, ())):
+            set_members(resource, relation, key, wanted)
+
+
+class _ChildrenWriter:
+    """Writes the children of several parents together."""
+
+    def __init__(self, relation: Children, owner: SyncResource, parents: Sequence[RowChange]) -> None:
+        self._relation = relation
+        self._owner = owner
+        self._resource = relation.resource
+        self._parents = {str(change.instance.pk): change for change in parents}
+        #: Children that stay or come, by parent: their uuid, what is kept of them, and their change.
+        self._kept: list[tuple[UUID, str, RowChange]] = []
+        self._deleted: dict[str, RowChange] = {}
+        #: Parents that are not written here, and lose a child to one that is.
+        self._robbed: set[str] = set()
+
+    def write(self, write_rows: WriteRows) -> None:
+        standing, _ = read_children(self._relation, list(self._parents))
+        keys = self._keys_by_uuid(standing)
+        instances = read_instances(self._resource, set(keys.values()) | set(standing))
+        claims = Claims(self._owner, self._relation, self._parents, instances)
+        for parent, change in self._parents.items():
+            mine = {key for key, of in standing.items() if of == parent}
+            self._decide(parent, change, mine, keys, instances, claims)
+        for _, _, kept in self._kept:  # gone from one parent, come to another
+            self._deleted.pop(str(kept.instance.pk), None)
+        deletions, kept_rows = list(self._deleted.values()), [change for _, _, change in self._kept]
+        # First what goes: what comes may have its unique values.
+        write_rows(self._resource, deletions)
+        self._raise_first(deletions)
+        self._write_kept(kept_rows, write_rows)
+        self._store_identities()
+        refresh_etags(self._owner, self._robbed)
+
+    def _write_kept(self, changes: list[RowChange], write_rows: WriteRows) -> None:
+        try:
+            with transaction.atomic(using=self._resource.database):
+                write_rows(self._resource, changes)
+                self._raise_first(changes)
+            return
+        except PayloadError:
+            standing = [change for change in changes if not change.is_new]
+            if not standing:
+                raise
+        # They may have exchanged a unique value among themselves. All at once, under the keys that they have.
+        pks = [change.instance.pk for change in standing]
+        self._resource.rows().filter(pk__in=pks)._raw_delete(self._resource.database)
+        for change in changes:
+            change.error, change.is_new = None, True
+            change.instance._state.adding = True
+        write_rows(self._resource, changes)
+        self._raise_first(changes)
+
+    def _raise_first(self, changes: Iterable[RowChange]) -> None:
+        for change in changes:
+            if change.error is not None:
+                raise self._failure(change.error)
+
+    def _keys_by_uuid(self, standing: dict[str, str]) -> dict[UUID, str]:
+        """Return the local keys of the children by uuid, also of those that had another parent until now."""
+        keys = {uuid: key for key, (uuid, _) in identities(self._resource, standing).items()}
+        received = (self._received(change).children for change in self._parents.values())
+        wanted = {child.uuid for children in received for child in children if child.uuid}
+        known = ChildResource.objects.using(self._resource.database).filter(kind=self._resource.kind)
+        for chunk in chunks(wanted - keys.keys()):
+            keys.update(known.filter(uuid__in=chunk).values_list("uuid", "local_key"))
+        return keys
+
+    def _received(self, change: RowChange) -> ReceivedChildren:
+        received = change.lists[self._relation.name]
+        assert isinstance(received, ReceivedChildren)
+        return received
+
+    def _decide(
+        self,
+        parent: str,
+        change: RowChange,
+        mine: set[str],
+        keys: dict[UUID, str],
+        instances: dict[str, Any],
+        claims: Claims,
+    ) -> None:
+        received = self._received(change)
+        going = set(mine) if received.is_complete else set()
+        for child in received.children:
+            key = keys.get(child.uuid) if child.uuid else None
+            if child.is_deleted:
+                going.update({key or ""} & mine)
+            elif claims.may_have(parent, child.uuid, key):
+                going.discard(key or "")
+                self._keep(change, child, instances.get(key or ""))
+                self._robbed |= claims.robbed_by(parent, key)
+        for key in going & instances.keys():
+            self._deleted[key] = RowChange(instance=instances[key], is_deletion=True)
+
+    def _keep(self, parent: RowChange, child: ReceivedChild, instance: Any) -> None:
+        try:
+            change = prepare_row(self._resource, instance, child.reading, parent.known)
+            if change.pending:  # a child has no state of its own, so that its reference could wait alone
+                raise self._waiting(change)
+        except PayloadError as error:
+            raise self._failure(error) from error
+        link = self._relation.link
+        setattr(change.instance, link.attname, getattr(parent.instance, link.target_field.attname))
+        change.names |= {link.attname}
+        self._kept.append((child.uuid or new_uuid(), child.reading.extra, change))
+
+    def _waiting(self, change: RowChange) -> PayloadError:
+        waits_for = [target for targets in change.pending.values() for target in targets]
+        path = f"{self._resource.element_name}/{next(iter(change.pending))}"
+        kind, uuid = waits_for[0]
+        return PayloadError(
+            f"In {path}: it refers to {kind} {uuid}, which has not come yet.", payload_path=path, waits_for=waits_for
+        )
+
+    def _failure(self, error: PayloadError) -> PayloadError:
+        path = f"{self._relation.name}/{error.payload_path}".rstrip("/")
+        said = f"In {self._relation.name}: "
+        return PayloadError(
+            f"{said}{error}", payload_path=path, public=f"{said}{error.public}", waits_for=error.waits_for
+        )
+
+    def _store_identities(self) -> None:
+        known = ChildResource.objects.using(self._resource.database).filter(kind=self._resource.kind)
+        for chunk in chunks(self._deleted):
+            known.filter(local_key__in=chunk).delete()
+        rows = {
+            str(change.instance.pk): ChildResource(
+                kind=self._resource.kind, uuid=uuid, local_key=str(change.instance.pk), extra=extra
+            )
+            for uuid, extra, change in self._kept
+        }
+        for chunk in chunks(rows):
+            present = known.filter(local_key__in=chunk).values_list("local_key", "uuid", "extra")
+            unchanged = {key for key, uuid, extra in present if (uuid, extra) == (rows[key].uuid, rows[key].extra)}
+            stale = [rows[key] for key in chunk if key not in unchanged]
+            known.filter(local_key__in=[row.local_key for row in stale]).delete()
+            known.filter(uuid__in=[row.uuid for row in stale]).delete()
+            ChildResource.objects.using(self._resource.database).bulk_create(stale)

@@ -1,0 +1,165 @@
+"""What waited for something, when it has come: references are filled in, entries tried again."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import Q
+
+from ...exceptions import PayloadError
+from ...models import PendingReference, TrackedResource
+from ...relations import Association, ReceivedList, Relation
+from ..db.isolation import check_deferred_constraints, row_guard
+from ..db.prepared import PreparedQuery
+from ..log.suppression import applying
+from .references import members, set_members
+from .resolve import Known, Target, members_of, reference_values
+
+if TYPE_CHECKING:
+    from ...resources import SyncResource
+
+logger = logging.getLogger(__name__)
+
+_any_pending: PreparedQuery[PendingReference] = PreparedQuery(
+    lambda kind: PendingReference.objects.filter(resource__kind=kind).order_by().values_list("pk")[:1], str
+)
+_kinds_waiting: PreparedQuery[PendingReference] = PreparedQuery(
+    lambda kind: (
+        PendingReference.objects.filter(kind=kind).order_by().values_list("resource__kind", flat=True).distinct()
+    ),
+    str,
+)
+#: Looked at together.
+BATCH = 1000
+
+
+def store_pending(
+    resource: SyncResource, pending: Mapping[int, Mapping[str, Sequence[Target]]], *, replaced: Iterable[int] = ()
+) -> None:
+    """Note what the versions wait for, by the primary key of their resource; forget what ``replaced`` waited for."""
+    references = PendingReference.objects.using(resource.database)
+    replaced = list(replaced)
+    if replaced:
+        references.filter(resource__in=replaced).delete()
+    references.bulk_create(
+        (
+            PendingReference(resource_id=pk, name=name, kind=kind, uuid=uuid)
+            for pk, names in pending.items()
+            for name, targets in names.items()
+            for kind, uuid in dict.fromkeys(targets)
+        ),
+        ignore_conflicts=True,
+    )
+
+
+def is_waiting(resource: SyncResource) -> bool:
+    """Tell whether anything of ``resource`` waits for what it refers to."""
+    return bool(_any_pending.rows(resource.database, resource.kind))
+
+
+def kinds_waiting_for(resource: SyncResource) -> list[str]:
+    """Return the other kinds of which something waits for a row of ``resource``."""
+    found = _kinds_waiting.rows(resource.database, resource.kind)
+    return [kind for (kind,) in found if kind != resource.kind]
+
+
+def fill_in(resource: SyncResource) -> list[int]:
+    """Fill in the references of ``resource`` whose targets have come, under the digest's lock.
+
+    Returns the primary keys of the deferred resources that wait for nothing any more.
+    """
+    if not is_waiting(resource):
+        return []
+    references = PendingReference.objects.using(resource.database).filter(resource__kind=resource.kind)
+    ready: set[int] = set()
+    last = 0
+    while batch := list(references.filter(pk__gt=last).select_related("resource").order_by("pk")[:BATCH]):
+        ready |= _fill_in(resource, batch)
+        last = batch[-1].pk
+    return sorted(ready)
+
+
+def _fill_in(resource: SyncResource, batch: list[PendingReference]) -> set[int]:
+    known = Known()
+    known.look_up((reference.kind, reference.uuid) for reference in batch)
+    come = [reference for reference in batch if known.key((reference.kind, reference.uuid)) is not None]
+    by_name = {relation.name: relation for relation in resource.relations}
+    waited: set[int] = set()
+    incomplete: dict[int, TrackedResource] = {}
+    for reference in list(come):
+        if not reference.name:
+            waited.add(reference.resource_id)
+        elif (relation := by_name.get(reference.name)) is not None and reference.resource.local_key is not None:
+            if not _is_written(resource, relation, reference, known):
+                come.remove(reference)
+                continue
+            incomplete[reference.resource_id] = reference.resource
+    references = PendingReference.objects.using(resource.database)
+    references.filter(pk__in=[reference.pk for reference in come]).delete()
+    left = set(references.filter(resource__in=[*waited, *incomplete]).values_list("resource_id", flat=True))
+    TrackedResource.objects.using(resource.database).filter(pk__in=incomplete.keys() - left).update(is_incomplete=False)
+    return waited - left
+
+
+def _is_written(resource: SyncResource, relation: Relation, reference: PendingReference, known: Known) -> bool:
+    """Write one reference into its row; return False, and log why, if that row cannot take it."""
+    try:
+        with row_guard(resource.database):
+            _write(resource, relation, reference, known)
+            check_deferred_constraints()
+        return True
+    except PayloadError as error:
+        key = reference.resource.local_key
+        logger.warning("%s('%s'): %s cannot be filled in: %s", resource.kind, key, relation.name, error)
+        return False
+
+
+def _write(resource: SyncResource, relation: Relation, reference: PendingReference, known: Known) -> None:
+    """Write one reference into its row, which has had the same content all the while: nothing is changed by it."""
+    key = reference.resource.local_key or ""
+    target = (reference.kind, reference.uuid)
+    with applying(resource.kind, keys=[key]):
+        if isinstance(relation, Association):
+            received = ReceivedList(False, frozenset([reference.uuid]), frozenset())
+            present = members(resource, relation, [key])
+            set_members(resource, relation, key, members_of(relation, received, present, key, known))
+            return
+        values: dict[str, Any] = dict(
+            zip(relation.columns, reference_values(resource, relation, target, known.key(target) or ""), strict=True)
+        )
+        empty = Q(**{f"{column}__isnull": True for column in relation.columns})
+        resource.rows().filter(empty, pk=resource.model._meta.pk.to_python(key)).update(**values)
+
+
+def hand_over(resource: SyncResource, old: int, new: int) -> None:
+    """Let the resource with the primary key ``new`` wait for what ``old`` waited for: it has its row now."""
+    references = PendingReference.objects.using(resource.database)
+    if references.filter(resource=old).exists():
+        references.filter(resource=new).delete()
+        references.filter(resource=old).update(resource=new)
+        TrackedResource.objects.using(resource.database).filter(pk=new).update(is_incomplete=True)
+
+
+def drop_overruled(resource: SyncResource, contents: Mapping[int, Sequence[str | None]]) -> None:
+    """Forget the references of resources that somebody has given another value meanwhile.
+
+    ``contents`` are those of the resources, by their primary key.
+    """
+    if not contents:
+        return
+    position = {relation.name: len(resource.properties) + index for index, relation in enumerate(resource.relations)}
+    overruled: list[int] = []
+    left: dict[int, int] = defaultdict(int)
+    references = PendingReference.objects.using(resource.database).filter(resource__in=list(contents))
+    for pk, owner, name, uuid in references.values_list("pk", "resource_id", "name", "uuid"):
+        text = contents[owner][position[name]] if name in position else None
+        if str(uuid) in (text or "").split():
+            left[owner] += 1
+        else:
+            overruled.append(pk)
+    PendingReference.objects.using(resource.database).filter(pk__in=overruled).delete()
+    complete = [pk for pk in contents if not left[pk]]
+    TrackedResource.objects.using(resource.database).filter(pk__in=complete).update(is_incomplete=False)

@@ -1,0 +1,264 @@
+"""Encode references and associations: find the uuid for a row, the row for a uuid.
+
+A foreign key becomes the uuid of its row, or a natural key where the model is not registered. A generic foreign key
+becomes kind and uuid. A many-to-many field becomes the sorted uuids.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.db import models, transaction
+
+from ...exceptions import PayloadError
+from ...models import TrackedResource
+from ...registry import registry
+from ...relations import KEY, NATURAL, PROBLEM, Association, Reference, association_text
+from ...resources import SyncResource, all_rows
+from ..db.faults import ends_page
+from ..db.isolation import override
+from ..db.statements import chunks
+from ..log.marks import key_text, mark
+from ..log.wakeup import wake_after_commit
+from .rows import existing_keys
+
+if TYPE_CHECKING:
+    from ...atom.payload import Text
+
+#: How often a uuid may have been replaced by another, one after the other.
+MAX_ALIASES = 10
+
+
+_only_looking: ContextVar[bool] = ContextVar("sdata_sync_only_looking", default=False)
+
+
+def only_looking() -> AbstractContextManager[None]:
+    """Give nothing a uuid inside: a resource has none until it is linked or sent (SData sync 1.2)."""
+    return override(_only_looking, True)
+
+
+def is_only_looking() -> bool:
+    """Tell whether nothing is to get a uuid."""
+    return _only_looking.get()
+
+
+def uuids_of(resource: SyncResource, keys: Iterable[str]) -> dict[str, UUID | str]:
+    """Return the uuids of rows by local key; a row that is not tracked yet is, from now on.
+
+    While one is ``only_looking``, the local key stands for the uuid of such a row.
+    """
+    wanted = set(keys)
+    found: dict[str, UUID | str] = dict(_tracked(resource, wanted))
+    missing = wanted - found.keys()
+    if missing and is_only_looking():
+        found.update((key, f"{KEY}{key}") for key in missing)
+    elif missing:
+        mark(resource.database, resource.kind, sorted(missing))
+        wake_after_commit(resource.kind, resource.database)
+        found.update(_tracked(resource, missing))
+    return found
+
+
+def _tracked(resource: SyncResource, keys: Collection[str]) -> dict[str, UUID]:
+    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+    found: dict[str, UUID] = {}
+    for chunk in chunks(keys):
+        found.update(rows.filter(local_key__in=chunk).values_list("local_key", "uuid"))  # type: ignore[arg-type]
+    return found
+
+
+def keys_of(resource: SyncResource, uuids: Iterable[UUID]) -> dict[UUID, str]:
+    """Return the local keys of rows by uuid, also by one that was replaced; what has no row here is absent."""
+    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+    found: dict[UUID, str] = {}
+    #: What is asked for, by the uuid that it has now.
+    wanted: dict[UUID, list[UUID]] = {uuid: [uuid] for uuid in uuids}
+    for _ in range(MAX_ALIASES):
+        following: dict[UUID, list[UUID]] = {}
+        for chunk in chunks(wanted):
+            known = rows.filter(uuid__in=chunk).values_list("uuid", "local_key", "replaced_by")
+            for uuid, key, replacement in known:
+                if key is not None:
+                    found.update(dict.fromkeys(wanted[uuid], key))
+                elif replacement is not None:
+                    following.setdefault(replacement, []).extend(wanted[uuid])
+        wanted = following
+        if not wanted:
+            break
+    return found
+
+
+def reference_texts(resource: SyncResource, relation: Reference, values: Mapping[str, Any]) -> dict[str, Text]:
+    """Return the texts of ``relation`` for rows whose foreign keys are ``values``, both by local key."""
+    texts: dict[str, Text] = dict.fromkeys(values)
+    present = {value for value in values.values() if value is not None}
+    if not present:
+        return texts
+    target = registry.of_model(relation.model)
+    if target is None:
+        by_value = _natural_texts(resource, relation, present)
+    else:
+        keys = keys_by_value(resource, relation, present)
+        uuids = uuids_of(target, keys.values())
+        by_value = {value: str(uuids[key]) for value, key in keys.items() if key in uuids}
+    texts.update((key, by_value.get(value)) for key, value in values.items() if value is not None)
+    return texts
+
+
+def keys_by_value(resource: SyncResource, relation: Reference, values: Iterable[Any]) -> dict[Any, str]:
+    """Return the local keys of the rows that foreign keys lead to, which need not hold primary keys."""
+    target = relation.field.target_field
+    pk = relation.model._meta.pk
+    if target.primary_key:
+        return {value: key_text(pk, value) for value in values}
+    rows = all_rows(relation.model, resource.database).filter(**{f"{target.attname}__in": list(values)})
+    return {value: key_text(pk, key) for value, key in rows.values_list(target.attname, "pk")}
+
+
+def value_by_key(resource: SyncResource, relation: Reference, key: str) -> Any:
+    """Return what the foreign key holds to lead to the row with the local ``key``."""
+    target, pk = relation.field.target_field, relation.model._meta.pk
+    if target.primary_key:
+        return pk.to_python(key)
+    rows = all_rows(relation.model, resource.database).filter(pk=pk.to_python(key))
+    return rows.values_list(target.attname, flat=True).first()
+
+
+def _natural_texts(resource: SyncResource, relation: Reference, values: Iterable[Any]) -> dict[Any, Text]:
+    target = relation.field.target_field
+    rows = all_rows(relation.model, resource.database).filter(**{f"{target.attname}__in": list(values)})
+    return {getattr(row, target.attname): _natural_text(row) for row in rows}
+
+
+def _natural_text(row: Any) -> str:
+    parts = [str(part) for part in row.natural_key()]
+    if len(parts) == 1 and not parts[0].startswith("["):
+        return f"{NATURAL}{parts[0]}"
+    return NATURAL + json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+
+
+def find_by_natural_key(resource: SyncResource, relation: Reference, text: str) -> Any:
+    """Return what the foreign key holds to lead to the row with the natural key that ``text`` spells.
+
+    Raises:
+        PayloadError: there is none.
+    """
+    text = text.removeprefix(NATURAL)
+    parts = [text]
+    if text.startswith("["):
+        try:
+            parts = [str(part) for part in json.loads(text)]
+        except (ValueError, TypeError, RecursionError):
+            parts = [text]
+    manager: Any = relation.model._default_manager.db_manager(resource.database)
+    try:
+        with transaction.atomic(using=resource.database):  # what the database refuses must not spoil the page
+            row = manager.get_by_natural_key(*parts)
+    except Exception as error:  # none, several, or whatever the model makes of what came
+        if ends_page(error):
+            raise
+        raise PayloadError(f"there is no {relation.model._meta.label} called {text[:80]!r} here.") from error
+    return getattr(row, relation.field.target_field.attname)
+
+
+def generic_texts(resource: SyncResource, values: Mapping[str, tuple[Any, Any]]) -> dict[str, Text]:
+    """Return the texts of a generic foreign key for rows whose content type and object are ``values``, by local key."""
+    texts: dict[str, Text] = dict.fromkeys(values)
+    by_type: dict[Any, dict[str, Any]] = {}
+    for key, (content_type, value) in values.items():
+        if content_type is not None and value is not None:
+            by_type.setdefault(content_type, {})[key] = value
+    for content_type, objects in by_type.items():
+        model = _content_types(resource).get_for_id(content_type).model_class()
+        target = None if model is None else registry.of_model(model._meta.concrete_model)
+        if target is None:
+            label = "a model that is gone" if model is None else model._meta.label
+            texts.update(dict.fromkeys(objects, f"{PROBLEM}it points to {label}, which is not registered"))
+            continue
+        pk = target.model._meta.pk
+        keys = {key: key_text(pk, value) for key, value in objects.items()}
+        # The database does not keep them from leading nowhere; to nothing is where they lead then.
+        present = existing_keys(target, keys.values())
+        uuids = uuids_of(target, present)
+        texts.update((key, f"{target.kind} {uuids[other]}") for key, other in keys.items() if other in uuids)
+    return texts
+
+
+def generic_target(kind: str) -> SyncResource:
+    """Return the resource of the kind that a generic foreign key names.
+
+    Raises:
+        PayloadError
+    """
+    target = registry.of_kind(kind)
+    if target is None:
+        raise PayloadError(f"expected a reference to a kind that is known here, received one to {kind[:80]!r}.")
+    return target
+
+
+def generic_values(resource: SyncResource, target: SyncResource, key: str) -> tuple[Any, Any]:
+    """Return the content type and the object that lead to the row of ``target`` with the local ``key``."""
+    pk: models.Field[Any, Any] = target.model._meta.pk
+    return _content_types(resource).get_for_model(target.model).pk, pk.to_python(key)
+
+
+def content_type_of(resource: SyncResource, model: type[models.Model]) -> Any:
+    """Return the primary key of the content type of ``model``."""
+    return _content_types(resource).get_for_model(model).pk
+
+
+def _content_types(resource: SyncResource) -> Any:
+    from django.contrib.contenttypes.models import ContentType
+
+    return ContentType.objects.db_manager(resource.database)
+
+
+def members(resource: SyncResource, relation: Association, keys: Collection[str]) -> dict[str, list[str]]:
+    """Return the local keys of what is associated with the rows ``keys``, by their local keys."""
+    field = relation.field
+    source, target = (relation.through._meta.get_field(name) for name in _ends(field))
+    own, other = resource.model._meta.pk, relation.model._meta.pk
+    found: dict[str, list[str]] = defaultdict(list)
+    for chunk in chunks(keys):
+        rows = all_rows(relation.through, resource.database).filter(
+            **{f"{source.attname}__in": [own.to_python(key) for key in chunk]}  # type: ignore[union-attr]
+        )
+        for here, there in rows.values_list(source.attname, target.attname):  # type: ignore[union-attr]
+            found[key_text(own, here)].append(key_text(other, there))
+    return found
+
+
+def association_texts(
+    resource: SyncResource, relation: Association, keys: Collection[str], waiting: Mapping[str, Iterable[UUID]]
+) -> dict[str, Text]:
+    """Return the texts of ``relation`` for the rows ``keys``; ``waiting`` are the members that have not come yet."""
+    target = registry.of_model(relation.model)
+    if target is None:  # said by the checks
+        return dict.fromkeys(keys, "")
+    found = members(resource, relation, keys)
+    uuids = uuids_of(target, {key for others in found.values() for key in others})
+    return {
+        key: association_text(
+            {*(uuids[other] for other in found.get(key, ()) if other in uuids), *waiting.get(key, ())}
+        )
+        for key in keys
+    }
+
+
+def set_members(resource: SyncResource, relation: Association, key: str, wanted: Iterable[str]) -> None:
+    """Make the rows with the keys ``wanted`` the members of the row ``key``."""
+    instance = resource.model(pk=resource.model._meta.pk.to_python(key))
+    instance._state.db, instance._state.adding = resource.database, False
+    pk = relation.model._meta.pk
+    manager: Any = getattr(instance, relation.field.name)
+    manager.set([pk.to_python(other) for other in wanted])
+
+
+def _ends(field: Any) -> tuple[str, str]:
+    return field.m2m_field_name(), field.m2m_reverse_field_name()

@@ -1,0 +1,165 @@
+"""Whoever points at a row that is about to go: the database empties those references without telling anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.exceptions import FieldDoesNotExist
+from django.db import models
+from django.db.models import F
+
+from ...models import TrackedResource
+from ...registry import registry
+from ...relations import Association, Children, GenericReference, Reference, Relation
+from ...resources import SyncResource, all_rows
+from ..log.marks import key_text, mark
+from ..log.suppression import is_applied
+from ..log.wakeup import wake_after_commit
+from .pending import store_pending
+
+#: With these no reference is changed: its row goes too, or the deletion is refused. The last is Django 6.1's.
+_UNTOUCHED = (models.CASCADE, models.PROTECT, models.RESTRICT, models.DO_NOTHING, getattr(models, "DB_CASCADE", None))
+#: With these the reference becomes null.
+_SETS_NULL = (models.SET_NULL, getattr(models, "DB_SET_NULL", models.SET_NULL))
+
+
+@dataclass(frozen=True)
+class Referrer:
+    """A relation of a registered resource, or of its children, that is emptied when what it leads to is deleted."""
+
+    resource: SyncResource
+    relation: Reference | Association | GenericReference
+    children: Children | None = None
+
+    def rows_of(self, instance: models.Model, using: str) -> list[str]:
+        """Return the local keys of the resources that refer to ``instance``."""
+        if isinstance(self.relation, Association):
+            field: Any = self.relation.field
+            source = self.relation.through._meta.get_field(field.m2m_field_name())
+            rows = all_rows(self.relation.through, using).filter(**{field.m2m_reverse_field_name(): instance.pk})
+            return _keys(self.resource, rows.values_list(source.attname, flat=True))  # type: ignore[union-attr]
+        if isinstance(self.relation, GenericReference):
+            from .references import content_type_of
+
+            content_type, value = self.relation.columns
+            found = {content_type: content_type_of(self.resource, type(instance)), value: instance.pk}
+            return _keys(self.resource, self.resource.rows().filter(**found).values_list("pk", flat=True))
+        target = self.relation.field.target_field.attname
+        owner = self.resource if self.children is None else self.children.resource
+        rows = all_rows(owner.model, using).filter(**{self.relation.field.attname: getattr(instance, target)})
+        name = "pk" if self.children is None else self.children.link.attname
+        return _keys(self.resource, rows.values_list(name, flat=True))
+
+
+def _keys(resource: SyncResource, values: Any) -> list[str]:
+    return sorted({key_text(resource.model._meta.pk, value) for value in values})
+
+
+def referrers_of(model: type[models.Model]) -> tuple[Referrer, ...]:
+    """Return the relations that are emptied when a row of ``model`` is deleted."""
+    return tuple(referrer for referrer in _all_referrers(model) if _is_emptied(referrer.relation))
+
+
+def _all_referrers(model: type[models.Model]) -> Iterator[Referrer]:
+    for resource in registry:
+        for referrer in _referrers(resource):
+            if isinstance(referrer.relation, GenericReference) or issubclass(model, referrer.relation.model):
+                yield referrer
+
+
+def _referrers(resource: SyncResource) -> Iterator[Referrer]:
+    try:
+        for relation in resource.relations:
+            if isinstance(relation, Reference | Association | GenericReference):
+                yield Referrer(resource, relation)
+        for children in resource.child_lists:
+            for relation in children.resource.relations:
+                if isinstance(relation, Reference):
+                    yield Referrer(resource, relation, children)
+    except FieldDoesNotExist:  # said by the checks
+        return
+
+
+def _is_emptied(relation: Relation) -> bool:
+    if isinstance(relation, Reference):
+        return relation.field.remote_field.on_delete not in _UNTOUCHED
+    return isinstance(relation, Association | GenericReference)
+
+
+def mark_all_referrers(instance: models.Model, using: str) -> None:
+    """Mark whatever refers to ``instance``: the name that it travels by is another."""
+    mark_referrers(tuple(_all_referrers(type(instance))), instance, using)
+
+
+def await_withdrawn(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> None:
+    """Let whatever refers to ``instance``, which only this node is not to have any more, wait until it comes back.
+
+    Raises:
+        ProtectedError: something cannot wait.
+    """
+    for referrer, keys in _await(referrers, instance, using):
+        relation, kind = referrer.relation, referrer.resource.kind
+        raise models.ProtectedError(f"{relation.name} of {kind}({keys[0]!r}) cannot wait for it.", {instance})
+
+
+def keep_emptied(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> None:
+    """Keep the versions of the rows whose references to ``instance`` a received deletion empties.
+
+    The version of such a row still refers to the deleted resource, as it does at every other node, and waits for it.
+    Where a reference cannot wait, inside a child or with SET_DEFAULT for instance, the row gets a new version with a
+    stamp just after the one that it has, so that no edit made elsewhere loses against it.
+    """
+    for referrer, keys in _await(referrers, instance, using):
+        resource = referrer.resource
+        rows = TrackedResource.objects.using(using).filter(
+            kind=resource.kind, local_key__in=keys, mark__isnull=True, is_deferred=False
+        )
+        rows.update(mark=F("stamp") + 1, is_intent=False, mark_user="")
+        wake_after_commit(resource.kind, using)
+
+
+def _await(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> Iterator[tuple[Referrer, list[str]]]:
+    """Let what refers to ``instance`` wait for it; yield the references that cannot, with the keys of their rows."""
+    target = registry.of_model(type(instance)._meta.concrete_model or type(instance))
+    if target is None:
+        mark_referrers(referrers, instance, using)
+        return
+    tracked = TrackedResource.objects.using(using)
+    key = key_text(target.model._meta.pk, instance.pk)
+    uuid = tracked.filter(kind=target.kind, local_key=key).values_list("uuid", flat=True).first()
+    for referrer in referrers:
+        resource, relation = referrer.resource, referrer.relation
+        keys = [key for key in referrer.rows_of(instance, using) if not is_applied(resource.kind, None, key)]
+        if not keys or uuid is None:
+            continue
+        if referrer.children is not None or not _can_wait(relation):
+            yield referrer, keys
+            continue
+        rows = tracked.filter(kind=resource.kind, local_key__in=keys, is_deferred=False)
+        store_pending(
+            resource, {pk: {relation.name: [(target.kind, uuid)]} for pk in rows.values_list("pk", flat=True)}
+        )
+        rows.update(is_incomplete=True)
+        if isinstance(relation, GenericReference):  # which the database does not empty
+            resource.rows().filter(pk__in=keys).update(**dict.fromkeys(relation.columns))
+
+
+def _can_wait(relation: Relation) -> bool:
+    if isinstance(relation, Reference):
+        return relation.field.remote_field.on_delete in _SETS_NULL
+    return relation.is_nullable
+
+
+def mark_referrers(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> None:
+    """Mark what ``referrers`` say refers to ``instance``."""
+    for referrer in referrers:
+        kind = referrer.resource.kind
+        keys = [key for key in referrer.rows_of(instance, using) if not is_applied(kind, None, key)]
+        # Not what has a version that waits: nobody has edited it, and that version is not to be overruled.
+        waiting = TrackedResource.objects.using(using).filter(kind=kind, local_key__in=keys, is_deferred=True)
+        keys = sorted(set(keys) - set(waiting.values_list("local_key", flat=True))) if keys else []
+        if keys:
+            mark(using, kind, keys)
+            wake_after_commit(kind, using)

@@ -1,0 +1,83 @@
+"""Reading the rows of a resource's model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ValidationError
+from django.db import models
+
+from ...exceptions import PayloadError
+from ..db.isolation import read_apart
+from ..db.prepared import PreparedQuery, can_prepare
+
+if TYPE_CHECKING:
+    from ...resources import SyncResource
+
+#: No database has a larger primary key.
+MAX_INTEGER = 2**63
+
+
+def read_rows(resource: SyncResource, keys: Iterable[str]) -> dict[str, tuple[Any, ...]]:
+    """Return the rows' values by local key, in the order of the resource's columns."""
+    wanted = _readable(resource, keys)
+    if not wanted:
+        return {}
+    target = _key_field(resource)
+    if can_prepare(target):
+        found = _values_query(resource, len(wanted)).rows(resource.database, *wanted)
+    else:
+        found = list(resource.rows().filter(pk__in=wanted).values_list("pk", *resource.columns))
+    return {str(values[0]): values[1:] for values in found}
+
+
+def existing_keys(resource: SyncResource, keys: Iterable[str]) -> set[str]:
+    """Return those of ``keys`` that have a row."""
+    wanted = _readable(resource, keys)
+    return {str(key) for key in resource.rows().filter(pk__in=wanted).values_list("pk", flat=True)} if wanted else set()
+
+
+def read_instances_apart(resource: SyncResource, keys: Iterable[str]) -> tuple[dict[str, models.Model], dict[str, str]]:
+    """Return the rows as instances, and the descriptions of what others raise when they are loaded, by local key."""
+    return read_apart(resource.database, list(keys), lambda some: read_instances(resource, some))
+
+
+def unreadable_row(key: str, problem: str) -> PayloadError:
+    """Return what defers an entry whose row here cannot be read because of ``problem``."""
+    return PayloadError(f"The row {key!r} here cannot be read: {problem}", public="Refused.")
+
+
+def read_instances(resource: SyncResource, keys: Iterable[str]) -> dict[str, models.Model]:
+    """Return the rows as instances by local key."""
+    wanted = _readable(resource, keys)
+    return {str(row.pk): row for row in resource.rows().filter(pk__in=wanted)} if wanted else {}
+
+
+def _readable(resource: SyncResource, keys: Iterable[str]) -> list[Any]:
+    """Return the primary keys that ``keys`` spell; what spells none has no row."""
+    to_python = resource.model._meta.pk.to_python
+    values = []
+    for key in keys:
+        with suppress(ValidationError):
+            value = to_python(key)
+            if not isinstance(value, int) or abs(value) < MAX_INTEGER:
+                values.append(value)
+    return values
+
+
+def _key_field(resource: SyncResource) -> models.Field[Any, Any]:
+    field = resource.model._meta.pk
+    while isinstance(field, models.ForeignKey):  # the keys of children in multi-table inheritance are links
+        field = field.target_field
+    return field
+
+
+@lru_cache(maxsize=512)
+def _values_query(resource: SyncResource, count: int) -> PreparedQuery[Any]:
+    return PreparedQuery(
+        lambda *keys: resource.rows().filter(pk__in=keys).values_list("pk", *resource.columns),
+        *[_key_field(resource)] * count,
+    )

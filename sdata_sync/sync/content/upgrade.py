@@ -1,0 +1,102 @@
+"""After an upgrade: what was kept because this node did not know it becomes part of the rows, now that it does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from django.db import models, transaction
+
+from ...atom.names import PAYLOAD_DECLARATIONS
+from ...atom.payload import Payload
+from ...exceptions import PayloadError
+from ...relations import Reading
+from ..db.isolation import row_guard
+from ..log.digests import lock_digest
+from ..log.tracked import tracked_rows, update_tracked
+from .pending import store_pending
+from .resolve import Known, prepare_row
+from .rows import read_instances
+from .writer import write_rows
+
+if TYPE_CHECKING:
+    from ...models import TrackedResource
+    from ...resources import SyncResource
+
+logger = logging.getLogger(__name__)
+
+BATCH = 500
+
+
+def take_over_known(resource: SyncResource) -> int:
+    """Write into the rows what is kept of them and has a field by now; return how many rows that were.
+
+    Nothing is changed by it: the resources have had that content all the while.
+    """
+    taken = 0
+    last = 0
+    rows = tracked_rows(resource).exclude(extra="").filter(local_key__isnull=False, is_deferred=False)
+    while True:
+        with transaction.atomic(using=resource.database):
+            lock_digest(resource)
+            batch = list(rows.filter(pk__gt=last).order_by("pk")[:BATCH])
+            if not batch:
+                return taken
+            taken += take_over(resource, batch)
+            last = batch[-1].pk
+
+
+def take_over(resource: SyncResource, rows: Iterable[TrackedResource]) -> int:
+    """Do so with ``rows``, which are locked; return how many of them had something to be taken over."""
+    return sum(_take_over(resource, tracked) for tracked in rows if tracked.extra and tracked.local_key)
+
+
+def _take_over(resource: SyncResource, tracked: TrackedResource) -> bool:
+    reading = _reading(resource, tracked)
+    key = tracked.local_key or ""
+    instance = read_instances(resource, [key]).get(key)
+    if reading is None or instance is None or not (reading.values or reading.related):
+        return False
+    if tracked.mark is not None:
+        reading = _without_edited(resource, instance, reading)
+    try:
+        with row_guard(resource.database):
+            change = prepare_row(resource, instance, reading, Known())
+            write_rows(resource, [change])
+        error = change.error
+    except PayloadError as raised:
+        error = raised
+    if error is not None:
+        logger.warning("%s('%s'): what was kept of it cannot be taken over: %s", resource.kind, key, error)
+        return False
+    tracked.extra = reading.extra
+    if tracked.mark is None:  # else it is found out yet what was edited
+        tracked.etag = resource.etag(change.texts, tracked.extra)
+    tracked.is_incomplete = bool(change.pending)
+    update_tracked(resource.database, [tracked], with_marks=False)
+    store_pending(resource, {tracked.pk: change.pending}, replaced=[])
+    return True
+
+
+def _without_edited(resource: SyncResource, instance: models.Model, reading: Reading) -> Reading:
+    """Leave out what somebody has given a value since the upgrade: that is newer than what was kept."""
+    blank = resource.model()
+    values = {name: value for name, value in reading.values.items() if getattr(instance, name) == getattr(blank, name)}
+    columns = {relation.name: relation.columns for relation in resource.relations}
+    related = {
+        name: received
+        for name, received in reading.related.items()
+        if all(getattr(instance, column) is None for column in columns[name])
+    }
+    return Reading(values, reading.extra, related)
+
+
+def _reading(resource: SyncResource, tracked: TrackedResource) -> Reading | None:
+    name = resource.element_name
+    document = f'<{name} xmlns="{resource.namespace}"{PAYLOAD_DECLARATIONS}>{tracked.extra}</{name}>'
+    try:
+        return resource.read_payload(Payload.from_xml(document))
+    except PayloadError as error:
+        logger.warning("%s %s: what was kept of it cannot be taken over: %s", resource.kind, tracked.uuid, error)
+        return None

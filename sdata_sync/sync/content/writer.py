@@ -1,0 +1,408 @@
+"""Writing the rows of a resource's model."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxLengthValidator
+from django.db import connections, models, transaction
+from django.db.models import signals
+
+from ...exceptions import PayloadError
+from ...relations import Reference
+from ...resources import SyncResource, all_rows
+from ..db.faults import describe, ends_page
+from ..db.isolation import check_deferred_constraints, is_careful, refusal, row_guard
+from ..log.suppression import applying, applying_deletions, is_own_receiver, withdrawing
+from .cascade import applying_waiting, are_kept_referring, confirm_taken, hold_back, hold_back_children, prepare_records
+from .contents import contents_of
+from .nested_writer import write_inside
+from .rows import read_rows
+
+if TYPE_CHECKING:
+    from ...atom.payload import Text
+    from .resolve import RowChange
+
+logger = logging.getLogger(__name__)
+
+
+def write_rows(resource: SyncResource, changes: Sequence[RowChange]) -> None:
+    """Write ``changes``, each wholly or not at all; those that fail get their ``error``.
+
+    Validated as the model says. In bulk where nobody could tell the difference: a model with its own ``save``,
+    receivers of the application, or columns that write themselves is saved row by row.
+    """
+    deletions = [change for change in changes if change.is_deletion]
+    writes = [change for change in changes if not change.is_deletion and change.error is None]
+    bulk = _can_write_in_bulk(resource)
+    if bulk:
+        for change in writes:
+            _validate(resource, change, whole=False)
+        writes = [change for change in writes if change.error is None]
+    if not (bulk and _written_in_bulk(resource, writes)):
+        for change in writes:
+            _attempt(resource, change, lambda change: _save(resource, change))
+    _delete_rows(resource, [change for change in deletions if not change.is_withdrawal])
+    with withdrawing():
+        _delete_in_turn(resource, [change for change in deletions if change.is_withdrawal])
+
+
+def _delete_rows(resource: SyncResource, deletions: Sequence[RowChange]) -> None:
+    """Carry out received deletions, but for those that wait because of what they would take along."""
+    if not deletions:
+        return
+    if resource.is_inside:
+        hold_back_children(resource, deletions)
+    else:
+        hold_back(resource, deletions)
+    with applying_deletions():
+        _delete_in_turn(resource, [change for change in deletions if not change.error])
+
+
+def _delete_in_turn(resource: SyncResource, deletions: list[RowChange]) -> None:
+    is_refusable = are_kept_referring(resource, [change.instance for change in deletions])
+    if any(change.taken for change in deletions) or is_refusable or not _deleted_in_bulk(resource, deletions):
+        for change in deletions:
+            _attempt(resource, change, lambda change: _delete(resource, change))
+
+
+def _delete(resource: SyncResource, change: RowChange) -> None:
+    records = prepare_records(resource, change)
+    pk = change.instance.pk
+    with applying_waiting(change):
+        change.instance.delete(using=resource.database)
+    change.instance.pk = pk
+    if are_kept_referring(resource, [change.instance]):  # said now, and not when the page is committed
+        raise PayloadError("IntegrityError: rows with on_delete=DO_NOTHING still refer to it.", public="Refused.")
+    confirm_taken(records)
+
+
+def _can_write_in_bulk(resource: SyncResource) -> bool:
+    model = resource.model
+    return (
+        # A column that a save would bring up to date, whether it travels or not.
+        not any(getattr(field, "auto_now", False) for field in model._meta.concrete_fields)
+        and model.save is models.Model.save
+        and model.save_base is models.Model.save_base
+        and not model._meta.parents
+        and not _self_written(resource)
+        and connections[resource.database].features.supports_update_conflicts_with_target
+        and not any(_has_foreign_receivers(signal, model) for signal in (signals.pre_save, signals.post_save))
+    )
+
+
+def _has_foreign_receivers(signal: Any, model: type[models.Model]) -> bool:
+    # What Django's own fast delete asks (has_listeners) would find our receivers too.
+    live = signal._live_receivers(model)
+    return any(not is_own_receiver(receiver) for group in live for receiver in group)
+
+
+def _self_written(resource: SyncResource) -> list[str]:
+    """Return the columns that a save would fill with its own time, over the value that came."""
+    return [
+        prop.field.attname
+        for prop in resource.properties
+        if getattr(prop.field, "auto_now", False) or getattr(prop.field, "auto_now_add", False)
+    ]
+
+
+def _validate(resource: SyncResource, change: RowChange, *, whole: bool) -> None:
+    instance = change.instance
+    exclude = set(_unchecked(resource, change.names, change.is_new))
+    exclude.update(_settled(resource, instance))
+    if not whole:
+        exclude.update(_plainly_right(resource, instance))
+    try:
+        if whole:
+            instance.full_clean(exclude=exclude)
+        else:
+            # Uniqueness is left to the database here; what it refuses is validated whole, one by one.
+            instance.clean_fields(exclude=exclude)
+            if type(instance).clean is not models.Model.clean:
+                instance.clean()
+    except ValidationError as error:
+        change.error = _payload_error(resource, error)
+    except Exception as error:  # a model's own clean() may raise anything
+        if ends_page(error):
+            raise
+        change.error = refusal(error)
+
+
+def _settled(resource: SyncResource, instance: models.Model) -> Iterator[str]:
+    """Yield the names of the fields about whose values there is nothing to ask."""
+    values = instance.__dict__
+    for name, attname in _json_columns(resource.model):
+        if isinstance(values.get(attname), models.Value):
+            yield name
+    for name, attname in _nullable(resource.model):
+        # What a form would insist on; the column can be without, and so could its source's.
+        if values.get(attname) is None:
+            yield name
+
+
+def _plainly_right(resource: SyncResource, instance: models.Model) -> Iterator[str]:
+    """Yield the names of fields whose own ``clean`` would find out in ten times the time that they are right."""
+    values = instance.__dict__
+    for name, attname, limit in _plain_texts(resource.model):
+        if type(value := values.get(attname)) is str and 0 < len(value) <= limit:
+            yield name
+    for relation in resource.relations:
+        # Looked up already, all together; its clean() would ask for each row again.
+        if isinstance(relation, Reference) and values.get(relation.field.attname) is not None:
+            yield relation.field.name
+
+
+@lru_cache(maxsize=512)
+def _unchecked(resource: SyncResource, names: frozenset[str], is_new: bool) -> frozenset[str]:
+    """Return the names of the fields that an entry with the columns ``names`` says nothing of."""
+    checked = set(names)
+    if is_new:  # what a new row has no value for must be allowed to be without
+        checked.update(prop.field.attname for prop in resource.properties if not prop.field.has_default())
+        checked.update(resource.relation_columns)
+    return frozenset(field.name for field in resource.model._meta.fields if field.attname not in checked)
+
+
+@lru_cache(maxsize=512)
+def _plain_texts(model: type[models.Model]) -> tuple[tuple[str, str, int], ...]:
+    """Return name, column and greatest length of the text fields that ask for nothing but a length."""
+    return tuple(
+        (field.name, field.attname, field.max_length or sys.maxsize)
+        for field in model._meta.fields
+        if type(field) in (models.CharField, models.TextField)
+        and not field.choices
+        and all(
+            type(validator) is MaxLengthValidator and validator.limit_value == field.max_length
+            for validator in field.validators
+        )
+    )
+
+
+@lru_cache(maxsize=512)
+def _json_columns(model: type[models.Model]) -> tuple[tuple[str, str], ...]:
+    return tuple((f.name, f.attname) for f in model._meta.fields if isinstance(f, models.JSONField))
+
+
+@lru_cache(maxsize=512)
+def _nullable(model: type[models.Model]) -> tuple[tuple[str, str], ...]:
+    return tuple((f.name, f.attname) for f in model._meta.concrete_fields if f.null)
+
+
+def _payload_error(resource: SyncResource, error: ValidationError) -> PayloadError:
+    if not hasattr(error, "error_dict"):
+        return PayloadError("; ".join(error.messages))
+    fields = error.message_dict
+    text = "; ".join(f"{name}: {' '.join(messages)}" for name, messages in fields.items())
+    return PayloadError(text, payload_path=_payload_path(resource, next(iter(fields))))
+
+
+def _payload_path(resource: SyncResource, name: str) -> str:
+    names = [prop.name for prop in resource.properties if prop.field.name == name]
+    names += [r.name for r in resource.relations if isinstance(r, Reference) and r.field.name == name]
+    return f"{resource.element_name}/{next(iter(names), name)}"
+
+
+def _written_in_bulk(resource: SyncResource, changes: list[RowChange]) -> bool:
+    """Try to write all of ``changes``; if one fails, none is written."""
+    if len(changes) == 0:
+        return True
+    if is_careful():
+        return False
+    groups: dict[frozenset[str], list[models.Model]] = {}
+    for change in changes:
+        if not change.is_new:
+            groups.setdefault(change.names, []).append(change.instance)
+    try:
+        with transaction.atomic(using=resource.database):
+            before = _linked_values(resource, changes)
+            resource.rows().bulk_create([change.instance for change in changes if change.is_new])
+            for names, instances in groups.items():
+                _update_in_bulk(resource, names, instances)
+            _take_along(resource, before, changes)
+            write_inside(resource, changes, write_rows)
+            _note_texts(resource, changes)
+            _check_now(resource)
+    except Exception as error:
+        if ends_page(error):
+            raise
+        logger.info("%s: writing one by one, because in bulk: %s", resource.kind, describe(error))
+        for change in changes:
+            _forget_key(change)
+        return False
+    return True
+
+
+def _check_now(resource: SyncResource) -> None:
+    """Have the database look now at what it would refuse the whole page for when the transaction ends."""
+    connection = connections[resource.database]
+    if connection.features.supports_deferrable_unique_constraints and any(
+        getattr(constraint, "deferrable", None) for constraint in resource.model._meta.constraints
+    ):
+        connection.check_constraints()
+
+
+@lru_cache(maxsize=512)
+def _links(model: type[models.Model]) -> tuple[models.ForeignKey[Any, Any], ...]:
+    """Return the foreign keys, of whatever model, that hold another column of ``model`` than its primary key."""
+    incoming: Any = [field for field in model._meta.get_fields(include_hidden=True) if field.auto_created]
+    links = [field.field for field in incoming if field.one_to_many or (field.one_to_one and not field.concrete)]
+    return tuple(link for link in links if not link.target_field.primary_key)
+
+
+def _linked_values(resource: SyncResource, changes: Sequence[RowChange]) -> dict[Any, models.Model]:
+    """Return the rows that are about to be updated as they stand, if foreign keys may hold what is changed."""
+    columns = {link.target_field.attname for link in _links(resource.model)}
+    pks = [change.instance.pk for change in changes if not change.is_new and columns & change.names]
+    return resource.rows().only(*columns).in_bulk(pks) if pks else {}
+
+
+def _take_along(resource: SyncResource, before: Mapping[Any, models.Model], changes: Sequence[RowChange]) -> None:
+    """Let what refers to a row by one of its values go on referring to it: all at once, for rows may exchange them."""
+    for link in _links(resource.model) if before else ():
+        name = link.target_field.attname
+        moved = {
+            old: new
+            for change in changes
+            if (row := before.get(change.instance.pk)) is not None
+            and (old := getattr(row, name)) != (new := getattr(change.instance, name))
+            and old is not None
+        }
+        if moved:
+            cases = [models.When(**{link.attname: old}, then=models.Value(new, link)) for old, new in moved.items()]
+            rows = all_rows(link.model, resource.database).filter(**{f"{link.attname}__in": list(moved)})
+            rows.update(**{link.attname: models.Case(*cases)})
+
+
+def _note_texts(resource: SyncResource, changes: list[RowChange]) -> None:
+    if _is_fragile(resource) or resource.child_lists:
+        contents = _stored_contents(resource, changes)
+        for change in changes:
+            change.texts = contents[str(change.instance.pk)]
+            _expect_unaltered(resource, change)
+    elif resource.relations:
+        # As they were just written; what they refer to is looked up, all together.
+        contents = _contents(resource, changes, {str(c.instance.pk): resource.values_of(c.instance) for c in changes})
+        for change in changes:
+            change.texts = contents[str(change.instance.pk)]
+    else:
+        for change in changes:
+            change.texts = resource.texts_of(change.instance)
+
+
+def _stored_contents(resource: SyncResource, changes: Sequence[RowChange]) -> dict[str, list[Text]]:
+    return _contents(resource, changes, read_rows(resource, [str(change.instance.pk) for change in changes]))
+
+
+def _contents(
+    resource: SyncResource, changes: Sequence[RowChange], rows: Mapping[str, Sequence[Any]]
+) -> dict[str, list[Text]]:
+    return contents_of(
+        resource, rows, {str(change.instance.pk): change.pending for change in changes if change.pending}
+    )
+
+
+def _update_in_bulk(resource: SyncResource, names: frozenset[str], instances: list[models.Model]) -> None:
+    meta = resource.model._meta
+    fields = [field.name for field in meta.concrete_fields if field.attname in names and not field.primary_key]
+    if fields:
+        resource.rows().bulk_create(
+            instances, update_conflicts=True, unique_fields=[meta.pk.name], update_fields=fields
+        )
+
+
+def _forget_key(change: RowChange) -> None:
+    """Take back the key of a row whose creation was rolled back, if it was the database that gave it."""
+    if not change.is_new:
+        return
+    pk = change.instance._meta.pk
+    change.instance._state.adding = True
+    if getattr(pk, "db_returning", False) and pk.attname not in change.names:
+        change.instance.pk = None
+
+
+def _deleted_in_bulk(resource: SyncResource, changes: list[RowChange]) -> bool:
+    if resource.model.delete is not models.Model.delete:
+        return False
+    if not changes:
+        return True
+    if is_careful():
+        return False
+    keys = [change.instance.pk for change in changes]
+    try:
+        with transaction.atomic(using=resource.database), applying(resource.kind, keys=map(str, keys)):
+            resource.rows().filter(pk__in=keys).delete()
+    except Exception as error:
+        if ends_page(error):
+            raise
+        logger.info("%s: deleting one by one, because in bulk: %s", resource.kind, describe(error))
+        return False
+    return True
+
+
+def _attempt(resource: SyncResource, change: RowChange, act: Any) -> None:
+    key = change.instance.pk
+    keys = [] if key is None else [str(key)]
+    try:
+        with (
+            row_guard(resource.database),
+            applying(resource.kind, keys=keys, instances=(change.instance,)),
+        ):
+            act(change)
+            _check_now(resource)
+            check_deferred_constraints()
+    except PayloadError as error:
+        if error.__cause__ is not None:
+            logger.info("%s: an entry cannot be applied", resource.kind, exc_info=error.__cause__)
+        change.error = error
+    if change.error is not None:
+        if change.is_withdrawal:
+            change.error.application_code = PayloadError.WITHDRAWN
+        _forget_key(change)
+
+
+def _save(resource: SyncResource, change: RowChange) -> None:
+    database = resource.database
+    brought = {name: getattr(change.instance, name) for name in change.names}
+    _validate(resource, change, whole=True)
+    if change.error is not None:
+        raise change.error
+    before = _linked_values(resource, [change])
+    change.instance.save(using=database, force_insert=change.is_new)
+    _take_along(resource, before, [change])
+    kept = {name: brought[name] for name in _self_written(resource) if name in brought}
+    if kept:
+        resource.rows().filter(pk=change.instance.pk).update(**kept)
+    write_inside(resource, [change], write_rows)
+    texts = _stored_contents(resource, [change]).get(str(change.instance.pk))
+    if texts is None:
+        raise PayloadError("The model did not save the row.")
+    change.texts = texts
+    if _can_write_in_bulk(resource):
+        _expect_unaltered(resource, change)
+
+
+def _is_fragile(resource: SyncResource) -> bool:
+    """Tell whether some database may hold another number than it was given: SQLite's decimals are floats."""
+    return any(
+        isinstance(prop.field, models.FloatField)
+        or (isinstance(prop.field, models.DecimalField) and (prop.field.max_digits or 99) > 15)
+        for prop in resource.properties
+    )
+
+
+def _expect_unaltered(resource: SyncResource, change: RowChange) -> None:
+    """Refuse a row of a plain model that is not what was written: the database could not hold it.
+
+    Raises:
+        PayloadError
+    """
+    for prop, written, stands in zip(resource.properties, resource.texts_of(change.instance), change.texts):  # noqa: B905
+        if written != stands:
+            raise PayloadError(
+                f"The database cannot hold the value {(written or '')[:80]!r} of {prop.name}.",
+                payload_path=f"{resource.element_name}/{prop.name}",
+            )

@@ -1,0 +1,83 @@
+"""Merging two rows that are one thing: whatever points at the one points at the other, and the one is deleted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from django.apps import apps
+from django.db import IntegrityError, models, transaction
+
+from ...models import ChildResource, TrackedResource
+from ...registry import registry
+from ...resources import SyncResource, all_rows
+from ..log.marks import key_text
+from ..log.suppression import applying
+
+logger = logging.getLogger(__name__)
+
+
+def merge_rows(resource: SyncResource, old: models.Model, new: models.Model) -> None:
+    """Delete ``old``, after everything that refers to it, shared or not, was made to refer to ``new``.
+
+    Its children go with it: the list of the row that stays is complete.
+    """
+    using = resource.database
+    with applying(resource.kind, keys=[str(old.pk)]):
+        children = {children.link for children in resource.child_lists}
+        for field in _foreign_keys_to(type(old)):
+            if field not in children:
+                _repoint(field, old, new, using)
+        _repoint_generic(old, new, using)
+        old.delete(using=using)
+
+
+def _foreign_keys_to(model: type[models.Model]) -> Iterator[Any]:
+    for relation in model._meta.get_fields(include_hidden=True):
+        if relation.auto_created and not relation.concrete and (relation.one_to_many or relation.one_to_one):
+            field: Any = relation.field  # type: ignore[union-attr]
+            if not getattr(field.remote_field, "parent_link", False):
+                yield field
+
+
+def _repoint(field: Any, old: models.Model, new: models.Model, using: str) -> None:
+    attname = field.target_field.attname
+    was, becomes = getattr(old, attname), getattr(new, attname)
+    rows = all_rows(field.model, using)
+    for pk in list(rows.filter(**{field.attname: was}).values_list("pk", flat=True)):
+        try:
+            with transaction.atomic(using=using):
+                rows.filter(pk=pk).update(**{field.attname: becomes})
+                if field.primary_key:
+                    _follow_key(field.model, pk, becomes, using)
+        except IntegrityError:
+            # Both are members of the same, or each has the one row that there may be: that of the old one goes.
+            logger.info("%s of %s stays with the row that goes", field, pk)
+
+
+def _follow_key(model: type[models.Model], was: Any, becomes: Any, using: str) -> None:
+    """Let what is tracked under a primary key that was changed be found under the new one."""
+    pk = model._meta.pk
+    before, after = key_text(pk, was), key_text(pk, becomes)
+    resource = registry.of_model(model)
+    if resource is not None:
+        tracked = TrackedResource.objects.using(using).filter(kind=resource.kind)
+        tracked.filter(local_key=before).update(local_key=after)
+    for _, children in registry.parents_of(model):
+        known = ChildResource.objects.using(using).filter(kind=children.resource.kind)
+        known.filter(local_key=before).update(local_key=after)
+
+
+def _repoint_generic(old: models.Model, new: models.Model, using: str) -> None:
+    if not apps.is_installed("django.contrib.contenttypes"):
+        return
+    from django.contrib.contenttypes.fields import GenericForeignKey
+    from django.contrib.contenttypes.models import ContentType
+
+    content_type = ContentType.objects.db_manager(using).get_for_model(type(old))
+    for model in apps.get_models(include_auto_created=True):
+        for field in model._meta.private_fields:
+            if isinstance(field, GenericForeignKey) and field.model is model:
+                rows = all_rows(model, using)
+                rows.filter(**{field.ct_field: content_type, field.fk_field: old.pk}).update(**{field.fk_field: new.pk})

@@ -1,0 +1,65 @@
+"""Telling the application, through its signals, what came of a page: once it is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from django.db import transaction
+from django.dispatch import Signal
+
+from ...core.state import SyncState
+from ...models import ConflictRecord, DeferredEntry, Endpoint, TrackedResource
+from ...signals import conflict_decided, entry_deferred, resource_applied
+
+if TYPE_CHECKING:
+    from ...resources import SyncResource
+
+
+def announce(
+    resource: SyncResource, conflicts: Sequence[ConflictRecord], versions: Sequence[tuple[TrackedResource, bool]]
+) -> None:
+    """Send the signals after the present transaction; ``versions`` are what was applied, and whether it waits."""
+    model = resource.model
+    if conflicts and conflict_decided.has_listeners(model):
+        _after_commit(resource, partial(_send_conflicts, resource, list(conflicts)))
+    waiting = [tracked.uuid for tracked, is_deferred in versions if is_deferred]
+    if waiting and entry_deferred.has_listeners(model):
+        _after_commit(resource, partial(_send_deferred, resource, waiting))
+    if resource_applied.has_listeners(model):
+        applied = [_applied(tracked) for tracked, is_deferred in versions if not is_deferred]
+        _after_commit(resource, partial(_send_applied, resource, applied))
+
+
+def _after_commit(resource: SyncResource, send: Callable[[], None]) -> None:
+    transaction.on_commit(send, using=resource.database, robust=True)
+
+
+def _send(signal: Signal, resource: SyncResource, **what: Any) -> None:
+    signal.send_robust(sender=resource.model, resource=resource, **what)
+
+
+def _send_conflicts(resource: SyncResource, conflicts: list[ConflictRecord]) -> None:
+    for record in conflicts:
+        _send(conflict_decided, resource, record=record)
+
+
+def _send_deferred(resource: SyncResource, uuids: list[Any]) -> None:
+    entries = DeferredEntry.objects.using(resource.database).filter(resource__kind=resource.kind)
+    for entry in entries.filter(resource__uuid__in=uuids).select_related("resource"):
+        _send(entry_deferred, resource, entry=entry)
+
+
+def _applied(tracked: TrackedResource) -> dict[str, Any]:
+    where = {"endpoint_id": tracked.endpoint_id, "tick": tracked.tick, "stamp": tracked.stamp, "user": tracked.user}
+    return {"uuid": tracked.uuid, "local_key": tracked.local_key, **where}
+
+
+def _send_applied(resource: SyncResource, applied: list[dict[str, Any]]) -> None:
+    urls = dict(Endpoint.objects.using(resource.database).values_list("pk", "url"))
+    for item in applied:
+        state = SyncState(
+            endpoint=urls.get(item["endpoint_id"], ""), tick=item["tick"] or 0, stamp=item["stamp"], user=item["user"]
+        )
+        _send(resource_applied, resource, uuid=item["uuid"], local_key=item["local_key"], state=state)

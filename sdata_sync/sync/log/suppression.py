@@ -1,0 +1,97 @@
+"""Applying is not changing: what is being applied is not captured. Everything else is."""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from django.db import models
+
+from ..db.isolation import override
+
+
+@dataclass(frozen=True)
+class _Applied:
+    kind: str
+    keys: set[str]
+    instances: tuple[models.Model, ...] = field(default=())
+    outer: "_Applied | None" = None
+
+
+_applied: ContextVar[_Applied | None] = ContextVar("sdata_sync_applied", default=None)
+
+
+def applying(
+    kind: str, *, keys: Iterable[str] = (), instances: tuple[models.Model, ...] = ()
+) -> AbstractContextManager[None]:
+    """Do not capture what happens to these resources inside; it nests.
+
+    Only these: a receiver of the application that changes something else while an entry is applied makes a
+    change of its own, and that one is to be captured.
+    """
+    return override(_applied, _Applied(kind, set(keys), instances, _applied.get()))
+
+
+class _Deleting(Enum):
+    LOCAL = "a change of this node"
+    RECEIVED = "a deletion that was received"
+    WITHDRAWN = "a row that only this node is not to have any more"
+
+
+_deleting: ContextVar[_Deleting] = ContextVar("sdata_sync_deleting", default=_Deleting.LOCAL)
+
+
+def applying_deletions() -> AbstractContextManager[None]:
+    """Apply received deletions inside: a reference that they empty is no change of the row that has it."""
+    return override(_deleting, _Deleting.RECEIVED)
+
+
+def is_applying_deletions() -> bool:
+    """Return True while received deletions are applied."""
+    return _deleting.get() is _Deleting.RECEIVED
+
+
+def withdrawing() -> AbstractContextManager[None]:
+    """Delete rows inside that only this node is not to have any more: what leads to them is not to change by that."""
+    return override(_deleting, _Deleting.WITHDRAWN)
+
+
+def is_withdrawing() -> bool:
+    """Return True while rows are deleted that go from this node only."""
+    return _deleting.get() is _Deleting.WITHDRAWN
+
+
+def is_applied(kind: str, instance: models.Model | None, key: str | None) -> bool:
+    """Tell whether the resource is being applied right now."""
+    return _level(kind, instance, key) is not None
+
+
+def note_key(kind: str, instance: models.Model, key: str) -> None:
+    """Note the key that a row which is being applied was given, for whoever writes the same row by its key."""
+    level = _level(kind, instance, key)
+    if level is not None:
+        level.keys.add(key)
+
+
+def _level(kind: str, instance: models.Model | None, key: str | None) -> _Applied | None:
+    level = _applied.get()
+    while level is not None:
+        if level.kind == kind and (key in level.keys or any(instance is other for other in level.instances)):
+            return level
+        level = level.outer
+    return None
+
+
+_receivers: list[Any] = []
+
+
+def register_receivers(receivers: Iterable[Any]) -> None:
+    """Note the signal receivers of this app, so that ``is_own_receiver`` tells them from an application's."""
+    _receivers.extend(receivers)
+
+
+def is_own_receiver(receiver: Any) -> bool:
+    """Return True if ``receiver``, of a model's signals, belongs to this app."""
+    return receiver in _receivers

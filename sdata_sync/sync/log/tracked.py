@@ -1,0 +1,185 @@
+"""Write and read the log: one ``TrackedResource`` for each resource; find the rows that have none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.db import connections, models
+
+from ...models import TrackedResource
+from ...users import current_user
+from ..db.clock import now
+from .marks import write_uuid
+
+if TYPE_CHECKING:
+    from ...resources import SyncResource
+
+_COLUMNS = (
+    "local_key",
+    "endpoint",
+    "tick",
+    "first_endpoint_id",
+    "first_tick",
+    "stamp",
+    "user",
+    "is_deleted",
+    "is_deferred",
+    "is_incomplete",
+    "etag",
+    "extra",
+)
+#: In the place of an etag: what is marked gets a number of its own whether its content has changed or not.
+ANEW = "anew"
+_MARKED_COLUMNS = (*_COLUMNS, "mark", "is_intent", "mark_user", "problem")
+
+
+def tracked_rows(resource: SyncResource) -> models.QuerySet[TrackedResource]:
+    """Return what is tracked of ``resource``."""
+    return TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+
+
+def update_tracked(using: str, rows: Sequence[TrackedResource], *, with_marks: bool = True) -> None:
+    """Write ``rows`` back; they exist and are locked.
+
+    Without their marks, if somebody may have marked them since they were read: in this very transaction, that is.
+    """
+    columns, values_of = (_MARKED_COLUMNS, _marked_values_of) if with_marks else (_COLUMNS, _values_of)
+    _write(using, _UPDATE, (*columns, "id"), [(*values_of(row), row.pk) for row in rows])
+
+
+def new_tracked(kind: str, uuid: UUID) -> TrackedResource:
+    """Return a resource that is not stored yet."""
+    names, defaults = _blank()
+    # By position: the keyword way asks each of the fields for its default.
+    tracked = TrackedResource.from_db("", names, defaults)
+    tracked._state.adding, tracked._state.db = True, None
+    tracked.kind, tracked.uuid = kind, uuid
+    return tracked
+
+
+@cache
+def _blank() -> tuple[list[str], list[Any]]:
+    blank = TrackedResource()
+    names = [field.attname for field in TrackedResource._meta.concrete_fields]
+    return names, [getattr(blank, name) for name in names]
+
+
+def note_first_state(tracked: TrackedResource) -> None:
+    """Note the state of ``tracked`` as the one under which this node first knew it, unless that is noted already."""
+    if tracked.first_tick is None and tracked.tick is not None:
+        tracked.first_endpoint_id, tracked.first_tick = tracked.endpoint_id, tracked.tick
+
+
+def create_tracked(using: str, rows: Sequence[TrackedResource]) -> None:
+    """Insert new ``rows``; their primary keys stay unknown."""
+    connection = connections[using]
+    values = [(row.kind, write_uuid(connection, row.uuid), *_marked_values_of(row)) for row in rows]
+    _write(using, _INSERT, ("kind", "uuid", *_MARKED_COLUMNS), values)
+
+
+def mark_found(using: str, pks: Sequence[int]) -> None:
+    """Mark rows that were found changed, unless somebody has marked them meanwhile."""
+    found = TrackedResource.objects.using(using).filter(pk__in=pks, mark__isnull=True)
+    found.update(mark=now(), is_intent=False, mark_user=current_user())
+
+
+def _getter(*names: str) -> Callable[[TrackedResource], tuple[Any, ...]]:
+    return attrgetter(*(f"{name}_id" if name == "endpoint" else name for name in names))
+
+
+_values_of = _getter(*_COLUMNS)
+_marked_values_of = _getter(*_MARKED_COLUMNS)
+
+
+# Written out: the ORM's bulk_update would make a CASE with a branch for each row and column, and its bulk_create
+# prepares each value of each row, which is several times the cost of the statements.
+
+
+@dataclass(frozen=True)
+class _Statement:
+    """One statement in two forms, with names and places to be filled in: for each row, and for all of them.
+
+    The latter is PostgreSQL's, which otherwise parses and plans the statement anew for each row; it takes an array for
+    each column.
+    """
+
+    for_each: str
+    for_all: str
+
+
+_INSERT = _Statement(
+    "INSERT INTO {table} ({columns}) VALUES ({places})",
+    "INSERT INTO {table} ({columns}) SELECT * FROM UNNEST({arrays})",
+)
+_UPDATE = _Statement(
+    "UPDATE {table} SET {places_by_name} WHERE {id} = %s",
+    "UPDATE {table} SET {new_by_name} FROM UNNEST({arrays}) AS new ({columns}) WHERE {table}.{id} = new.{id}",
+)
+
+
+def _write(using: str, statement: _Statement, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
+    if not rows:
+        return
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        if len(rows) == 1:
+            cursor.execute(_filled_in(using, statement.for_each, names), rows[0])
+        elif connection.vendor == "postgresql":
+            arrays = [list(column) for column in zip(*rows, strict=True)]
+            cursor.execute(_filled_in(using, statement.for_all, names), arrays)
+        else:
+            cursor.executemany(_filled_in(using, statement.for_each, names), rows)
+
+
+@cache
+def _filled_in(using: str, statement: str, names: tuple[str, ...]) -> str:
+    connection = connections[using]
+    fields: list[models.Field[Any, Any]] = [TrackedResource._meta.get_field(name) for name in names]  # type: ignore[misc]
+    columns = [connection.ops.quote_name(field.column or "") for field in fields]
+    # Not a varchar of so many characters: a cast to one cuts off what is too long, where a column would refuse it.
+    types = ["text" if isinstance(field, models.CharField) else field.rel_db_type(connection) for field in fields]
+    changed = columns[:-1]
+    return statement.format(
+        table=connection.ops.quote_name(TrackedResource._meta.db_table),
+        columns=", ".join(columns),
+        places=", ".join(["%s"] * len(columns)),
+        arrays=", ".join(f"%s::{type_}[]" for type_ in types),
+        places_by_name=", ".join(f"{column} = %s" for column in changed),
+        new_by_name=", ".join(f"{column} = new.{column}" for column in changed),
+        id=columns[-1],
+    )
+
+
+BATCH = 1000
+
+
+def untracked_keys(
+    resource: SyncResource, *, on_batch: Callable[[int], None] = lambda count: None
+) -> Iterator[list[str]]:
+    """Yield the local keys that are not tracked, of each chunk of the table; each begins where the last one ended.
+
+    ``on_batch`` is told afterwards how many rows were looked at.
+    """
+    last: Any = None
+    while True:
+        rows = resource.rows().order_by("pk")
+        if last is not None:
+            rows = rows.filter(pk__gt=last)
+        keys: list[Any] = list(rows.values_list("pk", flat=True)[:BATCH])
+        if not keys:
+            return
+        yield without_tracked(resource, [str(key) for key in keys])
+        last = keys[-1]
+        on_batch(len(keys))
+
+
+def without_tracked(resource: SyncResource, keys: list[str]) -> list[str]:
+    """Return those of ``keys`` that are not tracked, in their order."""
+    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, local_key__in=keys)
+    tracked = set(rows.values_list("local_key", flat=True))
+    return [key for key in keys if key not in tracked]

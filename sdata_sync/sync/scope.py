@@ -1,0 +1,345 @@
+"""Filter the resources that a peer may have: withdraw rows that leave its scope, resend rows that enter it.
+
+A row can leave or enter the scope of a peer without being changed itself. The row keeps its sync state then. The
+resource is noted in ``ScopedResource`` and sent again to that peer, ahead of the changes that the digest of the
+peer lacks, with ``dss:scoped``.
+
+A node that a filter gives only some rows of a kind has a *partial replica*. At the end of a catch-up feed a target
+takes over the digest of the source. A partial replica takes it over too, so a third node that believed the digest
+of a partial replica would never get the other rows. Therefore a partial replica exchanges the kind with the node
+that filters it, and with no other node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.db import models
+
+from ..core.state import FIRST_TICK, SyncState, same_endpoint
+from ..exceptions import FeedRefused
+from ..models import Digest as DigestRow
+from ..models import Peer, ScopedResource, Stream, TrackedResource
+from ..resources import SyncResource
+from .db.retry import atomically
+from .db.statements import chunks
+from .log.digests import StoredDigest, lock_digest
+from .log.marks import key_text
+
+if TYPE_CHECKING:
+    from ..core.digest import Digest
+
+
+def chooses_part(source: Digest) -> bool:
+    """Return True if ``source`` is of an enabled peer that lets this node have only a part of the kind."""
+    chooses = source.part_of and same_endpoint(source.part_of, source.origin)
+    return bool(chooses) and Peer.of_endpoint(source.origin) is not None
+
+
+def note_part(resource: SyncResource, ours: Digest, source: Digest) -> None:
+    """Note, under the digest's lock, whether what came from ``source`` makes of ours a part of it, or the whole.
+
+    Only the word of an enabled peer counts: a part is exchanged with the node that chooses it and with no other.
+    """
+    digests = DigestRow.objects.using(resource.database)
+    if chooses_part(source):
+        digests.update_or_create(pk=resource.kind, defaults={"part_of": source.part_of})
+    elif (
+        ours.part_of
+        and same_endpoint(ours.part_of, source.origin)
+        and not source.part_of
+        and Peer.of_endpoint(source.origin) is not None
+    ):
+        digests.filter(pk=resource.kind).update(part_of="")
+
+
+def refuse_part(resource: SyncResource, ours: Digest, theirs: Digest) -> None:
+    """Refuse to exchange a kind of which one of both has only a part, unless that is the other one's choice.
+
+    Raises:
+        FeedRefused
+    """
+    if ours.part_of and not same_endpoint(ours.part_of, theirs.origin):
+        raise FeedRefused(
+            f"{resource.endpoint} has only a part of its kind, which {ours.part_of} chooses; it is exchanged with "
+            f"that node and with no other. Received a digest of {theirs.origin or 'nobody'}.",
+            application_code="HoldsPart",
+            payload_path="digest",
+        )
+    is_theirs = theirs.part_of and not same_endpoint(theirs.part_of, theirs.origin)
+    if is_theirs and not same_endpoint(theirs.part_of, resource.endpoint):
+        raise FeedRefused(
+            f"{theirs.origin} has only a part of its kind, which {theirs.part_of} chooses; it is exchanged with that "
+            f"node and with no other.",
+            application_code="HoldsPart",
+            payload_path="digest",
+        )
+
+
+#: What is owed and can be sent: not what has no number yet, nor what waits to be written.
+_OWED: dict[str, Any] = {"is_owed": True, "resource__tick__isnull": False, "resource__is_deferred": False}
+
+
+def is_filtered(resource: SyncResource) -> bool:
+    """Tell whether a resource may show different rows to different peers."""
+    return type(resource).queryset_for is not SyncResource.queryset_for
+
+
+def scope_of(resource: SyncResource, peer: Peer | None) -> models.QuerySet[Any] | None:
+    """Return the rows that ``peer`` may have; ``None`` for all of them."""
+    return resource.queryset_for(peer) if is_filtered(resource) else None
+
+
+def peer_of(user: Any) -> Peer | None:
+    """Return the peer that logs in as ``user``, ``None`` if it is nobody's user."""
+    return Peer.objects.filter(user=user.pk).first() if user is not None and user.is_authenticated else None
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What ``peer`` has of a filtered resource, as of the last ``review``; it may be stricter by now."""
+
+    resource: SyncResource
+    peer: Peer | None
+
+    def sorted_out(self, tracked: Sequence[TrackedResource]) -> dict[int, bool]:
+        """Return what of ``tracked`` the peer is to hear of, by primary key, and whether as something withdrawn."""
+        allowed = self._allowed(row.local_key for row in tracked)
+        if self.peer is None:  # a stranger: nothing is remembered of what it has
+            return {row.pk: False for row in tracked if row.local_key in allowed and not row.is_deferred}
+        found: dict[int, bool] = {}
+        for chunk in chunks(row.pk for row in tracked):
+            found.update(self._rows().filter(resource__in=chunk).values_list("resource_id", "is_withdrawn"))
+        return {
+            # What waits to be written is in no row yet that could be asked for.
+            row.pk: found[row.pk] or (row.local_key is not None and row.local_key not in allowed)
+            for row in tracked
+            if row.pk in found and not row.is_deferred
+        }
+
+    def _allowed(self, keys: Iterable[str | None]) -> set[str]:
+        rows = self.resource.queryset_for(self.peer)
+        return _among(self.resource, rows, [key for key in keys if key is not None])
+
+    def _rows(self) -> models.QuerySet[ScopedResource]:
+        return _noted_of(self.resource, self.peer)
+
+    def has(self, uuid: UUID) -> bool:
+        """Tell whether the peer has the resource called ``uuid``, and may."""
+        return self._rows().filter(resource__uuid=uuid, is_withdrawn=False).exists()
+
+    def owed(self, *, behind: int, limit: int) -> list[TrackedResource]:
+        """Return the first ``limit`` of what the peer must hear of although its digest says that it has.
+
+        By endpoint and tick; ``behind`` is the primary key of the one to go on behind, 0 to begin.
+        """
+        rows = self._owed()
+        last = TrackedResource.objects.using(self.resource.database).filter(pk=behind)
+        for key, tick in last.values_list("endpoint__key", "tick") if behind else ():
+            rows = rows.filter(models.Q(endpoint__key__gt=key) | models.Q(endpoint__key=key, tick__gt=tick))
+        return list(rows.order_by("endpoint__key", "tick")[:limit])
+
+    def _owed(self) -> models.QuerySet[TrackedResource]:
+        rows = TrackedResource.objects.using(self.resource.database)
+        if self.peer is None:
+            return rows.none()
+        return rows.filter(pk__in=self._rows().filter(**_OWED).values("resource"))
+
+    def settle(self, uuids: Iterable[UUID]) -> None:
+        """Note that the peer has heard of the resources called ``uuids``."""
+        for chunk in chunks(uuids):
+            self._rows().filter(is_owed=True, resource__uuid__in=chunk).update(is_owed=False)
+
+    def count_owed(self) -> int:
+        """Return how much the peer must hear of although its digest says that it has."""
+        return self._owed().count()
+
+    def count(self, tracked: models.QuerySet[TrackedResource]) -> int:
+        """Return how many of ``tracked`` the peer is to hear of."""
+        if self.peer is None:
+            return 0
+        return tracked.filter(scopes__peer=self.peer).count()
+
+
+def owes(resource: SyncResource, peer: Peer | None) -> bool:
+    """Tell whether ``peer`` must hear of something that its digest contains."""
+    if peer is None or not is_filtered(resource):
+        return False
+    return _noted_of(resource, peer).filter(**_OWED).exists()
+
+
+def scope_for(resource: SyncResource, peer: Peer | None) -> Scope | None:
+    """Return the scope of a peer that may have only a part, ``None`` if it may have everything.
+
+    One that was let in has a scope until it has heard of all that it lacked.
+    """
+    if is_filtered(resource) and (resource.queryset_for(peer) is not None or owes(resource, peer)):
+        return Scope(resource, peer)
+    return None
+
+
+def is_let_in(resource: SyncResource, peer: Peer, shown: Digest) -> bool:
+    """Tell whether ``peer`` takes what it has for a part, and may have everything now, and lacks nothing for it.
+
+    It learns from the next feed that it has the whole, be it empty.
+    """
+    return same_endpoint(shown.part_of, resource.endpoint) and scope_for(resource, peer) is None
+
+
+def note_given(resource: SyncResource, peer: Peer) -> None:
+    """Note, before ``peer`` is given a part, that its digest may contain from now on what it was not shown."""
+    Stream.objects.update_or_create(peer=peer, kind=resource.kind, defaults={"is_part": True})
+
+
+def note_whole(resource: SyncResource, peer: Peer) -> None:
+    """Note that ``peer`` has taken a feed of the whole, and is owed nothing: what it has its digest says."""
+    if Stream.objects.filter(peer=peer.pk, kind=resource.kind, is_part=True).update(is_part=False):
+        _noted_of(resource, peer).delete()
+
+
+def _noted_of(resource: SyncResource, peer: Peer | None) -> models.QuerySet[ScopedResource]:
+    scopes = ScopedResource.objects.using(resource.database)
+    return scopes.filter(peer=peer and peer.pk, resource__kind=resource.kind)
+
+
+def review(resource: SyncResource, peer: Peer | None, known: Digest | None) -> None:
+    """Compare what ``peer``, whose digest is ``known``, has with what it may have; note what it is owed.
+
+    It reads the keys of all rows that the peer may have.
+    """
+    if peer is not None and is_filtered(resource):
+        atomically(resource.database, partial(_review_under_lock, resource, peer, known))
+
+
+def _review_under_lock(resource: SyncResource, peer: Peer, known: Digest | None) -> None:
+    stored = lock_digest(resource)
+    allowed = _keys(resource, resource.queryset_for(peer))
+    scopes = _noted_of(resource, peer)
+    was_given = Stream.objects.filter(peer=peer.pk, kind=resource.kind, is_part=True).exists()
+    if allowed is None:
+        if not was_given:
+            scopes.delete()  # of what it has sent itself
+            return
+        allowed = _keys(resource, resource.rows()) or set()
+    active = scopes.filter(is_withdrawn=False, resource__local_key__isnull=False)
+    present = {key for key in active.values_list("resource__local_key", flat=True) if key is not None}
+    for tracked in _tracked(resource, allowed - present):
+        _note(resource, stored, peer, known, tracked, is_withdrawn=False)
+    for tracked in _tracked(resource, present - allowed):
+        _note(resource, stored, peer, known, tracked, is_withdrawn=True)
+    if known is not None and not was_given and _may_have_all(resource, peer, known):
+        _note_held(resource, stored, peer, known, allowed)
+
+
+def _may_have_all(resource: SyncResource, peer: Peer, known: Digest) -> bool:
+    """Tell whether ``peer``, which was given no part, may have rows from before there was a filter, or from others."""
+    if same_endpoint(known.part_of, resource.endpoint):
+        return False
+    own = peer.endpoint(resource.kind)
+    return any(entry.tick > FIRST_TICK and not same_endpoint(entry.endpoint, own) for entry in known)
+
+
+def _note_held(resource: SyncResource, stored: StoredDigest, peer: Peer, known: Digest, allowed: set[str]) -> None:
+    """Note what ``peer`` may have and must hear of: what it may not have any more, and what was deleted.
+
+    Of a row that was changed since it may have an older version. So it hears the uuid of one that it never had.
+    """
+    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+    for chunk in chunks(rows.exclude(scopes__peer=peer.pk).values_list("pk", flat=True)):
+        found = list(rows.filter(pk__in=chunk))
+        outside = [row for row in found if row.local_key is not None and row.local_key not in allowed]
+        gone = [row for row in found if row.local_key is None and row.is_deleted and not _contains(stored, known, row)]
+        _note(resource, stored, peer, known, outside, is_withdrawn=True)
+        _note(resource, stored, peer, known, gone, is_withdrawn=False)
+
+
+def _note(
+    resource: SyncResource,
+    stored: StoredDigest,
+    peer: Peer,
+    known: Digest | None,
+    tracked: list[TrackedResource],
+    *,
+    is_withdrawn: bool,
+) -> None:
+    """Note that rows have entered or left a scope; what the peer will not hear of by its digest is owed to it."""
+    scopes = ScopedResource.objects.using(resource.database)
+    present = scopes.filter(peer=peer.pk, resource__in=[row.pk for row in tracked])
+    noted = set(present.values_list("resource_id", flat=True))
+    present.update(is_withdrawn=is_withdrawn)
+    scopes.bulk_create(
+        ScopedResource(peer_id=peer.pk, resource_id=row.pk, is_withdrawn=is_withdrawn)
+        for row in tracked
+        if row.pk not in noted
+    )
+    own = peer.endpoint(resource.kind)
+    owed = [row for row in tracked if known is None or _contains(stored, known, row)]
+    if not is_withdrawn:  # what the peer itself made it has
+        owed = [row for row in owed if row.pk in noted or not _is_of(stored, row, own)]
+    scopes.filter(peer=peer.pk, resource__in=owed).update(is_owed=True)
+
+
+def _is_of(stored: StoredDigest, row: TrackedResource, endpoint: str) -> bool:
+    return row.endpoint_id is not None and same_endpoint(stored.endpoint_url(row.endpoint_id), endpoint)
+
+
+def remember(resource: SyncResource, origin: str, uuids: Sequence[UUID]) -> None:
+    """Note that the peer with the endpoint ``origin`` has what it has just sent; what it may not have is withdrawn."""
+    if not is_filtered(resource) or not origin:
+        return
+    peer = Peer.objects.filter(url__iexact=origin.rpartition("/")[0]).first()
+    allowed_rows = None if peer is None else resource.queryset_for(peer)
+    if peer is None or allowed_rows is None:
+        return
+    scopes = ScopedResource.objects.using(resource.database)
+    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, local_key__isnull=False)
+    for chunk in chunks(uuids):
+        tracked = list(rows.filter(uuid__in=chunk))
+        allowed = _among(resource, allowed_rows, [row.local_key or "" for row in tracked])
+        inside = [row for row in tracked if row.local_key in allowed]
+        outside = [row for row in tracked if row.local_key not in allowed]
+        for some, is_withdrawn in ((inside, False), (outside, True)):
+            scopes.bulk_create(
+                (ScopedResource(peer_id=peer.pk, resource_id=row.pk) for row in some), ignore_conflicts=True
+            )
+            scopes.filter(peer=peer.pk, resource__in=some).update(is_withdrawn=is_withdrawn)
+        scopes.filter(peer=peer.pk, resource__in=outside).update(is_owed=True)
+
+
+def owe_again(resource: SyncResource, tracked: TrackedResource) -> None:
+    """Have everybody who may have a part hear of ``tracked`` again: what waited was written, under its old state."""
+    if is_filtered(resource):
+        ScopedResource.objects.using(resource.database).filter(resource=tracked).update(is_owed=True)
+
+
+def _among(resource: SyncResource, rows: models.QuerySet[Any] | None, keys: Sequence[str]) -> set[str]:
+    """Return those of ``keys`` that are among ``rows``; all of them if there is no such restriction."""
+    if rows is None or not keys:
+        return set(keys)
+    pk = resource.model._meta.pk
+    wanted = [pk.to_python(key) for key in keys]
+    return {key_text(pk, v) for v in rows.using(resource.database).filter(pk__in=wanted).values_list("pk", flat=True)}
+
+
+def _keys(resource: SyncResource, rows: models.QuerySet[Any] | None) -> set[str] | None:
+    if rows is None:
+        return None
+    pk = resource.model._meta.pk
+    return {key_text(pk, value) for value in rows.using(resource.database).values_list("pk", flat=True)}
+
+
+def _tracked(resource: SyncResource, keys: set[str]) -> Iterable[list[TrackedResource]]:
+    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+    for chunk in chunks(keys):
+        yield list(rows.filter(local_key__in=chunk))
+
+
+def _contains(stored: StoredDigest, known: Digest, row: TrackedResource) -> bool:
+    if row.endpoint_id is None or row.tick is None:
+        return False
+    state = SyncState(endpoint=stored.endpoint_url(row.endpoint_id), tick=row.tick, stamp=row.stamp)
+    return known.contains(state)

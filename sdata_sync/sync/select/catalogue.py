@@ -1,0 +1,150 @@
+"""The resources as they are, for whoever opens the URLs that feeds name (SData core 2.1, 2.7; SData sync 1.3).
+
+To look at a resource changes nothing: what has no uuid yet does not get one by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.core.exceptions import ValidationError
+from django.db import models
+
+from ...atom.payload import Text, identity
+from ...atom.text import escape_attribute, replace_forbidden
+from ..content.contents import contents_of, keys_for, waiting_of
+from ..content.references import only_looking
+from ..content.rows import read_rows
+from ..db.clock import now
+from ..db.isolation import read_apart
+from ..db.statements import chunks
+from ..log.marks import key_text
+from ..log.tracked import tracked_rows
+
+if TYPE_CHECKING:
+    from ...models import TrackedResource
+    from ...resources import SyncResource
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """One resource as it is shown: ``etag`` is a hash of its content, ``updated`` in milliseconds since 1970."""
+
+    key: str
+    uuid: UUID | None
+    url: str
+    payload: str
+    etag: str
+    updated: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Section:
+    """Part of a collection: ``after`` is where the next part begins, empty on the last; ``total`` counts all."""
+
+    resources: list[Shown]
+    after: str
+    total: int
+
+
+def section(resource: SyncResource, rows: models.QuerySet[Any], *, after: str, start_index: int, count: int) -> Section:
+    """Return ``count`` of ``rows`` by their keys, from behind the key ``after``, or from ``start_index`` on.
+
+    Raises:
+        ValidationError: ``after`` is no key.
+    """
+    ordered = rows.order_by("pk")
+    if after:
+        begin = ordered.filter(pk__gt=resource.model._meta.pk.to_python(after))[: count + 1]
+    else:
+        begin = ordered[start_index - 1 : start_index + count]
+    pk = resource.model._meta.pk
+    keys = [key_text(pk, value) for value in begin.values_list("pk", flat=True)]
+    shown = show(resource, keys[:count])
+    return Section(
+        resources=[shown[key] for key in keys[:count] if key in shown],
+        after=keys[count - 1] if len(keys) > count else "",
+        total=rows.count(),
+    )
+
+
+def linked_section(
+    resource: SyncResource, scope: models.QuerySet[Any] | None, *, after: str, start_index: int, count: int, bare: bool
+) -> Section:
+    """Return those of the resources that have a uuid, in the order in which they got it; ``bare`` without content.
+
+    Raises:
+        ValidationError: ``after`` is no place in this list.
+    """
+    if after and not (after.isascii() and after.isdigit() and len(after) < 19):
+        raise ValidationError(f"Expected the place of a next link as it was given, received {after[:60]!r}.")
+    linked = is_linked(tracked_rows(resource)).order_by("pk").values_list("pk", "local_key")
+    begin, end = (0, count + 1) if after else (start_index - 1, start_index + count)
+    if scope is None:
+        rows = linked.filter(pk__gt=int(after)) if after else linked
+        found, total = list(rows[begin:end]), linked.count()
+    else:  # the keys of a whole scope do not fit into one statement
+        pk = resource.model._meta.pk
+        allowed = {key_text(pk, value) for value in scope.using(resource.database).values_list("pk", flat=True)}
+        within = [row for row in linked.iterator(2000) if row[1] in allowed]
+        found, total = [row for row in within if row[0] > int(after or 0)][begin:end], len(within)
+    keys = [key for _, key in found[:count] if key]
+    shown = show(resource, keys, bare=bare)
+    return Section(
+        resources=[shown[key] for key in keys if key in shown],
+        after=str(found[count - 1][0]) if len(found) > count else "",
+        total=total,
+    )
+
+
+def is_linked(rows: models.QuerySet[TrackedResource]) -> models.QuerySet[TrackedResource]:
+    """Narrow ``rows`` to those that have a row and a uuid: sent, or linked by somebody; not merely marked."""
+    return rows.filter(models.Q(tick__isnull=False) | models.Q(mark__isnull=True), local_key__isnull=False)
+
+
+def show(resource: SyncResource, keys: Sequence[str], *, bare: bool = False) -> dict[str, Shown]:
+    """Return the resources with the local ``keys`` that are there; ``bare`` is without their content."""
+    # What cannot be read is shown without its content.
+    rows, unreadable = read_apart(resource.database, keys, lambda some: read_rows(resource, some))
+    linked = _linked(resource, rows)
+    with only_looking():
+        waiting = waiting_of(resource, linked.values())
+        contents, problems = read_apart(
+            resource.database, list(rows), lambda some: contents_of(resource, {key: rows[key] for key in some}, waiting)
+        )
+        names = keys_for(resource, contents.values()) if resource.relations else {}
+    shown = {}
+    for key in [*rows, *unreadable]:
+        texts = contents.get(key, [])
+        tracked = linked.get(key)
+        url = resource.resource_url(key)
+        uuid = None if tracked is None else tracked.uuid
+        attributes = _attributes(uuid, key, url)
+        extra = "" if tracked is None else tracked.extra
+        if bare or key in problems or key in unreadable:
+            payload = resource.template.render_empty(attributes)
+        else:
+            payload = resource.render(attributes, _representable(texts), extra, names)
+        updated = now() if tracked is None or tracked.tick is None else tracked.stamp
+        etag = resource.etag(texts, extra)
+        shown[key] = Shown(key=key, uuid=uuid, url=url, payload=payload, etag=etag, updated=updated)
+    return shown
+
+
+def _representable(texts: Iterable[Text]) -> list[Text]:
+    return [None if text is None else replace_forbidden(text) for text in texts]
+
+
+def _linked(resource: SyncResource, keys: Iterable[str]) -> Mapping[str, TrackedResource]:
+    rows = is_linked(tracked_rows(resource))
+    return {row.local_key or "": row for chunk in chunks(keys) for row in rows.filter(local_key__in=chunk)}
+
+
+def _attributes(uuid: UUID | None, key: str, url: str) -> str:
+    if uuid is not None:
+        return identity(uuid=str(uuid), key=key, url=url)
+    address = escape_attribute(url)
+    return f' sdata:key="{escape_attribute(key)}" sdata:url="{address}" sdata:uri="{address}"'

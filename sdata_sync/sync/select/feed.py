@@ -1,0 +1,178 @@
+"""The source feed: what a target lacks, page by page, as of the moment when it was selected (SData sync 5.2, 5.6).
+
+The feed is not stored. An operation keeps two digests, the target's and ours, and each page is selected between
+them; where it begins stands in the link that leads to it. So no page costs more than another. What changes
+meanwhile has a tick beyond our digest of that moment and belongs to a later feed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from ...atom.feed import SyncMode
+from ...atom.renderer import Paging, render_feed
+from ...core.selection import missing_ranges
+from ...exceptions import FeedError
+from ..db.clock import now
+from ..log.digests import StoredDigest, load_digest
+from .pages import in_range, missing_and_inhabited, read_page
+
+if TYPE_CHECKING:
+    from ...core.digest import Digest
+    from ...resources import SyncResource
+    from ..scope import Scope
+    from .oversize import PeerLimit
+
+#: The parameter with which a target says how large a page it accepts; other implementations skip it.
+MAX_BYTES = "maxBytes"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a page begins: at ``tick`` of the endpoint with the primary key ``endpoint``.
+
+    With an ``endpoint`` of 0, which there is not, it is among the matters of scope before that: behind the tracked
+    resource with the primary key ``tick``.
+    """
+
+    endpoint: int
+    tick: int
+
+    def __str__(self) -> str:
+        return f"{self.endpoint}.{self.tick}"
+
+    @classmethod
+    def of_owed(cls, behind: int) -> Self:
+        """Return the place behind a matter of scope."""
+        return cls(endpoint=0, tick=behind)
+
+    @property
+    def owed(self) -> int | None:
+        """Behind which matter of scope the page begins, ``None`` if it is behind all of them."""
+        return self.tick if self.endpoint == 0 else None
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read what ``str`` gave.
+
+        Raises:
+            FeedError
+        """
+        endpoint, _, tick = text.partition(".")
+        if not (text.isascii() and endpoint.isdigit() and tick.isdigit() and len(text) < 40):
+            raise FeedError(f"Expected the place of a next link as it was given, received {text[:60]!r}.")
+        return cls(endpoint=int(endpoint), tick=int(tick))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderedPage:
+    """One page of a feed as it is sent."""
+
+    content: bytes
+    is_last: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceFeed:
+    """The changes that ``target`` lacks of what ``source``, our digest of some moment, contains.
+
+    ``url`` is the feed's own, ``total`` the number of entries when they were counted.
+    """
+
+    resource: SyncResource
+    source: Digest
+    target: Digest
+    url: str
+    total: int
+    scope: Scope | None = None
+
+    def page(
+        self,
+        *,
+        place: Place | None,
+        start_index: int,
+        count: int,
+        peer_limit: PeerLimit | None = None,
+        extra: str = "",
+    ) -> RenderedPage:
+        """Return the page of ``count`` entries that begins at ``place``, or, without one, at ``start_index``.
+
+        ``peer_limit`` leaves out what is larger than the target accepts; ``extra`` is a parameter that goes into the
+        next link.
+
+        Raises:
+            FeedError: the place is none of this feed.
+        """
+        stored = load_digest(self.resource)
+        stored.value = self.source
+        begin = self._skip(stored, start_index - 1) if place is None else self._at(stored, place)
+        owed = 0 if place is None and start_index == 1 else place.owed if place is not None else None
+        page = read_page(
+            self.resource, stored, begin, limit=count, scope=self.scope, owed_behind=owed, peer_limit=peer_limit
+        )
+        next_url = ""
+        if not page.is_last:
+            behind = page.owed_behind
+            place = _next_place(stored, page.cursor) if behind is None else Place.of_owed(behind)
+            next_url = f"{self.url}?startIndex={start_index + len(page.states)}&count={count}&place={place}"
+            next_url += f"&{extra}" if extra else ""
+        content = render_feed(
+            page.entries,
+            url=self.url,
+            title=f"{self.resource.kind} of {self.resource.endpoint}",
+            digest=self.source if self.scope is None else self.source.as_part_of(self.resource.endpoint),
+            now=now(),
+            sync_mode=SyncMode.CATCH_UP,
+            paging=Paging(
+                next_url=next_url, first_url=self.url, total=self.total, start_index=start_index, count=count
+            ),
+            referrers=page.referrers,
+            left_out=0 if peer_limit is None else peer_limit.count,
+        )
+        return RenderedPage(content=b"".join(content), is_last=page.is_last)
+
+    def _at(self, stored: StoredDigest, place: Place) -> Digest:
+        if place.owed is not None:
+            return self.target
+        reached: dict[str, int] = {}
+        for missing in missing_ranges(self.source, self.target):
+            if stored.endpoint_id(missing.endpoint) == place.endpoint:
+                reached[missing.endpoint] = place.tick
+                return self.target.raised_all(reached, stamp=0)
+            reached[missing.endpoint] = missing.end
+        raise FeedError(f"Expected the place of a next link of this feed, received {place}.")
+
+    def _skip(self, stored: StoredDigest, entries: int) -> Digest:
+        """Return the target's digest as it would be had it the first ``entries``."""
+        reached: dict[str, int] = {}
+        for missing, is_inhabited in missing_and_inhabited(self.resource, stored, self.target):
+            if entries <= 0:
+                break
+            reached[missing.endpoint] = missing.end
+            if not is_inhabited:
+                continue
+            rows = in_range(self.resource, stored, missing)
+            first_left = rows.order_by("tick").values_list("tick", flat=True)[entries : entries + 1].first()
+            if first_left is not None:
+                reached[missing.endpoint] = first_left
+                break
+            entries -= rows.count()
+        return self.target.raised_all(reached, stamp=0)
+
+
+def _next_place(stored: StoredDigest, cursor: Digest) -> Place:
+    following = missing_ranges(stored.value, cursor)[0]
+    return Place(endpoint=stored.endpoint_id(following.endpoint), tick=following.start)
+
+
+def count_missing(resource: SyncResource, stored: StoredDigest, target: Digest, scope: Scope | None = None) -> int:
+    """Return how many entries a feed from ``stored`` to ``target`` has, for whoever may have what ``scope`` says."""
+    ranges = [
+        in_range(resource, stored, missing)
+        for missing, is_inhabited in missing_and_inhabited(resource, stored, target)
+        if is_inhabited
+    ]
+    if scope is None:
+        return sum(rows.count() for rows in ranges)
+    return scope.count_owed() + sum(scope.count(rows) for rows in ranges)

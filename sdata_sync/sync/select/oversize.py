@@ -1,0 +1,149 @@
+"""Versions that are larger than one peer accepts: feeds to that peer leave them out, and they are tried again.
+
+The end of a catch-up feed tells the peer that it has a version that was left out. So the resource gets a new tick when
+the peer has become able to take it. A version that replaces it, smaller perhaps, has a tick of its own anyway.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from django.db.models import F, Q, QuerySet
+
+from ...models import HeldVersion, Peer, TrackedResource
+from ..db.clock import now
+from ..log.tracked import ANEW
+from ..log.wakeup import wake_after_commit
+
+if TYPE_CHECKING:
+    from ...resources import SyncResource
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of a feed besides its entries.
+HEADING_BYTES = 64 * 1024
+FIRST_PAUSE_MILLIS = 10 * 60 * 1000
+LONGEST_PAUSE_MILLIS = 24 * 60 * 60 * 1000
+
+
+class PeerLimit:
+    """Which versions of a kind feeds to ``peer`` leave out; of what is not a peer (``None``) nothing is stored.
+
+    ``max_bytes`` is the largest feed that the target accepts, if it has said so; what cannot fit is held from then on.
+    ``count`` is how many versions are left out.
+    """
+
+    def __init__(self, resource: SyncResource, peer: Peer | None, *, max_bytes: int | None = None) -> None:
+        self._resource = resource
+        self._peer = peer
+        self.max_bytes = None if max_bytes is None else max(max_bytes - HEADING_BYTES, HEADING_BYTES)
+        rows = _present(resource, peer).values_list("resource_id", "endpoint_id", "tick")
+        self._held = {pk: (endpoint, tick) for pk, endpoint, tick in rows}
+
+    @property
+    def count(self) -> int:
+        """How many versions are held for the peer."""
+        return len(self._held)
+
+    def leaves_out(self, row: TrackedResource) -> bool:
+        """Return True if the version that ``row`` has is held for the peer."""
+        return self._held.get(row.pk) == (row.endpoint_id, row.tick)
+
+    def is_exceeded(self, row: TrackedResource, entry: str) -> bool:
+        """Return True if the rendered ``entry`` of ``row`` cannot fit into a feed; then it is held from now on."""
+        if self.max_bytes is None or len(entry) * 4 <= self.max_bytes:
+            return False
+        size = len(entry.encode())
+        if size <= self.max_bytes:
+            return False
+        self.hold(row, size, f"larger than the {self.max_bytes} bytes that the peer accepts")
+        return True
+
+    def hold(self, row: TrackedResource, size_bytes: int, reason: str) -> None:
+        """Leave the version that ``row`` has out of the feeds to the peer."""
+        logger.error(
+            "%s('%s') is held back from %s: its entry has %d bytes, %s",
+            self._resource.kind,
+            row.local_key or row.uuid,
+            self._peer,
+            size_bytes,
+            reason,
+        )
+        endpoint, tick = row.endpoint_id or 0, row.tick or 0
+        self._held[row.pk] = (endpoint, tick)
+        if self._peer is None:
+            return
+        HeldVersion.objects.using(self._resource.database).update_or_create(
+            peer_id=self._peer.pk,
+            resource=row,
+            defaults={
+                "endpoint_id": endpoint,
+                "tick": tick,
+                "size_bytes": size_bytes,
+                "reason": reason[:2000],
+                "held_since": now(),
+                "attempts": 1,
+                "retry_at": now() + FIRST_PAUSE_MILLIS,
+            },
+        )
+
+    def due(self, *, at_once: bool) -> list[TrackedResource]:
+        """Return the resources whose held version is to be tried again: when its time has come, or ``at_once``.
+
+        What is held of a version that the resource does not have any more is forgotten.
+        """
+        present = _present(self._resource, self._peer)
+        stale = _held(self._resource, self._peer).exclude(pk__in=present.values("pk"))
+        stale.filter(pk__in=list(stale.values_list("pk", flat=True))).delete()
+        return [h.resource for h in present.select_related("resource") if at_once or h.retry_at <= now()]
+
+    def release_fitting(self) -> bool:
+        """Give new ticks to the resources whose held versions fit into ``max_bytes``; return True if there were any."""
+        fitting = _present(self._resource, self._peer).filter(size_bytes__lte=self.max_bytes or 0)
+        rows = [held.resource for held in fitting.select_related("resource")]
+        for row in rows:
+            self.release(row)
+        return bool(rows)
+
+    def postpone(self, row: TrackedResource) -> None:
+        """Note that the peer has refused the version again; the pauses become longer."""
+        for held in _held(self._resource, self._peer).filter(resource=row):
+            pause = min(FIRST_PAUSE_MILLIS * 2 ** min(held.attempts, 20), LONGEST_PAUSE_MILLIS)
+            HeldVersion.objects.using(self._resource.database).filter(pk=held.pk).update(
+                attempts=F("attempts") + 1, retry_at=now() + pause
+            )
+
+    def release(self, row: TrackedResource) -> None:
+        """Give the resource a new tick: the peer accepts its version now."""
+        self._held.pop(row.pk, None)
+        _held(self._resource, self._peer).filter(resource=row).delete()
+        TrackedResource.objects.using(self._resource.database).filter(
+            pk=row.pk, tick=row.tick, endpoint=row.endpoint_id, mark__isnull=True, local_key__isnull=False
+        ).update(mark=now(), is_intent=False, mark_user=F("user"), etag=ANEW)
+        wake_after_commit(self._resource.kind, self._resource.database)
+
+
+#: The version that is held is the one that the resource has now.
+_IS_PRESENT = Q(endpoint_id=F("resource__endpoint_id"), tick=F("resource__tick"))
+
+
+def _of_kind(resource: SyncResource) -> QuerySet[HeldVersion]:
+    return HeldVersion.objects.using(resource.database).filter(resource__kind=resource.kind)
+
+
+def _held(resource: SyncResource, peer: Peer | None) -> QuerySet[HeldVersion]:
+    return _of_kind(resource).filter(peer=peer and peer.pk)
+
+
+def _present(resource: SyncResource, peer: Peer | None) -> QuerySet[HeldVersion]:
+    return _held(resource, peer).filter(_IS_PRESENT)
+
+
+def held_names(resource: SyncResource) -> dict[int, list[str]]:
+    """Return the names of the resources whose present version is held for a peer, by the primary key of the peer."""
+    found: dict[int, list[str]] = {}
+    for version in _of_kind(resource).filter(_IS_PRESENT).select_related("resource").order_by("pk"):
+        name = version.resource.local_key or version.resource.uuid
+        found.setdefault(version.peer_id, []).append(f"{resource.kind}('{name}') of {version.size_bytes} bytes")
+    return found

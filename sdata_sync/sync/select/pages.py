@@ -1,0 +1,394 @@
+"""Select the changes that a digest lacks, read the rows and render the entries, as of one moment (SData sync 2.5)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models.functions import Coalesce
+
+from ...atom.entry import render_entry
+from ...atom.payload import Text, identity
+from ...atom.text import replace_forbidden
+from ...conf import conf
+from ...core.digest import Digest
+from ...core.selection import TickRange, missing_ranges
+from ...core.state import SyncState, same_endpoint
+from ...models import DeferredEntry, DigestEntry, TrackedResource
+from ...registry import registry
+from ..content.cascade import kinds_within_reach
+from ..content.conditions import told_digests
+from ..content.contents import keys_for, read_contents
+from ..db.clock import now
+from ..db.faults import describe, ends_page
+from ..db.prepared import PreparedQuery
+from ..log.wakeup import wake_after_commit
+from ..stamp.stamper import number_changes
+
+if TYPE_CHECKING:
+    from ...relations import Keys
+    from ...resources import SyncResource
+    from ..log.digests import StoredDigest
+    from ..scope import Scope
+    from .oversize import PeerLimit
+
+#: So many endpoints are looked at one by one; of more it is asked first which of them have anything at all.
+FEW = 8
+
+
+def missing_and_inhabited(
+    resource: SyncResource,
+    stored: StoredDigest,
+    target: Digest,
+    *,
+    wanted: Callable[[str], bool] = lambda endpoint: True,
+) -> list[tuple[TickRange, bool]]:
+    """Return what ``target`` lacks, each range with whether there may be anything in it.
+
+    ``wanted`` narrows the endpoints. Of most of many endpoints a node holds nothing: others have changed their rows
+    since.
+    """
+    ranges = [missing for missing in missing_ranges(stored.value, target) if wanted(missing.endpoint)]
+    if len(ranges) <= FEW:
+        return [(missing, True) for missing in ranges]
+    tracked = TrackedResource.objects.filter(kind=resource.kind, endpoint=OuterRef("endpoint"))
+    entries = DigestEntry.objects.using(resource.database).filter(Exists(tracked), digest=resource.kind)
+    inhabited = set(entries.values_list("endpoint_id", flat=True))
+    return [(missing, stored.endpoint_id(missing.endpoint) in inhabited) for missing in ranges]
+
+
+def in_range(resource: SyncResource, stored: StoredDigest, missing: TickRange) -> QuerySet[TrackedResource]:
+    """Return the resources whose last change is in ``missing``."""
+    return TrackedResource.objects.using(resource.database).filter(
+        kind=resource.kind,
+        endpoint_id=stored.endpoint_id(missing.endpoint),
+        tick__gte=missing.start,
+        tick__lt=missing.end,
+    )
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, slots=True)
+class Page:
+    """Part of what a target lacks.
+
+    ``entries`` are rendered, ``states`` and ``rows`` are theirs. ``cursor`` is the target's digest as it would be had
+    it taken all of the page: the next page is what it lacks. ``is_last`` says that there is no next page.
+    ``referrers`` are, where an entry is a deletion, this node's digests of the kinds that refer to this one.
+    ``owed`` are the resources of a page of matters of scope, and the next such page goes on behind ``owed_behind``.
+    """
+
+    cursor: Digest
+    entries: list[str] = field(default_factory=list)
+    states: list[SyncState] = field(default_factory=list)
+    rows: list[TrackedResource] = field(default_factory=list)
+    is_last: bool = True
+    referrers: dict[str, Digest] | None = None
+    owed_behind: int | None = None
+    owed: list[UUID] = field(default_factory=list)
+
+    def is_cut_to(self, limit: int) -> bool:
+        """Drop the last entries if all together have more than ``limit`` bytes, but not the first; tell whether."""
+        size = 0
+        for number, entry in enumerate(self.entries):
+            size += len(entry) if entry.isascii() else len(entry.encode())
+            if size > limit and number:
+                del self.entries[number:], self.states[number:], self.rows[number:]
+                return True
+        return False
+
+
+def read_page(
+    resource: SyncResource,
+    stored: StoredDigest,
+    target: Digest,
+    *,
+    limit: int,
+    wanted: Callable[[str], bool] = lambda endpoint: True,
+    scope: Scope | None = None,
+    owed_behind: int | None = 0,
+    peer_limit: PeerLimit | None = None,
+) -> Page:
+    """Return the first ``limit`` changes that ``target`` lacks, by endpoint and tick (SData sync 2.5, 4.4).
+
+    ``stored`` is this node's digest; what is recorded after it was read belongs to a later feed. ``wanted``
+    narrows the endpoints whose changes are looked at.
+
+    A page is cut short where it would become larger than what we ourselves would accept.
+
+    ``scope`` narrows the resources to what a peer may have; what it may not have any more is a deletion there. What
+    it must hear of although its digest contains it comes first, on pages of its own,
+    behind the one with the primary key ``owed_behind``; ``None`` if all of it was sent.
+
+    ``peer_limit`` leaves out versions that are larger than the peer accepts.
+
+    A version is sent only with the state that it has: where the content of a row is not what its state was
+    given for, somebody has changed it since, and it will come again under its own number.
+    """
+    page = _select(
+        resource,
+        stored,
+        target,
+        limit=limit,
+        wanted=wanted,
+        scope=scope,
+        owed_behind=owed_behind,
+        peer_limit=peer_limit,
+    )
+    if page.referrers is not None:
+        page.referrers = _referring_digests(resource)
+    return page
+
+
+def read_version(
+    resource: SyncResource, stored: StoredDigest, row: TrackedResource, scope: Scope | None
+) -> Page | None:
+    """Return a page with the present version of one resource, ``None`` if it cannot or must not be sent."""
+    page = Page(cursor=stored.value)
+    if row.endpoint_id is not None and row.tick is not None:
+        _render(resource, stored, stored.endpoint_url(row.endpoint_id), [row], page, scope, None)
+    return page if page.entries else None
+
+
+def _select(
+    resource: SyncResource,
+    stored: StoredDigest,
+    target: Digest,
+    *,
+    limit: int,
+    wanted: Callable[[str], bool],
+    scope: Scope | None,
+    owed_behind: int | None,
+    peer_limit: PeerLimit | None,
+) -> Page:
+    page = Page(cursor=target)
+    if scope is not None and _begin_with_owed(resource, stored, scope, limit, page, peer_limit, behind=owed_behind):
+        page.is_last = page.owed_behind is None and not _is_anything_missing(stored, target, wanted)
+        return page
+    passed: dict[str, int] = {}
+    for missing, is_inhabited in missing_and_inhabited(resource, stored, target, wanted=wanted):
+        if not is_inhabited:
+            passed[missing.endpoint] = missing.end
+            continue
+        room = limit - len(page.states)
+        tracked = _tracked(resource, stored, missing, room + 1)
+        taken, before = tracked[:room], len(page.states)
+        _render(resource, stored, missing.endpoint, taken, page, scope, peer_limit)
+        page.is_last = len(tracked) == len(taken)
+        reached = missing.end if page.is_last else (taken[-1].tick or 0) + 1 if taken else missing.start
+        if page.is_cut_to(_most_bytes(peer_limit)):
+            page.is_last = False
+            reached = page.states[-1].tick + 1 if len(page.states) > before else missing.start
+        passed[missing.endpoint] = reached
+        if not page.is_last:
+            break
+    page.cursor = target.raised_all(passed, stamp=0)
+    return page
+
+
+def _begin_with_owed(
+    resource: SyncResource,
+    stored: StoredDigest,
+    scope: Scope,
+    limit: int,
+    page: Page,
+    peer_limit: PeerLimit | None,
+    *,
+    behind: int | None,
+) -> bool:
+    owed = [] if behind is None else scope.owed(behind=behind, limit=limit + 1)
+    part = owed[:limit]
+    if not part:
+        return False
+    page.owed = [row.uuid for row in part]
+    page.owed_behind = part[-1].pk if len(owed) > limit else None
+    by_endpoint: dict[int, list[TrackedResource]] = {}
+    for row in part:
+        by_endpoint.setdefault(row.endpoint_id or 0, []).append(row)
+    for endpoint, rows in by_endpoint.items():
+        _render(resource, stored, stored.endpoint_url(endpoint), rows, page, scope, peer_limit, is_owed=True)
+    return True
+
+
+def _is_anything_missing(stored: StoredDigest, target: Digest, wanted: Callable[[str], bool]) -> bool:
+    return any(wanted(missing.endpoint) for missing in missing_ranges(stored.value, target))
+
+
+def _tracked(resource: SyncResource, stored: StoredDigest, missing: TickRange, limit: int) -> list[TrackedResource]:
+    endpoint = stored.endpoint_id(missing.endpoint)
+    return _in_range(limit).instances(
+        resource.database, TrackedResource, resource.kind, endpoint, missing.start, missing.end
+    )
+
+
+@lru_cache(maxsize=256)
+def _in_range(limit: int) -> PreparedQuery[TrackedResource]:
+    return PreparedQuery(
+        lambda kind, endpoint, start, end: TrackedResource.objects.filter(
+            kind=kind, endpoint_id=endpoint, tick__gte=start, tick__lt=end
+        ).order_by("tick")[:limit],
+        *(str, int, int, int),
+    )
+
+
+def _render(
+    resource: SyncResource,
+    stored: StoredDigest,
+    endpoint: str,
+    tracked: list[TrackedResource],
+    page: Page,
+    scope: Scope | None,
+    peer_limit: PeerLimit | None,
+    *,
+    is_owed: bool = False,
+) -> None:
+    withdrawn: dict[int, bool] = {}
+    if scope is not None:
+        withdrawn = scope.sorted_out(tracked)
+        tracked = [row for row in tracked if row.pk in withdrawn]
+    if peer_limit is not None:
+        tracked = [row for row in tracked if not peer_limit.leaves_out(row)]
+    contents, problems = _contents(resource, stored, tracked)
+    keys = keys_for(resource, contents.values()) if resource.relations else {}
+    deferred, deleted_later = _deferred_payloads(resource, tracked)
+    for row in tracked:
+        url = entry_id(resource, row.local_key, row.uuid)
+        payload: str | None
+        problem = ""
+        if withdrawn.get(row.pk):
+            payload = resource.template.render_empty(
+                identity(uuid=str(row.uuid), deleted=True, scoped=is_owed, withdrawn=True)
+            )
+        elif row.is_deferred:
+            payload = deferred.get(row.pk)
+        elif row.is_deleted:
+            # Whoever may not have what it goes by now hears that it is gone.
+            new = row.replaced_by if row.replaced_by and (scope is None or scope.has(row.replaced_by)) else None
+            payload = resource.template.render_empty(
+                identity(uuid=str(row.uuid), deleted=True, replaced_by=new, scoped=is_owed)
+            )
+        else:
+            texts, problem = contents.get(row.local_key or ""), problems.get(row.local_key or "", "")
+            payload, problem = _render_row(resource, row, url, texts, keys, problem, scoped=is_owed)
+        if payload is None:
+            _stamp_anew(resource, row, problem)
+            continue
+        if (row.is_deleted or row.pk in deleted_later) and page.referrers is None:
+            page.referrers = {}
+        state = SyncState(endpoint=endpoint, tick=row.tick or 0, stamp=row.stamp, user=row.user)
+        title = f"{resource.element_name} {replace_forbidden(row.local_key or str(row.uuid))}"
+        entry = render_entry(id=url, title=title, state=state, payload=payload)
+        if peer_limit is not None and peer_limit.is_exceeded(row, entry):
+            continue
+        page.states.append(state)
+        page.rows.append(row)
+        page.entries.append(entry)
+
+
+def _most_bytes(peer_limit: PeerLimit | None) -> int:
+    ours = conf.max_body_bytes // 2
+    return ours if peer_limit is None or peer_limit.max_bytes is None else min(ours, peer_limit.max_bytes)
+
+
+def _stamp_anew(resource: SyncResource, row: TrackedResource, problem: str) -> None:
+    """Mark a row whose version the feed leaves out, so that it gets a new tick, even if it is changed back meanwhile.
+
+    The end of a catch-up feed tells the target that it has the version that was left out. A row with a ``problem`` is
+    held back until it can be read and rendered.
+    """
+    if problem:
+        logger.error("%s('%s') cannot be sent: %s", resource.endpoint, row.local_key, problem)
+    TrackedResource.objects.using(resource.database).filter(
+        pk=row.pk, tick=row.tick, endpoint=row.endpoint_id, local_key__isnull=False
+    ).update(etag="", mark=Coalesce("mark", now()), problem=problem)
+    wake_after_commit(resource.kind, resource.database)
+
+
+def _contents(
+    resource: SyncResource, stored: StoredDigest, tracked: list[TrackedResource]
+) -> tuple[dict[str, list[Text]], dict[str, str]]:
+    """Return the contents of the rows and their problems, by local key; rows just stamped as they were then."""
+    alive = [row.local_key for row in tracked if row.local_key and not (row.is_deleted or row.is_deferred)]
+    contents = {key: texts for key in alive if (texts := stored.numbered.get(key)) is not None}
+    unread = {key for key in alive if key not in contents}
+    read, problems = read_contents(resource, [row for row in tracked if row.local_key in unread])
+    return {**contents, **read}, problems
+
+
+def _render_row(
+    resource: SyncResource,
+    row: TrackedResource,
+    url: str,
+    texts: list[Text] | None,
+    keys: Keys,
+    problem: str,
+    *,
+    scoped: bool,
+) -> tuple[str | None, str]:
+    """Return the payload of a row, ``None`` if it cannot be sent under its state; and the problem, if there is one."""
+    if texts is None or row.local_key is None or resource.etag(texts, row.extra) != row.etag:
+        return None, problem
+    attributes = identity(uuid=str(row.uuid), key=row.local_key, url=url, scoped=scoped)
+    try:
+        return resource.render(attributes, texts, row.extra, keys), ""
+    except Exception as error:
+        if ends_page(error):
+            raise
+        return None, describe(error)
+
+
+def _deferred_payloads(resource: SyncResource, tracked: list[TrackedResource]) -> tuple[dict[int, str], set[int]]:
+    """Return the payloads of deferred versions, and which of them are deletions, by primary key of their resource."""
+    waiting = [row for row in tracked if row.is_deferred]
+    if not waiting:
+        return {}, set()
+    uuids = {row.pk: str(row.uuid) for row in waiting}
+    found = DeferredEntry.objects.using(resource.database).filter(resource__in=list(uuids)).select_related("resource")
+    states = {row.pk: (row.endpoint_id, row.tick) for row in waiting}
+    # Not one that has come meanwhile, under another state.
+    entries = [e for e in found if (e.resource.endpoint_id, e.resource.tick) == states[e.resource_id]]
+    payloads = {e.resource_id: _deferred_payload(resource, e, uuids[e.resource_id]) for e in entries}
+    return payloads, {e.resource_id for e in entries if e.is_deleted}
+
+
+def _deferred_payload(resource: SyncResource, entry: DeferredEntry, uuid: str) -> str:
+    if entry.is_deleted or not entry.payload:
+        return resource.template.render_empty(identity(uuid=uuid, deleted=entry.is_deleted))
+    return entry.payload
+
+
+def _referring_digests(resource: SyncResource) -> dict[str, Digest]:
+    """Return this node's digests of the kinds of which a deletion of ``resource`` takes rows along.
+
+    They are read after the page with the deletions, and what was committed before is given its ticks first: so they
+    contain what was changed together with a deletion. What the node that made a deletion had is contained too, where
+    this node has only passed the deletion on.
+    """
+    told = told_digests(resource)
+    digests: dict[str, Digest] = {}
+    for kind in sorted(kinds_within_reach(resource) - {resource.kind}):
+        other = registry.of_kind(kind)
+        if other is None:
+            continue
+        if other.is_source:
+            digests[kind] = number_changes(other).value.merge(told.get(kind, Digest()), stamp=0)
+        else:  # an empty digest says that the kind is not given to others
+            digests[kind] = Digest(origin=other.endpoint)
+    return digests
+
+
+def entry_id(resource: SyncResource, key: str | None, uuid: UUID) -> str:
+    """Return the id of an entry: the URL of the row, or the uuid where there is no row."""
+    return resource.resource_url(key) if key is not None else uuid.urn
+
+
+def is_own(resource: SyncResource) -> Callable[[str], bool]:
+    """Return what narrows a page to the changes made here."""
+    return lambda endpoint: same_endpoint(endpoint, resource.endpoint)

@@ -1,0 +1,138 @@
+"""Forgetting tombstones: when every peer is known to have them, or when somebody says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.db import connections, transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from ...models import (
+    ConflictRecord,
+    DeferredEntry,
+    DigestEntry,
+    Endpoint,
+    HeldVersion,
+    Peer,
+    PendingReference,
+    ScopedResource,
+    TrackedResource,
+)
+from ..db.clock import now
+from ..db.statements import chunks
+from ..log.digests import load_digest, lock_digest
+
+if TYPE_CHECKING:
+    from ...core.digest import Digest
+    from ...resources import SyncResource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Purged:
+    """How many tombstones went, and how many stay; ``missed_by`` names the peers that will not learn of some."""
+
+    removed: int
+    kept: int
+    missed_by: tuple[str, ...]
+
+
+def purge(
+    resource: SyncResource, peers: Mapping[str, Digest | None], *, older_than: timedelta | None, dry_run: bool
+) -> Purged:
+    """Remove the tombstones that all ``peers`` contain, and with ``older_than`` those before that whoever has them.
+
+    ``peers`` are the known digests of the enabled peers by name, ``None`` for one whose digest is not known: it may
+    lack everything.
+    """
+    stones = TrackedResource.objects.using(resource.database).filter(
+        kind=resource.kind, is_deleted=True, is_deferred=False, local_key__isnull=True, mark__isnull=True
+    )
+    settled = _contained(resource, stones, list(peers.values()))
+    chosen = settled
+    missed_by: tuple[str, ...] = ()
+    if older_than is not None:
+        limit = now() - int(older_than.total_seconds() * 1000)
+        old = stones.filter(stamp__lt=limit)
+        missed_by = tuple(
+            name
+            for name, digest in peers.items()
+            if old.exclude(pk__in=_contained(resource, old, [digest]).values("pk")).exists()
+        )
+        chosen = stones.filter(Q(pk__in=settled.values("pk")) | Q(stamp__lt=limit))
+    total, removed = stones.count(), chosen.count()
+    if not dry_run:
+        _remove(resource, chosen)
+    return Purged(removed=removed, kept=total - removed, missed_by=missed_by)
+
+
+def _contained(
+    resource: SyncResource, stones: QuerySet[TrackedResource], digests: list[Digest | None]
+) -> QuerySet[TrackedResource]:
+    """Narrow ``stones`` to those that every digest contains."""
+    if any(digest is None for digest in digests):
+        return stones.none()
+    everywhere = Q()
+    stored = load_digest(resource)
+    # With no peer there is nobody to wait for.
+    for entry in stored.value if digests else ():
+        tick = min(digest.tick(entry.endpoint) for digest in digests if digest is not None)
+        everywhere |= Q(endpoint_id=stored.endpoint_id(entry.endpoint), tick__lt=tick)
+    return stones.filter(everywhere)
+
+
+def _remove(resource: SyncResource, chosen: QuerySet[TrackedResource]) -> None:
+    # In chunks, without the collector: what refers to a tombstone is deleted by hand.
+    while _remove_some(resource, chosen):
+        pass
+
+
+def _remove_some(resource: SyncResource, chosen: QuerySet[TrackedResource]) -> bool:
+    with transaction.atomic(using=resource.database):
+        lock_digest(resource)  # nobody applies a newer version or brings one back to life meanwhile
+        rows = chosen
+        features = connections[resource.database].features
+        if features.has_select_for_update:
+            rows = chosen.select_for_update(of=("self",) if features.has_select_for_update_of else ())
+        stones = list(rows[:500])
+        pks = [row.pk for row in stones]
+        _raise_floors(resource, stones)
+        for model in (ConflictRecord, DeferredEntry, HeldVersion, PendingReference, ScopedResource):
+            model._default_manager.using(resource.database).filter(resource__in=pks).delete()
+        TrackedResource.objects.using(resource.database).filter(pk__in=pks)._raw_delete(resource.database)
+    return bool(pks)
+
+
+def _raise_floors(resource: SyncResource, stones: Iterable[TrackedResource]) -> None:
+    """Note per endpoint below which tick tombstones have been purged: what comes again under such a tick is old."""
+    highest: dict[int, int] = {}
+    for row in stones:
+        if row.endpoint_id is not None and row.tick is not None:
+            highest[row.endpoint_id] = max(highest.get(row.endpoint_id, 0), row.tick + 1)
+    for endpoint, tick in highest.items():
+        DigestEntry.objects.using(resource.database).filter(
+            digest=resource.kind, endpoint=endpoint, purge_floor__lt=tick
+        ).update(purge_floor=tick)
+
+
+def forget_endpoints(resource: SyncResource, *, dry_run: bool) -> int:
+    """Remove from the digest the endpoints of which no version is here, and return how many there were.
+
+    What digests say of them is ignored until a version of theirs comes. This node and its peers stay.
+    """
+    with transaction.atomic(using=resource.database):
+        lock_digest(resource)
+        versions = TrackedResource.objects.using(resource.database).filter(
+            kind=resource.kind, endpoint=OuterRef("endpoint")
+        )
+        stays = {resource.endpoint.lower(), *(peer.endpoint(resource.kind).lower() for peer in Peer.objects.all())}
+        entries = DigestEntry.objects.using(resource.database).filter(~Exists(versions), digest=resource.kind)
+        found = entries.exclude(endpoint__key__in=stays)
+        pks = list(found.values_list("endpoint_id", flat=True))
+        if not dry_run:
+            for chunk in chunks(pks):
+                Endpoint.objects.using(resource.database).filter(pk__in=chunk).update(is_forgotten=True)
+                entries.filter(endpoint__in=chunk)._raw_delete(resource.database)
+    return len(pks)

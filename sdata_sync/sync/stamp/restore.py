@@ -1,0 +1,197 @@
+"""Notice that this node was restored from a backup, before it assigns ticks that its peers have seen already.
+
+A tick that is assigned twice hides one of its two changes. So a process compares the digests of its enabled peers
+with its own before it assigns its first tick of a kind (``ensure_checked``, network). If a peer knows a higher tick
+of this node, the node continues above that tick and reassigns the ticks that may have been used twice
+(``RestoreGap``).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django.db.models import F
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from ...conf import conf
+from ...core.state import FIRST_TICK
+from ...exceptions import FeedError
+from ...models import Digest as DigestRow
+from ...models import Stream, TrackedResource
+from ..db.clock import now
+from ..db.prepared import PreparedQuery
+from ..log.tracked import ANEW
+from ..log.wakeup import wake
+
+if TYPE_CHECKING:
+    from ...core.digest import Digest
+    from ...resources import SyncResource
+    from ..log.digests import StoredDigest
+
+#: When the peers are asked again after one that knows more of this node would not give it back.
+RETRY_SECONDS = 5.0
+#: How long whoever selects or delivers waits for another thread that is asking.
+PATIENCE_SECONDS = 5.0
+
+_ask: list[Callable[[SyncResource], bool]] = []
+_heard: set[str] = set()
+_again_at: dict[str, float] = {}
+_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+
+def ask_with(ask: Callable[[SyncResource], bool]) -> None:
+    """Have ``ask`` called for each kind, once in a process, before its first change is numbered.
+
+    It returns whether this node may number; if not, it is called again later.
+    """
+    _ask[:] = [ask]
+
+
+def may_number(resource: SyncResource, *, patience: float = 0) -> bool:
+    """Ask the peers if nobody has yet; false while somebody is at it: then what is marked is numbered later.
+
+    ``patience`` is how many seconds to wait for somebody who is at it.
+    """
+    kind = resource.kind
+    if kind in _heard or not _ask or not conf.ask_peers_first:
+        return True
+    if not _locks[kind].acquire(timeout=patience):
+        return False
+    try:
+        if kind in _heard:
+            return True
+        if time.monotonic() < _again_at.get(kind, 0):
+            return False
+        if not _ask[0](resource):
+            _again_at[kind] = time.monotonic() + RETRY_SECONDS
+            return False
+        _heard.add(kind)
+    finally:
+        _locks[kind].release()
+    wake(kind)  # for those who were told to wait
+    return True
+
+
+def wait_to_number(resource: SyncResource) -> bool:
+    """Do the same, with some patience; not for ever, since two nodes may be waiting for each other."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not may_number(resource):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+logger = logging.getLogger(__name__)
+
+_noted: PreparedQuery[DigestRow] = PreparedQuery(
+    lambda kind: DigestRow.objects.filter(pk=kind, behind_until__isnull=False).values_list(
+        "behind_since", "behind_until"
+    ),
+    str,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Behind:
+    """The ticks of ours, ``since <= tick < until``, that may have been given a second time after a restore."""
+
+    since: int
+    until: int
+
+    def __contains__(self, tick: int) -> bool:
+        return self.since <= tick < self.until
+
+
+def fall_behind(resource: SyncResource, stored: StoredDigest) -> Behind:
+    """Note that somebody knows more of us than we do, or return what was noted; under the digest's lock.
+
+    It stays noted, across pages, processes and failures, until ``take_higher_tick`` ends it.
+    """
+    if (noted := behind(resource)) is not None:
+        return noted
+    ours = stored.value.tick(resource.endpoint)
+    noted = Behind(since=_confirmed(resource, ours), until=ours)
+    DigestRow.objects.using(resource.database).update_or_create(
+        pk=resource.kind, defaults={"behind_since": noted.since, "behind_until": noted.until}
+    )
+    return noted
+
+
+def behind(resource: SyncResource) -> Behind | None:
+    """Return what ``fall_behind`` has noted, ``None`` if this node knows itself best."""
+    for since, until in _noted.rows(resource.database, resource.kind):
+        return Behind(since=since or FIRST_TICK, until=until)
+    return None
+
+
+def _confirmed(resource: SyncResource, ours: int) -> int:
+    """Return up to where all peers were known to have our changes: those are from before the backup was made."""
+    own, ticks = resource.endpoint, []
+    for stream in Stream.objects.filter(kind=resource.kind):
+        known = stream.known_ticks()
+        if known is None:
+            return FIRST_TICK  # forgotten since: whatever is ours may have a used tick
+        ticks.append(known.get(own, FIRST_TICK))
+    return min(ticks, default=FIRST_TICK if ours > FIRST_TICK else ours)
+
+
+def take_higher_tick(resource: SyncResource, stored: StoredDigest, shown: Digest, where: str) -> bool:
+    """Go on from the tick that ``shown`` has for us, if this node is behind; return whether it was.
+
+    Under the digest's lock, when all that could be got back has come. ``where`` says who showed it. What this node
+    has numbered since the backup was made is marked, to be numbered again.
+
+    Raises:
+        FeedError: the tick is so high that it cannot be ours.
+    """
+    own = resource.endpoint
+    ours, theirs = stored.value.tick(own), shown.tick(own)
+    noted = behind(resource)
+    if theirs <= ours and noted is None:
+        return False
+    check_leap(resource, ours, theirs)
+    noted = noted or fall_behind(resource, stored)
+    note = (
+        f"{where} knows our tick {theirs}, we stood at {noted.until}. This node was restored from a backup, or another "
+        "node has our BASE_URL. It goes on from the higher tick."
+    )
+    logger.error("%s: %s", own, note)
+    DigestRow.objects.using(resource.database).filter(pk=resource.kind).update(
+        behind_since=None, behind_until=None, rejoined_at=timezone.now(), rejoined_note=note
+    )
+    stored.save(stored.value.raised(own, theirs, stamp=now()))
+    _number_again(resource, stored, noted)
+    # What the peers are remembered to have was learned under the ticks that are given up.
+    Stream.objects.filter(kind=resource.kind).update(known_digest="")
+    return True
+
+
+def check_leap(resource: SyncResource, ours: int, theirs: int) -> None:
+    """Refuse a claim about ourselves that cannot be true.
+
+    Raises:
+        FeedError
+    """
+    if theirs - ours > conf.max_tick_leap:
+        raise FeedError(
+            f"Expected a tick of at most {ours + conf.max_tick_leap} for {resource.endpoint}, which stands at {ours}; "
+            f"received {theirs}."
+        )
+
+
+def _number_again(resource: SyncResource, stored: StoredDigest, given: Behind) -> None:
+    # Not from ``until`` on: those are our own lost changes, which have just come back.
+    TrackedResource.objects.using(resource.database).filter(
+        kind=resource.kind,
+        endpoint_id=stored.endpoint_id(resource.endpoint),
+        tick__gte=given.since,
+        tick__lt=given.until,
+    ).update(mark=Coalesce("mark", F("stamp")), is_intent=False, mark_user=F("user"), etag=ANEW)

@@ -1,0 +1,151 @@
+"""Find rows that no signal reported: rows from before the app was installed, raw SQL, ``update()``, restored tables."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ...models import Digest as DigestRow
+from ...models import TrackedResource
+from ..content.contents import read_contents
+from ..content.references import only_looking
+from ..content.upgrade import take_over_known
+from ..db.isolation import atomically_by_row
+from ..log.digests import lock_digest
+from ..log.marks import new_uuid
+from ..log.tracked import mark_found, new_tracked, untracked_keys, without_tracked
+from ..log.wakeup import wake_after_commit
+from .restore import behind, may_number
+from .stamper import BATCH, number_changes, number_new
+
+if TYPE_CHECKING:
+    from ...resources import SyncResource
+
+
+def is_complete(resource: SyncResource) -> bool:
+    """Tell whether that has been done, once and for all."""
+    return DigestRow.objects.using(resource.database).filter(pk=resource.kind, is_complete=True).exists()
+
+
+def track_existing(resource: SyncResource, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
+    """Track and number every row that is not tracked yet, if that was never done; return how many there were.
+
+    Each batch is a transaction, and what is tracked is passed over the next time: an interruption costs nothing.
+    ``on_batch`` is told how many rows were looked at.
+    """
+    if is_complete(resource):
+        return 0
+    if not may_number(resource) or behind(resource) is not None:
+        return 0
+    found = track_untracked(resource, on_batch=on_batch)
+    DigestRow.objects.using(resource.database).update_or_create(pk=resource.kind, defaults={"is_complete": True})
+    return found
+
+
+def track_untracked(resource: SyncResource, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
+    """Track and number every row that is not tracked, and return how many there were."""
+    if not may_number(resource) or behind(resource) is not None:
+        return 0
+    return sum(_track(resource, keys) for keys in untracked_keys(resource, on_batch=on_batch))
+
+
+def count_untracked(resource: SyncResource, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
+    """Return how many rows are not tracked."""
+    return sum(len(keys) for keys in untracked_keys(resource, on_batch=on_batch))
+
+
+def _track(resource: SyncResource, keys: list[str]) -> int:
+    if not keys:
+        return 0
+    return atomically_by_row(resource.database, partial(_track_under_lock, resource, keys))
+
+
+def _track_under_lock(resource: SyncResource, keys: list[str]) -> int:
+    stored = lock_digest(resource)
+    new = []
+    for key in without_tracked(resource, keys):  # once more, under the lock
+        row = new_tracked(resource.kind, new_uuid())
+        row.local_key = key
+        new.append(row)
+    number_new(resource, stored, new)
+    return len(new)
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Found:
+    """How many rows are not as they were tracked."""
+
+    looked_at: int = 0
+    new: int = 0
+    changed: int = 0
+    deleted: int = 0
+    #: Rows that raise when they are read or encoded. Whether they were changed is not known; they are held back.
+    unreadable: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.new + self.changed + self.deleted + self.unreadable
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the numbers, for JSON; ``unreadable`` only if there is any."""
+        return {name: number for name, number in asdict(self).items() if number or name != "unreadable"}
+
+
+def scan(
+    resource: SyncResource, *, dry_run: bool = False, on_batch: Callable[[int], None] = lambda count: None
+) -> Found:
+    """Compare every row with what is tracked, in chunks, and number what differs; ``dry_run`` only counts."""
+    found = Found()
+    if not dry_run:
+        take_over_known(resource)
+    last = 0
+    rows = TrackedResource.objects.using(resource.database).filter(
+        # Not what is linked, and waits for the other side's version.
+        kind=resource.kind,
+        local_key__isnull=False,
+        mark__isnull=True,
+        tick__isnull=False,
+    )
+    while chunk := list(rows.filter(pk__gt=last).order_by("pk")[:BATCH]):
+        _compare(resource, chunk, found, dry_run=dry_run)
+        last = chunk[-1].pk
+        on_batch(len(chunk))
+    find_new = count_untracked if dry_run else track_untracked
+    found.new = find_new(resource, on_batch=on_batch)
+    if not dry_run:
+        number_changes(resource)
+        if found.total:
+            wake_after_commit(resource.kind, resource.database)
+    return found
+
+
+def _compare(resource: SyncResource, chunk: list[TrackedResource], found: Found, *, dry_run: bool) -> None:
+    with only_looking() if dry_run else nullcontext():
+        contents, problems = read_contents(resource, chunk)
+    odd = []
+    for tracked in chunk:
+        texts = contents.get(tracked.local_key or "")
+        if (problem := problems.get(tracked.local_key or "")) is not None:
+            logger.error("%s('%s') cannot be compared: %s", resource.endpoint, tracked.local_key, problem)
+            found.unreadable += 1
+        elif texts is None:
+            # A version that waits to be written has its key, and may well have no row.
+            if tracked.is_deferred:
+                continue
+            found.deleted += 1
+        elif tracked.is_deferred or resource.etag(texts, tracked.extra) == tracked.etag:
+            continue
+        else:
+            found.changed += 1
+        odd.append(tracked.pk)
+    found.looked_at += len(chunk)
+    if not dry_run:
+        mark_found(resource.database, odd)

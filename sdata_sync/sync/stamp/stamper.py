@@ -1,0 +1,347 @@
+"""The stamper: gives every committed mark the next tick, and moves the digest on (SData sync 2.2)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from django.db import connections
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from ...atom.text import escape, is_representable
+from ...core.decision import resolve
+from ...core.state import SyncState, stamp_after
+from ...exceptions import PayloadError, UnrepresentableText
+from ...models import ConflictRecord, DeferredEntry, TrackedResource
+from ..content.cascade import waiting_deletions
+from ..content.conditions import forget_met_conditions
+from ..content.contents import payload_of, read_contents
+from ..content.pending import drop_overruled, store_pending
+from ..content.upgrade import take_over
+from ..db.clock import now
+from ..db.faults import describe, ends_page
+from ..db.isolation import atomically_by_row, row_guard
+from ..db.prepared import PreparedQuery
+from ..log.digests import StoredDigest, load_digest, lock_digest
+from ..log.events import announce
+from ..log.marks import mark
+from ..log.tracked import ANEW, create_tracked, note_first_state, untracked_keys, update_tracked
+from .restore import behind, may_number
+
+if TYPE_CHECKING:
+    from ...atom.payload import Text
+    from ...resources import SyncResource
+
+logger = logging.getLogger(__name__)
+
+BATCH = 1000
+#: How long a mark made before a write outside of a transaction waits for the mark after it.
+INTENT_GRACE_MILLIS = 60_000
+#: What libxml2, and with it most peers, accepts as one text.
+MAX_TEXT = 10_000_000
+
+
+def number_changes(resource: SyncResource, *, patience: float = 0) -> StoredDigest:
+    """Number what was changed here and committed, and return the digest afterwards.
+
+    Runs before every delivery, every select and every answer with a digest: a digest never promises what is
+    not yet numbered. ``patience`` is how many seconds to wait while another thread hears what the peers know of us.
+    """
+    database = resource.database
+    position = _START
+    if not _first_mark.rows(database, resource.kind, *position) or not may_number(resource, patience=patience):
+        return load_digest(resource)
+    if behind(resource) is not None:
+        return load_digest(resource)  # restored: when what was lost has come back
+    while True:
+        stored, batch = atomically_by_row(database, partial(_number_batch, resource, position))
+        if len(batch) < BATCH:
+            return stored
+        position = _behind(batch[-1])
+
+
+def _number_batch(resource: SyncResource, position: _Position) -> tuple[StoredDigest, list[TrackedResource]]:
+    stored = lock_digest(resource)
+    batch = _next_batch(resource, position)
+    number(resource, stored, batch)
+    return stored, batch
+
+
+def number_all_under_lock(resource: SyncResource, stored: StoredDigest) -> None:
+    """Number all marks in a transaction that holds the digest's lock already."""
+    position = _START
+    while batch := _next_batch(resource, position):
+        number(resource, stored, batch)
+        position = _behind(batch[-1])
+
+
+#: A position among the marks, which are gone through by time: the arguments of ``_marked``.
+_Position = tuple[int, int]
+_START: _Position = (-(2**63), 0)
+
+
+def _behind(tracked: TrackedResource) -> _Position:
+    return tracked.mark or 0, tracked.pk
+
+
+def _marked(kind: str, mark: int, pk: int) -> QuerySet[TrackedResource]:
+    behind = Q(mark__gt=mark) | Q(pk__gt=pk)
+    return TrackedResource.objects.filter(behind, kind=kind, mark__gte=mark).order_by("mark", "pk")
+
+
+def _locked(kind: str, mark: int, pk: int) -> QuerySet[TrackedResource]:
+    # Rows that a writer holds are that writer's until it commits; they are numbered then. Waiting for them
+    # would make everybody wait for the longest transaction.
+    return _marked(kind, mark, pk).select_for_update(skip_locked=True)[:BATCH]
+
+
+_POSITION_TYPES = (str, int, int)
+_first_mark = PreparedQuery(lambda *place: _marked(*place).values_list("pk")[:1], *_POSITION_TYPES)
+_batch = PreparedQuery(lambda *place: _marked(*place)[:BATCH], *_POSITION_TYPES)
+_locked_batch = PreparedQuery(_locked, *_POSITION_TYPES)
+
+
+def _next_batch(resource: SyncResource, position: _Position) -> list[TrackedResource]:
+    query = _locked_batch if connections[resource.database].features.has_select_for_update else _batch
+    return query.instances(resource.database, TrackedResource, resource.kind, *position)
+
+
+def number(resource: SyncResource, stored: StoredDigest, marked: Sequence[TrackedResource]) -> None:
+    """Number ``marked``, rows that are locked, under the lock of the digest that ``stored`` was read under."""
+    if not marked:
+        return
+    if any(tracked.extra for tracked in marked):
+        take_over(resource, marked)
+    stamper = _Stamper(resource, stored)
+    contents, problems = read_contents(resource, marked)
+    stamper.find_waiting_deletions(marked)
+    for tracked in marked:
+        stamper.settle(tracked, contents, problems)
+    stamper.write()
+
+
+def number_new(resource: SyncResource, stored: StoredDigest, new: Sequence[TrackedResource]) -> None:
+    """Number rows that were never tracked, under the lock; ``new`` are their resources, not stored yet."""
+    if not new:
+        return
+    stamper = _Stamper(resource, stored)
+    contents, problems = read_contents(resource, new)
+    for tracked in new:
+        tracked.mark = stamper.now
+        stamper.settle(tracked, contents, problems)
+    # What is gone already, or cannot be written as XML, is not among them; the latter stays marked.
+    create_tracked(resource.database, [row for row in new if row.tick is not None or row.problem])
+    stamper.changed.clear()
+    stamper.forgotten.clear()
+    stamper.write()
+
+
+def is_young_intent(tracked: TrackedResource, now: int) -> bool:
+    """Tell whether somebody may still be writing the row that was marked outside of a transaction."""
+    return tracked.is_intent and now - (tracked.mark or 0) < INTENT_GRACE_MILLIS
+
+
+class _Stamper:
+    def __init__(self, resource: SyncResource, stored: StoredDigest) -> None:
+        self.resource = resource
+        self.stored = stored
+        self.digest = stored.value
+        self.next_tick = stored.value.tick(resource.endpoint)
+        self.now = now()
+        self.changed: list[TrackedResource] = []
+        self.undeferred: list[int] = []
+        self.forgotten: list[int] = []
+        self.stale_births: list[int] = []
+        self.incomplete: dict[int, list[Text]] = {}
+        self.waiting_deletions: set[int] = set()
+        self.conflicts: list[ConflictRecord] = []
+
+    def find_waiting_deletions(self, marked: Sequence[TrackedResource]) -> None:
+        """Note which of ``marked`` have a deletion that waits."""
+        deferred = [row.pk for row in marked if row.is_deferred]
+        if deferred:
+            entries = waiting_deletions(self.resource).filter(resource__in=deferred)
+            self.waiting_deletions.update(entries.values_list("resource_id", flat=True))
+
+    def settle(self, tracked: TrackedResource, contents: dict[str, list[Text]], problems: dict[str, str]) -> None:
+        """Give one marked resource its tick, or clear its mark, or hold it back."""
+        key = tracked.local_key
+        texts = None if key is None else contents.get(key)
+        if texts is not None:
+            self._settle_row(tracked, texts)
+        elif key is not None and key in problems:
+            self._hold_back(tracked, problems[key])
+        elif self._is_young_intent(tracked):
+            pass  # the row may be on its way
+        elif tracked.tick is None and not tracked.is_deferred and tracked.etag != ANEW:
+            # Nobody has ever heard of it. Without a key it was announced, and whoever did so is gone.
+            (self.forgotten if tracked.local_key else self.stale_births).append(tracked.pk)
+        elif (tracked.is_deleted and tracked.etag != ANEW) or (tracked.is_deferred and tracked.local_key is None):
+            self._clear(tracked)
+        else:
+            self._number(tracked)
+            tracked.is_deleted, tracked.local_key, tracked.etag, tracked.extra = True, None, "", ""
+            tracked.is_incomplete = False
+
+    def _settle_row(self, tracked: TrackedResource, texts: list[Text]) -> None:
+        if tracked.is_incomplete:
+            self.incomplete[tracked.pk] = texts
+        etag = self.resource.etag(texts, tracked.extra)
+        if etag == tracked.etag and tracked.tick is not None:
+            if not self._is_young_intent(tracked):
+                self._clear(tracked)
+            return
+        problem = self._problem(tracked, texts)
+        if problem:
+            self._hold_back(tracked, problem)
+            return
+        if tracked.pk in self.waiting_deletions:
+            try:
+                with row_guard(self.resource.database, savepoint=False):
+                    loses = self._loses_to_deletion(tracked, texts)
+            except PayloadError as error:
+                self._hold_back(tracked, str(error))
+                return
+            if loses:
+                tracked.etag = etag
+                return
+        self._number(tracked)
+        tracked.is_deleted, tracked.etag = False, etag
+        self.stored.numbered[tracked.local_key or ""] = texts
+
+    def _loses_to_deletion(self, tracked: TrackedResource, texts: list[Text]) -> bool:
+        """Decide an edit of a row whose deletion waits; return True if the deletion wins, and goes on waiting.
+
+        Neither was made in knowledge of the other: the row was still here when it was edited.
+        """
+        deletion = SyncState(
+            endpoint=self.stored.endpoint_url(tracked.endpoint_id or 0),
+            tick=tracked.tick or 0,
+            stamp=tracked.stamp,
+            user=tracked.user,
+        )
+        own, mark = self.resource.endpoint, tracked.mark or self.now
+        edit = SyncState(endpoint=own, tick=self.next_tick, stamp=mark, user=tracked.mark_user)
+        outcome = resolve(deletion, edit, self.digest, self.digest, same_content=False)
+        self.conflicts.append(
+            ConflictRecord(
+                resource=tracked,
+                decided_at=timezone.now(),
+                remote_won=outcome.source_wins,
+                rule=str(outcome.by),
+                local_endpoint=own,
+                local_stamp=mark,
+                local_user=edit.user,
+                local_payload=payload_of(self.resource, tracked, texts),
+                remote_endpoint=deletion.endpoint,
+                remote_stamp=deletion.stamp,
+                remote_user=deletion.user,
+            )
+        )
+        if not outcome.source_wins:
+            return False
+        if outcome.record:  # others must learn that the deletion won over the later stamp
+            tracked.stamp = stamp_after(mark, tracked.stamp)
+            tracked.endpoint_id, tracked.tick = self.stored.endpoint_id(own), self.next_tick
+            self.next_tick += 1
+        self._clear(tracked)
+        return True
+
+    def _hold_back(self, tracked: TrackedResource, problem: str) -> None:
+        """Leave a change without a tick because its row cannot be read, encoded or rendered; it is tried again.
+
+        A change without a tick is not promised by the digest.
+        """
+        if problem != tracked.problem:
+            logger.error("%s('%s') cannot be sent: %s", self.resource.endpoint, tracked.local_key, problem)
+            tracked.problem = problem
+            self.changed.append(tracked)
+
+    def _problem(self, tracked: TrackedResource, texts: list[Text]) -> str:
+        return self._unwritable(texts) or (self._render_problem(tracked, texts) if tracked.problem else "")
+
+    def _render_problem(self, tracked: TrackedResource, texts: list[Text]) -> str:
+        """Render a row that was held back; return the description of the exception, empty if it can be sent."""
+        try:
+            self.resource.render("", texts, tracked.extra)
+        except Exception as error:
+            if ends_page(error):
+                raise
+            return describe(error)
+        return ""
+
+    def _unwritable(self, texts: list[Text]) -> str:
+        for relation, text in zip(self.resource.relations, texts[len(self.resource.properties) :], strict=True):
+            if problem := relation.problem(text):
+                return f"{relation.name}: {problem}"
+        content = "".join([text for text in texts if text])
+        if is_representable(content) and len(content) < MAX_TEXT // 4:
+            return ""
+        for name, text in zip(self.resource.property_names, texts, strict=True):
+            try:
+                if len((text or "").encode("utf-8", "replace")) > MAX_TEXT:
+                    return f"{name}: XML parsers take {MAX_TEXT} bytes of text at most."
+                escape(text or "")
+            except UnrepresentableText as error:
+                return f"{name}: {error}"
+        return ""
+
+    def _is_young_intent(self, tracked: TrackedResource) -> bool:
+        return is_young_intent(tracked, self.now)
+
+    def _clear(self, tracked: TrackedResource) -> None:
+        tracked.mark, tracked.is_intent, tracked.problem = None, False, ""
+        self.changed.append(tracked)
+
+    def _number(self, tracked: TrackedResource) -> None:
+        note_first_state(tracked)
+        replaced = [] if tracked.tick is None else [tracked.stamp]
+        tracked.stamp = stamp_after(tracked.mark or self.now, *replaced)
+        tracked.endpoint_id = self.stored.endpoint_id(self.resource.endpoint)
+        tracked.tick = self.next_tick
+        note_first_state(tracked)
+        tracked.user = tracked.mark_user
+        self.next_tick += 1
+        if tracked.is_deferred:
+            tracked.is_deferred = False
+            self.undeferred.append(tracked.pk)
+        if self._is_young_intent(tracked):
+            tracked.problem = ""
+            self.changed.append(tracked)  # the second mark is on its way, and finds nothing more to number
+        else:
+            self._clear(tracked)
+
+    def write(self) -> None:
+        """Store everything that was settled."""
+        database = self.resource.database
+        update_tracked(database, self.changed)
+        ConflictRecord.objects.using(database).bulk_create(self.conflicts)
+        announce(self.resource, self.conflicts, [])
+        tracked = TrackedResource.objects.using(database)
+        if self.undeferred:
+            DeferredEntry.objects.using(database).filter(resource__in=self.undeferred).delete()
+            store_pending(self.resource, {}, replaced=self.undeferred)
+            forget_met_conditions(database)
+        if self.forgotten:
+            tracked.filter(pk__in=self.forgotten).delete()
+        if self.stale_births:
+            track_missing(self.resource)
+            tracked.filter(pk__in=self.stale_births).delete()
+        drop_overruled(self.resource, self.incomplete)
+        last = SyncState(endpoint=self.resource.endpoint, tick=self.next_tick - 1, stamp=self.now)
+        self.stored.save(self.digest.advance(last, stamp=self.now))
+
+
+def track_missing(resource: SyncResource) -> int:
+    """Mark every row that is not tracked yet, and return how many there were.
+
+    It reads the keys of the whole table, in chunks.
+    """
+    found = 0
+    for keys in untracked_keys(resource):
+        mark(resource.database, resource.kind, keys)
+        found += len(keys)
+    return found
