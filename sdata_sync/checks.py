@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+<<<<<<< HEAD
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+=======
+from contextlib import suppress
+from typing import Any
+>>>>>>> settings
 
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.checks import Warning as CheckWarning
-from django.core.exceptions import FieldDoesNotExist
+from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import connections, models, router
+from django.utils.module_loading import import_string
 
+<<<<<<< HEAD
 from .conf import Settings, conf
 from .fields import textual_form
+=======
+from .conf import BASE_URL_FORM, Setting, Settings, conf, shown_name
+>>>>>>> settings
 from .registry import registry
 from .relations import Association, Reference, Relation
 
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
 
 #: What fits into ``TrackedResource.local_key``.
 MAX_KEY = 255
+_SET_BASE_URL = f"Set SDATA_SYNC['BASE_URL'] to {BASE_URL_FORM}."
 
 
 def register_checks() -> None:
@@ -34,86 +45,116 @@ def register_checks() -> None:
 
 
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E006, W001, W002: the dictionary ``SDATA_SYNC``."""
+    """Check the dictionary ``SDATA_SYNC``: E001 to E008, W001, W002, W004 to W007."""
     value = getattr(settings, "SDATA_SYNC", None)
-    if not isinstance(value, dict) or not value.get("BASE_URL"):
+    if value is not None and not isinstance(value, dict):
         return [
             Error(
-                "SDATA_SYNC['BASE_URL'] is missing.",
-                hint="Set it to this node's dataset URL, like https://shop.example.com/sdata/shop/myContract/-",
+                f"SDATA_SYNC must be a dict with the key 'BASE_URL', not a value of type {type(value).__name__}.",
+                hint=_SET_BASE_URL,
                 id="sdata_sync.E001",
             )
         ]
-    return [
-        *_check_base_url(str(value["BASE_URL"])),
-        *_check_values(value),
-        *_check_backend(),
-        *_check_sqlite(),
-    ]
+    found = list(_check_values(value or {}))
+    has_errors = any(message.is_serious() for message in found)
+    return [*found, *_check_backend(has_errors=has_errors), *_check_sqlite()]
 
 
-def _check_base_url(url: str) -> Iterator[CheckMessage]:
-    hint = "Expected a URL like https://shop.example.com/sdata/shop/myContract/-"
-    try:
-        parts = urlsplit(url)
-        well_formed = (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and bool(parts.path.strip("/"))
-            and not (parts.query or parts.fragment or parts.username)
-            and "$" not in url
-            and not any(character.isspace() for character in url)
-        )
-    except ValueError:
-        well_formed = False
-    if not well_formed:
-        yield Error(f"SDATA_SYNC['BASE_URL'] is not a dataset URL: {url!r}.", hint=hint, id="sdata_sync.E002")
+def _check_values(value: dict[Any, Any]) -> Iterator[CheckMessage]:
+    yield from _check_names_of_settings(value)
+    for setting in Settings.TABLE:
+        if setting.is_required and value.get(setting.name) in (None, ""):
+            yield Error(f"SDATA_SYNC[{setting.name!r}] is missing.", hint=_SET_BASE_URL, id="sdata_sync.E001")
+        else:
+            yield from _check_setting(setting, value)
+    yield from _check_pairs(value)
 
 
-def _check_values(value: dict[str, Any]) -> Iterator[CheckMessage]:
-    for name in value.keys() - set(Settings.NAMES):
-        yield CheckWarning(
-            f"SDATA_SYNC has no setting {name!r}.",
-            hint=f"There are: {', '.join(Settings.NAMES)}.",
-            id="sdata_sync.W001",
-        )
-    if value.get("CONFLICT_PRIORITY", 5) not in range(1, 10):
-        yield Error("SDATA_SYNC['CONFLICT_PRIORITY'] must be from 1 to 9.", id="sdata_sync.E003")
-    for name in (
-        "MAX_PAGE_SIZE",
-        "OPERATION_SECONDS",
-        "PAGE_SIZE",
-        "MAX_BODY_BYTES",
-        "TIMEOUT_SECONDS",
-        "LEASE_SECONDS",
-        "POLL_SECONDS",
-        "MAX_BACKOFF_SECONDS",
-        "MAX_DELIVERIES",
-        "MAX_ENDPOINTS",
-        "MAX_TICK_LEAP",
-    ):
-        number = value.get(name, 1)
-        if isinstance(number, bool) or not isinstance(number, int | float) or number <= 0:
-            yield Error(f"SDATA_SYNC[{name!r}] must be a number above 0, not {number!r}.", id="sdata_sync.E004")
-    credentials = value.get("CREDENTIALS", {})
-    for name in credentials:
-        if set(credentials[name]) not in ({"username", "password"}, {"token"}):
-            yield Error(
-                f"SDATA_SYNC['CREDENTIALS'][{name!r}] must have a username and a password, or a token.",
-                id="sdata_sync.E005",
+def _check_names_of_settings(value: dict[Any, Any]) -> Iterator[CheckMessage]:
+    known = {name for setting in Settings.TABLE for name in (setting.name, *setting.former_names)}
+    for name in value:
+        if name not in known:
+            yield CheckWarning(
+                f"SDATA_SYNC has no setting {shown_name(name)}.",
+                hint=f"Remove it, or use one of these names: {', '.join(Settings.NAMES)}.",
+                id="sdata_sync.W001",
             )
 
 
-def _check_backend() -> Iterator[CheckMessage]:
+def _check_setting(setting: Setting[Any], value: dict[Any, Any]) -> Iterator[CheckMessage]:
+    """Check the value of ``setting`` under its name and under its former names."""
+    given = [name for name in (setting.name, *setting.former_names) if name in value]
+    for name in given:
+        hint = f"Set it to {setting.expected}"
+        hint += "." if setting.is_required else f", or remove it: the default is {setting.default!r}."
+        for problem in setting.problems(value[name], name):
+            yield Error(problem, hint=hint, id=setting.error_id)
+    if len(given) > 1:
+        yield Error(
+            f"SDATA_SYNC has {' and '.join(map(repr, given))}, which are names of one setting.",
+            hint=f"Keep {setting.name!r} and remove the other.",
+            id="sdata_sync.E008",
+        )
+    elif given and given[0] != setting.name:
+        yield CheckWarning(
+            f"SDATA_SYNC[{given[0]!r}] has a new name: {setting.name!r}.",
+            hint=f"Rename the key to {setting.name!r}. The value stays the same.",
+            id="sdata_sync.W005",
+        )
+
+
+def _check_pairs(value: dict[Any, Any]) -> Iterator[CheckMessage]:
+    """Compare settings with each other; a pair with a wrong value is left out, which is an error already."""
+    with suppress(ImproperlyConfigured):
+        lease, timeout = Settings.lease_seconds.read(value), Settings.timeout_seconds.read(value)
+        if lease <= timeout:
+            yield CheckWarning(
+                f"SDATA_SYNC['LEASE_SECONDS'] is {lease}, which is not longer than TIMEOUT_SECONDS, {timeout}.",
+                hint="Set it to more than TIMEOUT_SECONDS: a lease must not end while its holder waits for a peer.",
+                id="sdata_sync.W006",
+            )
+    with suppress(ImproperlyConfigured):
+        largest, usual = Settings.max_page_size.read(value), Settings.page_size.read(value)
+        if largest < usual:
+            yield CheckWarning(
+                f"SDATA_SYNC['MAX_PAGE_SIZE'] is {largest}, which is less than PAGE_SIZE, {usual}.",
+                hint="Set MAX_PAGE_SIZE to PAGE_SIZE or more: this node sends pages of MAX_PAGE_SIZE entries at most.",
+                id="sdata_sync.W007",
+            )
+
+
+def _check_backend(*, has_errors: bool) -> Iterator[CheckMessage]:
+    """Check that the delivery backend can be imported and made, then run its own checks.
+
+    A backend reads other settings. If those have errors, an exception of the backend is not reported.
+    """
     from .delivery import get_backend
 
     try:
-        yield from get_backend().check()
-    except Exception as error:  # an import may raise anything
-        yield Error(
-            f"SDATA_SYNC['DELIVERY'] names {conf.delivery!r}, which cannot be loaded: {error}",
-            id="sdata_sync.E006",
-        )
+        path = conf.delivery
+    except ImproperlyConfigured:
+        return  # _check_setting reports the wrong type
+    if not all(part.isidentifier() for part in path.split(".")) or "." not in path:
+        yield _unusable_backend("must be the dotted path of a delivery backend, and is no dotted path.")
+        return
+    try:
+        import_string(path)
+    except Exception as error:  # the import of a module may raise any exception
+        yield _unusable_backend(f"names {path!r}, which cannot be imported: {type(error).__name__}: {error}")
+        return
+    try:
+        yield from list(get_backend().check())
+    except Exception as error:  # the code of a backend may raise any exception
+        if not has_errors:
+            yield _unusable_backend(f"names {path!r}, which cannot be used: {type(error).__name__}: {error}")
+
+
+def _unusable_backend(problem: str) -> Error:
+    return Error(
+        f"SDATA_SYNC['DELIVERY'] {problem}",
+        hint=f"Set it to {Settings.delivery.expected}, or remove it: the default is {Settings.delivery.default!r}.",
+        id=Settings.delivery.error_id,
+    )
 
 
 def _check_sqlite() -> Iterator[CheckMessage]:
@@ -132,9 +173,9 @@ def _check_sqlite() -> Iterator[CheckMessage]:
 
 
 def check_scheme(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """W003: plain http with DEBUG off."""
-    base_url = str(conf.raw.get("BASE_URL", ""))
-    if settings.DEBUG or not base_url.startswith("http://"):
+    """Check that ``BASE_URL`` is https if DEBUG is off: W003."""
+    base_url = conf.raw.get("BASE_URL")
+    if settings.DEBUG or not isinstance(base_url, str) or not base_url.lower().startswith("http://"):
         return []
     return [
         CheckWarning(
@@ -315,7 +356,9 @@ def check_peers(
 def _check_credentials(alias: str) -> Iterator[CheckMessage]:
     from .models import Peer
 
-    known = conf.raw.get("CREDENTIALS", {})
+    known = conf.raw.get("CREDENTIALS")
+    if not isinstance(known, dict):
+        known = {}  # check_settings reports the wrong type
     for peer in Peer.objects.using(alias).exclude(credentials=""):
         if peer.credentials not in known:
             yield Error(

@@ -19,7 +19,7 @@ SDATA_SYNC = {
     "BASE_URL": SDATA_BASE_URL,
     "CONFLICT_PRIORITY": int(os.environ.get("SDATA_CONFLICT_PRIORITY", "5")),
     "DELIVERY": os.environ.get("SDATA_DELIVERY", "sdata_sync.delivery.backends.thread.ThreadDelivery"),
-    "HEARTBEAT": float(os.environ.get("SDATA_HEARTBEAT", "60")),
+    "HEARTBEAT_SECONDS": float(os.environ.get("SDATA_HEARTBEAT", "60")),
     "POLL_SECONDS": float(os.environ.get("SDATA_POLL_SECONDS", "30")),
     "CREDENTIALS": json.loads(os.environ.get("SDATA_CREDENTIALS", "{}")),
 }
@@ -96,7 +96,7 @@ if SDATA_BROKER := os.environ.get("SDATA_BROKER", ""):
     CELERY_BROKER_URL = SDATA_BROKER
     CELERY_TASK_DEFAULT_QUEUE = os.environ.get("SDATA_QUEUE", "celery")
     CELERY_BEAT_SCHEDULE = {
-        "what was missed": {"task": "sdata_sync.heartbeat", "schedule": SDATA_SYNC["HEARTBEAT"]},
+        "what was missed": {"task": "sdata_sync.heartbeat", "schedule": SDATA_SYNC["HEARTBEAT_SECONDS"]},
         "every night": {"task": "sdata_sync.catch_up", "schedule": crontab(hour="3", minute="0")},
     }
 if os.environ.get("SDATA_TASKS"):

@@ -280,7 +280,7 @@ class Courier:
         A stall that no save would end is noticed here. What goes wrong is noted on the stream.
         """
         stream = find_stream(self.peer, resource.kind)
-        pause = int(conf.heartbeat * 1000)
+        pause = int(conf.heartbeat_seconds * 1000)
         if self.is_to_stop or not pause or max(stream.retry_at, stream.compared_at + pause) > now():
             return
         if not claim_comparison(stream, pause):

@@ -107,7 +107,7 @@ def odd(serve, settings):
         **settings.SDATA_SYNC,
         "CREDENTIALS": {"odd": {"token": TOKEN}},
         "MAX_BODY_BYTES": 1_000_000,
-        "HEARTBEAT": 1,
+        "HEARTBEAT_SECONDS": 1,
     }
     server = serve()
     server.peer = Peer.objects.create(name="odd", url=server.url, credentials="odd")

@@ -7,7 +7,7 @@ from django.db import models
 
 import sdata_sync
 from sdata_sync.checks import check_peers, check_resources, check_scheme, check_settings
-from sdata_sync.conf import Settings, conf
+from sdata_sync.conf import Setting, Settings, conf
 from sdata_sync.delivery import get_backend
 from sdata_sync.delivery.backends.base import DeliveryBackend
 from sdata_sync.exceptions import RegistrationError
@@ -76,6 +76,9 @@ class TestSettings:
 
     def test_every_setting_has_its_property(self):
         assert {name.lower() for name in Settings.NAMES} <= {*dir(Settings)}
+        for attribute, declared in vars(Settings).items():
+            if isinstance(declared, Setting):
+                assert attribute.removeprefix("_") == declared.name.lower()
 
     def test_plain_http_in_production(self, settings):
         settings.DEBUG = True

@@ -193,7 +193,7 @@ def exchange(how, office, north):
         elif how == "pull":
             pull(north, office)
         else:
-            office.settings["HEARTBEAT"] = 0.001
+            office.settings["HEARTBEAT_SECONDS"] = 0.001
             with office.at_work(), Courier(Peer.objects.get(name=north.alias)) as courier:
                 courier.compare(of("accounts"))
                 assert courier.deliver([of("accounts")]) is None

@@ -49,7 +49,7 @@ class Suspicions:
     def see(self, state: SyncState) -> None:
         """Note if the stamp is of the future."""
         ahead = state.stamp - self._now
-        if ahead > conf.max_clock_skew * 1000:
+        if ahead > conf.max_clock_skew_seconds * 1000:
             self._ahead[state.endpoint] = max(ahead, self._ahead.get(state.endpoint, 0))
 
     def store(self) -> None:
