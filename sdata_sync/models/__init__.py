@@ -1,4 +1,4 @@
-"""What is kept in the database: the digests, the log of changes, the peers, what is under way."""
+"""Define the tables: digests, the log of changes, peers, streams, operations and runs."""
 
 from .child import ChildResource
 from .conflict import ConflictRecord
