@@ -1,4 +1,8 @@
-"""The admin: what there is to see, and the few things a hand may do. Read-only where a hand would break it."""
+"""Register the models with the Django admin.
+
+Most pages are read-only, because a manual edit of a protocol table would break the synchronisation. Actions offer the
+decisions that an administrator can make.
+"""
 
 from .conflict import ConflictRecordAdmin
 from .deferred import DeferredEntryAdmin
