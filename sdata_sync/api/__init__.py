@@ -1,1 +1,1 @@
-"""The edge: the protocol's URLs as views of Django REST framework."""
+"""Serve the protocol's URLs as views of Django REST framework."""

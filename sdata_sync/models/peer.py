@@ -75,9 +75,7 @@ class Peer(models.Model):
                 {"url": f"Expected a URL like http://host/sdata/app/contract/-, received {self.url!r}."}
             )
         if parts.username or parts.password:
-            raise ValidationError(
-                {"url": "Secrets do not belong in the URL; name an entry of CREDENTIALS instead."}
-            )
+            raise ValidationError({"url": "Secrets do not belong in the URL; name an entry of CREDENTIALS instead."})
         if self.url.lower() == conf.base_url.lower():
             raise ValidationError({"url": "This is the BASE_URL of this node; a node cannot be its own peer."})
         if Peer.objects.filter(url__iexact=self.url).exclude(pk=self.pk).exists():
