@@ -1,4 +1,4 @@
-"""Where Celery's autodiscovery finds the tasks; they are in ``delivery.celery``."""
+"""Expose the tasks of ``delivery.celery`` to Celery's autodiscovery."""
 
 from .delivery.celery import carry_out, catch_up, compare, deliver, heartbeat, purge, scan
 

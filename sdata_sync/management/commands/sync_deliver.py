@@ -30,7 +30,7 @@ class Command(BaseCommand):
             "--poll",
             type=float,
             default=0.25,
-            help="the longest pause between two polls, in seconds, if the database sends no notifications (default: 0.25)",
+            help="the longest pause between two polls, in seconds, without database notifications (default: 0.25)",
         )
         parser.add_argument("--json", action="store_true", help="print JSON (with --once)")
 

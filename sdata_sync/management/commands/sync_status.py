@@ -72,8 +72,8 @@ class Command(BaseCommand):
                 self.stdout.write("  no peers")
             if kind.is_behind:
                 self._warn(
-                    "RESTORED: peers have higher ticks of this node than it has itself. No ticks are assigned until those changes "
-                    "are back: sync_catchup --pull, or sync_rejoin."
+                    "RESTORED: peers have higher ticks of this node than it has itself. No ticks are assigned "
+                    "until those changes are back: sync_catchup --pull, or sync_rejoin."
                 )
             if kind.rejoined_at:
                 self._warn(f"RESTORED: {kind.rejoined} ({kind.rejoined_at:%Y-%m-%d %H:%M:%S})")
