@@ -1,4 +1,4 @@
-"""Keep the models of a Django project level with other applications over SData 1.1 synchronisation.
+"""Keep the models of a Django project in sync with other applications over SData 1.1 synchronisation.
 
 ::
 
@@ -42,7 +42,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Looked up on demand: sdata_sync.core and sdata_sync.atom are used where there is no Django.
+    # Imported on demand: sdata_sync.core and sdata_sync.atom are usable without Django.
     from importlib import import_module
 
     if name not in _HOMES:

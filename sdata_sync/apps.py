@@ -1,4 +1,4 @@
-"""The app: finds the projects' ``sync.py`` modules, and registers its checks and listeners."""
+"""Configure the app: import the ``sync.py`` modules of all apps, and connect checks and signal receivers."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from django.utils.module_loading import autodiscover_modules
 
 
 class SDataSyncConfig(AppConfig):
-    """What INSTALLED_APPS loads."""
+    """Configure the app for ``INSTALLED_APPS``."""
 
     name = "sdata_sync"
     verbose_name = "SData synchronisation"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Connect what listens, then let every app register its resources."""
+        """Connect the signal receivers, then let every app register its resources."""
         from . import checks, delivery
         from .sync.capture import signals as capture
 
@@ -28,7 +28,7 @@ class SDataSyncConfig(AppConfig):
 
 
 def _after_migrate(*, using: str, **kwargs: Any) -> None:
-    """Take over what was kept until the models knew it: an upgrade ends with a migrate."""
+    """Write stored unknown elements to columns that a migration has added."""
     from .registry import registry
     from .sync.content.upgrade import take_over_known
 

@@ -1,4 +1,4 @@
-"""A conflict as an application sees it, and what it may say about it."""
+"""Describe a conflict to the application, which may decide it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from .core.decision import Rule
     from .core.state import SyncState
 
-#: What ``SyncResource.resolve`` may return: whose version stays, a merged one, or ``None``: as the rules say.
+#: The result of ``SyncResource.resolve``: the version to keep, merged values, or ``None`` to apply the rules.
 Decision = Literal["local", "remote"] | Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConflictVersion:
-    """One of the two versions: its state, and its values by column name; ``None`` if it is a deletion.
+    """Hold the state and the values by column name of one version; values are ``None`` for a deletion.
 
-    Of a remote version only what its payload had is among the values.
+    The values of a remote version contain only the columns that its payload had.
     """
 
     state: SyncState
@@ -28,9 +28,9 @@ class ConflictVersion:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conflict:
-    """Two versions of one resource, neither made in knowledge of the other (SData sync 5.4).
+    """Hold two concurrent versions of one resource (SData sync 5.4).
 
-    ``remote_wins`` and ``rule`` say how the protocol's rules decide it, alike everywhere.
+    ``remote_wins`` and ``rule`` are the decision of the protocol's rules, which is the same at every node.
     """
 
     kind: str

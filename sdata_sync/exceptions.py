@@ -54,7 +54,7 @@ class NotXml(DocumentError):
 
 
 class DoctypeForbidden(DocumentError):
-    """The body has a DOCTYPE; documents with one are refused, whatever it says."""
+    """The body has a DOCTYPE; documents with one are refused."""
 
     application_code = "DoctypeForbidden"
 
@@ -110,9 +110,9 @@ class PayloadError(SyncError):
     """The payload of an entry cannot be applied."""
 
     application_code = "Deferred"
-    #: Instead, for a row that is only withdrawn here: whoever tries again must know.
+    #: The code for a row that is only withdrawn from this node's partial replica; a retry needs to know that.
     WITHDRAWN = "Withdrawn"
-    #: Instead, for a row that would make the whole transaction fail when it ends.
+    #: The code for a row that would make the whole transaction fail at the commit.
     AT_COMMIT = "AtCommit"
 
     def __init__(
@@ -120,9 +120,9 @@ class PayloadError(SyncError):
     ) -> None:
         super().__init__(message)
         self.payload_path = payload_path
-        #: The kinds and uuids that have to come first.
+        #: The kinds and uuids of the resources that must be received first.
         self.waits_for = tuple(waits_for)
-        #: What the sender is told; the message itself may say what is none of its business.
+        #: The message for the sender; the exception's own message may contain internal details.
         self.public = public or message
 
 
@@ -155,7 +155,7 @@ class RegistrationError(SyncError):
 
 
 class PeerError(SyncError):
-    """A peer could not be brought level."""
+    """The exchange with a peer failed."""
 
 
 class PeerUnreachable(PeerError):

@@ -1,4 +1,4 @@
-"""How the value of a model field is written as text, and read back exactly."""
+"""Write the value of a model field as text, and read the text back exactly."""
 
 import base64
 import binascii
@@ -21,11 +21,10 @@ from .atom.dates import parse_datetime
 
 @dataclass(frozen=True, slots=True)
 class TextualForm:
-    """Writes a value that is not null as text, and reads that text.
+    """Write a value that is not null as text, and read that text.
 
-    ``to_text`` gives equal values equal texts, whatever way they came (a decimal of a form and one of the
-    database, a time in another zone, a dictionary in another order): the etag is a hash of these texts.
-    ``to_python`` raises ``ValueError`` with what was expected.
+    ``to_text`` returns equal texts for equal values, for example for a time in another zone or a dictionary in another
+    order, because the etag is a hash of these texts. ``to_python`` raises ``ValueError`` with the expected form.
     """
 
     to_text: Callable[[Any], str]
@@ -33,7 +32,7 @@ class TextualForm:
 
 
 def textual_form(field: "models.Field[Any, Any]") -> TextualForm | None:
-    """Return the textual form of ``field``, or ``None`` if it has none."""
+    """Return the textual form of ``field``, or ``None`` if its class is not supported."""
     for kinds, make in _FORMS:
         if isinstance(field, kinds):
             return make(field)
@@ -217,7 +216,7 @@ def _json(field: Any) -> TextualForm:
 
 _Form = tuple[type | tuple[type, ...], Callable[[Any], TextualForm]]
 
-# The first that fits: subclasses stand before what they derive from.
+# The first match is used: subclasses come before their base classes.
 _FORMS: tuple[_Form, ...] = (
     (models.BooleanField, _boolean),
     (models.IntegerField, _integer),

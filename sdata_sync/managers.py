@@ -1,4 +1,4 @@
-"""A queryset that captures what Django writes without signals."""
+"""Capture bulk writes, for which Django sends no signals."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .sync.log.marks import key_text, mark, mark_known
 from .sync.log.suppression import is_applied
 from .sync.log.wakeup import wake_after_commit
 
-#: No database takes more parameters than this in one statement.
+#: The number of keys in one statement; every supported database accepts as many parameters.
 KEYS_PER_STATEMENT = 10_000
 
 M = TypeVar("M", bound=models.Model, covariant=True)
 
 
 class SyncQuerySet(models.QuerySet[M]):
-    """``bulk_create``, ``bulk_update`` and ``update`` with their changes captured, in one transaction each.
+    """Capture the changes of ``bulk_create``, ``bulk_update`` and ``update``, in one transaction each.
 
     Rows that ``bulk_create`` leaves without a primary key, as with ``ignore_conflicts``, cannot be captured;
     ``sync_scan`` finds them.
     """
 
-    #: Set on a queryset whose rows are marked already, and on what is derived from it.
+    #: True on a queryset whose rows are marked already, and on querysets derived from it.
     _is_marked = False
 
     def _clone(self) -> Any:
@@ -61,7 +61,7 @@ class SyncQuerySet(models.QuerySet[M]):
         return created
 
     def bulk_update(self, objs: Iterable[M], *args: Any, **kwargs: Any) -> int:
-        """Update rows in bulk and capture them; their marks come first, as with every write."""
+        """Update rows in bulk and capture them; the marks are written before the rows, as with every write."""
         objs = tuple(objs)
         self._for_write = True
         with transaction.atomic(using=self.db):
@@ -73,14 +73,14 @@ class SyncQuerySet(models.QuerySet[M]):
         return updated
 
     def update(self, **kwargs: Any) -> int:
-        """Update rows and capture exactly those."""
+        """Update rows and capture exactly the updated rows."""
         if self._is_marked:
             return super().update(**kwargs)
         self._for_write = True
         with transaction.atomic(using=self.db):
             keys = list(self.order_by().values_list("pk", flat=True))
             self._mark(keys)
-            # A row that has come to match meanwhile is not marked, so it is not updated either.
+            # A row that matches only since the keys were read is not marked, so it is not updated.
             updated = 0
             for start in range(0, len(keys), KEYS_PER_STATEMENT):
                 marked = self.filter(pk__in=keys[start : start + KEYS_PER_STATEMENT])
@@ -91,7 +91,7 @@ class SyncQuerySet(models.QuerySet[M]):
         return updated
 
     def _mark_parents(self, keys: list[Any]) -> None:
-        """Mark the resources inside which the rows ``keys`` travel."""
+        """Mark the parents of the child rows ``keys`` as changed."""
         for resource, children in registry.parents_of(self.model._meta.concrete_model or self.model):
             for start in range(0, len(keys), KEYS_PER_STATEMENT):
                 rows = all_rows(self.model, self.db).filter(pk__in=keys[start : start + KEYS_PER_STATEMENT])
@@ -101,4 +101,4 @@ class SyncQuerySet(models.QuerySet[M]):
 
 
 class SyncManager(models.Manager.from_queryset(SyncQuerySet)):  # type: ignore[misc]
-    """A manager whose querysets capture bulk writes."""
+    """Provide querysets that capture bulk writes."""

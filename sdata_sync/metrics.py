@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: ``path("metrics/", sdata_sync.metrics.view)``. Needs ``prometheus_client``."""
+"""Serve metrics for Prometheus: ``path("metrics/", sdata_sync.metrics.view)``. Needs ``prometheus_client``."""
 
 from .api.views.metrics import MetricsView
 

@@ -1,4 +1,4 @@
-"""Middleware: changes made in a request are those of the user who is logged in."""
+"""Record changes made in a request as changes of the user who is logged in."""
 
 from collections.abc import Callable
 
@@ -8,16 +8,16 @@ from .users import acting_as
 
 
 class SyncUserMiddleware:
-    """Put it after ``AuthenticationMiddleware``.
+    """Set the user of the request for ``acting_as``; list it after ``AuthenticationMiddleware``.
 
-    Users that Django REST framework finds out itself are seen too, since it tells the request.
+    A user that Django REST framework authenticates is used too, because the framework sets it on the request.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        """Answer the request with its user known."""
+        """Answer the request, and record its changes as changes of its user."""
 
         def user_name() -> str:
             user = getattr(request, "user", None)

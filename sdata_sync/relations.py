@@ -1,9 +1,9 @@
-"""What of a model leads to other rows: references, associations, children; and how each stands in a payload.
+"""Describe the relations of a model, and read and write each of them in a payload.
 
-A relation travels as uuids, never as local keys (SData sync 6.1). Its *text* is the same at every moment and in every
-process of a node, so that it can be hashed with the others: the uuid for a reference, the sorted uuids for an
-association, the children's own elements in the order of their uuids. Looking up which uuid belongs to which row is
-for ``sdata_sync.sync.content``.
+Relations are references, associations and children. A relation travels as uuids, never as local keys (SData sync 6.1).
+Its *text* is the same at every moment and in every process of a node, so that it can be hashed with the other texts:
+the uuid for a reference, the sorted uuids for an association, the elements of the children in the order of their uuids.
+``sdata_sync.sync.content`` looks up which uuid belongs to which row.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ if TYPE_CHECKING:
 
     from .resources import SyncResource
 
-#: A text that begins with it is a natural key, of a row whose model is not registered; no uuid begins so.
+#: The prefix of a text that is a natural key of a row whose model is not registered. No uuid begins with it.
 NATURAL = "="
 
-#: A text that begins with it says why there is none.
+#: The prefix of a text that is an error message, because the relation has no text.
 PROBLEM = "?"
 
-#: A name that begins with it is a local key: of what has no uuid yet, and must not get one by being looked at.
+#: The prefix of a local key, for a row that has no uuid yet: reading must not assign one.
 KEY = "#"
 
-#: Local keys by kind and uuid, of what is referred to: said beside the uuid for people and for other engines.
+#: Local keys of referenced rows by kind and uuid. They are sent beside the uuid for people and for other engines.
 Keys = Mapping[tuple[str, UUID], str]
 NO_KEYS: Keys = MappingProxyType({})
 
 
 class ReceivedList(NamedTuple):
-    """An association as it came: all of it, or what was added and taken away (SData core 9.2)."""
+    """Hold a received association: the complete list, or the added and removed members (SData core 9.2)."""
 
     is_complete: bool
     uuids: frozenset[UUID]
     removed: frozenset[UUID]
 
     def applied_to(self, present: Iterable[UUID]) -> set[UUID]:
-        """Return the members afterwards."""
+        """Return the members after the list is applied to ``present``."""
         return set(self.uuids) if self.is_complete else (set(present) | self.uuids) - self.removed
 
 
 class ReceivedChild(NamedTuple):
-    """One child as it came; ``uuid`` is ``None`` if whoever made it gave it no name."""
+    """Hold one received child; ``uuid`` is ``None`` if the sender assigned none."""
 
     uuid: UUID | None
     is_deleted: bool
@@ -61,20 +61,20 @@ class ReceivedChild(NamedTuple):
 
 
 class ReceivedChildren(NamedTuple):
-    """A list of children as it came: all of them, or those that were changed (SData core 9.2)."""
+    """Hold a received list of children: complete, or the changed children only (SData core 9.2)."""
 
     is_complete: bool
     children: tuple[ReceivedChild, ...]
 
 
-#: A relation as it came: the text of a reference, or a list.
+#: A received relation: the text of a reference, or a list.
 Received = Text | ReceivedList | ReceivedChildren
 
 
 class Reading(NamedTuple):
-    """What a payload says: values by column, the XML of unknown elements, relations by the name of their property.
+    """Hold the content of a payload: values by column, the XML of unknown elements, relations by property.
 
-    What the payload lacks is absent.
+    Properties that the payload does not contain are absent.
     """
 
     values: dict[str, Any]
@@ -84,46 +84,46 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Relation:
-    """One property of a payload that leads to other rows; ``columns`` are those of its own row that it stands on."""
+    """Describe one property of a payload that refers to other rows."""
 
     name: str
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of the model's own table that hold the relation, by attribute name."""
+        """Return the columns of the model's own table that hold the relation, by attribute name."""
         return ()
 
     @property
     def is_nullable(self) -> bool:
-        """Whether a row can be without."""
+        """Return True if a row may have no related row."""
         return True
 
     def render(self, text: Text, keys: Keys) -> str:
-        """Return the element."""
+        """Return the element as text."""
         raise NotImplementedError
 
     def read(self, item: Property) -> Received:
-        """Return what the element says.
+        """Return the relation that the element describes.
 
         Raises:
-            PayloadError
+            PayloadError: the element is malformed, or has no uuid where one is required.
         """
         raise NotImplementedError
 
     def uuids(self, text: Text) -> list[tuple[str, UUID]]:
-        """Return the kinds and uuids of what ``text`` leads to; the kind is empty where the model says it."""
+        """Return the kinds and uuids in ``text``; the kind is empty if the model determines it."""
         return []
 
     def problem(self, text: Text) -> str:
-        """Return why ``text`` cannot be sent, empty if it can: then the change is held back."""
+        """Return why ``text`` cannot be sent, so that the change is held back; empty if it can be sent."""
         return text[1:] if text is not None and text.startswith(PROBLEM) else ""
 
 
 def read_uuid(item: Property, path: str) -> UUID | None:
-    """Return the ``sdata:uuid`` of an element, ``None`` if it has none.
+    """Return the ``sdata:uuid`` of an element, or ``None`` if it has none.
 
     Raises:
-        PayloadError
+        PayloadError: the uuid is malformed.
     """
     text = item.attribute("uuid")
     if not text:
@@ -136,7 +136,7 @@ def read_uuid(item: Property, path: str) -> UUID | None:
 
 @dataclass(frozen=True, eq=False)
 class Reference(Relation):
-    """A foreign key, also a one-to-one: ``<contact sdata:uuid="…"/>``, or a natural key as text."""
+    """Describe a foreign key or one-to-one field: ``<contact sdata:uuid="…"/>``, or a natural key as text."""
 
     field: models.ForeignKey[Any, Any]
 
@@ -150,7 +150,7 @@ class Reference(Relation):
 
     @property
     def model(self) -> type[models.Model]:
-        """The model that is referred to."""
+        """Return the referenced model."""
         related: Any = self.field.related_model
         model: type[models.Model] = related._meta.concrete_model
         return model
@@ -189,7 +189,7 @@ def _identity(kind: str, uuid: str, keys: Keys) -> str:
 
 @dataclass(frozen=True, eq=False)
 class GenericReference(Relation):
-    """A generic foreign key: a reference that says of which kind it is; its text is the kind and the uuid."""
+    """Describe a generic foreign key: a reference with its kind; its text is the kind and the uuid."""
 
     field: GenericForeignKey
     model: type[models.Model]
@@ -232,21 +232,21 @@ class GenericReference(Relation):
 
 @dataclass(frozen=True, eq=False)
 class Association(Relation):
-    """A many-to-many field: the list of what is associated; its text is the sorted uuids."""
+    """Describe a many-to-many field: a list of references; its text is the sorted uuids."""
 
     field: models.ManyToManyField[Any, Any]
     element: str
 
     @property
     def model(self) -> type[models.Model]:
-        """The model that is associated."""
+        """Return the associated model."""
         related: Any = self.field.related_model
         model: type[models.Model] = related._meta.concrete_model
         return model
 
     @property
     def through(self) -> type[models.Model]:
-        """The model of the table that joins both."""
+        """Return the model of the join table."""
         through: type[models.Model] = self.field.remote_field.through  # type: ignore[assignment]
         return through
 
@@ -271,15 +271,15 @@ class Association(Relation):
 
 
 def association_text(uuids: Iterable[UUID | str]) -> str:
-    """Return the text of an association."""
+    """Return the text of an association: the sorted uuids, separated by spaces."""
     return " ".join(sorted(map(str, uuids)))
 
 
 @dataclass(frozen=True, eq=False)
 class Children(Relation):
-    """Rows that travel inside their parent: ``<orderLines sdata:deleteMissing="true">`` with an element for each.
+    """Describe rows that travel inside their parent: ``<orderLines sdata:deleteMissing="true">``.
 
-    ``resource`` says what of a child travels, ``link`` is its foreign key to the parent.
+    ``resource`` describes the payload of a child. ``link`` is the child's foreign key to the parent.
     """
 
     resource: SyncResource

@@ -1,12 +1,12 @@
-"""Signals for applications; sent after the page's transaction has been committed, to receivers by model.
+"""Define the signals for applications; they are sent after the transaction of a page is committed.
 
 ============================  ===================================================================================
-``conflict_decided``          ``record``: the ``ConflictRecord`` with both versions, who won, and by which rule
+``conflict_decided``          ``record``: the ``ConflictRecord`` with both versions, the winner and the rule
 ``entry_deferred``            ``entry``: the ``DeferredEntry``
 ``resource_applied``          ``uuid``, ``local_key`` (``None`` if it was deleted), ``state``: one received version
 ============================  ===================================================================================
 
-The sender is the model of the resource; ``resource`` is its ``SyncResource``. What a receiver raises is logged.
+The sender is the model of the resource; ``resource`` is its ``SyncResource``. An exception of a receiver is logged.
 """
 
 from django.dispatch import Signal

@@ -1,4 +1,4 @@
-"""Where Celery's autodiscovery finds the tasks; they are in ``delivery.backends.celery``."""
+"""Expose the tasks of ``delivery.backends.celery`` to Celery's autodiscovery."""
 
 from .delivery.backends.celery import carry_out, catch_up, compare, deliver, heartbeat, purge, scan
 

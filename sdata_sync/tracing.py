@@ -1,4 +1,4 @@
-"""Spans for OpenTelemetry, if its API is installed; nothing otherwise."""
+"""Create spans for OpenTelemetry if its API is installed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 try:
     from opentelemetry import trace
-except ImportError:  # it is not ours to ask for
+except ImportError:  # OpenTelemetry is an optional dependency
     trace = None  # type: ignore[assignment]
 
 

@@ -1,4 +1,4 @@
-"""What a project includes at the path of its ``BASE_URL``."""
+"""Export the URL patterns that a project includes at the path of its ``BASE_URL``."""
 
 from .api.urls import app_name, urlpatterns
 

@@ -1,27 +1,28 @@
-"""Who makes a change: it travels with it, in ``syncState/user``."""
+"""Determine the user who makes a change; the name travels in ``syncState/user``."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-# A function, so that nobody's session is loaded before somebody makes a change.
+# A function, so that the session is loaded only when a change is made.
 _current: ContextVar[Callable[[], str] | None] = ContextVar("sdata_sync_user", default=None)
 
-#: What fits into the column; a longer name is cut.
+#: The size of the column, in characters; a longer name is truncated.
 MAX_LENGTH = 150
 
 
 def current_user() -> str:
-    """Return the name of whoever is making changes here and now, empty if that is not known."""
+    """Return the name of the user who makes the present changes, or empty if it is not known."""
     find = _current.get()
     return find()[:MAX_LENGTH] if find else ""
 
 
 @contextmanager
 def acting_as(user: str | Callable[[], str]) -> Iterator[None]:
-    """Record the changes made inside as those of ``user``: a name, or a function that finds it out when asked.
+    """Record the changes made inside the ``with`` block as changes of ``user``.
 
-    For commands and tasks; in requests ``sdata_sync.middleware.SyncUserMiddleware`` does it.
+    ``user`` is a name, or a function that returns the name when a change is made. Use it in commands and tasks; for
+    requests use ``sdata_sync.middleware.SyncUserMiddleware``.
     """
     token = _current.set(user if callable(user) else lambda: user)
     try:

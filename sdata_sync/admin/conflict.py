@@ -1,4 +1,4 @@
-"""Conflicts: both versions side by side, and "use the other version"."""
+"""Show conflicts with both versions side by side, and offer the action "use the other version"."""
 
 from collections.abc import Iterable
 
@@ -20,7 +20,7 @@ from .readonly import ReadOnlyAdmin, shown_stamp
 
 @admin.register(ConflictRecord)
 class ConflictRecordAdmin(ReadOnlyAdmin[ConflictRecord]):
-    """The decisions: what stood against what, who won, and by which rule."""
+    """List the decided conflicts: the resource, the time, the version that was kept, and the rule."""
 
     list_display = ["resource", "decided_at", "winner", "rule", "overruled_at"]
     list_filter = ["resource__kind", "remote_won", "rule", "decided_at"]
@@ -30,22 +30,22 @@ class ConflictRecordAdmin(ReadOnlyAdmin[ConflictRecord]):
     readonly_fields = ["winner", "comparison"]
     actions = ["use_the_other_version"]
 
-    @admin.display(description="what stayed")
+    @admin.display(description="version kept")
     def winner(self, record: ConflictRecord) -> str:
-        """Whose version stayed."""
-        return "the received version" if record.remote_won else "the version that stood here"
+        """Return which version was kept: the received version or the version of this node."""
+        return "the received version" if record.remote_won else "the version of this node"
 
     @admin.display(description="both versions")
     def comparison(self, record: ConflictRecord) -> SafeString:
-        """The two versions, property by property; what differs is marked."""
+        """Return a table of both versions, property by property, with the differences marked."""
         local, remote = _properties(record.local_payload), _properties(record.remote_payload)
         rows = format_html_join("", "<tr><th>{}</th>{}{}</tr>", _lines(local, remote))
         return format_html(
-            "<table><thead><tr><th></th><th>here{}</th><th>received{}</th></tr></thead><tbody>"
-            "<tr><th>changed at</th><td>{}</td><td>{}</td></tr><tr><th>when</th><td>{}</td><td>{}</td></tr>"
-            "<tr><th>by</th><td>{}</td><td>{}</td></tr>{}</tbody></table>",
-            "" if record.remote_won else " (stayed)",
-            " (stayed)" if record.remote_won else "",
+            "<table><thead><tr><th></th><th>this node{}</th><th>received{}</th></tr></thead><tbody>"
+            "<tr><th>endpoint</th><td>{}</td><td>{}</td></tr><tr><th>changed at</th><td>{}</td><td>{}</td></tr>"
+            "<tr><th>user</th><td>{}</td><td>{}</td></tr>{}</tbody></table>",
+            "" if record.remote_won else " (kept)",
+            " (kept)" if record.remote_won else "",
             record.local_endpoint,
             record.remote_endpoint,
             shown_stamp(record.local_stamp),
@@ -57,12 +57,12 @@ class ConflictRecordAdmin(ReadOnlyAdmin[ConflictRecord]):
 
     @admin.action(description="Use the other version", permissions=["overrule"])
     def use_the_other_version(self, request: HttpRequest, queryset: QuerySet[ConflictRecord]) -> None:
-        """Make the version that did not stay a new change."""
+        """Write the version that was not kept to its row, as a new change of this node."""
         for record in queryset.select_related("resource"):
             resource = registry.of_kind(record.resource.kind)
             try:
                 if resource is None:
-                    raise PayloadError(f"{record.resource.kind} is not registered any more.")
+                    raise PayloadError(f"The kind {record.resource.kind} is not registered any more.")
                 use_other_version(resource, record)
             except (PayloadError, ValidationError, DatabaseError) as error:
                 self.message_user(request, f"{record.resource}: {error}", messages.ERROR)
@@ -70,12 +70,12 @@ class ConflictRecordAdmin(ReadOnlyAdmin[ConflictRecord]):
                 self.message_user(request, f"{record.resource}: the other version is used from now on.")
 
     def has_overrule_permission(self, request: HttpRequest) -> bool:
-        """Tell whether the user may decide otherwise."""
+        """Return True if the user may use the other version."""
         return request.user.has_perm("sdata_sync.change_conflictrecord")
 
 
 def _properties(payload: str) -> dict[str, str | None] | None:
-    """Return the texts by name; ``None`` for a deletion."""
+    """Return the texts of a payload by property name, or ``None`` for a deletion."""
     if not payload:
         return None
     return {item.name: item.text if item.is_plain else "…" for item in Payload.from_xml(payload)}

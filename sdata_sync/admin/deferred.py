@@ -1,4 +1,4 @@
-"""Entries that could not be applied: what came, why it waits, retry and discard."""
+"""Show deferred entries with their reasons, and offer the actions retry, apply, keep and discard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @admin.register(DeferredEntry)
 class DeferredEntryAdmin(ReadOnlyAdmin[DeferredEntry]):
-    """Deferred entries."""
+    """List the received entries that could not be applied."""
 
     list_display = ["resource", "reason", "payload_path", "received_at", "attempts", "is_discarded"]
     list_filter = ["is_discarded", "resource__kind", "application_code"]
@@ -29,27 +29,31 @@ class DeferredEntryAdmin(ReadOnlyAdmin[DeferredEntry]):
     list_select_related = ["resource"]
     actions = ["retry", "apply_deletion", "keep_row", "discard"]
 
-    @admin.action(description="Try again", permissions=["handle"])
+    @admin.action(description="Retry now", permissions=["handle"])
     def retry(self, request: HttpRequest, queryset: QuerySet[DeferredEntry]) -> None:
-        """Try the selected entries again, now."""
+        """Apply the selected entries again, now."""
         chosen = list(queryset.select_related("resource"))
         applied = 0
         for resource in registry:
             applied += retry_chosen(resource, [e.pk for e in chosen if e.resource.kind == resource.kind])
         level = messages.SUCCESS if applied == len(chosen) else messages.WARNING
-        self.message_user(request, f"{applied} of {len(chosen)} could be applied.", level)
+        self.message_user(
+            request,
+            f"{applied} of {len(chosen)} could be applied. The reason of each remaining entry is in its row.",
+            level,
+        )
 
     @admin.action(
-        description="Apply the deletion, with the rows that it takes along (recorded as conflicts)",
+        description="Apply the deletion and delete the dependent rows (recorded as conflicts)",
         permissions=["handle"],
     )
     def apply_deletion(self, request: HttpRequest, queryset: QuerySet[DeferredEntry]) -> None:
-        """Apply the selected deletions with all that they take along."""
+        """Apply the selected deletions, and delete the rows that depend on the deleted rows."""
         self._decide(request, queryset, apply_deletions, "deleted")
 
-    @admin.action(description="Keep the row: its deletion is overruled, at every node", permissions=["handle"])
+    @admin.action(description="Keep the row: its deletion is overruled at every node", permissions=["handle"])
     def keep_row(self, request: HttpRequest, queryset: QuerySet[DeferredEntry]) -> None:
-        """Keep the rows whose deletions are selected."""
+        """Keep the rows of the selected deletions, as a new change of this node."""
         self._decide(request, queryset, keep_rows, "kept")
 
     def _decide(
@@ -66,11 +70,14 @@ class DeferredEntryAdmin(ReadOnlyAdmin[DeferredEntry]):
         text = f"{count} of {len(chosen)} rows were {done}."
         self.message_user(request, text, messages.SUCCESS if count == len(chosen) else messages.WARNING)
 
-    @admin.action(description="Discard: do not try again (it is still sent on to others)", permissions=["handle"])
+    @admin.action(description="Discard: do not retry (the entry is still sent to other nodes)", permissions=["handle"])
     def discard(self, request: HttpRequest, queryset: QuerySet[DeferredEntry]) -> None:
-        """Leave the selected entries alone from now on."""
-        self.message_user(request, f"{discard(queryset)} will not be tried again.")
+        """Mark the selected entries as discarded, so that they are not retried."""
+        self.message_user(
+            request,
+            f"{discard(queryset)} will not be tried again. A later version of the resource replaces a discarded entry.",
+        )
 
     def has_handle_permission(self, request: HttpRequest) -> bool:
-        """Tell whether the user may decide what becomes of deferred entries."""
+        """Return True if the user may decide about deferred entries."""
         return request.user.has_perm("sdata_sync.change_deferredentry")

@@ -1,4 +1,4 @@
-"""The digest of each kind as one readable table."""
+"""Show the digest of each kind as a table."""
 
 from django.contrib import admin
 from django.db.models import QuerySet
@@ -11,40 +11,40 @@ from .readonly import ReadOnlyAdmin, ReadOnlyInline, shown_stamp
 
 
 class DigestEntryInline(ReadOnlyInline[DigestEntry, Digest]):
-    """One line for each known endpoint."""
+    """List the digest entries of one kind, one line per endpoint."""
 
     model = DigestEntry
     fields = ["endpoint", "tick", "moved", "conflict_priority", "is_ours"]
     readonly_fields = ["endpoint", "tick", "moved", "conflict_priority", "is_ours"]
-    verbose_name_plural = "entries: everything below the tick is taken into account here"
+    verbose_name_plural = "entries: this node contains every change of the endpoint below the tick"
 
-    @admin.display(description="moved")
+    @admin.display(description="tick moved at")
     def moved(self, entry: DigestEntry) -> str:
-        """When the tick last moved."""
+        """Return the time when the tick last moved."""
         return shown_stamp(entry.stamp)
 
     @admin.display(description="this node", boolean=True)
     def is_ours(self, entry: DigestEntry) -> bool:
-        """Whether it is the endpoint of this node."""
+        """Return True if the entry is that of this node's own endpoint."""
         resource = registry.of_kind(entry.digest_id)
         return resource is not None and same_endpoint(entry.endpoint.url, resource.endpoint)
 
 
 @admin.register(Digest)
 class DigestAdmin(ReadOnlyAdmin[Digest]):
-    """The digests, one for each kind."""
+    """List the digests of this node, one per kind."""
 
     list_display = ["kind", "our_tick", "endpoints", "is_complete", "rejoined_at"]
     fields = ["kind", "is_complete", "rejoined_at", "rejoined_note"]
     inlines = [DigestEntryInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Digest]:
-        """Read the entries with their digests."""
+        """Return the digests with their entries and endpoints prefetched."""
         return super().get_queryset(request).prefetch_related("entries__endpoint")
 
-    @admin.display(description="our tick")
+    @admin.display(description="tick of this node")
     def our_tick(self, digest: Digest) -> int | str:
-        """The first tick that this node has not yet assigned."""
+        """Return the first tick that this node has not assigned yet."""
         resource = registry.of_kind(digest.kind)
         if resource is None:
             return "not registered"
@@ -53,5 +53,5 @@ class DigestAdmin(ReadOnlyAdmin[Digest]):
 
     @admin.display(description="known endpoints")
     def endpoints(self, digest: Digest) -> int:
-        """How many endpoints are known."""
+        """Return the number of endpoints in the digest."""
         return len(digest.entries.all())

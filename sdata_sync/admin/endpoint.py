@@ -1,4 +1,4 @@
-"""The endpoints that were ever heard of, and whose clocks are ahead."""
+"""Show the known endpoints, with clock warnings, reused ticks and impossible claims."""
 
 from django.contrib import admin
 
@@ -8,7 +8,7 @@ from .readonly import ReadOnlyAdmin
 
 @admin.register(Endpoint)
 class EndpointAdmin(ReadOnlyAdmin[Endpoint]):
-    """Endpoints."""
+    """List the known endpoints."""
 
     list_display = ["url", "clock", "clock_ahead_at", "clone_seen_at", "clone_note", "anomaly_at", "anomaly_note"]
     list_filter = ["is_forgotten"]
@@ -16,5 +16,5 @@ class EndpointAdmin(ReadOnlyAdmin[Endpoint]):
 
     @admin.display(description="clock", ordering="clock_ahead")
     def clock(self, endpoint: Endpoint) -> str:
-        """By how much it was ahead of ours, when it last was by too much."""
+        """Return how far the endpoint's clock was ahead of this node's clock when it was last too far ahead."""
         return f"{endpoint.clock_ahead / 1000:.1f} s ahead of ours" if endpoint.clock_ahead else "-"

@@ -1,4 +1,4 @@
-"""Versions that are larger than one peer accepts."""
+"""Show the versions that are larger than a peer accepts."""
 
 from django.contrib import admin
 
@@ -8,7 +8,7 @@ from .readonly import ReadOnlyAdmin, shown_stamp
 
 @admin.register(HeldVersion)
 class HeldVersionAdmin(ReadOnlyAdmin[HeldVersion]):
-    """The versions that feeds to one peer leave out."""
+    """List the versions that are left out of feeds to one peer."""
 
     list_display = ["resource", "peer", "size_bytes", "reason", "since", "attempts", "next_attempt"]
     list_filter = ["peer", "resource__kind"]
@@ -17,10 +17,10 @@ class HeldVersionAdmin(ReadOnlyAdmin[HeldVersion]):
 
     @admin.display(description="since", ordering="held_since")
     def since(self, held: HeldVersion) -> str:
-        """When it was first found too large."""
+        """Return the time when the version was first found too large."""
         return shown_stamp(held.held_since)
 
     @admin.display(description="next attempt", ordering="retry_at")
     def next_attempt(self, held: HeldVersion) -> str:
-        """When it is offered to the peer again."""
+        """Return the time when the version is offered to the peer again."""
         return shown_stamp(held.retry_at)

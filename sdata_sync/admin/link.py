@@ -1,4 +1,4 @@
-"""Linking existing rows with a peer's, on a page of the admin: what ``manage.py sync_link`` does."""
+"""Link existing rows with the rows of a peer on an admin page, as ``manage.py sync_link`` does."""
 
 from __future__ import annotations
 
@@ -24,19 +24,24 @@ from ..registry import registry
 if TYPE_CHECKING:
     from ..resources import SyncResource
 
-#: So many candidates fit on a page, beside those that are certain.
+#: The greatest number of candidates on the page, not counting the certain ones.
 SHOWN = 500
 
 
 def link_page(site: admin.AdminSite, request: HttpRequest, pk: int, kind: str = "") -> HttpResponseBase:
-    """Show the candidates of one kind, and link those that were chosen."""
+    """Show the link candidates of one kind, and link the pairs that the user has selected.
+
+    Raises:
+        PermissionDenied: the user may not change peers.
+        Http404: there is no such peer, or no kind has ``match_on``.
+    """
     if not request.user.has_perm("sdata_sync.change_peer"):
         raise PermissionDenied
     peer = Peer.objects.filter(pk=pk).first()
     kinds = [resource.kind for resource in registry if type(resource).match_on]
     resource = registry.of_kind(kind or (kinds[0] if kinds else ""))
     if peer is None or resource is None:
-        raise Http404("There is no such peer, or no kind that says what to match on.")
+        raise Http404("There is no such peer, or no registered kind has match_on.")
     candidates, problem = _candidates(peer, resource)
     if request.method == "POST" and not problem:
         _link(request, peer, resource, candidates)
@@ -65,7 +70,7 @@ def _context(peer: Peer, resource: SyncResource, kinds: list[str], candidates: l
         "peer": peer,
         "resource": resource,
         "kinds": kinds,
-        "matched_on": "a comparison of its own" if callable(match_on) else ", ".join(match_on or ()),
+        "matched_on": "a custom comparison" if callable(match_on) else ", ".join(match_on or ()),
         "counts": {str(sort): counts[str(sort)] for sort in Certainty},
         "shown": doubtful[:SHOWN],
         "left_out": max(len(doubtful) - SHOWN, 0),
@@ -75,11 +80,11 @@ def _context(peer: Peer, resource: SyncResource, kinds: list[str], candidates: l
 def _link(request: HttpRequest, peer: Peer, resource: SyncResource, candidates: Iterable[Candidate]) -> None:
     wins = request.POST.get("wins")
     if wins not in ("here", "there"):
-        messages.error(request, "Whose content stays? Choose ours or theirs.")
+        messages.error(request, "Whose content stays? Choose ours (this node) or theirs (the peer), then link again.")
         return
     chosen = set(request.POST.getlist("pair"))
     with_certain = request.POST.get("certain") == "yes"
-    # Only what was found just now: a page may have stood open for a day.
+    # Only pairs that were found in this request: the page may have been loaded long ago.
     pairs: list[tuple[str, UUID]] = [
         (candidate.local_key, candidate.uuid)
         for candidate in candidates
@@ -87,6 +92,6 @@ def _link(request: HttpRequest, peer: Peer, resource: SyncResource, candidates: 
         or (with_certain and candidate.certainty is Certainty.CERTAIN)
     ]
     outcome = link_pairs(resource, peer, pairs, ours_win=wins == "here")
-    messages.success(request, f"{outcome.linked} linked. They are level after the next catch-up.")
+    messages.success(request, f"{outcome.linked} linked. They are in sync after the next catch-up.")
     for text in outcome.refused:
         messages.error(request, text)

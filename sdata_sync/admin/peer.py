@@ -1,4 +1,4 @@
-"""Peers, how far they are, and "deliver now"."""
+"""Show peers with the state of their streams, and offer the actions "deliver now" and "catch up now"."""
 
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from .readonly import ModelAdmin, ReadOnlyInline, shown_stamp
 
 
 class StreamInline(ReadOnlyInline[Stream, Peer]):
-    """One line for each kind that was delivered."""
+    """List the streams of one peer, one line per kind."""
 
     model = Stream
     fields = ["kind", "lag", "failures", "succeeded", "last_error", "failed"]
@@ -31,17 +31,17 @@ class StreamInline(ReadOnlyInline[Stream, Peer]):
 
     @admin.display(description="lag")
     def lag(self, stream: Stream) -> str:
-        """How far the peer is behind."""
+        """Return how many ticks the peer is behind."""
         return _lag(stream)
 
     @admin.display(description="last success")
     def succeeded(self, stream: Stream) -> str:
-        """When something last arrived."""
+        """Return the time of the last successful delivery."""
         return shown_stamp(stream.last_success or None)
 
     @admin.display(description="last failure")
     def failed(self, stream: Stream) -> str:
-        """When something last went wrong."""
+        """Return the time of the last failed delivery."""
         return shown_stamp(stream.last_error_at or None)
 
 
@@ -52,12 +52,12 @@ def _lag(stream: Stream) -> str:
     behind = ticks_behind(resource, load_digest(resource), stream)
     if behind is None:
         return "not known"
-    return "level" if behind == 0 else f"{behind} ticks behind"
+    return "in sync" if behind == 0 else f"{behind} ticks behind"
 
 
 @admin.register(Peer)
 class PeerAdmin(ModelAdmin[Peer]):
-    """The applications that this one keeps level with."""
+    """List and edit the peers of this node."""
 
     list_display = ["name", "lag", "state", "enabled", "immediate", "relay", "url"]
     list_filter = ["enabled", "immediate"]
@@ -69,7 +69,7 @@ class PeerAdmin(ModelAdmin[Peer]):
 
     @admin.display(description="existing rows")
     def existing_rows(self, peer: Peer) -> SafeString | str:
-        """The page where rows that both sides had before are linked."""
+        """Return a link to the page that links rows which both nodes had before the first exchange."""
         if peer.pk is None or not any(type(resource).match_on for resource in registry):
             return "-"
         return format_html(
@@ -77,7 +77,7 @@ class PeerAdmin(ModelAdmin[Peer]):
         )
 
     def get_urls(self) -> list[Any]:
-        """Add the page for linking."""
+        """Return the URLs of the admin with those of the link page added."""
         view = self.admin_site.admin_view(partial(link_page, self.admin_site))
         name = "sdata_sync_peer_link"
         return [
@@ -87,17 +87,17 @@ class PeerAdmin(ModelAdmin[Peer]):
         ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Peer]:
-        """Read the streams with their peers."""
+        """Return the peers with their streams prefetched."""
         return super().get_queryset(request).prefetch_related("streams__peer")
 
     @admin.display(description="lag")
     def lag(self, peer: Peer) -> str:
-        """How far the peer is behind, kind by kind."""
+        """Return how many ticks the peer is behind, per kind."""
         return ", ".join(f"{stream.kind}: {_lag(stream)}" for stream in peer.streams.all()) or "not contacted yet"
 
     @admin.display(description="state")
     def state(self, peer: Peer) -> str:
-        """What the last attempts came to."""
+        """Return the last errors of the peer's streams, or "ok"."""
         if not peer.enabled:
             return "disabled"
         errors = [f"{stream.kind}: {stream.last_error}" for stream in peer.streams.all() if stream.last_error]
@@ -105,7 +105,7 @@ class PeerAdmin(ModelAdmin[Peer]):
 
     @admin.action(description="Catch up now, both ways", permissions=["change"])
     def catch_up_now(self, request: HttpRequest, queryset: QuerySet[Peer]) -> None:
-        """Make good whatever was missed, while the page loads."""
+        """Pull and push all missing changes of the selected peers during the request."""
         passed = catch_up(queryset, registry, directions=("pull", "push"), make_watch=lambda *_: Watch())
         for item in passed:
             text = f"{item.peer}, {item.kind}, {item.direction}: {item.error or f'{item.watch.entries} entries'}"
@@ -113,7 +113,7 @@ class PeerAdmin(ModelAdmin[Peer]):
 
     @admin.action(description="Deliver now", permissions=["change"])
     def deliver_now(self, request: HttpRequest, queryset: QuerySet[Peer]) -> None:
-        """Bring the selected peers level while the page loads."""
+        """Deliver to the selected peers during the request, until they are in sync."""
         for peer in queryset:
             with Courier(peer) as courier:
                 due = courier.deliver(registry, impatient=True)
@@ -121,5 +121,5 @@ class PeerAdmin(ModelAdmin[Peer]):
                 self.message_user(request, f"{peer} is level.", messages.SUCCESS)
                 continue
             said = "; ".join(stream.last_error for stream in peer.streams.all() if stream.last_error)
-            text = f"{peer} is not level: {said or 'somebody else is delivering to it'}"
+            text = f"{peer} is not level: {said or 'another process is delivering to it'}"
             self.message_user(request, text, messages.ERROR)

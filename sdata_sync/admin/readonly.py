@@ -1,4 +1,4 @@
-"""What may be looked at, not touched."""
+"""Provide read-only admin classes."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin
     TabularInline = admin.TabularInline
 else:
-    # Django's own are generic for the type checker only.
+    # Django's classes are generic for the type checker only.
     class ModelAdmin(admin.ModelAdmin):
         def __class_getitem__(cls, item):
             return cls
@@ -38,18 +38,18 @@ class _ReadOnly:
 
 
 class ReadOnlyAdmin(_ReadOnly, ModelAdmin[M]):
-    """An admin that only shows."""
+    """Show the rows of a model without letting the user add, change or delete them."""
 
 
 class ReadOnlyInline(_ReadOnly, TabularInline[M, P]):
-    """A table inside another page that only shows."""
+    """Show related rows as a table inside another page, read-only."""
 
     extra = 0
     can_delete = False
 
 
 def shown_stamp(stamp: int | None) -> str:
-    """Return milliseconds since 1970 for people, in the site's time zone."""
+    """Return a stamp, in milliseconds since 1970, as text in the site's time zone."""
     if stamp is None:
         return "-"
     try:

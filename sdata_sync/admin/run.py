@@ -1,4 +1,4 @@
-"""What other nodes reported, and the asynchronous calls that are under way."""
+"""Show the results that other nodes reported, and the asynchronous operations."""
 
 from django.contrib import admin
 
@@ -7,7 +7,7 @@ from .readonly import ReadOnlyAdmin, ReadOnlyInline, shown_stamp
 
 
 class RunResultInline(ReadOnlyInline[RunResult, Run]):
-    """One line for each entry that was not simply taken."""
+    """List the reported results of entries that were not applied."""
 
     model = RunResult
     fields = ["uuid", "status", "message", "diagnosis"]
@@ -15,7 +15,7 @@ class RunResultInline(ReadOnlyInline[RunResult, Run]):
 
 @admin.register(Run)
 class RunAdmin(ReadOnlyAdmin[Run]):
-    """Runs of engines that reported what became of our changes."""
+    """List the runs of engines that reported results for changes of this node."""
 
     list_display = ["kind", "name", "stamp", "target", "applied", "exceptions", "reported_at"]
     list_filter = ["kind", "reported_at"]
@@ -25,7 +25,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
 
 @admin.register(Operation)
 class OperationAdmin(ReadOnlyAdmin[Operation]):
-    """Calls of ``$syncSource`` and ``$syncTarget`` that outlive their request."""
+    """List the calls of ``$syncSource`` and ``$syncTarget`` that outlive their request."""
 
     list_display = ["tracking_id", "kind", "role", "phase", "done", "total", "run_name", "created"]
     list_filter = ["kind", "role", "phase"]
@@ -33,7 +33,7 @@ class OperationAdmin(ReadOnlyAdmin[Operation]):
     fields = ["tracking_id", "kind", "role", "phase", "failure", "done", "total", "run_name", "run_stamp", "created"]
     readonly_fields = ["created"]
 
-    @admin.display(description="begun", ordering="created_at")
+    @admin.display(description="created", ordering="created_at")
     def created(self, operation: Operation) -> str:
-        """When it was asked for."""
+        """Return the time of the request that created the operation."""
         return shown_stamp(operation.created_at)

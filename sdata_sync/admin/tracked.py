@@ -1,4 +1,4 @@
-"""The log of changes."""
+"""Show the log of changes: the tracked resources."""
 
 from django.contrib import admin
 from django.urls import NoReverseMatch, reverse
@@ -12,7 +12,7 @@ from .readonly import ReadOnlyAdmin, shown_stamp
 
 @admin.register(TrackedResource)
 class TrackedResourceAdmin(ReadOnlyAdmin[TrackedResource]):
-    """Tracked resources, each with a link to its object."""
+    """List the tracked resources, each with a link to its row."""
 
     list_display = ["uuid", "kind", "object_link", "state", "tick", "changed", "user", "endpoint"]
     list_filter = ["kind", "is_deleted", "is_deferred", ("endpoint", admin.RelatedOnlyFieldListFilter)]
@@ -21,22 +21,22 @@ class TrackedResourceAdmin(ReadOnlyAdmin[TrackedResource]):
     show_full_result_count = False
     readonly_fields = ["object_link", "changed", "state", "awaited", "reported"]
 
-    @admin.display(description="waits for")
+    @admin.display(description="missing references")
     def awaited(self, tracked: TrackedResource) -> SafeString | str:
-        """What it refers to that has not come yet."""
+        """Return the references to resources that this node has not received yet."""
         lines = tracked.pending_references.values_list("name", "kind", "uuid")
         return format_html_join(mark_safe("<br>"), "{} {} {}", lines) or "-"
 
-    @admin.display(description="reported by others")
+    @admin.display(description="reported by other nodes")
     def reported(self, tracked: TrackedResource) -> SafeString | str:
-        """What other nodes said became of it, where they did not simply take it."""
+        """Return the results that other nodes reported for this resource, where it was not applied."""
         results = RunResult.objects.filter(uuid=tracked.uuid, run__kind=tracked.kind).select_related("run")
         lines = ((r.run.target, r.status, r.message, r.diagnosis) for r in results.order_by("-pk")[:20])
         return format_html_join(mark_safe("<br>"), "{}: {} {} {}", lines) or "-"
 
     @admin.display(description="object", ordering="local_key")
     def object_link(self, tracked: TrackedResource) -> SafeString | str:
-        """The row, as a link to its page in the admin where it has one."""
+        """Return a link to the admin page of the row, or the local key if there is no such page."""
         if tracked.local_key is None:
             return "-"
         resource = registry.of_kind(tracked.kind)
@@ -51,12 +51,12 @@ class TrackedResourceAdmin(ReadOnlyAdmin[TrackedResource]):
 
     @admin.display(description="changed", ordering="stamp")
     def changed(self, tracked: TrackedResource) -> str:
-        """When it was last changed, wherever that was."""
+        """Return the time of the resource's last change at any node."""
         return shown_stamp(tracked.stamp) if tracked.tick is not None else "-"
 
     @admin.display(description="state")
     def state(self, tracked: TrackedResource) -> str:
-        """What there is to know beyond the sync state."""
+        """Return the status of the resource that its sync state does not show."""
         if tracked.problem:
             return f"held back: {tracked.problem}"
         if tracked.is_deferred:
@@ -64,7 +64,7 @@ class TrackedResourceAdmin(ReadOnlyAdmin[TrackedResource]):
         if tracked.replaced_by is not None:
             return f"alias of {tracked.replaced_by}"
         if tracked.is_incomplete:
-            return "waits for what it refers to"
+            return "waits for a referenced resource"
         if tracked.mark is not None:
-            return "changed, not numbered yet"
+            return "changed, no tick assigned yet"
         return "deleted" if tracked.is_deleted else ""

@@ -1,4 +1,4 @@
-"""Every error as diagnoses (SData core 3.10)."""
+"""Answer every error with diagnoses (SData core 3.10)."""
 
 import logging
 import traceback
@@ -29,7 +29,7 @@ class UrlNotFound(exceptions.NotFound):
 
 
 def answer_error(error: Exception, context: dict[str, Any]) -> Response:
-    """Return the response for whatever a view raised."""
+    """Return the response for an exception that a view raised."""
     set_rollback()
     headers: dict[str, str] = {}
     if isinstance(error, Http404):
@@ -68,7 +68,7 @@ def _of_framework(error: exceptions.APIException) -> tuple[Diagnosis, int, dict[
 
 
 def _of_failure(error: Exception) -> tuple[Diagnosis, int]:
-    """Something that is not the client's fault; what exactly is for our log, not for the client."""
+    """Log an unexpected exception, and return a diagnosis that does not disclose its cause to the client."""
     logger.error("A request failed", exc_info=error)
     trace = "".join(traceback.format_exception(error)) if settings.DEBUG else ""
     if isinstance(error, OperationalError):

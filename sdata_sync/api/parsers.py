@@ -1,4 +1,4 @@
-"""Parsers: a request's body, unpacked and bounded, as what ``sdata_sync.atom`` reads."""
+"""Parse the body of a request, decompressed and limited in size, with ``sdata_sync.atom``."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def _spooled(stream: IO[Any], context: Mapping[str, Any] | None) -> BinaryIO:
 
 
 class AtomFeedParser(BaseParser):
-    """Spools a feed; the view reads its entries from there, one by one."""
+    """Spool a feed to a file, from which the view reads the entries one by one."""
 
     media_type = names.MEDIA_TYPE
 
-    def parse(  # type: ignore[override]  # the framework takes anything; its stubs know forms and JSON
+    def parse(  # type: ignore[override]  # the framework accepts any type; its stubs allow forms and JSON only
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> BinaryIO:
-        """Return the unpacked body as a file.
+        """Return the decompressed body as a file.
 
         Raises:
-            DocumentError
+            DocumentError: the body is too large, or its content encoding is unknown or broken.
         """
         return _spooled(stream, parser_context)
 
 
 class LinkParser(BaseParser):
-    """Reads the entry that ``$linked`` takes."""
+    """Parse the entry of ``$linked``."""
 
     media_type = names.MEDIA_TYPE
 
@@ -50,14 +50,15 @@ class LinkParser(BaseParser):
         """Return the link.
 
         Raises:
-            DocumentError, FeedError
+            DocumentError: the body is too large, not XML, or its content encoding is unknown or broken.
+            FeedError: the document is not an entry that describes a link.
         """
         with _spooled(stream, parser_context) as file:
             return read_link_entry(file)
 
 
 class DigestParser(BaseParser):
-    """Reads the entry that ``$syncDigest`` carries."""
+    """Parse the entry of ``$syncDigest``."""
 
     media_type = names.MEDIA_TYPE
 
@@ -67,7 +68,8 @@ class DigestParser(BaseParser):
         """Return the digest.
 
         Raises:
-            DocumentError, FeedError
+            DocumentError: the body is too large, not XML, or its content encoding is unknown or broken.
+            FeedError: the document is neither an entry nor a digest, or the digest is malformed.
         """
         with _spooled(stream, parser_context) as file:
             return read_digest_entry(file)

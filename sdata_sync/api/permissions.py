@@ -1,4 +1,4 @@
-"""Who may do what: permissions of their own for reading, for pushing, for setting a digest."""
+"""Check the permissions for reading feeds, pushing feeds, setting digests and linking resources."""
 
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
@@ -11,14 +11,14 @@ LINK_RESOURCES = "sdata_sync.link_resources"
 
 
 class SDataPermission(BasePermission):
-    """Asks for the permission that the view names for the request's method; nobody gets in without a login."""
+    """Require a login, and the permission that the view declares for the request's method."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Tell whether the user may."""
+        """Return True if the user is logged in and has the required permission."""
         user = request.user
         if user is None or not user.is_authenticated:
             return False
         needed: dict[str, str] = getattr(view, "needed_permissions", {})
         permission = needed.get(request.method or "")
-        # A method without a permission is one that the view does not have: let it say so.
+        # The view does not implement a method without a permission; it answers 405 itself.
         return permission is None or user.has_perm(permission)

@@ -1,4 +1,4 @@
-"""Renderers: core values as Atom documents, errors as diagnoses."""
+"""Render core values as Atom documents, and errors as diagnoses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnoses:
-    """The data of a response that says what is wrong with the whole request."""
+    """Hold the data of a response to a request that failed as a whole."""
 
     diagnoses: tuple[Diagnosis, ...]
 
@@ -37,40 +37,40 @@ class _SDataRenderer(BaseRenderer):
         accepted_media_type: str | None = None,
         renderer_context: Mapping[str, Any] | None = None,
     ) -> bytes:
-        """Return the document."""
+        """Return the document as bytes."""
         if isinstance(data, Diagnoses):
             return render_diagnoses(data.diagnoses).encode()
         if isinstance(data, Tracking):
             return render_tracking(data).encode()
-        if isinstance(data, bytes):  # a document that was rendered before, and kept
+        if isinstance(data, bytes):  # a document that is rendered already
             return data
         return b"" if data is None else self.render_document(data)
 
     def render_document(self, data: Any) -> bytes:
-        """Return the document for the data of a request that succeeded."""
+        """Return the document for the data of a successful request."""
         raise NotImplementedError
 
 
 class DigestRenderer(_SDataRenderer):
-    """Writes a digest as one Atom entry (SData sync 4.2)."""
+    """Render a digest as one Atom entry (SData sync 4.2)."""
 
     media_type = names.ENTRY_TYPE
     format = "atom"
 
     def render_document(self, data: Digest) -> bytes:
-        """Return the entry."""
+        """Return the entry as bytes."""
         return render_digest_entry(data, now=now()).encode()
 
 
 class EntryRenderer(_SDataRenderer):
-    """Passes entries on that are rendered already."""
+    """Return entries that are rendered already."""
 
     media_type = names.ENTRY_TYPE
     format = "atom"
 
 
 class FeedRenderer(_SDataRenderer):
-    """Passes feeds on that are rendered already, page by page."""
+    """Return pages of feeds that are rendered already."""
 
     media_type = names.FEED_TYPE
     format = "atom"
@@ -78,15 +78,15 @@ class FeedRenderer(_SDataRenderer):
 
 @dataclass(frozen=True, kw_only=True)
 class ResultFeed:
-    """The data of the answer to a posted feed."""
+    """Hold the data of the response to a posted feed."""
 
     resource: SyncResource
     receipt: Receipt
 
 
 class ResultFeedRenderer(FeedRenderer):
-    """Writes what became of a feed (SData sync 5.3): one page, whatever the number of entries."""
+    """Render the results of a posted feed as one page (SData sync 5.3)."""
 
     def render_document(self, data: ResultFeed) -> bytes:
-        """Return the feed."""
+        """Return the result feed as bytes."""
         return render_results(data.resource, data.receipt.results, data.receipt.digest)

@@ -1,6 +1,6 @@
-"""The URLs under the dataset URL (SData sync 4.1). They are compared whatever their case.
+"""Map the URLs under the dataset URL to views, ignoring case (SData sync 4.1).
 
-The flag for that stands inside a named group, where Django does not look when it reverses URLs.
+The case-insensitive flag is inside a named group, because Django ignores the group's pattern when it reverses URLs.
 """
 
 from django.urls import re_path

@@ -1,4 +1,4 @@
-"""The bytes of a body: unpacked, counted and spooled before anything else is done with them."""
+"""Decompress, count and spool the bytes of a body before they are parsed."""
 
 import zlib
 from collections.abc import Iterable, Iterator
@@ -8,34 +8,35 @@ from typing import BinaryIO, Protocol, cast
 from ..exceptions import BodyTooLarge, DocumentError
 
 CHUNK_BYTES = 64 * 1024
-#: Up to here a body stays in memory, beyond it goes to a temporary file.
+#: A body of up to this size stays in memory; a larger body is written to a temporary file.
 SPOOL_BYTES = 2 * 1024 * 1024
 
 
 class Readable(Protocol):
-    """What a body is read from."""
+    """Declare the part of a file's interface that ``chunks_of`` reads from."""
 
     def read(self, size: int, /) -> bytes:
-        """Return at most ``size`` bytes, none at the end."""
+        """Return at most ``size`` bytes, or no bytes at the end of the stream."""
 
 
 def chunks_of(stream: Readable) -> Iterator[bytes]:
-    """Yield what ``stream`` holds, piece by piece."""
+    """Yield the bytes of ``stream`` in chunks of 64 KiB."""
     while chunk := stream.read(CHUNK_BYTES):
         yield chunk
 
 
 def spool(chunks: Iterable[bytes], *, limit: int, encoding: str = "") -> BinaryIO:
-    """Read a body whole, and return it as a file at its beginning.
+    """Read a body completely and return it as a file that is positioned at its beginning.
 
-    The unpacked size counts: a small body that unpacks to a large one is refused as soon as it passes
-    ``limit`` bytes. A slow sender costs a file, never a lock.
+    ``limit`` is compared with the decompressed size, in bytes. A small body that decompresses to a large one is refused
+    as soon as the count passes ``limit``. No database lock is held while a slow peer sends its body. The caller closes
+    the file.
 
     Raises:
-        BodyTooLarge: more than ``limit`` bytes.
-        DocumentError: an unknown content encoding, or broken compressed data.
+        BodyTooLarge: the decompressed body has more than ``limit`` bytes.
+        DocumentError: the content encoding is unknown, or the compressed data is broken or cut off.
     """
-    file = cast(BinaryIO, SpooledTemporaryFile(SPOOL_BYTES))  # noqa: SIM115  it is the caller's to close
+    file = cast(BinaryIO, SpooledTemporaryFile(SPOOL_BYTES))  # noqa: SIM115  the caller closes it
     size = 0
     try:
         for chunk in _unpacked(chunks, encoding.strip().lower()):
@@ -56,7 +57,7 @@ def _unpacked(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
         return
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise DocumentError(f"Expected a body that is plain or encoded with gzip or deflate, received {encoding!r}.")
-    # 32 lets zlib find out by itself whether the header is that of gzip or of zlib.
+    # 32 makes zlib detect whether the header is a gzip header or a zlib header.
     unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
     try:
         for chunk in chunks:

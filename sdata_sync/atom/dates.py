@@ -1,4 +1,4 @@
-"""W3C date-times and stamps: whole milliseconds since 1970-01-01T00:00Z."""
+"""Convert W3C date-times to stamps, in whole milliseconds since 1970-01-01T00:00Z, and back."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 _LATEST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
 _EARLIEST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
 
-# The forms of the W3C's note on dates, and xsd:dateTime: from a bare year to any number of fraction digits.
+# The forms of the W3C note on dates and of xsd:dateTime: from a year alone to any number of fraction digits.
 _W3C = re.compile(
     r"(?P<year>\d{4})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d)"
     r"(?:[Tt ](?P<hour>\d\d):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<fraction>\d+))?)?"
@@ -19,16 +19,16 @@ _W3C = re.compile(
 
 
 def parse_datetime(text: str) -> datetime:
-    """Read any W3C form as an aware date-time; without a zone it is UTC.
+    """Read a date-time in any W3C form as an aware ``datetime``; without a zone it is UTC.
 
     Raises:
-        ValueError: the text is no date.
+        ValueError: ``text`` is not a W3C date-time.
     """
-    if text[-1:] == "Z" and text[10:11] == "T" and len(text) in (20, 24):  # what nearly everybody writes
+    if text[-1:] == "Z" and text[10:11] == "T" and len(text) in (20, 24):  # the most frequent form
         try:
             return datetime.fromisoformat(text)
         except ValueError:
-            pass  # say below what was expected
+            pass  # the error below names the expected form
     match = _W3C.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"expected a date like 2008-10-30T14:52:03.281Z, received {text.strip()!r}")
@@ -37,7 +37,7 @@ def parse_datetime(text: str) -> datetime:
     days = 0
     hour = int(part["hour"] or 0)
     if hour == 24 and not int(part["minute"]) and not int(part["second"] or 0) and not micros:
-        hour, days = 0, 1  # xsd:dateTime allows midnight at the end of a day
+        hour, days = 0, 1  # xsd:dateTime allows 24:00:00 for the end of a day
     try:
         naive = datetime(
             int(part["year"]),
@@ -61,18 +61,21 @@ def _offset(zone: str | None) -> timedelta:
 
 
 def parse_stamp(text: str) -> int:
-    """Read any W3C form as milliseconds since 1970.
+    """Read a date-time in any W3C form as a stamp, in milliseconds since 1970.
 
     Raises:
-        ValueError: the text is no date.
+        ValueError: ``text`` is not a W3C date-time.
     """
     return (parse_datetime(text) - _EPOCH) // _MILLISECOND
 
 
-# Changes that were made together, and an entry's two dates, share their stamp.
+# Cached: changes of one transaction have the same stamp, and an entry holds its stamp twice.
 @lru_cache(maxsize=1024)
 def format_stamp(stamp: int) -> str:
-    """Write milliseconds since 1970 as clients can read it: UTC, ``Z``, three fraction digits at most."""
+    """Write a stamp, in milliseconds since 1970, in UTC with ``Z`` and at most three fraction digits.
+
+    Some clients drop a feed that has a date in another form.
+    """
     stamp = min(max(stamp, _EARLIEST), _LATEST)
     moment = _EPOCH + timedelta(milliseconds=stamp)
     text = moment.isoformat()[:19]

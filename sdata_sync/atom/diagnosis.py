@@ -1,4 +1,4 @@
-"""What is to be said about an error: the diagnosis (SData core 3.10)."""
+"""Read and write the diagnosis, the description of an error (SData core 3.10)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from .text import escape, replace_forbidden
 
 
 class Severity(StrEnum):
-    """How bad it is; written in lower case."""
+    """Name the severities of a diagnosis; they are written in lower case."""
 
     INFO = "info"
     WARNING = "warning"
@@ -24,7 +24,7 @@ class Severity(StrEnum):
 
 
 class SDataCode(StrEnum):
-    """The ten codes of the specification. Clients drop a document with any other."""
+    """Name the ten codes of the specification. Clients drop a document that has another code."""
 
     BAD_URL_SYNTAX = "BadUrlSyntax"
     BAD_QUERY_PARAMETER = "BadQueryParameter"
@@ -40,7 +40,11 @@ class SDataCode(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Diagnosis:
-    """One thing to be said. ``application_code`` tells more than ``sdata_code``, ``payload_path`` where."""
+    """Describe one error or warning.
+
+    ``application_code`` is more specific than ``sdata_code``. ``payload_path`` is the path of the element that the
+    diagnosis is about. ``stack_trace`` is set in debug mode only.
+    """
 
     message: str
     severity: Severity = Severity.ERROR
@@ -50,7 +54,7 @@ class Diagnosis:
     stack_trace: str = ""
 
     def render(self) -> str:
-        """Return the ``sdata:diagnosis`` element."""
+        """Return the ``sdata:diagnosis`` element as text."""
         parts = [
             f"<sdata:diagnosis><sdata:severity>{self.severity}</sdata:severity>"
             f"<sdata:sdataCode>{self.sdata_code}</sdata:sdataCode>"
@@ -68,14 +72,14 @@ class Diagnosis:
 
 
 def render_diagnoses(diagnoses: Iterable[Diagnosis]) -> str:
-    """Return the document that answers a request which failed as a whole."""
+    """Return the document that answers a failed request (SData core 3.10)."""
     inner = "".join(diagnosis.render() for diagnosis in diagnoses)
     declaration = '<?xml version="1.0" encoding="utf-8"?>'
     return f'{declaration}\n<sdata:diagnoses xmlns:sdata="{names.SDATA}">{inner}</sdata:diagnoses>'
 
 
 def read_diagnoses(file: BinaryIO) -> list[Diagnosis]:
-    """Read what a peer says about an error; whatever cannot be understood says nothing."""
+    """Read the diagnoses in a peer's error response; return an empty list if the response is not XML."""
     try:
         root = read_root(file)
     except DocumentError:
@@ -87,7 +91,10 @@ def read_diagnoses(file: BinaryIO) -> list[Diagnosis]:
 
 
 def read_diagnosis(element: etree._Element) -> Diagnosis:
-    """Read one ``diagnosis`` element; unknown severities and codes count as the general ones."""
+    """Read one ``diagnosis`` element.
+
+    An unknown severity is read as ``error``. An unknown code is read as ``ApplicationDiagnosis``.
+    """
     values = {names.local_name(child.tag): (child.text or "").strip() for child in element}
     severity = values.get("severity", "").lower()
     code = values.get("sdataCode", "")

@@ -1,4 +1,4 @@
-"""The digest as an XML element, and as the one Atom entry of ``$syncDigest``."""
+"""Read and write the digest as an XML element, and as the Atom entry of ``$syncDigest``."""
 
 import re
 from typing import BinaryIO
@@ -18,13 +18,14 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 
 
 def read_digest_entry(file: BinaryIO) -> Digest:
-    """Read the document that ``$syncDigest`` carries (SData sync 4.2, 5.1).
+    """Read the document of ``$syncDigest`` (SData sync 4.2, 5.1).
 
-    The digest may stand in the payload, beside it or alone; an entry without one is an empty digest, which
-    lacks everything.
+    The digest may be inside the payload, beside the payload, or the root element. An entry without a digest is read as
+    an empty digest, which contains no change.
 
     Raises:
-        DocumentError, FeedError
+        DocumentError: the document is not XML, has a DOCTYPE or is nested too deeply.
+        FeedError: the root is neither an entry nor a digest, or the digest is malformed.
     """
     root = read_root(file)
     if names.local_name(root.tag) not in ("entry", "digest"):
@@ -37,7 +38,7 @@ def read_digest(element: etree._Element) -> Digest:
     """Read a ``digest`` element (SData sync 4.2).
 
     Raises:
-        FeedError: an endpoint or tick is missing or malformed.
+        FeedError: an endpoint or a tick is missing, or a value is malformed.
     """
     origin = ""
     entries: list[DigestEntry] = []
@@ -63,22 +64,22 @@ def _read_entry(element: etree._Element, number: int) -> DigestEntry:
 
 
 def _read_integer(text: str, path: str) -> int:
-    # int() alone would also take underscores and the digits of any script.
+    # int() alone would also accept underscores and the digits of other scripts.
     if _INTEGER.fullmatch(text) is None:
         raise FeedError(f"Expected an integer in {path}, received {text[:40]!r}.", payload_path=path)
     return int(text)
 
 
 def _read_priority(text: str, path: str) -> int:
-    # Taken as a number, whatever the range of the book; past 32 bits only its side matters.
+    # Values outside 1 to 9 are accepted and compared as numbers. They are clamped to 32 bits, the column's size.
     return min(max(_read_integer(text, path), -(2**31)), 2**31 - 1)
 
 
 def read_endpoint(text: str, path: str) -> str:
-    """Read the URL of an endpoint: up to 500 characters.
+    """Read the URL of an endpoint; ``path`` names the element in the error.
 
     Raises:
-        FeedError
+        FeedError: ``text`` is empty or has more than 500 characters.
     """
     if not text:
         raise FeedError(f"Expected an endpoint in {path}, found none.", payload_path=path)
@@ -90,10 +91,10 @@ def read_endpoint(text: str, path: str) -> str:
 
 
 def read_tick(text: str, path: str) -> int:
-    """Read a tick: an integer from 0 to 2^63 - 1.
+    """Read a tick; ``path`` names the element in the error.
 
     Raises:
-        FeedError
+        FeedError: ``text`` is not an integer from 0 to 2^63 - 1.
     """
     tick = _read_integer(text, path)
     if not 0 <= tick <= MAX_TICK + 1:
@@ -102,10 +103,10 @@ def read_tick(text: str, path: str) -> int:
 
 
 def read_stamp(text: str, path: str) -> int:
-    """Read a stamp, in milliseconds since 1970.
+    """Read a stamp, in milliseconds since 1970; ``path`` names the element in the error.
 
     Raises:
-        FeedError
+        FeedError: ``text`` is not a W3C date-time.
     """
     try:
         return parse_stamp(text)
@@ -114,7 +115,7 @@ def read_stamp(text: str, path: str) -> int:
 
 
 def render_digest(digest: Digest) -> str:
-    """Return the ``sync:digest`` element (SData sync 4.2)."""
+    """Return the ``sync:digest`` element as text (SData sync 4.2)."""
     part = f' dss:partOf="{escape_attribute(digest.part_of)}"' if digest.part_of else ""
     parts = [f"<sync:digest{part}>"]
     if digest.origin:
@@ -131,7 +132,7 @@ def render_digest(digest: Digest) -> str:
 
 
 def render_digest_entry(digest: Digest, *, now: int) -> str:
-    """Return the document that ``$syncDigest`` carries, at ``now`` (milliseconds since 1970)."""
+    """Return the document of ``$syncDigest``; ``now`` is the present time in milliseconds since 1970."""
     url = f"{digest.origin}/$syncDigest"
     return (
         f'<?xml version="1.0" encoding="utf-8"?>\n<entry {names.DECLARATIONS}><id>{escape(url)}</id>'

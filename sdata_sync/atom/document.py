@@ -1,4 +1,4 @@
-"""Bytes to elements, with the doors shut: no DTD, no entities, no network, bounded depth."""
+"""Parse bytes to elements safely: no DTD, no entities, no network, bounded depth."""
 
 from collections.abc import Iterator
 from typing import BinaryIO, cast
@@ -10,7 +10,7 @@ from ..exceptions import DoctypeForbidden, NotXml, TooDeep, TooManyElements
 from .body import CHUNK_BYTES
 
 MAX_DEPTH = 100
-#: Elements inside one entry.
+#: The greatest number of elements inside one entry.
 MAX_ELEMENTS = 100_000
 _PROLOG_LIMIT = 1024 * 1024
 
@@ -28,12 +28,13 @@ class _RootReached(Exception):
 
 
 def refuse_doctype(file: BinaryIO) -> None:
-    """Read ``file`` up to its root element and rewind it; refuse it if there is a DOCTYPE on the way.
+    """Read ``file`` up to its root element, refuse it if a DOCTYPE precedes the root, and rewind it.
 
-    This comes before the tree builder sees a byte: by the time that could tell of a DTD, it has obeyed it.
+    Call it before lxml reads the file: lxml reports a DTD only after it has processed it.
 
     Raises:
-        DoctypeForbidden, NotXml
+        DoctypeForbidden: a DOCTYPE precedes the root element.
+        NotXml: the document is not well-formed up to its root, or has no root within its first MiB.
     """
     parser = expat.ParserCreate()
     parser.StartDoctypeDeclHandler = _on_doctype
@@ -62,10 +63,12 @@ def _on_root(*args: object) -> None:
 
 
 def read_root(file: BinaryIO) -> etree._Element:
-    """Return the root element of a small document, of a digest for instance.
+    """Return the root element of a small document, for example of a digest.
 
     Raises:
-        DoctypeForbidden, NotXml, TooDeep
+        DoctypeForbidden: the document has a DOCTYPE.
+        NotXml: the document is not well-formed XML.
+        TooDeep: elements are nested more than 100 deep.
     """
     refuse_doctype(file)
     try:
@@ -77,17 +80,20 @@ def read_root(file: BinaryIO) -> etree._Element:
 
 
 def _parser() -> etree.XMLParser:
-    # resolve_entities keeps its default: False would silently drop text, and there are no entities without a DTD.
+    # resolve_entities keeps its default: False would drop text silently, and without a DTD there are no entities.
     return etree.XMLParser(no_network=True, huge_tree=False, remove_comments=True, remove_pis=True)
 
 
 def read_elements(file: BinaryIO, *tags: str) -> Iterator[etree._Element]:
-    """Yield each element with one of ``tags`` as soon as it is complete, then, last, the root.
+    """Yield each element with one of ``tags`` as soon as it is complete, and the root as the last element.
 
-    What the consumer takes out of the tree is freed; memory does not grow with the document.
+    Elements that the caller removes from the tree are freed, so that memory does not grow with the document.
 
     Raises:
-        DoctypeForbidden, NotXml, TooDeep
+        DoctypeForbidden: the document has a DOCTYPE.
+        NotXml: the document is not well-formed XML.
+        TooDeep: elements are nested more than 100 deep.
+        TooManyElements: an element with one of ``tags`` has more than ``MAX_ELEMENTS`` elements inside.
     """
     refuse_doctype(file)
     parser = etree.XMLPullParser(
@@ -108,31 +114,31 @@ def read_elements(file: BinaryIO, *tags: str) -> Iterator[etree._Element]:
 
 
 class _ElementCounter:
-    """Refuses an element with more than ``MAX_ELEMENTS`` others inside, while it is being read."""
+    """Refuse an element with more than ``MAX_ELEMENTS`` descendants, before it is complete."""
 
     def __init__(self) -> None:
         self._open: etree._Element | None = None
         self._tags = 0
 
     def begin(self, element: etree._Element) -> None:
-        """Note that ``element`` has begun; one inside another counts with that."""
+        """Start to count at ``element``, unless an enclosing element is being counted already."""
         if self._open is None:
             self._open, self._tags = element, 0
 
     def end(self, element: etree._Element) -> None:
-        """Note that ``element`` is complete."""
+        """Stop counting if ``element`` is the one that is being counted."""
         if element is self._open:
             self._open, self._tags = None, 0
 
     def count(self, chunk: bytes) -> None:
-        """Count ``chunk``, which has been parsed.
+        """Count the elements of ``chunk``, which the parser has already read.
 
         Raises:
-            TooManyElements: the element that is being read has too many others inside.
+            TooManyElements: the element that is being counted has more than ``MAX_ELEMENTS`` descendants.
         """
         if self._open is None:
             return
-        # A cheap upper bound; only where it is passed are the elements themselves counted.
+        # A cheap upper bound. The elements themselves are counted only if this bound exceeds the limit.
         self._tags += chunk.count(b"<")
         if self._tags > MAX_ELEMENTS:
             self._tags = int(cast(float, _COUNT(self._open)))
@@ -154,10 +160,10 @@ def _completed(parser: etree.XMLPullParser, counter: _ElementCounter) -> Iterato
 
 
 def check_depth(element: etree._Element, *, within: int) -> None:
-    """Refuse ``element``, itself ``within`` others, if anything in it is nested more than 100 deep.
+    """Refuse ``element`` if an element in it is nested more than 100 deep; ``within`` counts its ancestors.
 
     Raises:
-        TooDeep
+        TooDeep: an element is nested more than 100 deep.
     """
     if _IS_UNUSUALLY_DEEP(element) and _IS_TOO_DEEP[within](element):
         raise TooDeep(f"Expected elements nested {MAX_DEPTH} deep at most.")

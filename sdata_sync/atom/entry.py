@@ -1,4 +1,4 @@
-"""One entry of a sync feed (SData sync 4.4) or of a result feed (SData core 13.4)."""
+"""Read and write one entry of a sync feed (SData sync 4.4) or of a result feed (SData core 13.4)."""
 
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,11 +23,12 @@ _LONE_UUID = f"{{{names.SYNC}}}uuid"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One resource of a sync feed: what happened to it last, and what it is now.
+    """Hold one entry of a sync feed: the state of a resource after its last change, and its content.
 
-    ``payload`` is ``None`` when there is none, as in most deletions. ``replaced_by`` is the uuid that the resource
-    has instead of this one, if it is not really gone. ``is_scoped`` says that nobody has changed it: it came into what
-    the receiver may have, or left it. ``is_withdrawn`` says of a deletion that it only left it.
+    ``payload`` is ``None`` if the entry has none, as in most deletions. ``replaced_by`` is set if the uuid is an alias:
+    it is the uuid under which the resource lives on. ``is_scoped`` is true if the resource was not changed but entered
+    or left the partial replica of the receiver. ``is_withdrawn`` is true for a deletion that only removes the resource
+    from the receiver's partial replica.
     """
 
     uuid: UUID
@@ -42,10 +43,11 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """What became of one received entry.
+    """Hold the outcome of one received entry.
 
-    ``status`` is 200 applied or already contained, 202 deferred, 409 a conflict that the source lost;
-    ``method`` POST, PUT or DELETE; ``location`` the URL of a new resource.
+    ``status`` is 200 if the entry was applied or already contained, 202 if it was deferred, 403 if it is outside the
+    sender's partial replica or trust, and 409 if it lost a conflict. ``method`` is POST, PUT or DELETE. ``location`` is
+    the URL of a new resource.
     """
 
     uuid: UUID
@@ -59,10 +61,10 @@ class Result:
 
 
 def read_entry(element: etree._Element, number: int) -> Entry:
-    """Read an ``entry`` of a sync feed; ``number`` counts from 1.
+    """Read an ``entry`` element of a sync feed; ``number`` is its position in the feed, from 1.
 
     Raises:
-        FeedError: no uuid, or no sync state; without them there is nothing that could be kept.
+        FeedError: the entry has no uuid or no sync state, or one of them is malformed.
     """
     path = f"feed/entry[{number}]"
     wrapper = state = atom_id = lone_uuid = bare = None
@@ -106,15 +108,16 @@ def _replacement(holders: list[etree._Element]) -> UUID | None:
     text = next((value for holder in holders if (value := holder.get(names.REPLACED_BY))), None)
     try:
         return UUID(text) if text else None
-    except ValueError:  # then it is a deletion like any other
+    except ValueError:  # read as a deletion without a replacement
         return None
 
 
 @lru_cache(maxsize=4096)
 def _role(tag: str) -> str:
-    """Return what a child of an entry is for: its local name, ``resource`` for the contract's element.
+    """Return the role of a child of an entry: its local name, or ``resource`` for the contract's element.
 
-    ``unnamed`` may be a contract's element whose namespace was left out.
+    ``unnamed`` is returned for an element that may be a contract's element without its namespace. The empty text is
+    returned for an element that is skipped.
     """
     name, space = names.local_name(tag), names.namespace(tag)
     if name in ("syncState", "uuid", "isDeleted"):
@@ -147,10 +150,12 @@ def _uuid(holders: list[etree._Element], lone: str | None, path: str) -> UUID:
 
 
 def read_state(element: etree._Element, path: str) -> SyncState:
-    """Read a ``syncState`` element (SData sync 4.3). A missing stamp is the beginning of 1970: it wins nothing.
+    """Read a ``syncState`` element (SData sync 4.3).
+
+    A missing stamp is read as 0, the beginning of 1970, so that the state is later than no other.
 
     Raises:
-        FeedError
+        FeedError: the endpoint or the tick is missing, or a value is malformed.
     """
     values = {names.local_name(child.tag): (child.text or "").strip() for child in element}
     tick = read_tick(values.get("tick", ""), f"{path}/tick")
@@ -167,7 +172,7 @@ def read_state(element: etree._Element, path: str) -> SyncState:
 
 
 def render_state(state: SyncState) -> str:
-    """Return the ``sync:syncState`` element."""
+    """Return the ``sync:syncState`` element as text (SData sync 4.3)."""
     user = f"<sync:user>{escape(state.user)}</sync:user>" if state.user else ""
     return (
         f"<sync:syncState><sync:endpoint>{escape(state.endpoint)}</sync:endpoint><sync:tick>{state.tick}</sync:tick>"
@@ -176,7 +181,7 @@ def render_state(state: SyncState) -> str:
 
 
 def render_entry(*, id: str, title: str, state: SyncState, payload: str) -> str:  # noqa: A002  Atom's own name
-    """Return an ``entry`` of a sync feed around ``payload``, the contract's element as text."""
+    """Return an ``entry`` of a sync feed; ``payload`` is the contract's element as text."""
     heading = escape(title)
     return (
         f"<entry><id>{escape(id)}</id><title>{heading}</title><updated>{format_stamp(state.stamp)}</updated>"
@@ -185,7 +190,10 @@ def render_entry(*, id: str, title: str, state: SyncState, payload: str) -> str:
 
 
 def render_resource(*, id: str, title: str, updated: int, payload: str, etag: str = "", alone: bool = False) -> str:  # noqa: A002
-    """Return an ``entry`` that shows a resource, without a sync state; ``alone`` it is a document."""
+    """Return an ``entry`` that shows a resource without a sync state; ``updated`` is in milliseconds.
+
+    ``payload`` is the contract's element as text. With ``alone=True`` the entry is a complete document.
+    """
     heading = escape(title)
     tag = f"<http:etag>{escape(etag)}</http:etag>" if etag else ""
     link = f'<link rel="self" type="{names.ENTRY_TYPE}" title="Refresh" href="{escape_attribute(id)}"/>'
@@ -199,7 +207,7 @@ def render_resource(*, id: str, title: str, updated: int, payload: str, etag: st
 
 
 def render_result(result: Result, *, title: str, element: str, namespace: str) -> str:
-    """Return an ``entry`` of a result feed; of the resource it repeats just the identity."""
+    """Return an ``entry`` of a result feed, with the identity of the resource and without its content."""
     heading = escape(title)
     location = f"<http:location>{escape(result.location)}</http:location>" if result.location else ""
     said = "".join(diagnosis.render() for diagnosis in result.diagnoses)
@@ -215,7 +223,7 @@ def render_result(result: Result, *, title: str, element: str, namespace: str) -
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReceivedResult:
-    """What a peer says became of one entry that was sent to it; ``uuid`` is ``None`` if it does not say of which."""
+    """Hold the outcome that a peer reports for one entry; ``uuid`` is ``None`` if it names no resource."""
 
     uuid: UUID | None
     status: int
@@ -224,10 +232,10 @@ class ReceivedResult:
 
 
 def read_result(element: etree._Element, number: int) -> ReceivedResult:
-    """Read an ``entry`` of a result feed.
+    """Read an ``entry`` element of a result feed; ``number`` is its position in the feed, from 1.
 
     Raises:
-        FeedError: no status.
+        FeedError: the entry has no HTTP status of three digits, or its status is malformed.
     """
     values = {names.local_name(child.tag): (child.text or "").strip() for child in element}
     status = values.get("httpStatus", "")

@@ -1,4 +1,4 @@
-"""A feed, read as a stream of entries."""
+"""Read a feed as a stream of entries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class SyncMode(Enum):
-    """The two values of ``syncMode`` (SData sync 4.4)."""
+    """Name the two values of ``syncMode`` (SData sync 4.4)."""
 
     IMMEDIATE = "immediate"
     CATCH_UP = "catchUp"
@@ -31,11 +31,12 @@ class SyncMode(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeedHeader:
-    """What a feed says before its entries; ``None``, or the empty URL, for what it does not say.
+    """Hold the elements of a feed before its entries; a missing element is ``None`` or empty.
 
-    ``total`` is the number of entries on all pages together. ``referrers`` are, in a feed with deletions, the source's
-    digests of the kinds that refer to this one, by kind; ``None`` if the source does not say. ``left_out`` is how many
-    versions the source leaves out of feeds to this target, because they are larger than it accepts.
+    ``next_url`` is the URL of the next page. ``total`` is the number of entries on all pages together. ``referrers`` is
+    set in a feed with deletions: it holds, by kind, the source's digests of the kinds that refer to this one; it is
+    ``None`` if the source does not send them. ``left_out`` is the number of versions that the source leaves out of
+    feeds to this target because they are larger than the target accepts.
     """
 
     sync_mode: SyncMode | None
@@ -47,16 +48,17 @@ class FeedHeader:
 
     @property
     def is_complete(self) -> bool:
-        """Whether both are there."""
+        """Return True if ``sync_mode`` and ``digest`` are both present."""
         return self.sync_mode is not None and self.digest is not None
 
 
 class FeedReader(Generic[T]):
-    """Reads one feed, once.
+    """Read one feed, once.
 
-    ``header`` is there from the beginning. ``entries()`` yields the entries as they are read; memory does not
-    grow with their number, unless a sender puts the digest behind them. ``next_url`` is right only when all
-    of them have been read: the link may stand behind them, and on it depends whether this is the last page.
+    ``header`` is set by the constructor. ``entries()`` yields the entries while they are parsed, so that memory does
+    not grow with their number, unless the feed has its digest after the entries. ``next_url`` is correct only after all
+    entries were read, because its link may follow the entries. Read it only then to find out whether the page is the
+    last one.
     """
 
     header: FeedHeader
@@ -75,7 +77,7 @@ class FeedReader(Generic[T]):
             if self._is_entry(element):
                 root = element.getparent()
                 assert root is not None
-                if not self._taken:  # once: if it is not complete by now, it stands behind the entries
+                if not self._taken:  # only before the first entry: later the rest of the header follows the entries
                     self.header = _header(root)
                 self._taken.append(_taken_out(element, root))
                 if self.header.is_complete or not wait:
@@ -85,7 +87,7 @@ class FeedReader(Generic[T]):
 
     @staticmethod
     def _is_entry(element: etree._Element) -> bool:
-        # Not the entry inside a payload: some contract may well have an element of that name.
+        # Not an entry inside a payload: a contract may have an element of that name.
         parent = element.getparent()
         return parent is not None and parent.getparent() is None and parent.tag in (f"{{{names.ATOM}}}feed", "feed")
 
@@ -97,10 +99,14 @@ class FeedReader(Generic[T]):
         self.next_url = self.header.next_url
 
     def entries(self) -> Iterator[T]:
-        """Yield the entries in the order in which they stand.
+        """Yield the entries in the order of the feed.
+
+        An error may be raised after entries were yielded, so the caller must be able to undo the entries it has
+        applied.
 
         Raises:
-            DocumentError, FeedError: also in the middle; whoever acts on entries must be able to take it back.
+            DocumentError: the document is not well-formed, or is too deep or too large.
+            FeedError: an entry is malformed, or the root is not an Atom feed.
         """
         for number, element in enumerate(self._entry_elements(), start=1):
             check_depth(element, within=1)
@@ -118,10 +124,10 @@ class FeedReader(Generic[T]):
 
 
 def _taken_out(element: etree._Element, parent: etree._Element) -> etree._Element:
-    """Return a copy of ``element`` that stands alone, and free the original.
+    """Return a copy of ``element`` that has no parent, and free the original.
 
-    Moving the element itself takes a time that grows with the square of the elements inside it whose namespace is
-    declared outside.
+    Moving the original instead takes time quadratic in the number of its descendants whose namespace is declared on an
+    ancestor.
     """
     alone = deepcopy(element)
     element.clear()
@@ -157,7 +163,7 @@ def _number(text: str | None) -> int | None:
 
 
 def _referrers(element: etree._Element) -> dict[str, Digest]:
-    """Read the digests of the kinds that refer to the feed's own; see ``renderer.render_feed``.
+    """Read the digests of the kinds that refer to the kind of the feed; see ``renderer.render_feed``.
 
     Raises:
         FeedError: a digest is malformed.
@@ -184,7 +190,8 @@ def read_sync_feed(file: BinaryIO) -> FeedReader[Entry]:
     """Read a sync feed (SData sync 4.4).
 
     Raises:
-        DocumentError, FeedError: also when ``syncMode`` or ``digest`` is missing; both are a MUST.
+        DocumentError: the document is not well-formed, has a DOCTYPE, or is too deep or too large.
+        FeedError: the root is not an Atom feed, or ``syncMode`` or ``digest`` is missing or malformed.
     """
     reader = FeedReader(file, read_entry, wait_for_header=True)
     if reader.header.sync_mode is None:
@@ -195,9 +202,10 @@ def read_sync_feed(file: BinaryIO) -> FeedReader[Entry]:
 
 
 def read_result_feed(file: BinaryIO) -> FeedReader[ReceivedResult]:
-    """Read a result feed (SData core 13.4, SData sync 5.3); its digest may be missing.
+    """Read a result feed, with or without a digest (SData core 13.4, SData sync 5.3).
 
     Raises:
-        DocumentError, FeedError
+        DocumentError: the document is not well-formed, has a DOCTYPE, or is too deep or too large.
+        FeedError: the root is not an Atom feed, or its digest is malformed.
     """
     return FeedReader(file, read_result, wait_for_header=False)

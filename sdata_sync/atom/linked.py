@@ -1,4 +1,4 @@
-"""The entry that ``$linked`` takes: which row is to have which uuid (SData sync 1.3)."""
+"""Read and write the entry of ``$linked``, which links a uuid to a local key (SData sync 1.3)."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ _METHODS = ("GET", "POST", "PUT", "DELETE")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Link:
-    """One link as it came: ``uuid`` is ``None`` if the provider is to choose it, ``key`` the local key of the row.
+    """Hold one link from a request.
 
-    ``method`` is what is to be done with it in a batch.
+    ``uuid`` is ``None`` if this node chooses the uuid. ``key`` is the local key of the row. ``method`` is the HTTP
+    method of the entry in a batch.
     """
 
     uuid: UUID | None
@@ -40,7 +41,8 @@ def read_link_entry(file: BinaryIO) -> Link:
     """Read the body of a POST or PUT on ``$linked``.
 
     Raises:
-        DocumentError, FeedError
+        DocumentError: the document is not XML, has a DOCTYPE or is nested too deeply.
+        FeedError: the document is not an Atom entry, or ``read_link`` refuses the entry.
     """
     root = read_root(file)
     if names.local_name(root.tag) != "entry":
@@ -49,10 +51,11 @@ def read_link_entry(file: BinaryIO) -> Link:
 
 
 def read_batch(file: BinaryIO) -> Iterator[etree._Element]:
-    """Yield the entries of a batch (SData core 13.3), each to be read by ``read_link``.
+    """Yield the entries of a batch (SData core 13.3); ``read_link`` reads each of them.
 
     Raises:
-        DocumentError, FeedError
+        DocumentError: the document is not well-formed, has a DOCTYPE, or is too deep or too large.
+        FeedError: the document is not an Atom feed.
     """
     for element in read_elements(file, f"{{{names.ATOM}}}entry", "entry"):
         parent = element.getparent()
@@ -74,7 +77,7 @@ def render_link_result(
     diagnosis: Diagnosis | None,
     now: int,
 ) -> str:
-    """Return what became of one entry of a batch."""
+    """Return the result of one entry of a batch as an ``entry``; ``now`` is in milliseconds since 1970."""
     said_method = f"<http:httpMethod>{method}</http:httpMethod>" if method in _METHODS else ""
     said = "" if diagnosis is None else diagnosis.render()
     content = f"<sdata:payload>{payload}</sdata:payload>" if payload else ""
@@ -86,10 +89,10 @@ def render_link_result(
 
 
 def read_link(entry: etree._Element, path: str) -> Link:
-    """Read one entry of a link, alone or in a batch.
+    """Read one entry that describes a link, alone or in a batch; ``path`` names the entry in errors.
 
     Raises:
-        FeedError
+        FeedError: the uuid is malformed, or a POST or PUT has no URL of a resource.
     """
     wrapper = next((child for child in entry if names.local_name(child.tag) == "payload"), None)
     resource = None if wrapper is None else next(iter(wrapper), None)
@@ -117,10 +120,10 @@ def _uuid(text: str, path: str) -> UUID | None:
 
 
 def uuid_in_url(url: str, path: str) -> UUID | None:
-    """Return the uuid of a URL that ends with ``$linked('uuid')``.
+    """Return the uuid of a URL that ends with ``$linked('uuid')``; ``path`` names the entry in errors.
 
     Raises:
-        FeedError
+        FeedError: the URL does not end that way, or holds no uuid.
     """
     _, key = split_resource_url(url, f"{path}/id")
     return _uuid(key, path)
@@ -130,7 +133,7 @@ def split_resource_url(url: str, path: str) -> tuple[str, str]:
     """Return the kind and the local key of a URL that ends with ``accounts('A001')`` (SData core 2.7).
 
     Raises:
-        FeedError
+        FeedError: the URL does not end with a kind and a quoted key in brackets.
     """
     last = unquote(urlsplit(url.strip()).path).rpartition("/")[2]
     kind, opened, rest = last.partition("('")

@@ -1,4 +1,4 @@
-"""Namespaces, qualified names and media types."""
+"""Name the namespaces, qualified names and media types."""
 
 from functools import lru_cache
 from typing import Final
@@ -11,7 +11,7 @@ OPENSEARCH: Final = "http://a9.com/-/spec/opensearch/1.1/"
 XSI: Final = "http://www.w3.org/2001/XMLSchema-instance"
 SME: Final = "http://schemas.sage.com/sdata/sme/2007"
 XS: Final = "http://www.w3.org/2001/XMLSchema"
-#: What this implementation says beyond the specification; others skip it.
+#: The namespace of this implementation's extensions. Other implementations skip its elements.
 OWN: Final = "urn:django-sdata-sync"
 
 MEDIA_TYPE: Final = "application/atom+xml"
@@ -19,12 +19,12 @@ FEED_TYPE: Final = "application/atom+xml; type=feed"
 ENTRY_TYPE: Final = "application/atom+xml; type=entry"
 XML_TYPE: Final = "application/xml"
 
-#: Declared once, on the root of whatever is written.
+#: The namespace declarations on the root element of a feed or entry.
 DECLARATIONS: Final = (
     f'xmlns="{ATOM}" xmlns:sdata="{SDATA}" xmlns:sync="{SYNC}" xmlns:http="{HTTP}"'
     f' xmlns:opensearch="{OPENSEARCH}" xmlns:xsi="{XSI}" xmlns:dss="{OWN}"'
 )
-#: The same for a payload that is to be a document of its own.
+#: The namespace declarations of a payload that is a document of its own.
 PAYLOAD_DECLARATIONS: Final = f' xmlns:sdata="{SDATA}" xmlns:xsi="{XSI}" xmlns:dss="{OWN}"'
 
 
@@ -38,7 +38,7 @@ REPLACED_BY: Final = f"{{{OWN}}}replacedBy"
 NIL: Final = f"{{{XSI}}}nil"
 
 
-# Bounded: the tags come from peers.
+# The cache is bounded because the tags come from peers.
 @lru_cache(maxsize=4096)
 def local_name(tag: str) -> str:
     """Return ``tag`` without its namespace."""

@@ -1,4 +1,4 @@
-"""The contract's element inside an entry: a resource with its properties."""
+"""Read and write the contract's element inside an entry: a resource with its properties."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .text import escape, escape_attribute, is_representable
 etree.register_namespace("sdata", names.SDATA)
 etree.register_namespace("dss", names.OWN)
 
-#: The content of one property: its text, or ``None`` for a null (``xsi:nil="true"``).
+#: The content of one property: its text, or ``None`` for null (``xsi:nil="true"``).
 Text = str | None
 
 
 class Payload:
-    """A resource as it came: one element of the contract's namespace, or of none."""
+    """Wrap a received resource: one element of the contract's namespace, or of no namespace."""
 
     __slots__ = ("_element",)
 
@@ -29,24 +29,25 @@ class Payload:
 
     @property
     def name(self) -> str:
-        """The local name of the element, ``account`` for instance."""
+        """Return the local name of the element, for example ``account``."""
         return names.local_name(self._element.tag)
 
     def __iter__(self) -> Iterator[Property]:
-        """Yield the properties in the order in which they stand."""
+        """Yield the properties in document order."""
         for element in self._element:
             if isinstance(element.tag, str):
                 yield Property(element)
 
     @property
     def namespace(self) -> str:
-        """The namespace of the element, empty if it has none."""
+        """Return the namespace of the element, or the empty text if it has none."""
         return names.namespace(self._element.tag)
 
     def xml(self, *, uuid: str) -> str:
-        """Return the element as text that can be put into another document, with its ``uuid`` on it.
+        """Return the element as text that can be inserted into another document, with ``uuid`` as its uuid.
 
-        It may have stood elsewhere; whoever reads the text alone must find it.
+        The uuid is set because it may have been received outside the element, where the text alone would not contain
+        it.
         """
         element = deepcopy(self._element)
         element.set(names.UUID, uuid)
@@ -54,56 +55,56 @@ class Payload:
 
     @classmethod
     def from_xml(cls, text: str) -> Payload:
-        """Read what ``xml`` returned and was kept."""
+        """Parse a text that ``xml`` returned."""
         return cls(etree.fromstring(text.encode()))
 
 
 class Property:
-    """One child of a payload's element."""
+    """Wrap one child of a payload's element."""
 
     __slots__ = ("_element", "tag")
 
     def __init__(self, element: etree._Element) -> None:
         self._element = element
-        #: The name with its namespace, as ``{namespace}name``.
+        #: The qualified name, as ``{namespace}name``.
         self.tag: str = element.tag
 
     @property
     def name(self) -> str:
-        """The local name of the element."""
+        """Return the local name of the element."""
         return names.local_name(self.tag)
 
     def __iter__(self) -> Iterator[Property]:
-        """Yield the elements inside, of a list for instance."""
+        """Yield the child elements, for example the items of a list."""
         for element in self._element:
             if isinstance(element.tag, str):
                 yield Property(element)
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is text or null, without elements of its own."""
+        """Return True if the element has no child elements: it is text or null."""
         return len(self._element) == 0
 
     @property
     def is_nil(self) -> bool:
-        """Whether it says that it is null."""
+        """Return True if the element has ``xsi:nil="true"``."""
         return is_true(self._element.get(names.NIL) or self._element.get("nil"))
 
     def attribute(self, name: str, namespace: str = names.SDATA) -> str | None:
-        """Return an attribute, also where it stands in the sync namespace or in none."""
+        """Return an attribute in ``namespace``, in the sync namespace or in no namespace, or ``None``."""
         return attribute(self._element, name, namespace)
 
     def flag(self, name: str) -> bool:
-        """Tell whether an attribute says true."""
+        """Return True if the attribute ``name`` has the value true."""
         return is_true(self.attribute(name))
 
     def as_payload(self) -> Payload:
-        """Return the element as a resource of its own: a child inside its parent."""
+        """Return the element as a resource of its own, for a child inside its parent."""
         return Payload(self._element)
 
     @property
     def text(self) -> Text:
-        """The text, or ``None`` for a null. An empty element without ``xsi:nil`` is the empty text."""
+        """Return the text, or ``None`` for null. An empty element without ``xsi:nil`` is the empty text."""
         if self._element.attrib:
             nil = self._element.get(names.NIL) or self._element.get("nil") or ""
             if nil.strip() in ("true", "1"):
@@ -111,12 +112,12 @@ class Property:
         return self._element.text or ""
 
     def xml(self) -> str:
-        """Return the element as text that can be put into another document."""
+        """Return the element as text that can be inserted into another document."""
         return _as_text(self._element)
 
 
 def attribute(element: etree._Element, name: str, namespace: str = names.SDATA) -> str | None:
-    """Return an attribute that is written in ``namespace``, but also met in the sync namespace or in none."""
+    """Return an attribute in ``namespace``, in the sync namespace or in no namespace, or ``None``."""
     attributes = element.attrib
     if not attributes:
         return None
@@ -127,22 +128,22 @@ def attribute(element: etree._Element, name: str, namespace: str = names.SDATA) 
 
 
 def is_true(text: str | None) -> bool:
-    """Tell whether the text of a flag says true."""
+    """Return True if the text of a flag is ``true`` or ``1``, ignoring case."""
     return text is not None and text.strip().lower() in ("true", "1")
 
 
 def _as_text(element: etree._Element) -> str:
-    # Canonical XML says the same the same way at every node, and declares just the namespaces that are used.
+    # Canonical XML is the same text at every node, and declares only the namespaces that are used.
     try:
         canonical: bytes = etree.tostring(element, method="c14n", exclusive=True, with_comments=False)
-    except etree.C14NError:  # it knows no relative namespaces, which are legal all the same
+    except etree.C14NError:  # canonical XML does not support relative namespaces, which are legal
         return etree.tostring(element, encoding="unicode", with_tail=False)
     return canonical.decode()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PayloadTemplate:
-    """Writes the payloads of one kind; what they have in common is prepared once."""
+    """Write the payloads of one kind, with their common parts prepared once."""
 
     element: str
     start: str
@@ -150,9 +151,9 @@ class PayloadTemplate:
 
     @classmethod
     def of(cls, element: str, namespace: str, properties: tuple[str, ...]) -> PayloadTemplate:
-        """Prepare for resources that are an ``element`` of ``namespace`` with ``properties``, in that order.
+        """Prepare a template for an ``element`` of ``namespace`` with ``properties``, in that order.
 
-        Without a ``namespace`` they stand inside an element of the same one.
+        With an empty ``namespace`` the element inherits the namespace of the enclosing element.
         """
         return cls(
             element=element,
@@ -161,7 +162,12 @@ class PayloadTemplate:
         )
 
     def render(self, attributes: str, texts: Sequence[Text], fragments: str = "") -> str:
-        """Return the element. ``fragments`` is XML that is sent on as it came.
+        """Return the element as text.
+
+        Args:
+            attributes: the attributes as text with a leading space, from ``identity()``.
+            texts: one text or ``None`` per property of the template.
+            fragments: XML that is sent unchanged after the properties.
 
         Raises:
             UnrepresentableText: a text has a character that XML forbids.
@@ -174,7 +180,7 @@ class PayloadTemplate:
         return "".join(parts)
 
     def render_empty(self, attributes: str) -> str:
-        """Return the element without properties: a deletion, or a resource that is only pointed at."""
+        """Return the element without properties, for a deletion or a reference."""
         return f"{self.start}{attributes}/>"
 
 
@@ -188,11 +194,16 @@ def identity(
     scoped: bool = False,
     withdrawn: bool = False,
 ) -> str:
-    """Return the attributes that say which resource an element is, with a leading space.
+    """Return the attributes that identify a resource as text, with a leading space.
 
-    ``replaced_by`` is the uuid that a deleted one has now: it was not deleted, but goes by another name. ``scoped``
-    says that it was not changed, but came into what the receiver may have, or left it. ``withdrawn`` says of a deleted
-    one that it left it, changed or not.
+    Args:
+        uuid: the uuid of the resource.
+        key: the local key; left out with ``url`` if it is ``None`` or XML cannot represent it.
+        url: the URL of the resource at this node.
+        deleted: whether the resource is deleted.
+        replaced_by: for a deleted uuid that is an alias, the uuid under which the resource lives on.
+        scoped: whether the resource was not changed, but entered or left the receiver's partial replica.
+        withdrawn: whether a deleted resource only left the receiver's partial replica, changed or not.
     """
     flag = ' sdata:isDeleted="true"' if deleted else ""
     if scoped:

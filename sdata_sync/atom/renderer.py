@@ -1,4 +1,4 @@
-"""Feeds as a stream of text: the heading, the entries one by one, the end."""
+"""Write feeds as a stream of text: the header, the entries one by one, the end."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Paging:
-    """Where a page stands in its feed (SData core 3.5): counted in entries, from 1.
+    """Describe the position of a page in its feed (SData core 3.5), counted in entries from 1.
 
-    ``next_url`` is empty on the last page. ``first_url`` may be left out.
+    ``next_url`` is empty on the last page. ``first_url`` may be empty.
     """
 
     next_url: str = ""
@@ -42,18 +42,18 @@ def render_feed(
     referrers: Mapping[str, Digest] | None = None,
     left_out: int = 0,
 ) -> Iterator[bytes]:
-    """Yield a feed piece by piece (SData sync 4.4).
+    """Yield a feed in chunks of bytes (SData sync 4.4).
 
     Args:
-        entries: what ``render_entry`` or ``render_result`` returned.
-        url: the feed's own URL and id.
-        title: for people.
-        digest: of the source in a sync feed, of the target in a result feed; other feeds have none.
-        now: milliseconds since 1970.
-        sync_mode: for a sync feed; a result feed has none.
-        paging: which part of the feed this is.
+        entries: texts from ``render_entry`` or ``render_result``.
+        url: the URL and the id of the feed.
+        title: the title for human readers.
+        digest: the source's digest in a sync feed, the target's digest in a result feed, else ``None``.
+        now: the present time in milliseconds since 1970.
+        sync_mode: the mode of a sync feed; ``None`` for other feeds.
+        paging: the position of this page in the feed.
         referrers: in a sync feed with deletions, the source's digests of the kinds that refer to this one, by kind.
-        left_out: versions that the source leaves out because they are larger than the target accepts.
+        left_out: the number of versions left out because they are larger than the target accepts.
     """
     yield _heading(url, title, digest, now, sync_mode, paging).encode()
     if referrers is not None:
@@ -78,7 +78,7 @@ def _heading(url: str, title: str, digest: Digest | None, now: int, sync_mode: S
 
 
 def _referrers(referrers: Mapping[str, Digest]) -> str:
-    # An element of our own: other implementations skip it.
+    # An extension element: other implementations skip it.
     kinds = (
         f'<dss:kind name="{escape_attribute(kind)}">{render_digest(digest)}</dss:kind>'
         for kind, digest in referrers.items()

@@ -1,18 +1,18 @@
-"""Text in XML: what must be escaped, and what cannot be written at all."""
+"""Escape text for XML, and find the characters that XML cannot represent."""
 
 import re
 
 from ..exceptions import UnrepresentableText
 
-# XML 1.0 has no way to write these, not even as a character reference.
+# XML 1.0 cannot represent these characters, not even as character references.
 _NOT_XML = "\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff"
 _FORBIDDEN = re.compile(f"[{_NOT_XML}]")
-# Most texts have none of either. A bare carriage return would be read back as a line feed.
+# Most texts match neither expression. An unescaped carriage return would be read back as a line feed.
 _SPECIAL = re.compile(f"[&<>\r{_NOT_XML}]")
 
 
 def escape(text: str) -> str:
-    """Escape the content of an element; it is read back exactly.
+    """Escape the content of an element so that it is read back exactly.
 
     Raises:
         UnrepresentableText: the text has a character that XML forbids.
@@ -27,15 +27,19 @@ def escape(text: str) -> str:
 
 
 def escape_attribute(text: str) -> str:
-    """Escape the value of an attribute in double quotes; it is read back exactly."""
+    """Escape the value of an attribute in double quotes so that it is read back exactly.
+
+    Raises:
+        UnrepresentableText: the text has a character that XML forbids.
+    """
     return escape(text).replace('"', "&quot;").replace("\n", "&#10;").replace("\t", "&#9;")
 
 
 def is_representable(text: str) -> bool:
-    """Tell whether XML can hold all of ``text``."""
+    """Return True if XML can represent every character of ``text``."""
     return _FORBIDDEN.search(text) is None
 
 
 def replace_forbidden(text: str) -> str:
-    """Return ``text`` for people to read: what XML forbids becomes U+FFFD."""
+    """Return ``text`` with each character that XML forbids replaced by U+FFFD, for human readers."""
     return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)

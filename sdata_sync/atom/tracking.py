@@ -1,4 +1,4 @@
-"""How far an asynchronous operation is: the tracking payload (SData core 3.11)."""
+"""Read and write the tracking payload: the progress of an asynchronous operation (SData core 3.11)."""
 
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -11,7 +11,10 @@ from .text import escape
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tracking:
-    """The body of a 202: ``progress`` in percent, times in seconds, when to ask again in milliseconds."""
+    """Hold the body of a 202 response.
+
+    ``progress`` is in percent. ``polling_millis`` is the time in milliseconds after which the client asks again.
+    """
 
     phase: str
     phase_detail: str = ""
@@ -22,7 +25,10 @@ class Tracking:
 
 
 def render_tracking(tracking: Tracking) -> str:
-    """Return the document. The polling interval is always positive: some clients divide by it or spin."""
+    """Return the tracking document.
+
+    The polling interval is always at least 1 ms: some clients divide by it or poll without a pause.
+    """
     return (
         f'<?xml version="1.0" encoding="utf-8"?>\n<tracking xmlns="{names.SDATA}">'
         f"<phase>{escape(tracking.phase)}</phase><phaseDetail>{escape(tracking.phase_detail)}</phaseDetail>"
@@ -34,9 +40,9 @@ def render_tracking(tracking: Tracking) -> str:
 
 
 def read_polling_millis(file: BinaryIO, default: int = 500) -> int:
-    """Return when the peer wishes to be asked again; what cannot be read says nothing.
+    """Return the polling interval that the peer asks for, in milliseconds, or ``default`` if it is unreadable.
 
-    Only the interval is used: a peer's idea of its own progress is for people.
+    The other values of the document are ignored: they are meant for human readers.
     """
     try:
         root = read_root(file)

@@ -1,4 +1,4 @@
-"""What becomes of one received entry: applied, ignored, or a conflict, and who wins it."""
+"""Decide whether a received entry is applied, ignored or a conflict, and which version wins a conflict."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Relation(Enum):
-    """How the version that a source sends stands to the one that the target holds (SData sync 2.6, 5.4)."""
+    """Name how the source's version of a resource relates to the target's version (SData sync 2.6, 5.4)."""
 
     UNKNOWN = "the target has no such resource"
     NEWER = "the source's version was made in knowledge of the target's"
@@ -22,7 +22,7 @@ class Relation(Enum):
 
 
 class Rule(StrEnum):
-    """The rule that settled a conflict."""
+    """Name the rule that decided a conflict."""
 
     SAME_CONTENT = "same content"
     PRIORITY = "conflict priority"
@@ -33,11 +33,12 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resolution:
-    """The outcome of a conflict.
+    """Hold the outcome of a conflict.
 
-    ``source_wins`` says whose version stays. ``by`` names the rule. ``record`` asks the deciding node to
-    record the outcome as a change of its own (new tick, stamp later than both): priority overruled the later
-    stamp, and without a record of that a third node would order the two versions differently.
+    ``source_wins`` is true if the source's version stays. ``by`` is the rule that decided. ``record`` is true if the
+    deciding node must record the outcome as a change of its own, with a new tick and a stamp later than both stamps.
+    That is needed when the priority overruled the later stamp: without a recorded change, a third node would order the
+    two versions differently.
     """
 
     source_wins: bool
@@ -46,13 +47,13 @@ class Resolution:
 
 
 def decide(source_state: SyncState, target_state: SyncState | None, source: Digest, target: Digest) -> Relation:
-    """Compare a received version with the one held, in the order of SData sync 5.4.
+    """Compare a received version with the target's version, in the order of the rules in SData sync 5.4.
 
-    ``source`` and ``target`` are the two sides' digests; ``target_state`` is ``None`` for a resource that the
-    target has never had. Where both sides' digests contain the other's version, the versions agree.
+    ``source`` and ``target`` are the digests of the two nodes. ``target_state`` is ``None`` if the target has never had
+    the resource. If each digest contains the version of the other node, the two versions agree.
     """
     if target_state is None:
-        # Contained and yet not held: a tombstone that was purged. The deletion is what we know.
+        # Contained in the digest but not stored: the tombstone was purged. The resource counts as deleted.
         return Relation.KNOWN if target.contains(source_state) else Relation.UNKNOWN
     if same_endpoint(source_state.endpoint, target_state.endpoint):
         return Relation.NEWER if source_state.tick > target_state.tick else Relation.KNOWN
@@ -72,12 +73,12 @@ def resolve(
     same_content: bool,
     by_priority: bool = True,
 ) -> Resolution:
-    """Settle a conflict alike everywhere (SData sync 5.4, 2.3).
+    """Choose the winner of a conflict by the same rules at every node (SData sync 5.4, 2.3).
 
-    Equal content is nothing to fight over: the later state is kept. Else the lower conflict priority wins,
-    that of the source's endpoint as the source says it against that of the target's as the target says it;
-    of equal priorities the later stamp; of equal stamps the smaller endpoint URL. Without ``by_priority`` all
-    priorities count as equal.
+    If the contents are equal, there is nothing to decide and the later state is kept. Otherwise the lower conflict
+    priority wins: the source's digest gives the priority of the source's endpoint, the target's digest gives the
+    priority of the target's endpoint. If the priorities are equal, the later stamp wins. If the stamps are equal, the
+    smaller endpoint URL wins. With ``by_priority=False`` all priorities count as equal.
     """
     source_is_later = is_later(source_state, target_state)
     if same_content:

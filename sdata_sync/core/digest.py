@@ -1,4 +1,4 @@
-"""The digest of a collection: what a node has taken into account, per endpoint."""
+"""Represent the digest of a collection: per endpoint, the changes that a node has taken into account."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 
 from .state import FIRST_TICK, SyncState, same_endpoint
 
-#: What an endpoint that a digest does not name is taken to have: the weakest wish to win.
+#: The conflict priority of an endpoint that a digest does not name: the weakest one.
 DEFAULT_PRIORITY = 9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DigestEntry:
-    """Everything that ``endpoint`` recorded with a tick below ``tick`` is taken into account (SData sync 4.2).
+    """State that every change of ``endpoint`` with a tick below ``tick`` is taken into account (SData sync 4.2).
 
-    ``stamp`` is when the tick last moved, in milliseconds since 1970, ``None`` if the other side did not say.
-    ``conflict_priority`` is 1 to 9 by the book; the lower number wins a conflict.
+    ``stamp`` is the time when the tick last moved, in milliseconds since 1970, or ``None`` if the peer did not send it.
+    ``conflict_priority`` is 1 to 9 in the specification; the lower number wins a conflict.
     """
 
     endpoint: str
@@ -26,11 +26,12 @@ class DigestEntry:
 
 
 class Digest:
-    """An immutable version vector: one ``DigestEntry`` per known endpoint.
+    """Hold an immutable version vector: one ``DigestEntry`` per known endpoint.
 
-    ``origin`` is the endpoint whose digest this is, empty if it was not said. Endpoints are looked up
-    whatever their case. Of two entries for one endpoint the higher tick counts. ``part_of`` is the endpoint that
-    lets this one have only a part of the collection: then what is contained need not be there.
+    ``origin`` is the endpoint whose digest this is, or empty if it is not known. Endpoints are looked up ignoring case.
+    If two entries have the same endpoint, the entry with the higher tick is used. ``part_of`` is the endpoint that
+    filters the collection for this origin, which then has a partial replica: a change that this digest contains may be
+    absent there.
     """
 
     __slots__ = ("_entries", "origin", "part_of")
@@ -56,52 +57,58 @@ class Digest:
         return f"<Digest {ticks or 'empty'}>"
 
     def entry(self, endpoint: str) -> DigestEntry | None:
-        """Return the entry that names ``endpoint``, or ``None``."""
+        """Return the entry of ``endpoint``, or ``None`` if there is none."""
         return self._entries.get(endpoint.lower())
 
     def tick(self, endpoint: str) -> int:
-        """Return the first tick of ``endpoint`` that is not taken into account here."""
+        """Return the first tick of ``endpoint`` that this digest does not contain."""
         entry = self._entries.get(endpoint.lower())
         return FIRST_TICK if entry is None else entry.tick
 
     def conflict_priority(self, endpoint: str) -> int:
-        """Return the priority of ``endpoint`` in a conflict; the lower number wins (SData sync 2.3)."""
+        """Return the conflict priority of ``endpoint``; the lower number wins (SData sync 2.3)."""
         entry = self._entries.get(endpoint.lower())
         return DEFAULT_PRIORITY if entry is None else entry.conflict_priority
 
     def contains(self, state: SyncState) -> bool:
-        """Tell whether the change that ``state`` names is taken into account (SData sync 5.4).
+        """Return True if this digest contains the change that ``state`` names (SData sync 5.4).
 
-        Strictly greater: a tick is the first value not yet assigned, so an entry at 6 contains tick 5, not 6.
-        Of an endpoint that is not named nothing is contained, not even a tick of 0.
+        The comparison is strictly greater: a tick is the first value not yet assigned, so an entry at 6 contains tick 5
+        and not tick 6. If this digest does not name the endpoint, it contains none of its changes, not even tick 0.
         """
         entry = self._entries.get(state.endpoint.lower())
         return entry is not None and entry.tick > state.tick
 
     def level_with(self, other: Digest) -> bool:
-        """Tell whether both digests contain the same changes; stamps and priorities do not matter."""
+        """Return True if both digests contain the same changes; stamps and priorities are not compared."""
         return self.covers(other) and other.covers(self)
 
     def covers(self, other: Digest) -> bool:
-        """Tell whether every change that ``other`` contains is contained here too."""
+        """Return True if this digest contains every change that ``other`` contains."""
         return all(self.tick(entry.endpoint) >= entry.tick for entry in other)
 
     def advance(self, state: SyncState, *, stamp: int) -> Digest:
         """Return the digest after an entry with ``state`` was processed (SData sync 5.5, first table).
 
-        Never lowers a tick. ``stamp`` is the present time in milliseconds.
+        A tick is never lowered. ``stamp`` is the present time in milliseconds since 1970.
         """
         return self.raised(state.endpoint, state.tick + 1, stamp=stamp)
 
     def raised(self, endpoint: str, tick: int, *, stamp: int) -> Digest:
-        """Return this digest with the tick of ``endpoint`` at ``tick`` or, if that is higher, where it was."""
+        """Return this digest with the tick of ``endpoint`` raised to ``tick``; a higher tick stays unchanged.
+
+        ``stamp`` is the present time in milliseconds since 1970.
+        """
         known = self.entry(endpoint)
         if known is not None and known.tick >= tick:
             return self
         return self.raised_all({endpoint: tick}, stamp=stamp)
 
     def raised_all(self, ticks: Mapping[str, int], *, stamp: int) -> Digest:
-        """Do the same for each endpoint of ``ticks``."""
+        """Return this digest with the tick of each endpoint of ``ticks`` raised; higher ticks stay unchanged.
+
+        ``stamp`` is the present time in milliseconds since 1970.
+        """
         return self._with_all(
             DigestEntry(endpoint=endpoint, tick=tick, stamp=stamp)
             if (known := self.entry(endpoint)) is None
@@ -113,8 +120,8 @@ class Digest:
     def merge(self, source: Digest, *, stamp: int) -> Digest:
         """Return the digest at the end of a catch-up feed: the maximum per endpoint (SData sync 5.5, second table).
 
-        Only right after the last page of a feed that was selected against this digest: it claims all that
-        ``source`` claims.
+        Call it only after the last page of a feed that was selected against this digest: the result contains every
+        change that ``source`` contains. ``stamp`` is the present time in milliseconds since 1970.
         """
         higher = (
             replace(entry, tick=theirs.tick, stamp=stamp)
@@ -126,11 +133,12 @@ class Digest:
         return self._with_all(higher)
 
     def with_priorities(self, source: Digest) -> Digest:
-        """Return this digest with the conflict priorities that ``source`` knows better.
+        """Return this digest with the conflict priorities of ``source`` where ``source`` is more up to date.
 
-        Priorities may change while a system runs (SData sync 2.3): that of the endpoint the digest comes from
-        is its own word, any other is taken from whoever has seen at least as much of that endpoint. Of our own
-        nobody knows better. Endpoints that are not named here stay so: to name one is to claim ticks.
+        Priorities may change while a system runs (SData sync 2.3). ``source`` is authoritative for the priority of its
+        own origin. For another endpoint, ``source`` is taken if its tick is at least the tick in this digest. The
+        priority of this digest's own origin never changes. Endpoints that this digest does not name are not added,
+        because naming an endpoint claims ticks.
         """
         return self._with_all(
             replace(known, conflict_priority=theirs.conflict_priority)
@@ -142,22 +150,22 @@ class Digest:
         )
 
     def as_part_of(self, endpoint: str) -> Digest:
-        """Return this digest for a feed that is only a part of what it contains."""
+        """Return this digest with ``endpoint`` as ``part_of``, for a feed that has only a part of the changes."""
         changed = Digest(origin=self.origin, part_of=endpoint)
         changed._entries = self._entries
         return changed
 
     def of_origin_alone(self) -> Digest:
-        """Return what this digest says of its own origin: all that a part can vouch for."""
+        """Return this digest reduced to the entry of its origin: all that a partial replica can vouch for."""
         own = self.entry(self.origin)
         return Digest([] if own is None else [own], origin=self.origin, part_of=self.part_of)
 
     def with_entry(self, entry: DigestEntry) -> Digest:
-        """Return this digest with ``entry`` in the place of whatever it says of that endpoint."""
+        """Return this digest with ``entry`` in place of the present entry of the same endpoint."""
         return self._with_all([entry])
 
     def without(self, endpoints: Iterable[str]) -> Digest:
-        """Return this digest without what it says of ``endpoints``."""
+        """Return this digest without the entries of ``endpoints``."""
         left_out = {endpoint.lower() for endpoint in endpoints}
         changed = Digest(origin=self.origin, part_of=self.part_of)
         changed._entries = {key: entry for key, entry in self._entries.items() if key not in left_out}

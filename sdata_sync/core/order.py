@@ -1,4 +1,4 @@
-"""The order of ticks within a feed, and whether it continues where the target stands."""
+"""Check the order of ticks in a feed, and that an immediate feed begins at the target's ticks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class TickFault(StrEnum):
-    """What can be wrong with a tick; the values are the application codes of the diagnosis."""
+    """Name the faults of a tick; the values are the application codes of the diagnosis."""
 
     GAP = "TickGap"
     ORDER = "TickOrder"
@@ -20,7 +20,7 @@ class TickFault(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TickError:
-    """A tick that refuses its feed: ``received`` came from ``endpoint`` where ``expected`` was due."""
+    """Describe the tick for which a feed is refused: ``endpoint`` sent ``received`` instead of ``expected``."""
 
     fault: TickFault
     endpoint: str
@@ -40,10 +40,10 @@ class TickError:
 
 
 class TickOrder:
-    """Checks the entries of one feed, in the order in which they stand.
+    """Check the ticks of the entries of one feed, in the order of the feed.
 
-    In every feed the ticks of an endpoint ascend (SData sync 4.4). In an immediate feed those that the target
-    does not contain yet also begin exactly at the target's tick and go up by one (SData sync 5.8).
+    In every feed the ticks of an endpoint ascend (SData sync 4.4). In an immediate feed, the ticks of an endpoint that
+    the target does not contain yet must also begin exactly at the target's tick and go up by one (SData sync 5.8).
     """
 
     def __init__(self, target: Digest, *, contiguous: bool) -> None:
@@ -52,7 +52,7 @@ class TickOrder:
         self._next: dict[str, int] = {}
 
     def check(self, state: SyncState) -> TickError | None:
-        """Return what is wrong with the next entry's tick, or ``None``."""
+        """Return the fault of the next entry's tick, or ``None`` if there is none."""
         key = state.endpoint.lower()
         previous = self._next.get(key)
         if previous is not None and state.tick < previous:
@@ -60,7 +60,7 @@ class TickOrder:
         self._next[key] = state.tick + 1
         if self._contiguous:
             due = max(self._target.tick(state.endpoint), previous or 0)
-            # Not "different": lower ones are contained, or the 0 at which some endpoints begin to count.
+            # Not "!=": a lower tick is contained already, or is the 0 at which some endpoints begin to count.
             if state.tick > due:
                 return TickError(fault=TickFault.GAP, endpoint=state.endpoint, expected=due, received=state.tick)
         return None

@@ -1,4 +1,4 @@
-"""Selecting what a target lacks."""
+"""Select the changes that a target lacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TickRange:
-    """The changes of one endpoint with ``start <= tick < end``."""
+    """Hold the range ``start <= tick < end`` of the changes of one endpoint."""
 
     endpoint: str
     start: int
@@ -24,10 +24,10 @@ class TickRange:
 
 
 def missing_ranges(source: Digest, target: Digest) -> list[TickRange]:
-    """Return what ``target`` lacks of what ``source`` contains, by endpoint (SData sync 2.5).
+    """Return the ranges of ticks that ``source`` contains and ``target`` lacks, by endpoint (SData sync 2.5).
 
-    A resource of the source is to be sent when its state lies in one of the ranges. The upper bound is the
-    source's own digest: a change recorded after that digest was read belongs to the next feed.
+    The source sends a resource if its state lies in one of the ranges. The upper bound is the tick in the source's
+    digest: a change recorded after that digest was read belongs to the next feed.
     """
     ranges = (
         TickRange(endpoint=entry.endpoint, start=_start(target, entry.endpoint), end=entry.tick) for entry in source
@@ -36,7 +36,7 @@ def missing_ranges(source: Digest, target: Digest) -> list[TickRange]:
 
 
 def _start(target: Digest, endpoint: str) -> int:
-    # Some endpoints count from 0. To a target that has never heard of one, that tick is missing too.
+    # Some endpoints count from 0. A target whose digest does not name the endpoint lacks tick 0 too.
     entry = target.entry(endpoint)
     return 0 if entry is None else entry.tick
 

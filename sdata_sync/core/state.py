@@ -1,21 +1,21 @@
-"""The state of one resource: where and when its last change was recorded."""
+"""Represent the sync state of a resource: the endpoint, tick, stamp and user of its last change."""
 
 from dataclasses import dataclass
 
-#: Ticks start here: the first value that an endpoint assigns (SData sync 2.2).
+#: The first tick that an endpoint assigns (SData sync 2.2).
 FIRST_TICK = 1
 
-#: The greatest tick: signed 64-bit numbers, and a digest must be able to name the one after it.
+#: The greatest tick. Ticks are signed 64-bit integers, and a digest must be able to hold the tick after this one.
 MAX_TICK = 2**63 - 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyncState:
-    """The last change of a resource, wherever it was made (SData sync 4.3).
+    """Hold the endpoint, tick, stamp and user of a resource's last change at any node (SData sync 4.3).
 
-    ``endpoint`` is a collection URL, the same whatever its case; ``tick`` that endpoint's logical clock at
-    the change; ``stamp`` the time of the change in whole milliseconds since 1970-01-01T00:00Z; ``user`` who
-    made it, empty if not known.
+    ``endpoint`` is a collection URL, compared ignoring case. ``tick`` is the value of that endpoint's logical clock at
+    the change. ``stamp`` is the time of the change in whole milliseconds since 1970-01-01T00:00Z. ``user`` is the name
+    of the user who made the change, or empty if it is not known.
     """
 
     endpoint: str
@@ -25,15 +25,15 @@ class SyncState:
 
 
 def same_endpoint(one: str, other: str) -> bool:
-    """Tell whether two endpoint URLs name one endpoint: they are compared whatever their case."""
+    """Return True if two endpoint URLs are equal, ignoring case."""
     return one == other or one.lower() == other.lower()
 
 
 def is_later(one: SyncState, other: SyncState) -> bool:
-    """Tell whether ``one`` comes after ``other`` in the order that every node agrees on.
+    """Return True if ``one`` comes after ``other`` in the total order that every node uses.
 
-    The later stamp is the later state; of two equal stamps, that of the smaller endpoint URL (SData sync 2.3
-    suggests it; all that matters is that the rule is everywhere the same).
+    The state with the later stamp is later. If the stamps are equal, the state with the smaller endpoint URL is later.
+    SData sync 2.3 suggests the second rule; any rule works if every node uses the same one.
     """
     if one.stamp != other.stamp:
         return one.stamp > other.stamp
@@ -43,7 +43,7 @@ def is_later(one: SyncState, other: SyncState) -> bool:
 def stamp_after(now: int, *replaced: int) -> int:
     """Return the stamp of a change made at ``now`` that replaces versions stamped ``replaced`` (milliseconds).
 
-    Always later than what it replaces, also under a clock that is behind: an edit made in the knowledge of
-    another version must not lose to that version's stamp somewhere else.
+    The result is later than every replaced stamp, even if the clock of this node is behind: a change made in knowledge
+    of another version must not lose to that version's stamp at a third node.
     """
     return max(now, *(stamp + 1 for stamp in replaced)) if replaced else now

@@ -1,18 +1,20 @@
-"""The uuids of children, which travel inside their parents and have no sync state of their own."""
+"""Store the uuids of children. A child travels inside its parent and has no sync state of its own."""
 
 from django.db import models
 
 
 class ChildResource(models.Model):
-    """One child: its identity, and what of its payload this node does not know.
+    """Store the identity of one child, and the elements of its payload that this node does not know.
 
-    ``kind`` is that of the parent and the name of the list, ``salesOrders.orderLines`` for instance.
+    ``kind`` is the kind of the parent and the name of the list, for example ``salesOrders.orderLines``.
     """
 
     kind = models.CharField(max_length=200)
     uuid = models.UUIDField()
     local_key = models.CharField(max_length=255)
-    extra = models.TextField(default="", blank=True, help_text="Elements that this node does not know, as XML.")
+    extra = models.TextField(
+        default="", blank=True, help_text="Received elements that this node does not know, as XML."
+    )
 
     class Meta:
         constraints = [

@@ -1,4 +1,4 @@
-"""Conflicts that were decided here, with both versions."""
+"""Store the conflicts that this node decided, with both versions."""
 
 from django.db import models
 
@@ -6,14 +6,14 @@ from .tracked import TrackedResource
 
 
 class ConflictRecord(models.Model):
-    """One decision: two versions of a resource, neither made in knowledge of the other, and which of them stayed."""
+    """Store one decision between two concurrent versions of a resource, and which version was kept."""
 
     resource = models.ForeignKey(TrackedResource, models.CASCADE, related_name="conflicts")
     decided_at = models.DateTimeField(db_index=True)
     remote_won = models.BooleanField()
-    rule = models.CharField(max_length=40, help_text="What decided it.")
+    rule = models.CharField(max_length=40, help_text="The rule that decided the conflict.")
 
-    # Each version's state and its payload, the contract's element; empty if it was a deletion.
+    # The state and the payload of each version. The payload is the contract's element, empty for a deletion.
     local_endpoint = models.CharField(max_length=500)
     local_stamp = models.BigIntegerField(help_text="Milliseconds since 1970.")
     local_user = models.CharField(max_length=150, blank=True)
@@ -23,7 +23,7 @@ class ConflictRecord(models.Model):
     remote_user = models.CharField(max_length=150, blank=True)
     remote_payload = models.TextField(blank=True)
 
-    overruled_at = models.DateTimeField(null=True, blank=True, help_text="When somebody chose the other version.")
+    overruled_at = models.DateTimeField(null=True, blank=True, help_text="When a user chose the other version.")
 
     class Meta:
         verbose_name = "conflict"
@@ -34,5 +34,5 @@ class ConflictRecord(models.Model):
 
     @property
     def losing_payload(self) -> str:
-        """The payload of the version that did not stay; empty if that was a deletion."""
+        """Return the payload of the version that was not kept; empty if that version was a deletion."""
         return self.local_payload if self.remote_won else self.remote_payload

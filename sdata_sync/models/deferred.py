@@ -1,4 +1,4 @@
-"""Entries that could not be applied, kept as they came."""
+"""Store the entries that could not be applied, as they were received."""
 
 from django.db import models
 
@@ -6,10 +6,10 @@ from .tracked import TrackedResource
 
 
 class DeletionCondition(models.Model):
-    """What the deletions of one received page wait for before they may take other rows along.
+    """Store the digests that this node must contain before the deletions of one page may delete other rows.
 
-    ``origin`` is the endpoint of the source. ``seen`` holds, by kind, the source's digest of that kind when it sent
-    the deletions, as JSON: ticks by endpoint, or null while the source has not been asked.
+    ``origin`` is the endpoint of the source. ``seen`` is JSON: by kind, the source's digest of that kind when it sent
+    the deletions, as ticks by endpoint, or null until the source was asked.
     """
 
     origin = models.CharField(max_length=500)
@@ -20,18 +20,18 @@ class DeletionCondition(models.Model):
 
 
 class DeferredEntry(models.Model):
-    """The version of a resource that is held here, but could not be written to its row."""
+    """Store a version of a resource that this node has received but could not write to its row."""
 
     resource = models.OneToOneField(TrackedResource, models.CASCADE, related_name="deferred_entry")
     is_deleted = models.BooleanField(default=False)
-    payload = models.TextField(blank=True, help_text="The contract's element as it came.")
+    payload = models.TextField(blank=True, help_text="The contract's element as it was received.")
     application_code = models.CharField(max_length=40)
     reason = models.TextField()
     payload_path = models.CharField(max_length=300, blank=True)
     received_at = models.DateTimeField()
     is_discarded = models.BooleanField(
         default=False,
-        help_text="Not to be tried again; it is sent on all the same, and a later version replaces it.",
+        help_text="The entry is not retried. It is still sent to other nodes, and a later version replaces it.",
     )
     attempts = models.PositiveIntegerField(default=1)
     condition = models.ForeignKey(
@@ -40,7 +40,7 @@ class DeferredEntry(models.Model):
         null=True,
         blank=True,
         related_name="entries",
-        help_text="Of a deletion that would take other rows along: what it waits for.",
+        help_text="For a deletion that would delete other rows: the condition that it waits for.",
     )
 
     class Meta:

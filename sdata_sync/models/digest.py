@@ -1,4 +1,4 @@
-"""The digests of this node's collections."""
+"""Store the digests of this node's collections."""
 
 from typing import ClassVar
 
@@ -8,45 +8,46 @@ from .endpoint import Endpoint
 
 
 class Digest(models.Model):
-    """The digest of one kind. Its row is the lock under which ticks are given and feeds are applied."""
+    """Store the digest of one kind. Ticks are assigned and feeds are applied under the lock of this row."""
 
     kind = models.CharField(max_length=100, primary_key=True)
     is_complete = models.BooleanField(
-        default=False, help_text="All rows from before the app was installed are tracked, not just those saved since."
+        default=False, help_text="Rows from before the app was installed are tracked, not only rows saved since then."
     )
 
     part_of = models.CharField(
         max_length=500,
         blank=True,
         default="",
-        help_text="The endpoint that lets this node have only a part of the kind; it is exchanged with no other.",
+        help_text="The endpoint that filters this kind for this node, which has a partial replica. The kind is "
+        "exchanged with no other endpoint.",
     )
 
     told_digests = models.TextField(
         blank=True,
         default="",
-        help_text="What sources of deletions had of other kinds and this node does not have yet, as JSON: ticks by "
-        "kind and endpoint. It is told to others with the deletions.",
+        help_text="Changes of other kinds that sources of deletions had and this node does not have yet, as JSON: "
+        "ticks by kind and endpoint. They are sent to other nodes with the deletions.",
     )
 
-    # While this node, restored from a backup, gets back what it lost: the ticks that it may have used a second time.
+    # Set after a restore from a backup, until the lost changes are back: the ticks that may have been assigned twice.
     behind_since = models.BigIntegerField(null=True, blank=True)
-    behind_until = models.BigIntegerField(null=True, blank=True, help_text="Set while lost changes are coming back.")
+    behind_until = models.BigIntegerField(null=True, blank=True, help_text="Set until the lost changes were pulled.")
     rejoined_at = models.DateTimeField(
-        null=True, blank=True, help_text="When a peer last knew more of this node than it did itself."
+        null=True, blank=True, help_text="When a peer last had a higher tick of this node than the node itself."
     )
     rejoined_note = models.TextField(blank=True, default="")
 
-    # What became of the entries received, counted since the beginning, for whoever watches.
+    # The outcomes of received entries, counted since the installation, for monitoring.
     applied = models.BigIntegerField(default=0)
-    ignored = models.BigIntegerField(default=0, help_text="Known already.")
-    lost = models.BigIntegerField(default=0, help_text="Lost a conflict against what stood here.")
+    ignored = models.BigIntegerField(default=0, help_text="Entries that were contained already.")
+    lost = models.BigIntegerField(default=0, help_text="Entries that lost a conflict against the version of this node.")
     deferred = models.BigIntegerField(default=0)
-    conflicts = models.BigIntegerField(default=0, help_text="Whoever won.")
+    conflicts = models.BigIntegerField(default=0, help_text="All conflicts, won or lost.")
 
     class Meta:
         ordering = ["kind"]
-        # Not the permissions of a table, but of the protocol: what a client may do with a collection.
+        # Permissions of the protocol, not of this table: the requests that a client may make to a collection.
         permissions = [
             ("read_feeds", "Can read digests and changes over SData"),
             ("push_feeds", "Can push changes over SData"),
@@ -59,7 +60,7 @@ class Digest(models.Model):
 
 
 class DigestEntry(models.Model):
-    """Everything that ``endpoint`` recorded with a tick below ``tick`` is taken into account here."""
+    """State that every change of ``endpoint`` with a tick below ``tick`` is taken into account at this node."""
 
     digest = models.ForeignKey(Digest, models.CASCADE, related_name="entries")
     endpoint = models.ForeignKey(Endpoint, models.PROTECT, related_name="+")
@@ -68,14 +69,14 @@ class DigestEntry(models.Model):
     conflict_priority = models.IntegerField()
     shown_tick = models.BigIntegerField(
         default=1,
-        help_text="The highest tick that the endpoint has shown, in a version or in its own digest. "
-        "What others say of it is believed up to MAX_TICK_LEAP above this.",
+        help_text="The highest tick of the endpoint in a version or in the endpoint's own digest. A higher tick in the "
+        "digest of another endpoint is accepted up to MAX_TICK_LEAP above this.",
     )
     heard_tick = models.BigIntegerField(
-        default=1, help_text="The tick after the highest one with which a version of the endpoint has come here."
+        default=1, help_text="One more than the highest tick of a version of the endpoint that this node has received."
     )
     purge_floor = models.BigIntegerField(
-        default=1, help_text="Tombstones of the endpoint with a tick below this may have been purged here."
+        default=1, help_text="Tombstones of the endpoint with a lower tick may have been purged at this node."
     )
 
     class Meta:

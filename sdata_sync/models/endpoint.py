@@ -1,28 +1,29 @@
-"""Endpoints: whoever records changes, by URL."""
+"""Store the endpoints that record changes, by URL."""
 
 from django.db import models
 
 
 class Endpoint(models.Model):
-    """The URL of one resource collection at one application; an identity, the same whatever its case."""
+    """Store the URL of one resource collection at one application; the URL is an identity, ignoring case."""
 
-    url = models.CharField(max_length=500, help_text="As it was spelled when it was first seen.")
+    url = models.CharField(max_length=500, help_text="The URL, spelled as first received.")
     key = models.CharField(max_length=500, unique=True, help_text="The URL in lower case.")
     clock_ahead = models.BigIntegerField(
         default=0,
-        help_text="By how many milliseconds a stamp from there was last ahead of our clock; 0 if it was not.",
+        help_text="How far the last stamp of the endpoint that was too far ahead of this node's clock was ahead, in "
+        "milliseconds; 0 if there was none.",
     )
     clock_ahead_at = models.DateTimeField(null=True, blank=True)
     clone_seen_at = models.DateTimeField(
-        null=True, blank=True, help_text="When one tick of it was last seen with two different changes."
+        null=True, blank=True, help_text="When two different changes with the same tick of the endpoint were last seen."
     )
     clone_note = models.TextField(blank=True, default="")
 
     is_forgotten = models.BooleanField(
-        default=False, help_text="What digests say of it is ignored until a version of its comes."
+        default=False, help_text="Digest entries of the endpoint are ignored until a version of it is received."
     )
     anomaly_at = models.DateTimeField(
-        null=True, blank=True, help_text="When a claim that came from it was last left out because it cannot be true."
+        null=True, blank=True, help_text="When a claim in a digest of the endpoint was last ignored as impossible."
     )
     anomaly_note = models.TextField(blank=True, default="")
 

@@ -1,4 +1,4 @@
-"""Versions that one peer does not get, because they are larger than it accepts."""
+"""Store the versions that are left out of feeds to one peer because they are larger than it accepts."""
 
 from django.db import models
 
@@ -7,18 +7,18 @@ from .tracked import TrackedResource
 
 
 class HeldVersion(models.Model):
-    """One version that feeds to one peer leave out. All times are in milliseconds since 1970.
+    """Store one version that is left out of feeds to one peer. All times are in milliseconds since 1970.
 
-    The end of a catch-up feed tells the peer that it has this version. So the resource gets a new tick when the peer
-    has become able to take it.
+    The end of a catch-up feed tells the peer that it contains this version. So the resource gets a new tick as soon as
+    the peer accepts its size.
     """
 
-    # No constraint: the rows of a kind, and what is known of them, may be in another database than the peers.
+    # No constraint: the rows of a kind and their TrackedResource rows may be in another database than the peers.
     peer = models.ForeignKey(Peer, models.CASCADE, related_name="+", db_constraint=False)
     resource = models.ForeignKey(TrackedResource, models.CASCADE, related_name="held_versions")
-    endpoint_id = models.BigIntegerField(help_text="The primary key of the endpoint of the version that is held.")
+    endpoint_id = models.BigIntegerField(help_text="The primary key of the endpoint of the version.")
     tick = models.BigIntegerField()
-    size_bytes = models.BigIntegerField(help_text="Of its entry in a feed.")
+    size_bytes = models.BigIntegerField(help_text="The size of the version's entry in a feed.")
     reason = models.TextField()
     held_since = models.BigIntegerField()
     attempts = models.PositiveIntegerField(default=1)

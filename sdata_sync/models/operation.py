@@ -1,4 +1,4 @@
-"""Operations: calls of ``$syncSource`` and ``$syncTarget`` that outlive their request (SData core 11.5)."""
+"""Store operations: calls of ``$syncSource`` and ``$syncTarget`` that outlive their request (SData core 11.5)."""
 
 from django.db import models
 
@@ -6,14 +6,14 @@ from .peer import Peer
 
 
 class Role(models.TextChoices):
-    """Which of the two URLs was called."""
+    """Name the URL that was called."""
 
     SOURCE = "syncSource"
     TARGET = "syncTarget"
 
 
 class Phase(models.TextChoices):
-    """How far an operation is."""
+    """Name the phases of an operation."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -22,32 +22,38 @@ class Phase(models.TextChoices):
 
 
 class Operation(models.Model):
-    """One call: what was asked for, how far it is, what came of it. Any process can answer for it.
+    """Store the parameters, the progress and the outcome of one call, so that any process can answer for it.
 
-    All times are in milliseconds since 1970, 0 for never.
+    All times are in milliseconds since 1970; 0 means never.
     """
 
     kind = models.CharField(max_length=100)
     role = models.CharField(max_length=20, choices=Role)
     key = models.CharField(max_length=200, help_text="The trackingID in lower case.")
     tracking_id = models.CharField(max_length=200)
-    peer = models.ForeignKey(Peer, models.CASCADE, null=True, related_name="+", help_text="Whose user asked.")
+    peer = models.ForeignKey(
+        Peer, models.CASCADE, null=True, related_name="+", help_text="The peer whose user made the request."
+    )
     run_name = models.CharField(max_length=200, blank=True, default="")
     run_stamp = models.CharField(max_length=200, blank=True, default="")
 
-    target_digest = models.TextField(blank=True, default="", help_text="Of the caller of $syncSource, as JSON.")
-    source_digest = models.TextField(blank=True, default="", help_text="Ours when the changes were selected, as JSON.")
+    target_digest = models.TextField(
+        blank=True, default="", help_text="The digest that the caller of $syncSource posted, as JSON."
+    )
+    source_digest = models.TextField(
+        blank=True, default="", help_text="The digest of this node when the changes were selected, as JSON."
+    )
     body = models.BinaryField(null=True, help_text="The feed posted to $syncTarget, until it is applied.")
     result = models.BinaryField(null=True, help_text="The result feed.")
-    failure = models.TextField(blank=True, default="", help_text="What is wrong with the whole request, as JSON.")
+    failure = models.TextField(blank=True, default="", help_text="The error of a failed operation, as JSON.")
 
     phase = models.CharField(max_length=20, choices=Phase, default=Phase.WAITING)
-    total = models.BigIntegerField(default=0, help_text="How many entries there are, or rows to look at.")
+    total = models.BigIntegerField(default=0, help_text="The number of entries or rows to process.")
     done = models.BigIntegerField(default=0)
     created_at = models.BigIntegerField()
     deleted_at = models.BigIntegerField(default=0)
 
-    # Who carries it out; once that time is past without a word, somebody else may.
+    # The lease: the process that executes the operation. After held_until, in milliseconds, another process may.
     holder = models.CharField(max_length=100, default="", blank=True)
     held_until = models.BigIntegerField(default=0)
 
@@ -62,5 +68,5 @@ class Operation(models.Model):
 
     @property
     def is_ended(self) -> bool:
-        """Whether there is an outcome, good or bad."""
+        """Return True if the operation has succeeded or failed."""
         return self.phase in (Phase.DONE, Phase.FAILED)

@@ -1,4 +1,4 @@
-"""Peers: the applications that this one keeps level with."""
+"""Store the peers: the remote datasets that this node is kept in sync with."""
 
 from typing import Self
 from urllib.parse import urlsplit
@@ -11,7 +11,7 @@ from ..conf import conf
 
 
 class Peer(models.Model):
-    """A remote dataset, and how this node treats it."""
+    """Store a remote dataset, and the settings of the exchange with it."""
 
     name = models.CharField(max_length=100, unique=True)
     url = models.CharField(
@@ -23,7 +23,7 @@ class Peer(models.Model):
     credentials = models.CharField(
         max_length=100,
         blank=True,
-        help_text="The name of an entry of the setting CREDENTIALS; secrets stay there.",
+        help_text="The name of an entry of the setting CREDENTIALS, which holds the secrets.",
     )
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -31,10 +31,14 @@ class Peer(models.Model):
         null=True,
         blank=True,
         related_name="+",
-        help_text="Whom this peer logs in as here. Needed where it may have only a part of a kind.",
+        help_text="The user as which this peer logs in at this node. Required if it gets a partial replica of a kind.",
     )
-    immediate = models.BooleanField(default=True, help_text="Push changes at once; if not, the peer only catches up.")
-    relay = models.BooleanField(default=False, help_text="Push also what came from others, not just our own changes.")
+    immediate = models.BooleanField(
+        default=True, help_text="Push changes at once. If not set, the peer only catches up."
+    )
+    relay = models.BooleanField(
+        default=False, help_text="Push the changes of other nodes too, not only the changes of this node."
+    )
     enabled = models.BooleanField(default=True)
 
     class Meta:
@@ -45,7 +49,7 @@ class Peer(models.Model):
 
     @classmethod
     def of_endpoint(cls, url: str) -> Self | None:
-        """Return the enabled peer below whose dataset URL the endpoint ``url`` is, ``None`` if there is none."""
+        """Return the enabled peer whose dataset URL is the parent of the endpoint ``url``, or ``None``."""
         dataset = url.rpartition("/")[0]
         return cls.objects.filter(enabled=True, url__iexact=dataset).first() if dataset else None
 
@@ -54,10 +58,11 @@ class Peer(models.Model):
         return f"{self.url}/{kind}"
 
     def clean(self) -> None:
-        """Refuse a URL that is none, our own, or another peer's in other letters; refuse unknown credentials.
+        """Validate the URL and the name of the credentials.
 
         Raises:
-            ValidationError
+            ValidationError: the URL is not a dataset URL, contains a password, is this node's own, or belongs to
+                another peer ignoring case; or the setting CREDENTIALS has no entry of that name.
         """
         self.url = self.url.strip().rstrip("/")
         try:
@@ -70,9 +75,9 @@ class Peer(models.Model):
                 {"url": f"Expected a URL like http://host/sdata/app/contract/-, received {self.url!r}."}
             )
         if parts.username or parts.password:
-            raise ValidationError({"url": "Secrets do not belong into the URL; name an entry of CREDENTIALS."})
+            raise ValidationError({"url": "Secrets do not belong in the URL; name an entry of CREDENTIALS instead."})
         if self.url.lower() == conf.base_url.lower():
-            raise ValidationError({"url": "This is our own BASE_URL; a node cannot be its own peer."})
+            raise ValidationError({"url": "This is the BASE_URL of this node; a node cannot be its own peer."})
         if Peer.objects.filter(url__iexact=self.url).exclude(pk=self.pk).exists():
             raise ValidationError({"url": "There is a peer with this URL already."})
         try:

@@ -1,4 +1,4 @@
-"""References to what has not come yet."""
+"""Store the references to resources that this node has not received yet."""
 
 from django.db import models
 
@@ -6,14 +6,17 @@ from .tracked import TrackedResource
 
 
 class PendingReference(models.Model):
-    """One reference of a held version that leads to a resource which is not known here.
+    """Store one reference of a received version to a resource that this node does not know.
 
-    The row is written without it, or, where ``name`` is empty, the whole entry waits.
+    If ``name`` is set, the row was written without that reference. If ``name`` is empty, the entry is deferred until
+    the resource is received.
     """
 
     resource = models.ForeignKey(TrackedResource, models.CASCADE, related_name="pending_references")
-    name = models.CharField(max_length=100, blank=True, help_text="The property of the payload.")
-    kind = models.CharField(max_length=100, help_text="Of what is referred to.")
+    name = models.CharField(
+        max_length=100, blank=True, help_text="The property of the payload that holds the reference."
+    )
+    kind = models.CharField(max_length=100, help_text="The kind of the missing resource.")
     uuid = models.UUIDField()
 
     class Meta:

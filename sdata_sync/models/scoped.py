@@ -1,4 +1,4 @@
-"""What the peers have that may have only a part of a kind."""
+"""Store the resources of the partial replicas at peers."""
 
 from django.db import models
 
@@ -7,14 +7,14 @@ from .tracked import TrackedResource
 
 
 class ScopedResource(models.Model):
-    """One resource that a peer may have, or had until it was withdrawn there."""
+    """Store one resource that a peer with a partial replica may have, or had until it was withdrawn there."""
 
-    # No constraint: the rows of a kind, and what is known of them, may be in another database than the peers.
+    # No constraint: the rows of a kind and their TrackedResource rows may be in another database than the peers.
     peer = models.ForeignKey(Peer, models.CASCADE, related_name="+", db_constraint=False)
     resource = models.ForeignKey(TrackedResource, models.CASCADE, related_name="scopes")
     is_withdrawn = models.BooleanField(default=False)
     is_owed = models.BooleanField(
-        default=False, help_text="The peer must hear of it although it has taken that change into account."
+        default=False, help_text="Resend the resource, although the peer's digest contains its last change."
     )
 
     class Meta:

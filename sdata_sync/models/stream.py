@@ -1,4 +1,4 @@
-"""Streams: what is delivered to one peer of one kind, in order, by one process at a time."""
+"""Store streams: the ordered delivery of one kind to one peer, by one process at a time."""
 
 import json
 
@@ -8,7 +8,7 @@ from .peer import Peer
 
 
 class Stream(models.Model):
-    """The delivery of one kind to one peer: how far it is, who does it, how it goes."""
+    """Store the cursor, the lease and the statistics of the delivery of one kind to one peer."""
 
     peer = models.ForeignKey(Peer, models.CASCADE, related_name="streams")
     kind = models.CharField(max_length=100)
@@ -16,39 +16,45 @@ class Stream(models.Model):
     known_digest = models.TextField(
         default="",
         blank=True,
-        help_text="The last known ticks of the peer by endpoint, as JSON: the cursor; empty if not known.",
+        help_text="The cursor: the last known digest of the peer as JSON, ticks by endpoint. Empty if not known.",
     )
 
     left_out = models.TextField(
         default="",
         blank=True,
-        help_text="Endpoints, one a line in lower case, of which the peer does not believe what our digest says.",
+        help_text="Endpoints for which the peer does not accept the ticks of this node's digest, one per line, in "
+        "lower case.",
     )
 
     is_part = models.BooleanField(
-        default=False, help_text="The peer was given a part of the kind: its digest promises more than it has."
+        default=False,
+        help_text="The peer was sent a partial replica: its digest contains changes that it does not have.",
     )
 
-    # The lease. All times are in milliseconds since 1970, 0 for never.
+    # The lease: the process that delivers, and the end of its turn. Times are in milliseconds since 1970; 0 is never.
     holder = models.CharField(max_length=100, default="", blank=True)
     held_until = models.BigIntegerField(default=0)
-    wanted = models.BooleanField(default=False, help_text="Somebody could not take the stream and left word.")
+    wanted = models.BooleanField(
+        default=False,
+        help_text="Another process asked for a delivery while the lease was held. The holder checks again before it "
+        "releases the lease.",
+    )
 
-    failures = models.PositiveIntegerField(default=0, help_text="In a row.")
+    failures = models.PositiveIntegerField(default=0, help_text="The number of consecutive failures.")
     retry_at = models.BigIntegerField(default=0)
     last_success = models.BigIntegerField(default=0)
     last_error = models.TextField(blank=True, default="")
     last_error_at = models.BigIntegerField(default=0)
-    compared_at = models.BigIntegerField(default=0, help_text="When our digest was last compared with the peer's.")
+    compared_at = models.BigIntegerField(default=0, help_text="When the digests of both nodes were last compared.")
 
     posted_at = models.BigIntegerField(
-        default=0, help_text="When its delivery was put into a queue from which nobody has taken it yet."
+        default=0, help_text="When the delivery was put into a task queue; 0 after a worker has taken it."
     )
 
-    # Counted since the beginning, for whoever watches.
+    # Counted since the installation, for monitoring.
     passes = models.BigIntegerField(default=0)
     failed_passes = models.BigIntegerField(default=0)
-    delivered = models.BigIntegerField(default=0, help_text="Entries that the peer has taken.")
+    delivered = models.BigIntegerField(default=0, help_text="The number of entries that the peer has accepted.")
     busy_millis = models.BigIntegerField(default=0)
 
     class Meta:
@@ -58,10 +64,10 @@ class Stream(models.Model):
         return f"{self.kind} to {self.peer}"
 
     def left_out_endpoints(self) -> frozenset[str]:
-        """Return the endpoints, in lower case, of which the peer does not believe what our digest says."""
+        """Return the endpoints for which the peer does not accept the ticks of this node's digest, in lower case."""
         return frozenset(self.left_out.split())
 
     def known_ticks(self) -> dict[str, int] | None:
-        """Return the last known ticks of the peer by endpoint, ``None`` if they are not known."""
+        """Return the ticks of the peer's last known digest by endpoint, or ``None`` if it is not known."""
         ticks: dict[str, int] | None = json.loads(self.known_digest) if self.known_digest else None
         return ticks

@@ -1,4 +1,4 @@
-"""The log: the last change of every resource, wherever it was made."""
+"""Store the log: one row per resource, with the sync state of its last change at any node."""
 
 from uuid import uuid4
 
@@ -8,45 +8,51 @@ from .endpoint import Endpoint
 
 
 class TrackedResource(models.Model):
-    """One resource of one kind: its identity, its sync state, and whether it was changed here since.
+    """Store the identity and the sync state of one resource, and whether it was changed here since then.
 
-    A row with ``mark`` set was changed here and has no tick for that change yet; the other columns still tell
-    of the change before, if there was one (``tick`` is null if there was none).
+    A row with ``mark`` set was changed at this node and has no tick for that change yet. Its other columns still
+    describe the change before; ``tick`` is null if there was none.
     """
 
     kind = models.CharField(max_length=100)
     uuid = models.UUIDField(default=uuid4)
-    local_key = models.CharField(  # noqa: DJ001  null, so that any number of tombstones have none
-        max_length=255, null=True, help_text="The primary key of the row here; null where there is no row."
+    local_key = models.CharField(  # noqa: DJ001  null, because the unique constraint must allow many tombstones without a key
+        max_length=255, null=True, help_text="The primary key of the row at this node; null if there is no row."
     )
 
     # The sync state (SData sync 4.3).
     endpoint = models.ForeignKey(Endpoint, models.PROTECT, null=True, related_name="+", db_index=False)
     tick = models.BigIntegerField(null=True)
-    stamp = models.BigIntegerField(default=0, help_text="When it was changed, in milliseconds since 1970.")
+    stamp = models.BigIntegerField(default=0, help_text="The time of the change, in milliseconds since 1970.")
     user = models.CharField(max_length=150, default="", blank=True)
 
-    # The state under which this node first knew it: a source whose digest contains that has seen the resource.
-    first_endpoint_id = models.BigIntegerField(null=True, help_text="The primary key of its endpoint.")
+    # The first state that this node had of the resource: a source whose digest contains it has seen the resource.
+    first_endpoint_id = models.BigIntegerField(null=True, help_text="The primary key of the endpoint of that state.")
     first_tick = models.BigIntegerField(null=True)
 
-    # What that change left behind.
+    # The status of the version after that change.
     is_deleted = models.BooleanField(default=False)
-    is_deferred = models.BooleanField(default=False, help_text="The version waits in a deferred entry.")
+    is_deferred = models.BooleanField(
+        default=False, help_text="The version was not written to the row; it is in a deferred entry."
+    )
     is_incomplete = models.BooleanField(
-        default=False, help_text="The row is written, but something that it refers to has not come yet."
+        default=False, help_text="The row is written, but a resource that it refers to has not been received yet."
     )
     replaced_by = models.UUIDField(
-        null=True, blank=True, help_text="The uuid that this resource has now; this one is an alias of it."
+        null=True, blank=True, help_text="The present uuid of this resource; the uuid of this row is an alias of it."
     )
-    etag = models.CharField(max_length=32, default="", blank=True, help_text="A hash of the row's content.")
-    extra = models.TextField(default="", blank=True, help_text="Elements that this node does not know, as XML.")
+    etag = models.CharField(max_length=32, default="", blank=True, help_text="A hash of the content of the row.")
+    extra = models.TextField(
+        default="", blank=True, help_text="Received elements that this node does not know, as XML."
+    )
 
-    # A change that was made here and is not numbered yet.
-    mark = models.BigIntegerField(null=True, help_text="When it was made, in milliseconds since 1970.")
-    is_intent = models.BooleanField(default=False, help_text="The row was about to be written; nobody said it was.")
+    # A change that was made at this node and has no tick yet.
+    mark = models.BigIntegerField(null=True, help_text="The time of the change, in milliseconds since 1970.")
+    is_intent = models.BooleanField(
+        default=False, help_text="The row was about to be written; the write is not confirmed."
+    )
     mark_user = models.CharField(max_length=150, default="", blank=True)
-    problem = models.TextField(default="", blank=True, help_text="Why the change cannot be numbered.")
+    problem = models.TextField(default="", blank=True, help_text="Why no tick can be assigned to the change.")
 
     class Meta:
         constraints = [

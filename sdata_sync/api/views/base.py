@@ -1,4 +1,4 @@
-"""What the views have in common."""
+"""Provide the base class and the request helpers of the views."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ T = TypeVar("T")
 
 
 class SDataView(APIView):
-    """A URL of one kind."""
+    """Serve one URL of one kind."""
 
     permission_classes = [SDataPermission]
     content_negotiation_class = SDataNegotiation
     metadata_class = None  # OPTIONS would describe parsers and renderers in JSON
-    #: The permission that each method asks for.
+    #: The required permission by HTTP method.
     needed_permissions: ClassVar[dict[str, str]] = {}
     resource: SyncResource
 
     @classmethod
     def as_view(cls, **options: Any) -> Any:
-        """Return the view, outside of the transaction that a project may have around each of its requests.
+        """Return the view without the transaction that ``ATOMIC_REQUESTS`` opens around each request.
 
-        Ours begin with a lock, before anything is read, and begin anew when the database undoes them; neither can
-        be had inside of another.
+        The views open their own transactions: each begins with a lock, before anything is read, and is repeated when
+        the database rolls it back. Neither works inside another transaction.
         """
         view = super().as_view(**options)
         for alias in connections:
@@ -45,28 +45,34 @@ class SDataView(APIView):
         return view
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Let nobody learn which kinds there are before the login; then find the kind."""
+        """Authenticate the request, then look up the kind, so that anonymous clients cannot list kinds.
+
+        Raises:
+            KindNotFound: no kind of that name is registered.
+            UrlNotFound: the URL contains NUL.
+            FeedError: a query parameter contains NUL.
+        """
         super().initial(request, *args, **kwargs)
         resource = registry.of_kind(kwargs["kind"])
         if resource is None:
             raise KindNotFound(f"There is no resource kind {kwargs['kind']!r} here.")
         self.resource = resource
-        # There are databases that cannot even be asked for it.
+        # PostgreSQL raises an error for a query parameter with NUL.
         if any("\0" in str(value) for value in kwargs.values()):
             raise UrlNotFound("There is nothing with NUL in its address.")
         if any("\0" in value for value in request.query_params.values()):
             raise FeedError("Expected parameters without NUL.")
 
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
-        """Return what makes diagnoses of errors, whatever the project has set."""
+        """Return ``answer_error`` instead of the exception handler of the project's settings."""
         return answer_error
 
 
 def body_of(request: Request, kind: type[T]) -> T:
-    """Return what the parser made of the body; the framework asks no parser when there is no body.
+    """Return the parsed body; Django REST framework calls no parser if the body is empty.
 
     Raises:
-        NotXml
+        NotXml: the request has no body.
     """
     data = request.data
     if not isinstance(data, kind):
@@ -75,15 +81,15 @@ def body_of(request: Request, kind: type[T]) -> T:
 
 
 def query_of(request: Request) -> dict[str, str]:
-    """Return the parameters by their names in lower case."""
+    """Return the query parameters by name in lower case."""
     return {name.lower(): str(value) for name, value in request.query_params.items()}
 
 
 def number(query: dict[str, str], name: str, default: int) -> int:
-    """Return a parameter that is a number above 0.
+    """Return the query parameter ``name`` as an integer above 0, or ``default`` if it is missing.
 
     Raises:
-        FeedError
+        FeedError: the value is not an integer above 0.
     """
     text = query.get(name.lower(), "")
     if not text:
@@ -94,5 +100,5 @@ def number(query: dict[str, str], name: str, default: int) -> int:
 
 
 def unescaped(key: str) -> str:
-    """Return a key or an id as it is meant: a quote inside of one is doubled in a URL (SData core 2.7)."""
+    """Return a key or id of a URL with its doubled quotes made single (SData core 2.7)."""
     return key.replace("''", "'")

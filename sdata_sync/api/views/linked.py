@@ -1,4 +1,4 @@
-"""``$linked``: which uuid belongs to which row (SData sync 1.3)."""
+"""Serve ``$linked``, the table of uuids and local keys (SData sync 1.3)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class _Links:
-    """The links of one resource, as ``peer`` may see and change them."""
+    """Read and change the links of one resource within the scope of ``peer``."""
 
     def __init__(self, resource: SyncResource, peer: Peer | None) -> None:
         self.resource = resource
@@ -58,7 +58,7 @@ class _Links:
         """Return the row that is linked to ``uuid``.
 
         Raises:
-            UrlNotFound
+            UrlNotFound: no row in the scope of the peer is linked to ``uuid``.
         """
         rows = is_linked(tracked_rows(self.resource)).filter(uuid=uuid)
         key = rows.values_list("local_key", flat=True).first()
@@ -78,17 +78,22 @@ class _Links:
             raise FeedError(f"There is no {kind}({wanted.key!r}) here that could be linked.")
 
     def _check_present(self, uuid: UUID | None) -> None:
-        """Let nobody learn of, or take a uuid from, a row that it may not have."""
+        """Refuse a uuid that belongs to a row outside the scope of the peer.
+
+        Raises:
+            LinkError: the uuid belongs to such a row.
+        """
         present = tracked_rows(self.resource).filter(uuid=uuid, local_key__isnull=False) if uuid else None
         key = None if present is None else present.values_list("local_key", flat=True).first()
         if key is not None and not self._may_have(key):
             raise LinkError(f"{uuid} cannot be given to that row.")
 
     def create(self, wanted: Link) -> tuple[UUID, bool]:
-        """Link a row, and return its uuid, and whether it had none.
+        """Link a row; return its uuid, and True if the row had no uuid before.
 
         Raises:
-            LinkError: it has another one.
+            FeedError: the row is of another kind, does not exist or is outside the scope of the peer.
+            LinkError: the row has another uuid, or the uuid cannot be given to it.
         """
         self._check(wanted)
         resource = self.resource
@@ -127,18 +132,18 @@ class _LinkedBase(SDataView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        number_changes(self.resource)  # what was saved is as good as sent
+        number_changes(self.resource)  # marked changes are treated as sent
         self.links = _Links(self.resource, peer_of(request.user))
 
 
 class LinkedView(_LinkedBase):
-    """``$linked``: the resources that have a uuid, and linking one."""
+    """Serve ``$linked``: list the linked resources, and link a row."""
 
     renderer_classes = [FeedRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "POST": LINK_RESOURCES}
 
     def get(self, request: Request, kind: str, operation: str) -> Response:
-        """Answer with a page of them; an empty ``select`` leaves their content out."""
+        """Answer with a page of linked resources; with an empty ``select`` without their content."""
         resource, links = self.resource, self.links
         after, start_index, count = page_of(request)
         bare = _is_bare(request)
@@ -158,7 +163,7 @@ class LinkedView(_LinkedBase):
         return Response(content)
 
     def post(self, request: Request, kind: str, operation: str) -> Response:
-        """Link a row that has no uuid yet; say again what is so already."""
+        """Link a row that has no uuid yet; repeating an existing link is allowed."""
         links = self.links
         uuid, is_new = links.create(body_of(request, Link))
         return Response(
@@ -174,24 +179,24 @@ def _is_bare(request: Request) -> bool:
 
 
 class LinkedResourceView(_LinkedBase):
-    """``$linked('uuid')``: one link."""
+    """Serve ``$linked('uuid')``: one link."""
 
     renderer_classes = [EntryRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "PUT": LINK_RESOURCES, "DELETE": LINK_RESOURCES}
 
     def get(self, request: Request, kind: str, operation: str, uuid: str) -> Response:
-        """Answer with the resource; an empty ``select`` leaves its content out."""
+        """Answer with the linked resource; with an empty ``select`` without its content."""
         shown = self.links.shown(_as_uuid(uuid), bare=_is_bare(request))
         return Response(self.links.entry(shown, alone=True).encode())
 
     def put(self, request: Request, kind: str, operation: str, uuid: str) -> Response:
-        """Let the uuid be another row's; the uuid that this one had becomes an alias."""
+        """Link the uuid to another row; the previous uuid of that row becomes an alias."""
         wanted = _as_uuid(uuid)
         self.links.replace(wanted, body_of(request, Link))
         return Response(self.links.entry(self.links.shown(wanted), alone=True).encode())
 
     def delete(self, request: Request, kind: str, operation: str, uuid: str) -> HttpResponseBase:
-        """Forget the link; the row stays."""
+        """Remove the link and keep the row."""
         self.links.delete(_as_uuid(uuid))
         return HttpResponse("Deleted.", content_type="text/plain")
 
@@ -204,14 +209,14 @@ def _as_uuid(text: str) -> UUID:
 
 
 class LinkedBatchView(_LinkedBase):
-    """``$linked/$batch``: many links in one request (SData core 13.3). Each entry succeeds or fails by itself."""
+    """Serve ``$linked/$batch``: many links in one request, each applied separately (SData core 13.3)."""
 
     parser_classes = [AtomFeedParser]
     renderer_classes = [FeedRenderer]
     needed_permissions = {"POST": LINK_RESOURCES}
 
     def post(self, request: Request, kind: str, operation: str) -> Response:
-        """Carry the entries out in their order, and say of each what became of it."""
+        """Apply the entries in their order, and answer with one result per entry."""
         with body_of(request, IOBase) as body:
             entries = enumerate(read_batch(cast(BinaryIO, body)), start=1)
             answers = [self._carry_out(element, number) for number, element in entries]

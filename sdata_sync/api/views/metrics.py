@@ -1,4 +1,4 @@
-"""The metrics at a URL, for Prometheus: with a login, as everything here."""
+"""Serve the metrics for Prometheus to users that are logged in."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from ..negotiation import SDataNegotiation
 
 
 class MayWatch(BasePermission):
-    """Those who may look at the streams in the admin."""
+    """Allow users that may view streams in the admin."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Tell whether the user may."""
+        """Return True if the user has the permission ``sdata_sync.view_stream``."""
         return bool(request.user and request.user.has_perm("sdata_sync.view_stream"))
 
 
 class MetricsView(APIView):
-    """Answers with what ``delivery.metrics`` reads, in the format that was asked for."""
+    """Serve the metrics of ``delivery.metrics`` in the format that the client accepts."""
 
     permission_classes = [MayWatch]
     content_negotiation_class = SDataNegotiation
     metadata_class = None
 
     def get(self, request: Request) -> HttpResponse:
-        """Return all of it. Not through a renderer: a scraper negotiates versions of a format, in its own way."""
+        """Return all metrics.
+
+        No renderer is used, because Prometheus negotiates the version of its format by its own rules.
+        """
         registry = CollectorRegistry(auto_describe=False)
         registry.register(StatusCollector())
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))

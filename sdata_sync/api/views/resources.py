@@ -1,4 +1,4 @@
-"""The resources themselves, read-only: a collection page by page, and one by its key (SData core 2.1, 2.7, 3.5)."""
+"""Serve the resources read-only: a collection by pages, and one by its key (SData core 2.1, 2.7, 3.5)."""
 
 from collections.abc import Iterable
 from urllib.parse import urlencode
@@ -26,7 +26,7 @@ from .base import SDataView, number, query_of, unescaped
 def render_section(
     found: Section, entries: Iterable[str], *, url: str, title: str, start_index: int, count: int, **query: str
 ) -> bytes:
-    """Return part of a collection as a feed of ``entries``; ``query`` is what its links say besides the place."""
+    """Return part of a collection as a feed of ``entries``; ``query`` is added to the URL of the next page."""
     following = {"startIndex": start_index + len(found.resources), "count": count, "after": found.after, **query}
     paging = Paging(
         next_url=f"{url}?{urlencode(following)}" if found.after else "",
@@ -46,10 +46,10 @@ def _entry(shown: Shown, *, alone: bool = False) -> str:
 
 
 def page_of(request: Request) -> tuple[str, int, int]:
-    """Return what a request for part of a collection asks for: the place behind which it begins, its index, its size.
+    """Return the key after which the page begins, the index of its first entry, and its size.
 
     Raises:
-        FeedError
+        FeedError: ``count`` or ``startIndex`` is not an integer above 0.
     """
     query = query_of(request)
     count = min(number(query, "count", conf.page_size), conf.max_page_size)
@@ -57,14 +57,14 @@ def page_of(request: Request) -> tuple[str, int, int]:
 
 
 class CollectionView(SDataView):
-    """``accounts``: the resources of a kind."""
+    """Serve ``accounts``: the resources of a kind."""
 
     parser_classes = [DigestParser]
     renderer_classes = [FeedRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS}
 
     def get(self, request: Request, kind: str) -> Response:
-        """Answer with a page of them."""
+        """Answer with a page of the resources that the caller may read."""
         resource = self.resource
         after, start_index, count = page_of(request)
         rows = scope_of(resource, peer_of(request.user))
@@ -82,17 +82,17 @@ class CollectionView(SDataView):
 
 
 class ResourceView(SDataView):
-    """``accounts('A001')``: one resource, by its local key."""
+    """Serve ``accounts('A001')``: one resource, by its local key."""
 
     parser_classes = [DigestParser]
     renderer_classes = [EntryRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS}
 
     def get(self, request: Request, kind: str, key: str) -> HttpResponseBase:
-        """Answer with it, and with a hash of its content as the ETag."""
+        """Answer with the resource, and with a hash of its content as the ETag."""
         resource, key = self.resource, unescaped(key)
         scope = scope_of(resource, peer_of(request.user))
-        # Spelled as the database knows it: '007' is not the key of row 7.
+        # The key must be spelled as the database returns it: '007' is not the key of row 7.
         shown = show(resource, [key]).get(key)
         if shown is None or (scope is not None and not scope.filter(pk=key).exists()):
             raise UrlNotFound(f"There is no {resource.kind}({key!r}) here.")

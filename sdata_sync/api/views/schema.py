@@ -1,4 +1,4 @@
-"""``$schema``: what there is, as an XML schema with the metadata of SData (SData core 4, SData sync 4.5)."""
+"""Serve ``$schema``, the XML schema with SData metadata (SData core 4, SData sync 4.5)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .base import SDataView, query_of
 if TYPE_CHECKING:
     from ...resources import ResourceProperty, SyncResource
 
-#: The first that fits, in the order of ``sdata_sync.textual``.
+#: The XSD type by field class; the first match is used, in the order of ``sdata_sync.textual``.
 _TYPES: tuple[tuple[type[models.Field[Any, Any]], str], ...] = (
     (models.BooleanField, "boolean"),
     (models.IntegerField, "integer"),
@@ -108,7 +108,7 @@ class _Schema:
             yield from self._types(children.resource)
 
     def _attributes(self) -> etree._Element:
-        # sdata:uuid, sdata:key and the others, whose own schema not everybody has at hand.
+        # Allows sdata:uuid, sdata:key and so on without importing the schema of their namespace.
         return self._xs("anyAttribute", namespace="##other", processContents="lax")
 
     def _reference_type(self) -> etree._Element:
@@ -173,14 +173,14 @@ def _namespaces() -> list[str]:
 
 
 class DatasetSchemaView(SDataView):
-    """``$schema`` of the dataset: of one contract's namespace; the first one's, if none is said."""
+    """Serve ``$schema`` of the dataset for the namespace of the query, by default the first contract's."""
 
     parser_classes = [DigestParser]
     renderer_classes = [EntryRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS}
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Let nobody learn what there is before the login."""
+        """Authenticate the request before the namespaces are looked up."""
         super(SDataView, self).initial(request, *args, **kwargs)
 
     def get(self, request: Request, operation: str) -> HttpResponseBase:
@@ -193,14 +193,14 @@ class DatasetSchemaView(SDataView):
 
 
 class KindSchemaView(SDataView):
-    """``$schema`` of a kind: it is in that of the dataset."""
+    """Serve ``$schema`` of a kind as a redirect into the schema of the dataset."""
 
     parser_classes = [DigestParser]
     renderer_classes = [EntryRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS}
 
     def get(self, request: Request, kind: str, operation: str) -> HttpResponseBase:
-        """Lead there."""
+        """Redirect to the element of the kind in the schema of the dataset."""
         space = self.resource.namespace
         query = "" if space == _namespaces()[0] else f"?namespace={space}"
         return HttpResponseRedirect(f"{conf.base_url}/$schema{query}#{self.resource.element_name}")

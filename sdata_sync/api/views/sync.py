@@ -1,4 +1,4 @@
-"""The views: ``$syncDigest``, ``$syncSource``, ``$syncTarget`` and ``$syncResults`` of each kind."""
+"""Serve ``$syncDigest``, ``$syncSource``, ``$syncTarget`` and ``$syncResults`` of each kind."""
 
 from io import IOBase
 from typing import Any, BinaryIO, ClassVar, cast
@@ -42,18 +42,18 @@ from .base import SDataView, body_of, number, query_of, unescaped
 
 
 class DigestView(SDataView):
-    """``$syncDigest``: the digest of a kind, read and set (SData sync 4.1, 5.1)."""
+    """Serve ``$syncDigest``: read and set the digest of a kind (SData sync 4.1, 5.1)."""
 
     parser_classes = [DigestParser]
     renderer_classes = [DigestRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "PUT": SET_DIGEST, "POST": SET_DIGEST}
 
     def get(self, request: Request, kind: str, operation: str) -> Response:
-        """Answer with the digest, everything committed so far being numbered."""
+        """Assign ticks to all committed changes, then answer with the digest."""
         return Response(number_changes(self.resource).value)
 
     def put(self, request: Request, kind: str, operation: str) -> Response:
-        """Raise ticks and take over priorities; a tick is never lowered. Answer with the digest afterwards."""
+        """Raise ticks and take over priorities, then answer with the digest; a tick is never lowered."""
         claimed = body_of(request, Digest)
         resource = self.resource
 
@@ -70,12 +70,12 @@ class DigestView(SDataView):
         settle_others(resource)
         return Response(digest)
 
-    # One page of the specification says POST where the others say PUT.
+    # One page of the specification says POST, the other pages say PUT.
     post = put
 
 
 class _OperationView(SDataView):
-    """A URL whose calls may outlive their request (SData core 11.5).
+    """Serve a URL whose calls may outlive their request (SData core 11.5).
 
     ``$syncSource?trackingID=X`` names the same operation as ``$syncSource('X')``.
     """
@@ -83,22 +83,22 @@ class _OperationView(SDataView):
     role: ClassVar[Role]
 
     def get(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
-        """Answer 202 and how far it is, until it is done; then 200 and what came of it."""
+        """Answer 202 with the progress while the operation runs, then 200 with its outcome."""
         found = self._found(request, tracking_id)
         if not found.is_ended:
-            start_after_commit(found)  # if whoever was at it is gone
+            start_after_commit(found)  # in case the process that executed it has died
             return self._accepted(found)
         check_success(found)
         return self.outcome(request, found)
 
     def delete(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
-        """End the operation."""
+        """Delete the operation."""
         delete_operation(self._found(request, tracking_id))
-        # With a type and a body: an empty 200 without a type hangs a client.
+        # With a content type and a body: one client hangs after an empty 200 without a content type.
         return HttpResponse("Deleted.", content_type="text/plain")
 
     def outcome(self, request: Request, operation: Operation) -> HttpResponseBase:
-        """Return the response for an operation that is done."""
+        """Return the response for an operation that has succeeded."""
         raise NotImplementedError
 
     def _found(self, request: Request, tracking_id: str) -> Operation:
@@ -107,7 +107,7 @@ class _OperationView(SDataView):
         if operation is None:
             raise UrlNotFound(f"There is no operation ${self.role}({tracking_id!r}) here, or it has been deleted.")
         is_choosy = self.role == Role.SOURCE and is_filtered(self.resource)
-        if is_choosy and operation.peer != peer_of(request.user):  # nobody's but whom it was selected for
+        if is_choosy and operation.peer != peer_of(request.user):  # only the peer it was selected for may read it
             raise UrlNotFound(f"The operation ${self.role}({tracking_id!r}) was begun by somebody else.")
         return operation
 
@@ -139,7 +139,7 @@ def _run(request: Request) -> RunLabel:
 
 
 class SourceView(_OperationView):
-    """``$syncSource``: what a target lacks (SData sync 5.2, 5.6)."""
+    """Serve ``$syncSource``: the changes that a target lacks (SData sync 5.2, 5.6)."""
 
     role = Role.SOURCE
     parser_classes = [DigestParser]
@@ -147,7 +147,7 @@ class SourceView(_OperationView):
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "POST": READ_FEEDS, "DELETE": READ_FEEDS}
 
     def post(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
-        """Select what the posted digest lacks: at once, or, with a trackingID, in an operation of that name."""
+        """Select the changes that the posted digest lacks: now, or with a trackingID in an operation."""
         target, query = check_size(body_of(request, Digest)), query_of(request)
         name = tracking_id or query.get("trackingid", "")
         self._refuse_others(target)
@@ -170,7 +170,7 @@ class SourceView(_OperationView):
         refuse_part(self.resource, load_digest(self.resource).value, target)
 
     def outcome(self, request: Request, operation: Operation) -> HttpResponseBase:
-        """Return the page that the URL asks for."""
+        """Return the page that the URL names."""
         return Response(self._page(request, operation).content)
 
     def _page(self, request: Request, operation: Operation) -> RenderedPage:
@@ -185,9 +185,10 @@ class SourceView(_OperationView):
         )
 
     def _limit(self, request: Request, target: Digest) -> PeerLimit | None:
-        """Return what feeds to the caller leave out, if the caller says how large a page it accepts.
+        """Return the size limit for feeds to the caller, or ``None`` if the request names no limit.
 
-        What is left out is remembered for a peer: the one that the target's digest is of, unless it has another login.
+        Versions that are left out are stored for a peer: the peer whose endpoint is the origin of the target's digest,
+        unless that peer logs in as another user.
         """
         max_bytes = number(query_of(request), MAX_BYTES, 0)
         if not max_bytes:
@@ -199,7 +200,7 @@ class SourceView(_OperationView):
 
 
 class TargetView(_OperationView):
-    """``$syncTarget``: one page of changes, applied (SData sync 5.3, 5.8)."""
+    """Serve ``$syncTarget``: apply one page of changes (SData sync 5.3, 5.8)."""
 
     role = Role.TARGET
     parser_classes = [AtomFeedParser]
@@ -207,7 +208,7 @@ class TargetView(_OperationView):
     needed_permissions = {"GET": PUSH_FEEDS, "HEAD": PUSH_FEEDS, "POST": PUSH_FEEDS, "DELETE": PUSH_FEEDS}
 
     def post(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
-        """Apply the page: at once, or, with a trackingID, in an operation of that name."""
+        """Apply the page: now, or with a trackingID in an operation of that name."""
         if not self.resource.is_target:
             raise PermissionDenied(f"The {self.resource.kind} of this node are not changed by others.")
         name = tracking_id or query_of(request).get("trackingid", "")
@@ -223,12 +224,12 @@ class TargetView(_OperationView):
         return Response(ResultFeed(resource=self.resource, receipt=receipt))
 
     def outcome(self, request: Request, operation: Operation) -> HttpResponseBase:
-        """Return the results: those of one page are one page, without a next."""
+        """Return the results of the page as one page without a ``next`` link."""
         return Response(bytes(operation.result or b""))
 
 
 class ResultsView(SDataView):
-    """``$syncResults``: what became of our changes elsewhere (SData sync 5.7)."""
+    """Serve ``$syncResults``: record how other nodes applied the changes of this node (SData sync 5.7)."""
 
     parser_classes = [AtomFeedParser]
     renderer_classes = [FeedRenderer]
@@ -242,19 +243,23 @@ class ResultsView(SDataView):
             results = list(reader.entries())
             record_results(self.resource, results, label=_run(request), target=target)
         scope = scope_for(self.resource, peer_of(request.user))
-        if scope is not None:  # what it was owed it has heard of
+        if scope is not None:  # the peer has received the resources that had to be resent
             scope.settle(result.uuid for result in results if result.uuid is not None)
         return HttpResponse("Recorded.", content_type="text/plain")
 
 
 class UnknownView(SDataView):
-    """Whatever else is asked for under the dataset URL: answered in the protocol's own words."""
+    """Answer all other URLs under the dataset URL with a diagnosis."""
 
     parser_classes = [DigestParser]
     renderer_classes = [DigestRenderer]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Let nobody learn what there is before the login."""
+        """Authenticate the request, then answer that the URL is unknown.
+
+        Raises:
+            UrlNotFound: always, after a successful login.
+        """
         APIView.initial(self, request, *args, **kwargs)
         raise UrlNotFound(
             f"There is nothing at {kwargs['rest']!r}; there is $schema, and each kind has $syncDigest, $syncSource, "

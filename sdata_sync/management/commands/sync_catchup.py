@@ -1,4 +1,4 @@
-"""``manage.py sync_catchup``: make good whatever was missed, in both directions."""
+"""``manage.py sync_catchup``: pull and push all missing changes."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 
 class Command(BaseCommand):
-    """Brings the enabled peers level, or two endpoints that are both elsewhere."""
+    """Synchronise the enabled peers with this node, or two endpoints of other nodes with each other."""
 
     help = (
-        "Makes good whatever was missed: all kinds, every enabled peer, first what they have and we lack, then what "
-        "we have and they lack. Exits with 0 only if everything arrived."
+        "Transfers all missing changes of all kinds with every enabled peer: first pulls the changes that this node "
+        "lacks, then pushes the changes that the peer lacks. Exits with 0 only if all of them arrived."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
         parser.add_argument("--peer", action="append", help="only this peer (its name); may be repeated")
         parser.add_argument("--kind", action="append", help="only this kind; may be repeated")
-        parser.add_argument("--push", action="store_true", help="only what we have and they lack")
-        parser.add_argument("--pull", action="store_true", help="only what they have and we lack")
-        parser.add_argument("--scan", action="store_true", help="first find what was changed past the signals")
-        parser.add_argument("--source", help="dataset URL to carry from; with --target")
-        parser.add_argument("--target", help="dataset URL to carry to; with --source")
+        parser.add_argument("--push", action="store_true", help="only push the changes that the peers lack")
+        parser.add_argument("--pull", action="store_true", help="only pull the changes that this node lacks")
+        parser.add_argument("--scan", action="store_true", help="first find changes that sent no signals")
+        parser.add_argument("--source", help="dataset URL to read changes from; with --target")
+        parser.add_argument("--target", help="dataset URL to write changes to; with --source")
         parser.add_argument("--source-credentials", default="", help="a name in CREDENTIALS (default: the peer's)")
         parser.add_argument("--target-credentials", default="", help="a name in CREDENTIALS (default: the peer's)")
         parser.add_argument("--json", action="store_true", help="print JSON")
@@ -77,7 +77,7 @@ class Command(BaseCommand):
 
     def _carry(self, options: dict[str, Any], bars: _Bars) -> Iterator[Passed]:
         with closing(_client(options, "source")) as source, closing(_client(options, "target")) as target:
-            # Kinds that are not registered here may be named all the same: neither end is ours.
+            # Kinds that are not registered here are allowed, because neither endpoint is this node's.
             for kind in options["kind"] or [resource.kind for resource in registry]:
                 yield carry(source, target, kind, bars.watch(source.url, kind, "carry"))
 
@@ -122,7 +122,7 @@ def _client(options: dict[str, Any], end: str) -> PeerClient:
 
 
 class _Bars:
-    """A progress bar for each kind and direction, where somebody sees them."""
+    """Show a progress bar for each kind and direction, if the output is a terminal."""
 
     def __init__(self, *, quiet: bool) -> None:
         columns = (
@@ -142,7 +142,7 @@ class _Bars:
         self._progress.stop()
 
     def watch(self, peer: str, kind: str, direction: str) -> Watch:
-        """Return what counts, and moves a bar while it does."""
+        """Return a ``Watch`` that counts entries and updates a progress bar."""
         task = self._progress.add_task(f"{peer} {kind} {direction}", total=None, rate="")
         progress = self._progress
 

@@ -1,4 +1,4 @@
-"""``manage.py sync_deliver``: deliver from a process of its own, once or for good."""
+"""``manage.py sync_deliver``: deliver from a separate process, once or until it is interrupted."""
 
 import json
 import signal
@@ -17,18 +17,20 @@ from ...registry import registry
 
 
 class Command(BaseCommand):
-    """Brings the enabled immediate peers level."""
+    """Deliver to the enabled immediate peers until they are in sync."""
 
-    help = "Brings the enabled immediate peers level: once, or as a worker that stays until it is interrupted."
+    help = "Delivers to the enabled immediate peers: once, or as a worker that runs until it is interrupted."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
-        parser.add_argument("--once", action="store_true", help="deliver what there is, then exit: 0 if all arrived")
+        parser.add_argument(
+            "--once", action="store_true", help="deliver all pending changes, then exit: 0 if all arrived"
+        )
         parser.add_argument(
             "--poll",
             type=float,
             default=0.25,
-            help="the longest pause between two looks, in seconds, where the database tells nobody (default: 0.25)",
+            help="the longest pause between two polls, in seconds, without database notifications (default: 0.25)",
         )
         parser.add_argument("--json", action="store_true", help="print JSON (with --once)")
 

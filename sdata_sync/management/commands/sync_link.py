@@ -1,4 +1,4 @@
-"""``manage.py sync_link``: find out which rows of two nodes are the same thing, and link them."""
+"""``manage.py sync_link``: find rows of two nodes that represent the same thing, and link them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from ...resources import SyncResource
 
 _COLUMNS = ("link", "certainty", "score", "local_key", "uuid", "local", "remote")
-#: So many candidates are shown on a terminal; a file has all of them.
+#: The greatest number of candidates on a terminal; a file contains all of them.
 SHOWN = 50
 
 
 class Command(BaseCommand):
-    """Matches, lists, and links what was approved."""
+    """Match rows of two nodes, list the candidates, and link the approved ones."""
 
     help = (
         "Matches our rows of one kind with a peer's, by the fields that match_on of the resource names. Shows the "

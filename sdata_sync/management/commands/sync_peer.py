@@ -1,4 +1,4 @@
-"""``manage.py sync_peer add|list|enable|disable|remove``: the applications that this one keeps level with."""
+"""``manage.py sync_peer add|list|enable|disable|remove``: manage the peers of this node."""
 
 import json
 from argparse import ArgumentParser
@@ -12,9 +12,9 @@ from ...models import Peer
 
 
 class Command(BaseCommand):
-    """Adds, lists and removes peers."""
+    """Add, list, enable, disable and remove peers."""
 
-    help = "Adds, lists and removes the applications that this one keeps level with."
+    help = "Adds, lists, enables, disables and removes the peers that this node synchronises with."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the actions."""
@@ -23,9 +23,9 @@ class Command(BaseCommand):
         add.add_argument("url", metavar="dataset-URL", help="http://host/sdata/app/contract/dataset, without a kind")
         add.add_argument("--name", required=True, help="what to call it here")
         add.add_argument("--credentials", default="", help="the name of an entry of SDATA_SYNC['CREDENTIALS']")
-        add.add_argument("--user", default="", help="whom it logs in as here (its user name)")
+        add.add_argument("--user", default="", help="the name of the user as which the peer logs in at this node")
         add.add_argument("--no-immediate", action="store_true", help="do not push at once; only catch up")
-        add.add_argument("--relay", action="store_true", help="push also what came from others")
+        add.add_argument("--relay", action="store_true", help="push the changes of other nodes too")
         add.add_argument("--disabled", action="store_true", help="exchange nothing yet: link existing rows first")
         listing = actions.add_parser("list", help="list the peers")
         enable = actions.add_parser("enable", help="exchange changes with a peer from now on")

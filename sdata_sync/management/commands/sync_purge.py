@@ -1,4 +1,4 @@
-"""``manage.py sync_purge``: forget the tombstones that everybody has."""
+"""``manage.py sync_purge``: remove the tombstones that every enabled peer has."""
 
 import json
 from argparse import ArgumentParser
@@ -14,7 +14,7 @@ from ...sync.stamp.purge import forget_endpoints
 
 
 class Command(BaseCommand):
-    """Removes tombstones."""
+    """Remove tombstones, or forget endpoints without versions."""
 
     help = (
         "Removes the tombstones of deleted resources that every enabled peer is known to have. A peer that is not "

@@ -1,4 +1,4 @@
-"""``manage.py sync_rejoin``: after a restore from a backup, get back what was lost."""
+"""``manage.py sync_rejoin``: recover lost changes after a restore from a backup."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Command(BaseCommand):
-    """Does at once what every process does before it numbers its first change."""
+    """Run the restore check that every process runs before it assigns its first tick."""
 
     help = (
         "After this node was restored from a backup: asks every enabled peer how far it knows this node, pulls what "
@@ -112,4 +112,4 @@ def _give_up(resource: SyncResource) -> None:
     with transaction.atomic(using=resource.database):
         stored = lock_digest(resource)
         if behind(resource) is not None:
-            take_higher_tick(resource, stored, stored.value, "nobody any more")
+            take_higher_tick(resource, stored, stored.value, "sync_rejoin --give-up")

@@ -1,4 +1,4 @@
-"""``manage.py sync_scan``: find what was changed past the signals."""
+"""``manage.py sync_scan``: find changes that sent no signals."""
 
 import json
 from argparse import ArgumentParser
@@ -11,11 +11,11 @@ from ...sync.stamp.scan import Found, scan
 
 
 class Command(BaseCommand):
-    """Compares every row with what is tracked."""
+    """Compare every row with its TrackedResource."""
 
     help = (
         "Finds rows that were written, changed or deleted past the signals (raw SQL, update(), a restored table) and "
-        "numbers them as changes of this node. Exits with 0 only if every row could be read."
+        "assigns ticks to them as changes of this node. Exits with 0 only if every row could be read."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""``manage.py sync_status``: how far every peer is in every kind."""
+"""``manage.py sync_status``: print the state of every peer in every kind."""
 
 import json
 from argparse import ArgumentParser
@@ -13,7 +13,7 @@ from ...delivery.monitoring.status import KindStatus, Status, StreamStatus, coll
 
 
 class Command(BaseCommand):
-    """Prints how things stand."""
+    """Print the state of the synchronisation."""
 
     help = "Prints, per kind and peer, how many ticks the peer is behind, the last success and the last error."
 
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Print it; exit with 1 if something is not level."""
+        """Print the state; exit with 1 if a peer is not in sync."""
         status = collect_status(conf.base_url)
         if options["check"]:
             self._check(status, options)
@@ -72,8 +72,8 @@ class Command(BaseCommand):
                 self.stdout.write("  no peers")
             if kind.is_behind:
                 self._warn(
-                    "RESTORED: peers know more of this node than it does. Nothing is numbered until that has come "
-                    "back: sync_catchup --pull, or sync_rejoin."
+                    "RESTORED: peers have higher ticks of this node than it has itself. No ticks are assigned "
+                    "until those changes are back: sync_catchup --pull, or sync_rejoin."
                 )
             if kind.rejoined_at:
                 self._warn(f"RESTORED: {kind.rejoined} ({kind.rejoined_at:%Y-%m-%d %H:%M:%S})")

@@ -1,4 +1,4 @@
-"""``manage.py sync_verify``: compare this node's contents with its peers'."""
+"""``manage.py sync_verify``: compare the content of this node with that of its peers."""
 
 import json
 from argparse import ArgumentParser
@@ -17,7 +17,7 @@ from ...registry import registry
 
 
 class Command(BaseCommand):
-    """Compares digests, then every row."""
+    """Compare the digests, then the content of every row."""
 
     help = "Compares this node with its peers: digests first, then every resource. Exits with 0 if nothing differs."
 
