@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-<<<<<<< HEAD
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-=======
 from contextlib import suppress
-from typing import Any
->>>>>>> settings
+from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
 from django.conf import settings
@@ -19,12 +14,8 @@ from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import connections, models, router
 from django.utils.module_loading import import_string
 
-<<<<<<< HEAD
-from .conf import Settings, conf
-from .fields import textual_form
-=======
 from .conf import BASE_URL_FORM, Setting, Settings, conf, shown_name
->>>>>>> settings
+from .fields import textual_form
 from .registry import registry
 from .relations import Association, Reference, Relation
 

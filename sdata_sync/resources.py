@@ -80,6 +80,8 @@ class SyncResource:
     namespace: str = "http://schemas.sage.com/myContract"
     #: Names of model fields; default: every concrete field but the primary key.
     fields: ClassVar[Sequence[str] | None] = None
+    #: Names of model fields that do not travel; only without ``fields``.
+    exclude: ClassVar[Sequence[str]] = ()
     #: 1 to 9, the lower number wins a conflict; default: the setting's.
     conflict_priority: ClassVar[int | None] = None
     #: Kinds with a lower number are synchronised first; default: after what its foreign keys point to.
@@ -177,11 +179,16 @@ class SyncResource:
         """The model's fields that travel.
 
         Raises:
-            FieldDoesNotExist: ``fields`` names one that the model does not have.
+            FieldDoesNotExist: ``fields`` or ``exclude`` names a field that the model does not have, or both are given.
         """
         meta = self.model._meta
         if self.fields is None:
-            return [*filter(self._travels, meta.concrete_fields), *map(_as_field, _generic_references(self.model))]
+            for name in self.exclude:
+                meta.get_field(name)
+            every = [*filter(self._travels, meta.concrete_fields), *map(_as_field, _generic_references(self.model))]
+            return [field for field in every if field.name not in self.exclude]
+        if self.exclude:
+            raise FieldDoesNotExist(f"{meta.label}: expected `fields` or `exclude`, found both; remove one of them.")
         chosen = [meta.get_field(name) for name in self.fields]
         for field in chosen:
             is_kept = isinstance(field, models.Field) and (field.concrete or field.many_to_many)

@@ -16,9 +16,7 @@
 ``run``        results that engines report
 =============  ==============================================
 """
-"""Store the log, the digests, the peers and operations.
 
-=============  =======================================
 from .child import ChildResource
 from .conflict import ConflictRecord
 from .deferred import DeferredEntry, DeletionCondition

@@ -1,7 +1,7 @@
 """Synchronise kinds: the way of a change, in the order of the folders.
 
-At the node where a change is made, ``capture`` marks the resource, ``stamp`` assigns the next tick, ``select`` reads and
-renders the changes that the digest of a peer lacks, and ``delivery`` sends them. At the node where a feed arrives,
+At the node where a change is made, ``capture`` marks the resource, ``stamp`` assigns the next tick, ``select`` reads
+and renders the changes that the digest of a peer lacks, and ``delivery`` sends them. At the node where a feed arrives,
 ``apply`` reads it, decides each entry with ``core`` and writes rows through ``content``.
 
 ==============  ========================================================================================
