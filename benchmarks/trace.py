@@ -50,7 +50,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 from testproject.nodes import ROOT, Node
 
 #: The delivery backend of both nodes: it delivers nothing by itself.
-MANUAL = "sdata_sync.delivery.manual.ManualDelivery"
+MANUAL = "sdata_sync.delivery.backends.manual.ManualDelivery"
 #: What the refactoring aims at, for both sides together.
 AIMS = {"calls": 500, "functions": 180, "modules": 35}
 #: Longer than any pause after which the package does something once more.
