@@ -121,6 +121,8 @@ class TestResources:
         ("model", "attributes", "found"),
         [
             (Coupon, {"fields": ["code", "colour"]}, "sdata_sync.E010"),
+            (Coupon, {"exclude": ["colour"]}, "sdata_sync.E010"),
+            (Coupon, {"fields": ["code"], "exclude": ["code"]}, "sdata_sync.E010"),
             (Coupon, {"path": "Accounts"}, "sdata_sync.E011"),
             (Coupon, {"path": "my coupons"}, "sdata_sync.E012"),
             (Coupon, {"conflict_priority": 10}, "sdata_sync.E013"),
@@ -154,6 +156,10 @@ class TestResources:
             assert stamped.endpoint == "http://www.example.com/sdata/myApp2/myContract/-/stampeds"
             assert [prop.name for prop in stamped.properties] == ["name", "created", "updated"]
             assert stamped.priority == 5
+
+    def test_excluded_fields_do_not_travel(self):
+        whole, part = sdata_sync.SyncResource(Account), resource(exclude=["email"])(Account)
+        assert [name for name in whole.property_names if name not in part.property_names] == ["email"]
 
     def test_everything_can_be_said(self):
         said = resource(path="vouchers", element="voucher", namespace="urn:v", fields=["value"], conflict_priority=2)
