@@ -44,7 +44,7 @@ def _watch(database: str) -> Callable[[str], bool]:
 
 def run_raw(database: str, saves: int) -> list[float]:
     """Return the same for a model that is not registered, watched in the database it is saved to."""
-    resource_class = type(registry.of_model(Account))
+    resource_class = type(registry.of_model(Account).declared)
     sdata_sync.unregister(Account)
     try:
         return run(database, saves)

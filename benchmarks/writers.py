@@ -52,7 +52,7 @@ def stamp(begin, stopped) -> None:
 
 def rate(writers: int, keys: list[list[int]], *, is_registered: bool) -> float:
     """Return the saves per second of all writers together."""
-    resource_class = type(registry.of_model(Account))
+    resource_class = type(registry.of_model(Account).declared)
     if not is_registered:
         sdata_sync.unregister(Account)
     begin, stopped, saves = _fork.Barrier(writers + is_registered), _fork.Event(), _fork.Array("i", writers)

@@ -20,7 +20,7 @@ from .registry import registry
 from .relations import Association, Reference, Relation
 
 if TYPE_CHECKING:
-    from .resources import SyncResource
+    from .kind import Kind
 
 #: What fits into ``TrackedResource.local_key``.
 MAX_KEY = 255
@@ -180,7 +180,7 @@ def check_scheme(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
 def check_resources(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """E010 to E019, E022 to E025: the registered resources."""
     found: list[CheckMessage] = []
-    kinds: dict[str, SyncResource] = {}
+    kinds: dict[str, Kind] = {}
     for resource in registry:
         other = kinds.setdefault(resource.kind.lower(), resource)
         if other is not resource:
@@ -197,7 +197,7 @@ def check_resources(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
     return found
 
 
-def _check_parents(resource: SyncResource) -> Iterator[CheckMessage]:
+def _check_parents(resource: Kind) -> Iterator[CheckMessage]:
     for parent in resource.model._meta.get_parent_list():
         if registry.of_model(parent) is not None:
             yield Error(
@@ -208,7 +208,7 @@ def _check_parents(resource: SyncResource) -> Iterator[CheckMessage]:
             )
 
 
-def _check_resource(resource: SyncResource) -> Iterator[CheckMessage]:
+def _check_resource(resource: Kind) -> Iterator[CheckMessage]:
     model = resource.model
     if model._meta.swapped or not router.allow_migrate_model(resource.database, model):
         yield Error(
@@ -229,7 +229,7 @@ def _check_resource(resource: SyncResource) -> Iterator[CheckMessage]:
             obj=model,
             id="sdata_sync.E025",
         )
-    if resource.conflict_priority is not None and resource.conflict_priority not in range(1, 10):
+    if resource.declared.conflict_priority is not None and resource.declared.conflict_priority not in range(1, 10):
         yield Error(f"The conflict_priority of {resource!r} must be from 1 to 9.", obj=model, id="sdata_sync.E013")
     try:
         fields = resource.model_fields
@@ -240,7 +240,7 @@ def _check_resource(resource: SyncResource) -> Iterator[CheckMessage]:
     yield from _check_fields(resource, fields)
 
 
-def _check_fields(resource: SyncResource, fields: Sequence[models.Field[Any, Any]]) -> Iterator[CheckMessage]:
+def _check_fields(resource: Kind, fields: Sequence[models.Field[Any, Any]]) -> Iterator[CheckMessage]:
     for field in fields:
         if not field.is_relation and textual_form(field) is None:
             yield Error(
@@ -262,7 +262,7 @@ def _check_fields(resource: SyncResource, fields: Sequence[models.Field[Any, Any
     yield from _check_names(resource)
 
 
-def _check_relation(resource: SyncResource, relation: Relation) -> Iterator[CheckMessage]:
+def _check_relation(resource: Kind, relation: Relation) -> Iterator[CheckMessage]:
     problem = hint = ""
     if isinstance(relation, Reference) and registry.of_model(relation.model) is None:
         has_natural_key = hasattr(relation.model, "natural_key") and hasattr(
@@ -285,8 +285,8 @@ def _check_relation(resource: SyncResource, relation: Relation) -> Iterator[Chec
         yield Error(f"{resource!r}: {relation.name} {problem}.", hint=hint, obj=resource.model, id="sdata_sync.E014")
 
 
-def _check_children(resource: SyncResource) -> Iterator[CheckMessage]:
-    for name, child in resource.children.items():
+def _check_children(resource: Kind) -> Iterator[CheckMessage]:
+    for name, child in resource.declared.children.items():
         model = getattr(child, "model", None)
         problem = ""
         if model is None:
@@ -307,9 +307,9 @@ def _check_children(resource: SyncResource) -> Iterator[CheckMessage]:
             yield from _check_fields(children.resource, children.resource.model_fields)
 
 
-def _check_names(resource: SyncResource) -> Iterator[CheckMessage]:
+def _check_names(resource: Kind) -> Iterator[CheckMessage]:
     known = {field.name for field in resource.model_fields}
-    for name in sorted(resource.field_names.keys() - known):
+    for name in sorted(resource.declared.field_names.keys() - known):
         yield Error(
             f"{resource!r}: field_names has {name!r}, which is no field that travels.",
             hint=f"There are: {', '.join(sorted(known))}.",
@@ -317,7 +317,7 @@ def _check_names(resource: SyncResource) -> Iterator[CheckMessage]:
             id="sdata_sync.E022",
         )
     columns = {field.name for field in resource.model._meta.concrete_fields}
-    match_on = type(resource).match_on
+    match_on = type(resource.declared).match_on
     for name in match_on if isinstance(match_on, list | tuple) else ():
         if name not in columns:
             yield Error(
@@ -325,9 +325,9 @@ def _check_names(resource: SyncResource) -> Iterator[CheckMessage]:
                 obj=resource.model,
                 id="sdata_sync.E023",
             )
-    if resource.on_duplicate not in ("defer", "link"):
+    if resource.declared.on_duplicate not in ("defer", "link"):
         yield Error(
-            f"{resource!r}: on_duplicate is {resource.on_duplicate!r}; it must be 'defer' or 'link'.",
+            f"{resource!r}: on_duplicate is {resource.declared.on_duplicate!r}; it must be 'defer' or 'link'.",
             obj=resource.model,
             id="sdata_sync.E024",
         )

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from django.db import models, transaction
 
+from .kind import all_rows
 from .registry import registry
-from .resources import all_rows
 from .sync.capture.nested import mark_parents
 from .sync.log.marks import key_text, mark, mark_known
 from .sync.log.suppression import is_applied

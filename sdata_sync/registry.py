@@ -12,13 +12,14 @@ from django.db import models
 from django.dispatch import Signal
 
 from .exceptions import RegistrationError
+from .kind import Kind
 from .relations import Association, Children, Reference
 from .resources import SyncResource
 
 _Model = type[models.Model]
 
 
-def sync_orders(resources: Mapping[_Model, SyncResource]) -> dict[_Model, int]:
+def sync_orders(resources: Mapping[_Model, Kind]) -> dict[_Model, int]:
     """Return the order of each model: its resource's own, else one above all that it refers to."""
     needed = {model: set(referred_to(resource, resources)) - {(model, False), (model, True)}
               for model, resource in resources.items()}  # fmt: skip
@@ -27,7 +28,7 @@ def sync_orders(resources: Mapping[_Model, SyncResource]) -> dict[_Model, int]:
     while left:
         model = _next(left, needed)
         left.remove(model)
-        explicit = resources[model].order
+        explicit = resources[model].declared.order
         above = max((orders[other] for other, _ in needed[model] if other in orders), default=0)
         orders[model] = above + 1 if explicit is None else explicit
     return orders
@@ -44,7 +45,7 @@ def _next(left: list[_Model], needed: Mapping[_Model, set[tuple[_Model, bool]]])
     return left[0]
 
 
-def referred_to(resource: SyncResource, resources: Mapping[_Model, SyncResource]) -> Iterator[tuple[_Model, bool]]:
+def referred_to(resource: Kind, resources: Mapping[_Model, Kind]) -> Iterator[tuple[_Model, bool]]:
     """Yield the registered models that a resource, or a child of it, refers to, and whether it can do without."""
     try:
         relations = [*resource.relations, *(r for lists in resource.child_lists for r in lists.resource.relations)]
@@ -66,12 +67,12 @@ class Registry:
     """The registered resources, by model. Registration is reversible."""
 
     def __init__(self) -> None:
-        self._resources: dict[type[models.Model], SyncResource] = {}
+        self._resources: dict[type[models.Model], Kind] = {}
         self._orders: dict[type[models.Model], int] | None = None
         #: What goes ahead of each kind: asked for every page that is delivered.
-        self._ahead: dict[str, list[SyncResource]] = {}
+        self._ahead: dict[str, list[Kind]] = {}
 
-    def __iter__(self) -> Iterator[SyncResource]:
+    def __iter__(self) -> Iterator[Kind]:
         """Yield the resources in the order in which their kinds are synchronised."""
         orders = self.orders()
         return iter(sorted(self._resources.values(), key=lambda resource: (orders[resource.model], resource.kind)))
@@ -86,7 +87,7 @@ class Registry:
             self._orders = sync_orders(self._resources)
         return self._orders
 
-    def add(self, model: type[models.Model], resource_class: type[SyncResource]) -> SyncResource:
+    def add(self, model: type[models.Model], resource_class: type[SyncResource]) -> Kind:
         """Register ``model``.
 
         Raises:
@@ -100,7 +101,7 @@ class Registry:
             )
         if model in self._resources:
             raise RegistrationError(f"{model._meta.label} is registered already, as {self._resources[model]!r}.")
-        resource = resource_class(model)
+        resource = Kind(model, resource_class)
         self._resources[model] = resource
         self._forget_orders()
         resource_registered.send(sender=type(self), resource=resource)
@@ -118,24 +119,24 @@ class Registry:
         self._forget_orders()
         resource_unregistered.send(sender=type(self), resource=resource)
 
-    def of_model(self, model: type[models.Model]) -> SyncResource | None:
+    def of_model(self, model: type[models.Model]) -> Kind | None:
         """Return the resource of ``model``, or ``None``."""
         return self._resources.get(model)
 
-    def of_kind(self, kind: str) -> SyncResource | None:
+    def of_kind(self, kind: str) -> Kind | None:
         """Return the resource whose path is ``kind``, whatever its case, or ``None``."""
         wanted = kind.lower()
         return next((resource for resource in self._resources.values() if resource.kind.lower() == wanted), None)
 
-    def kinds_referred_to(self, resource: SyncResource) -> set[str]:
+    def kinds_referred_to(self, resource: Kind) -> set[str]:
         """Return the kinds, others than its own, that ``resource`` or a child of it refers to."""
         models_ = {model for model, _ in referred_to(resource, self._resources)}
         return {self._resources[model].kind for model in models_} - {resource.kind}
 
-    def ahead_of(self, resource: SyncResource) -> list[SyncResource]:
+    def ahead_of(self, resource: Kind) -> list[Kind]:
         """Return, in their order, the resources before ``resource`` that it refers to, directly or through others."""
         if resource.kind not in self._ahead:
-            wanted, ahead = self.kinds_referred_to(resource), list[SyncResource]()
+            wanted, ahead = self.kinds_referred_to(resource), list[Kind]()
             for earlier in reversed(list(takewhile(lambda other: other.kind != resource.kind, self))):
                 if earlier.kind in wanted:
                     ahead.insert(0, earlier)
@@ -147,7 +148,7 @@ class Registry:
         self._orders = None
         self._ahead = {}
 
-    def parents_of(self, model: type[models.Model]) -> list[tuple[SyncResource, Children]]:
+    def parents_of(self, model: type[models.Model]) -> list[tuple[Kind, Children]]:
         """Return the resources of which rows of ``model`` are children, and the lists."""
         return [
             (resource, children)
@@ -157,7 +158,7 @@ class Registry:
         ]
 
 
-def child_lists(resource: SyncResource) -> tuple[Children, ...]:
+def child_lists(resource: Kind) -> tuple[Children, ...]:
     """Return the lists of children of ``resource``; what is wrong with them is for the checks to say."""
     try:
         return resource.child_lists
@@ -192,7 +193,7 @@ def unregister(*models_: type[models.Model]) -> None:
 
 
 @contextmanager
-def registered(model: type[models.Model], resource_class: type[SyncResource] = SyncResource) -> Iterator[SyncResource]:
+def registered(model: type[models.Model], resource_class: type[SyncResource] = SyncResource) -> Iterator[Kind]:
     """Register ``model`` inside the context only; for tests."""
     resource = registry.add(model, resource_class)
     try:

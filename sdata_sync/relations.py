@@ -24,7 +24,7 @@ from .exceptions import PayloadError
 if TYPE_CHECKING:
     from django.contrib.contenttypes.fields import GenericForeignKey
 
-    from .resources import SyncResource
+    from .kind import Kind
 
 #: The prefix of a text that is a natural key of a row whose model is not registered. No uuid begins with it.
 NATURAL = "="
@@ -282,7 +282,7 @@ class Children(Relation):
     ``resource`` describes the payload of a child. ``link`` is the child's foreign key to the parent.
     """
 
-    resource: SyncResource
+    resource: Kind
     link: models.ForeignKey[Any, Any]
 
     def render(self, text: Text, keys: Keys) -> str:

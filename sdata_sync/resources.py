@@ -1,75 +1,21 @@
-"""What of a model travels, and how it becomes a payload and a row again."""
+"""Declare which part of a model is shared: ``SyncResource``, the class that users subclass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from hashlib import blake2b
-from inspect import getattr_static
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
-from urllib.parse import quote
 
-from django.core.exceptions import FieldDoesNotExist
 from django.db import models, router
-from django.db.models.query_utils import DeferredAttribute
-
-from .atom.payload import Payload, PayloadTemplate, Text
-from .conf import conf
-from .exceptions import PayloadError
-from .fields import TextualForm, textual_form
-from .relations import NO_KEYS, Association, Children, GenericReference, Keys, Reading, Received, Reference, Relation
 
 if TYPE_CHECKING:
-    from django.contrib.contenttypes.fields import GenericForeignKey
-
     from .conflicts import Conflict, Decision
     from .models import Peer
 
 
-def camel_case(name: str) -> str:
-    """Turn ``credit_limit`` or ``SalesOrder`` into ``creditLimit`` and ``salesOrder``."""
-    first, *rest = name.split("_")
-    return first[:1].lower() + first[1:] + "".join(word[:1].upper() + word[1:] for word in rest)
-
-
-def plural(noun: str) -> str:
-    """Return the English plural of a regular noun."""
-    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
-        return f"{noun[:-1]}ies"
-    return f"{noun}es" if noun.endswith(("s", "x", "z", "ch", "sh")) else f"{noun}s"
-
-
-def all_rows(model: type[models.Model], using: str) -> models.QuerySet[Any]:
-    """Return all rows of a model, past its managers: they may hide some, or capture what is written."""
-    return models.QuerySet(model, using=using)
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceProperty:
-    """One property of a payload: its element's ``name``, the model ``field``, and how its values are written."""
-
-    name: str
-    field: models.Field[Any, Any]
-    form: TextualForm
-
-    def read(self, text: Text) -> Any:
-        """Return the value that ``text`` stands for.
-
-        Raises:
-            ValueError: with what was expected and what came.
-        """
-        if text is not None:
-            return self.form.to_python(text)
-        if isinstance(self.field, models.JSONField) and not self.field.null:
-            return models.Value(None, self.field)  # the JSON null, where the column takes no SQL null
-        return None
-
-
 class SyncResource:
-    """Says which part of a model is shared, and under which names; subclass it and ``register`` it.
+    """Declare which fields of a model travel, and under which names; subclass it and ``register`` it.
 
-    Every attribute has a default.
+    Every attribute has a default. The engine reads no other attribute than these, so a subclass may have others.
     """
 
     #: The kind in the URL; default: the plural of the model's name, lowerCamelCase.
@@ -90,334 +36,68 @@ class SyncResource:
     field_names: ClassVar[Mapping[str, str]] = {}
     #: Rows that travel inside this one, by the name of their list: ``{"orderLines": SalesOrderLineSync}``.
     children: ClassVar[Mapping[str, type[SyncResource]]] = {}
-    #: Of a child: its model; other resources are told when they are registered.
+    #: Of a child: its model. For other resources ``register`` sets it.
     model: type[models.Model]
     #: Of a child: the name of its foreign key to the parent; default: the only one there is.
     parent: ClassVar[str] = ""
-    #: What becomes of a received row whose unique value another row has: it waits (``"defer"``), or both are taken
-    #: for the same thing (``"link"``).
+    #: What happens to a received row with a unique value that another row has: the entry is deferred (``"defer"``),
+    #: or both rows become one resource (``"link"``).
     on_duplicate: ClassVar[Literal["defer", "link"]] = "defer"
-    #: How ``sync_link`` finds out that rows of two nodes are the same thing: names of fields that must all agree,
-    #: whatever their case; or a function that compares the values of two rows, and returns from 0.0 to 1.0.
+    #: How ``sync_link`` matches rows of two nodes: names of fields whose values must all be equal without case, or a
+    #: function that compares the values of two rows and returns a score from 0.0 to 1.0.
     match_on: ClassVar[Sequence[str] | Callable[[Mapping[str, Any], Mapping[str, Any]], float] | None] = None
-    #: Whether others may have this node's changes, and whether it takes theirs.
+    #: Whether other nodes may have this node's changes, and whether this node takes changes of other nodes.
     is_source: ClassVar[bool] = True
     is_target: ClassVar[bool] = True
 
-    def __init__(self, model: type[models.Model], *, inside: str = "") -> None:
+    def __init__(self, model: type[models.Model]) -> None:
         self.model = model
-        name = camel_case(model.__name__)
-        self.is_inside = bool(inside)
-        self.kind = inside or self.path or plural(name)
-        self.element_name = self.element or name
-        self._tags: dict[str, dict[str, ResourceProperty | Relation]] = {}
 
     def queryset_for(self, peer: Peer | None) -> models.QuerySet[Any] | None:
         """Return the rows that ``peer`` may have; ``None`` for all of them.
 
-        Whoever is logged in without being the user of a peer is asked for with ``None``. A row that leaves what a
-        peer may have is withdrawn there, and comes back when it belongs there again.
+        ``peer`` is ``None`` for a login that is the user of no peer. A row that leaves the rows of a peer is withdrawn
+        there. The row is sent again when it enters them again.
         """
         return None
 
     def resolve(self, conflict: Conflict) -> Decision:
-        """Decide a conflict otherwise than the rules of the protocol do.
+        """Decide a conflict (SData sync 5.4) in another way than the rules of the protocol do.
 
-        Return ``"local"`` or ``"remote"``, or a mapping of column names to values: a merged version, written over
-        the local one. What differs from the rules is recorded as a change of this node, so that all others learn
-        it. ``None`` leaves it to the rules. Called in the transaction of the page; it must not write.
+        Return ``"local"`` or ``"remote"``, or a mapping of column names to values: a merged version, which is written
+        over the local one. ``None`` leaves the decision to the rules. A decision that differs from the rules is
+        recorded as a change of this node, so that the other nodes learn it. The method is called in the transaction of
+        the page and must not write.
         """
         return None
 
     def find_duplicate(self, instance: models.Model) -> models.Model | None:
-        """Return the row that ``instance``, received and not saved yet, is the same thing as; ``None`` if none is.
+        """Return the row that is the same thing as ``instance``, which was received and is not saved yet, or ``None``.
 
-        By default, with ``on_duplicate = "link"``, the row that has one of its unique values.
+        By default, with ``on_duplicate = "link"``, it is the row that has one of the unique values of ``instance``.
         """
-        if self.on_duplicate != "link":
-            return None
-        for names in self._unique_together():
-            values = {name: getattr(instance, name) for name in names}
-            if None not in values.values():
-                found: models.Model | None = self.rows().filter(**values).first()
-                if found is not None:
-                    return found
-        return None
+        return find_by_unique_values(self.model, instance) if self.on_duplicate == "link" else None
 
-    @property
-    def may_find_duplicates(self) -> bool:
-        """Whether a received row may be taken for another one."""
-        return self.on_duplicate == "link" or type(self).find_duplicate is not SyncResource.find_duplicate
 
-    def _unique_together(self) -> list[list[str]]:
-        """Return the columns that are unique, alone or together; the primary key is each node's own."""
-        meta = self.model._meta
-        alone = [[field.attname] for field in meta.concrete_fields if field.unique and not field.primary_key]
-        together = [*meta.unique_together, *(constraint.fields for constraint in meta.total_unique_constraints)]
-        return alone + [[_attname(meta.get_field(name)) for name in names] for names in together]
+def find_by_unique_values(model: type[models.Model], instance: models.Model) -> models.Model | None:
+    """Return a row of ``model`` that has one of the unique values of ``instance``, ``None`` if there is none."""
+    for names in _unique_columns(model):
+        values = {name: getattr(instance, name) for name in names}
+        if None not in values.values():
+            rows: models.QuerySet[Any] = models.QuerySet(model, using=router.db_for_write(model))
+            found: models.Model | None = rows.filter(**values).first()
+            if found is not None:
+                return found
+    return None
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.kind} of {self.model._meta.label}>"
 
-    @property
-    def endpoint(self) -> str:
-        """The URL of this collection at this node: its identity."""
-        return f"{conf.base_url}/{self.kind}"
-
-    @property
-    def priority(self) -> int:
-        """The conflict priority in force."""
-        return conf.conflict_priority if self.conflict_priority is None else self.conflict_priority
-
-    @property
-    def database(self) -> str:
-        """The alias of the database that holds the rows, and with them their tracking."""
-        return router.db_for_write(self.model)
-
-    @cached_property
-    def model_fields(self) -> list[models.Field[Any, Any]]:
-        """The model's fields that travel.
-
-        Raises:
-            FieldDoesNotExist: ``fields`` or ``exclude`` names a field that the model does not have, or both are given.
-        """
-        meta = self.model._meta
-        if self.fields is None:
-            for name in self.exclude:
-                meta.get_field(name)
-            every = [*filter(self._travels, meta.concrete_fields), *map(_as_field, _generic_references(self.model))]
-            return [field for field in every if field.name not in self.exclude]
-        if self.exclude:
-            raise FieldDoesNotExist(f"{meta.label}: expected `fields` or `exclude`, found both; remove one of them.")
-        chosen = [meta.get_field(name) for name in self.fields]
-        for field in chosen:
-            is_kept = isinstance(field, models.Field) and (field.concrete or field.many_to_many)
-            if not (is_kept or _is_generic(field)):
-                raise FieldDoesNotExist(f"{meta.label}.{field.name} is not a column of the model's table.")
-        return chosen  # type: ignore[return-value]
-
-    def _travels(self, field: models.Field[Any, Any]) -> bool:
-        parts = {name for generic in _generic_references(self.model) for name in (generic.ct_field, generic.fk_field)}
-        is_link = field in self.model._meta.parents.values() or field.name == self.parent_name
-        is_key = field.primary_key and not field.is_relation
-        return not (is_link or is_key or field.name in parts or getattr(field, "generated", False))
-
-    @cached_property
-    def parent_name(self) -> str:
-        """The name of a child's foreign key to its parent; set by the parent."""
-        return self.parent
-
-    @cached_property
-    def properties(self) -> tuple[ResourceProperty, ...]:
-        """The plain properties of the payload, in their order; what has no textual form is left to the checks."""
-        return tuple(
-            ResourceProperty(self.name_of(field), field, form)
-            for field in self.model_fields
-            if not field.is_relation and (form := textual_form(field)) is not None
-        )
-
-    @cached_property
-    def relations(self) -> tuple[Relation, ...]:
-        """The properties that lead to other rows; they stand in the payload behind the plain ones."""
-        related = [self._relation(field) for field in self.model_fields if field.is_relation]
-        return (*related, *(self._children(name, child) for name, child in self.children.items()))
-
-    @property
-    def property_names(self) -> list[str]:
-        """The names of the properties and relations, in the order of a resource's contents."""
-        return [*(prop.name for prop in self.properties), *(relation.name for relation in self.relations)]
-
-    @cached_property
-    def child_lists(self) -> tuple[Children, ...]:
-        """The lists of children among the relations."""
-        return tuple(relation for relation in self.relations if isinstance(relation, Children))
-
-    def _relation(self, field: models.Field[Any, Any]) -> Relation:
-        name = self.name_of(field)
-        if _is_generic(field):
-            return GenericReference(name=name, field=field, model=self.model)  # type: ignore[arg-type]
-        if isinstance(field, models.ManyToManyField):
-            related: Any = field.related_model
-            return Association(name=name, field=field, element=camel_case(related.__name__))
-        return Reference(name=name, field=field)  # type: ignore[arg-type]
-
-    def _children(self, name: str, child: type[SyncResource]) -> Children:
-        if getattr(child, "model", None) is None:
-            raise FieldDoesNotExist(f"{child.__name__} has no model.")
-        resource = child(child.model, inside=f"{self.kind}.{name}")
-        link = self._link(child)
-        resource.parent_name = link.name
-        resource.namespace = self.namespace  # they stand in their parent's element
-        return Children(name=name, resource=resource, link=link)
-
-    def _link(self, child: type[SyncResource]) -> models.ForeignKey[Any, Any]:
-        lineage = (self.model, *self.model._meta.get_parent_list())
-        links = [
-            field
-            for field in child.model._meta.concrete_fields
-            if isinstance(field, models.ForeignKey)
-            and field.related_model in lineage
-            and (not child.parent or field.name == child.parent)
-        ]
-        if len(links) != 1:
-            raise FieldDoesNotExist(
-                f"{child.model._meta.label} has {len(links)} foreign keys to {self.model._meta.label}; name the one "
-                "that makes it a child in `parent`."
-            )
-        return links[0]
-
-    def name_of(self, field: models.Field[Any, Any]) -> str:
-        """Return what a field is called in the payload."""
-        return self.field_names.get(field.name) or camel_case(field.name)
-
-    def _by_tag(self, namespace: str) -> dict[str, ResourceProperty | Relation]:
-        """Return the properties by the tags that their elements may have in a payload of ``namespace``."""
-        known = self._tags.get(namespace)
-        if known is None:
-            spaces = (f"{{{namespace}}}" if namespace else "", f"{{{self.namespace}}}", "")
-            every: tuple[ResourceProperty | Relation, ...] = (*self.properties, *self.relations)
-            known = {f"{space}{prop.name}": prop for space in spaces for prop in every}
-            if len(self._tags) < 100:  # namespaces come from peers
-                self._tags[namespace] = known
-        return known
-
-    @cached_property
-    def columns(self) -> tuple[str, ...]:
-        """The names to select: those of the properties in their order, then what the relations stand on."""
-        return (*(prop.field.attname for prop in self.properties), *self.relation_columns)
-
-    @cached_property
-    def relation_columns(self) -> tuple[str, ...]:
-        """The columns that the relations stand on, in their order."""
-        return tuple(column for relation in self.relations for column in relation.columns)
-
-    @cached_property
-    def template(self) -> PayloadTemplate:
-        """What writes this kind's payloads."""
-        namespace = "" if self.is_inside else self.namespace
-        return PayloadTemplate.of(self.element_name, namespace, tuple(prop.name for prop in self.properties))
-
-    def rows(self) -> models.QuerySet[Any]:
-        """Return all rows, past the model's managers: they may hide some, or capture what is written."""
-        return all_rows(self.model, self.database)
-
-    def resource_url(self, key: str) -> str:
-        """Return the URL of the resource with the local key ``key`` (SData core 2.7)."""
-        return f"{self.endpoint}('{_quoted(key)}')"
-
-    def operation_url(self, role: str, tracking_id: str) -> str:
-        """Return the URL of the operation ``tracking_id`` of ``$syncSource`` or ``$syncTarget`` (SData sync 4.1)."""
-        return f"{self.endpoint}/${role}('{_quoted(tracking_id)}')"
-
-    def texts(self, values: Iterable[Any]) -> list[Text]:
-        """Return the plain properties' texts for column ``values`` in the order of ``columns``; a null is ``None``.
-
-        What ``sdata_sync.sync.content`` finds out about the relations stands behind them in a resource's contents.
-        """
-        return [None if value is None else prop.form.to_text(value) for prop, value in zip(self.properties, values)]  # noqa: B905
-
-    def texts_of(self, instance: models.Model) -> list[Text]:
-        """Return the plain properties' texts for an instance."""
-        return self.texts(self.values_of(instance))
-
-    def values_of(self, instance: models.Model) -> list[Any]:
-        """Return an instance's values in the order of ``columns``."""
-        stored = instance.__dict__
-        values = [_plain(stored[name] if name in stored else getattr(instance, name)) for name in self.columns]
-        for position, field in self._described:
-            if values[position] is not None:
-                values[position] = field.to_python(values[position])
-        return values
-
-    @cached_property
-    def _described(self) -> tuple[tuple[int, models.Field[Any, Any]], ...]:
-        """The positions, among the columns, of fields whose attribute is a descriptor of the application.
-
-        Such an attribute may hold another type than the column: money with its currency instead of a number.
-        """
-        return tuple(
-            (position, prop.field)
-            for position, prop in enumerate(self.properties)
-            if not isinstance(getattr_static(self.model, prop.field.attname, None), DeferredAttribute | type(None))
-        )
-
-    def render(self, attributes: str, contents: Sequence[Text], extra: str = "", keys: Keys = NO_KEYS) -> str:
-        """Return the payload of a resource with ``contents``: the texts of its properties and relations.
-
-        Raises:
-            UnrepresentableText: a text has a character that XML forbids.
-        """
-        if not self.relations:
-            return self.template.render(attributes, contents, extra)
-        plain = len(self.properties)
-        related = [
-            # What cannot be said is not mentioned: whoever reads it leaves it as it is.
-            "" if relation.problem(text) else relation.render(text, keys)
-            for relation, text in zip(self.relations, contents[plain:], strict=True)
-        ]
-        return self.template.render(attributes, contents[:plain], "".join(related) + extra)
-
-    @staticmethod
-    def etag(texts: Sequence[Text], extra: str = "") -> str:
-        """Return a hash of a resource's content: its texts, and what of its payload is kept as it came."""
-        # Neither separator can be in a text that XML holds.
-        content = "\x03".join(["\x01" if text is None else text for text in texts])
-        return blake2b(f"{content}\x02{extra}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-    def read_payload(self, payload: Payload, within: str = "") -> Reading:
-        """Return what a payload says of the properties and relations, and the XML of elements not known here.
-
-        Raises:
-            PayloadError: an element is not what the field takes.
-        """
-        if payload.name.lower() != self.element_name.lower():
-            raise PayloadError(f"Expected a payload of <{self.element_name}>, received <{payload.name}>.")
-        values: dict[str, Any] = {}
-        related: dict[str, Received] = {}
-        unknown: list[str] = []
-        known = self._by_tag(payload.namespace)
-        for item in payload:
-            prop = known.get(item.tag)
-            try:
-                if type(prop) is ResourceProperty:
-                    if not item.is_plain:
-                        raise ValueError("expected text, received elements")
-                    values[prop.field.attname] = prop.read(item.text)
-                elif prop is None:
-                    unknown.append(item.xml())
-                else:
-                    related[prop.name] = prop.read(item)  # type: ignore[arg-type]
-            except ValueError as error:
-                path = f"{within}{self.element_name}/{item.name}"
-                raise PayloadError(f"In {path}: {error}.", payload_path=path) from error
-            except PayloadError as error:
-                path = f"{within}{self.element_name}/{error.payload_path}"
-                raise PayloadError(str(error), payload_path=path) from error
-        return Reading(values, "".join(unknown), related)
+def _unique_columns(model: type[models.Model]) -> list[list[str]]:
+    """Return the columns that are unique, alone or together, without the primary key, which each node has its own."""
+    meta = model._meta
+    alone = [[field.attname] for field in meta.concrete_fields if field.unique and not field.primary_key]
+    together = [*meta.unique_together, *(constraint.fields for constraint in meta.total_unique_constraints)]
+    return alone + [[_attname(meta.get_field(name)) for name in names] for names in together]
 
 
 def _attname(field: Any) -> str:
     return str(field.attname)
-
-
-def _is_generic(field: Any) -> bool:
-    # Not by its class: to import that, a project without content types would have to have them.
-    return hasattr(field, "ct_field") and hasattr(field, "fk_field")
-
-
-def _generic_references(model: type[models.Model]) -> list[GenericForeignKey]:
-    return [field for field in model._meta.private_fields if _is_generic(field)]
-
-
-def _as_field(field: Any) -> models.Field[Any, Any]:
-    return field  # type: ignore[no-any-return]
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, models.Value) else value
-
-
-def _quoted(key: str) -> str:
-    if key.isascii() and key.isalnum():
-        return key
-    return quote(key.replace("'", "''"), safe="':@,;+")

@@ -16,7 +16,7 @@ from ..sync.stamp.stamper import number_changes
 from .readonly import ReadOnlyAdmin
 
 if TYPE_CHECKING:
-    from ..resources import SyncResource
+    from ..kind import Kind
 
 
 @admin.register(DeferredEntry)
@@ -60,7 +60,7 @@ class DeferredEntryAdmin(ReadOnlyAdmin[DeferredEntry]):
         self,
         request: HttpRequest,
         queryset: QuerySet[DeferredEntry],
-        act: Callable[[SyncResource, Collection[int]], int],
+        act: Callable[[Kind, Collection[int]], int],
         done: str,
     ) -> None:
         chosen = list(queryset.filter(is_deleted=True).select_related("resource"))

@@ -22,7 +22,7 @@ from ..models import Peer
 from ..registry import registry
 
 if TYPE_CHECKING:
-    from ..resources import SyncResource
+    from ..kind import Kind
 
 #: The greatest number of candidates on the page, not counting the certain ones.
 SHOWN = 500
@@ -38,7 +38,7 @@ def link_page(site: admin.AdminSite, request: HttpRequest, pk: int, kind: str = 
     if not request.user.has_perm("sdata_sync.change_peer"):
         raise PermissionDenied
     peer = Peer.objects.filter(pk=pk).first()
-    kinds = [resource.kind for resource in registry if type(resource).match_on]
+    kinds = [resource.kind for resource in registry if type(resource.declared).match_on]
     resource = registry.of_kind(kind or (kinds[0] if kinds else ""))
     if peer is None or resource is None:
         raise Http404("There is no such peer, or no registered kind has match_on.")
@@ -53,7 +53,7 @@ def link_page(site: admin.AdminSite, request: HttpRequest, pk: int, kind: str = 
     )
 
 
-def _candidates(peer: Peer, resource: SyncResource) -> tuple[list[Candidate], str]:
+def _candidates(peer: Peer, resource: Kind) -> tuple[list[Candidate], str]:
     try:
         with closing(PeerClient(peer.url, conf.credentials(peer.credentials))) as client:
             return find_candidates(client, peer, resource), ""
@@ -61,8 +61,8 @@ def _candidates(peer: Peer, resource: SyncResource) -> tuple[list[Candidate], st
         return [], str(error)
 
 
-def _context(peer: Peer, resource: SyncResource, kinds: list[str], candidates: list[Candidate]) -> dict[str, Any]:
-    match_on = type(resource).match_on
+def _context(peer: Peer, resource: Kind, kinds: list[str], candidates: list[Candidate]) -> dict[str, Any]:
+    match_on = type(resource.declared).match_on
     doubtful = [candidate for candidate in candidates if candidate.certainty is not Certainty.CERTAIN]
     counts = Counter(str(candidate.certainty) for candidate in candidates)
     return {
@@ -77,7 +77,7 @@ def _context(peer: Peer, resource: SyncResource, kinds: list[str], candidates: l
     }
 
 
-def _link(request: HttpRequest, peer: Peer, resource: SyncResource, candidates: Iterable[Candidate]) -> None:
+def _link(request: HttpRequest, peer: Peer, resource: Kind, candidates: Iterable[Candidate]) -> None:
     wins = request.POST.get("wins")
     if wins not in ("here", "there"):
         messages.error(request, "Whose content stays? Choose ours (this node) or theirs (the peer), then link again.")

@@ -70,7 +70,7 @@ class PeerAdmin(ModelAdmin[Peer]):
     @admin.display(description="existing rows")
     def existing_rows(self, peer: Peer) -> SafeString | str:
         """Return a link to the page that links rows which both nodes had before the first exchange."""
-        if peer.pk is None or not any(type(resource).match_on for resource in registry):
+        if peer.pk is None or not any(type(resource.declared).match_on for resource in registry):
             return "-"
         return format_html(
             '<a href="{}">Link them with ours</a>', reverse("admin:sdata_sync_peer_link", args=[peer.pk])

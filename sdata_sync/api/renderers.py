@@ -17,7 +17,7 @@ from ..sync.db.clock import now
 
 if TYPE_CHECKING:
     from ..core.digest import Digest
-    from ..resources import SyncResource
+    from ..kind import Kind
     from ..sync.apply.receive import Receipt
 
 
@@ -80,7 +80,7 @@ class FeedRenderer(_SDataRenderer):
 class ResultFeed:
     """Hold the data of the response to a posted feed."""
 
-    resource: SyncResource
+    resource: Kind
     receipt: Receipt
 
 

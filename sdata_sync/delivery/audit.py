@@ -23,7 +23,7 @@ from .pull import take_inventory
 if TYPE_CHECKING:
     from ..atom.entry import Entry
     from ..core.digest import Digest
-    from ..resources import SyncResource
+    from ..kind import Kind
     from .client import PeerClient
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Comparison:
         return {**who, **self.counts, "examples": self.examples, "repaired": self.repaired}
 
 
-def verify(client: PeerClient, peer: Peer, resource: SyncResource, *, repair: bool) -> Comparison:
+def verify(client: PeerClient, peer: Peer, resource: Kind, *, repair: bool) -> Comparison:
     """Compare every resource of one kind with the peer's; ``repair`` sends ours again where they differ.
 
     The peer is asked for all that it has, page by page. What is missing here cannot be mended from here: the peer
@@ -95,7 +95,7 @@ def verify(client: PeerClient, peer: Peer, resource: SyncResource, *, repair: bo
 
 
 class _Verifier:
-    def __init__(self, resource: SyncResource, ours: Digest, theirs: Digest, comparison: Comparison) -> None:
+    def __init__(self, resource: Kind, ours: Digest, theirs: Digest, comparison: Comparison) -> None:
         self._resource = resource
         self._ours, self._theirs = ours, theirs
         self._comparison = comparison
@@ -168,7 +168,7 @@ class _Verifier:
                 self.odd.append(tracked.pk)
 
 
-def _send_again(resource: SyncResource, pks: list[int]) -> None:
+def _send_again(resource: Kind, pks: list[int]) -> None:
     for start in range(0, len(pks), 500):
         chunk = pks[start : start + 500]
         # Without its etag a row counts as changed: it gets a number that nobody has seen.

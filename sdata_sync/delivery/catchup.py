@@ -30,8 +30,8 @@ from .session import Courier
 from .threads.overlap import meanwhile
 
 if TYPE_CHECKING:
+    from ..kind import Kind
     from ..models import Peer
-    from ..resources import SyncResource
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Passed:
 
 
 def catch_up(
-    peers: Iterable[Peer], resources: Iterable[SyncResource], *, directions: Iterable[str], make_watch: MakeWatch
+    peers: Iterable[Peer], resources: Iterable[Kind], *, directions: Iterable[str], make_watch: MakeWatch
 ) -> Iterator[Passed]:
     """Bring ``peers`` level in ``resources``, and yield what each direction of each came to.
 
@@ -78,7 +78,7 @@ def catch_up(
                         yield _attempt(peer.name, resource.kind, direction, watch, lambda w: act(courier, resource, w))  # noqa: B023
 
 
-def _pull(courier: Courier, resource: SyncResource, watch: Watch) -> None:
+def _pull(courier: Courier, resource: Kind, watch: Watch) -> None:
     shown = read_digest_for_deletions(courier.client(), courier.peer, resource)
     refuse_ourselves(resource, shown)
     # Even where nothing is missing the peer is asked: there may be rows that it tracks only when somebody wants them.
@@ -92,7 +92,7 @@ def _pull(courier: Courier, resource: SyncResource, watch: Watch) -> None:
         )
 
 
-def _push(courier: Courier, resource: SyncResource, watch: Watch) -> None:
+def _push(courier: Courier, resource: Kind, watch: Watch) -> None:
     courier.catch_up(resource, watch)
     held = held_names(resource).get(courier.peer.pk, [])
     if held:

@@ -23,8 +23,8 @@ from ..sync.log.tracked import tracked_rows
 from .pull import take_inventory
 
 if TYPE_CHECKING:
+    from ..kind import Kind
     from ..models import Peer
-    from ..resources import SyncResource
     from .client import PeerClient
 
 #: From which score on a pair is as good as sure, and from which on it is worth to be looked at.
@@ -68,14 +68,14 @@ class Linked:
 _Values = Mapping[str, Any]
 
 
-def find_candidates(client: PeerClient, peer: Peer, resource: SyncResource) -> list[Candidate]:
+def find_candidates(client: PeerClient, peer: Peer, resource: Kind) -> list[Candidate]:
     """Return the pairs that ``match_on`` finds among the rows that are not linked yet, the surest first.
 
     Raises:
         PeerError
         ValueError: the resource does not say what to match on.
     """
-    match_on = type(resource).match_on
+    match_on = type(resource.declared).match_on
     if not match_on:
         raise ValueError(f"{resource!r} does not say what to match on; name the fields in its match_on.")
     remote = dict(_remote_rows(client, peer, resource))
@@ -94,18 +94,18 @@ def find_candidates(client: PeerClient, peer: Peer, resource: SyncResource) -> l
     )
 
 
-def _local_rows(resource: SyncResource) -> Iterator[tuple[str, _Values]]:
+def _local_rows(resource: Kind) -> Iterator[tuple[str, _Values]]:
     names = _columns(resource)
     pk = resource.model._meta.pk
     for key, *values in resource.rows().order_by("pk").values_list("pk", *names).iterator(2000):
         yield key_text(pk, key), dict(zip(names, values, strict=True))
 
 
-def _columns(resource: SyncResource) -> list[str]:
+def _columns(resource: Kind) -> list[str]:
     return [prop.field.attname for prop in resource.properties]
 
 
-def _remote_rows(client: PeerClient, peer: Peer, resource: SyncResource) -> Iterator[tuple[UUID, _Values]]:
+def _remote_rows(client: PeerClient, peer: Peer, resource: Kind) -> Iterator[tuple[UUID, _Values]]:
     for entries in take_inventory(client, peer, resource):
         for entry in entries:
             if entry.is_deleted or entry.payload is None:
@@ -186,7 +186,7 @@ def _said(values: _Values) -> str:
     return ", ".join(str(value) for value in values.values() if value not in (None, ""))[:200]
 
 
-def link_pairs(resource: SyncResource, peer: Peer, pairs: Iterable[tuple[str, UUID]], *, ours_win: bool) -> Linked:
+def link_pairs(resource: Kind, peer: Peer, pairs: Iterable[tuple[str, UUID]], *, ours_win: bool) -> Linked:
     """Give our rows the uuids that theirs have; whose content stays is decided by the next catch-up, as said here."""
     outcome = Linked()
     every = list(pairs)

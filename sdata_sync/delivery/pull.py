@@ -36,14 +36,14 @@ from .threads.overlap import meanwhile
 
 if TYPE_CHECKING:
     from ..atom.entry import Entry
+    from ..kind import Kind
     from ..models import Peer
-    from ..resources import SyncResource
 
 #: What a peer answers that does not share a kind, or not with this node.
 _NOT_SHARED = (*ABSENT, 401, 403)
 
 
-def read_digest_for_deletions(client: PeerClient, peer: Peer, resource: SyncResource) -> Digest:
+def read_digest_for_deletions(client: PeerClient, peer: Peer, resource: Kind) -> Digest:
     """Read the digest that ``peer`` has of ``resource`` (SData sync 5.1, network); note it for deletions from there.
 
     A source that does not say with a deletion what it has of other kinds is asked afterwards: see ``sync.conditions``.
@@ -93,7 +93,7 @@ class Reporter:
             logger.log(level, "The results are not reported any more: %s", refusal)
 
 
-def take_inventory(client: PeerClient, peer: Peer, resource: SyncResource) -> Iterator[list[Entry]]:
+def take_inventory(client: PeerClient, peer: Peer, resource: Kind) -> Iterator[list[Entry]]:
     """Yield the entries of all that ``peer`` has of ``resource``, tombstones included, page by page.
 
     Raises:
@@ -123,7 +123,7 @@ def take_inventory(client: PeerClient, peer: Peer, resource: SyncResource) -> It
 def pull(
     client: PeerClient,
     peer: Peer,
-    resource: SyncResource,
+    resource: Kind,
     watch: Watch,
     *,
     known: Digest | None = None,
@@ -152,8 +152,8 @@ def pull(
 def pull_in_turn(
     client: PeerClient,
     peer: Peer,
-    resource: SyncResource,
-    ahead: Sequence[SyncResource],
+    resource: Kind,
+    ahead: Sequence[Kind],
     is_interrupted: Callable[[], bool],
     *,
     in_a_hurry: bool = False,
@@ -197,7 +197,7 @@ class _Pull:
         self,
         client: PeerClient,
         peer: Peer,
-        resource: SyncResource,
+        resource: Kind,
         watch: Watch,
         is_interrupted: Callable[[], bool],
     ) -> None:

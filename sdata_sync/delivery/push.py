@@ -29,13 +29,13 @@ from .threads.overlap import meanwhile
 
 if TYPE_CHECKING:
     from ..core.digest import Digest
+    from ..kind import Kind
     from ..models import Peer
-    from ..resources import SyncResource
     from .client import Answer, PeerClient
     from .progress import Watch
 
 
-def wanted_by(peer: Peer, resource: SyncResource) -> Callable[[str], bool]:
+def wanted_by(peer: Peer, resource: Kind) -> Callable[[str], bool]:
     """Return which endpoints' changes are pushed to ``peer`` at once: our own, or with relay all but its own."""
     if not peer.relay:
         return is_own(resource)
@@ -43,9 +43,7 @@ def wanted_by(peer: Peer, resource: SyncResource) -> Callable[[str], bool]:
     return lambda endpoint: not same_endpoint(endpoint, theirs)
 
 
-def lags(
-    peer: Peer, resource: SyncResource, stored: StoredDigest, known: Digest, *, left_out: Collection[str] = ()
-) -> bool:
+def lags(peer: Peer, resource: Kind, stored: StoredDigest, known: Digest, *, left_out: Collection[str] = ()) -> bool:
     """Return True if ``peer``, with the digest ``known``, lacks something that is to be pushed at once.
 
     ``left_out`` are endpoints, in lower case, of which the peer does not believe what our digest says.
@@ -57,7 +55,7 @@ def lags(
     )
 
 
-def refuse_ourselves(resource: SyncResource, shown: Digest) -> None:
+def refuse_ourselves(resource: Kind, shown: Digest) -> None:
     """Refuse a peer that has our own name, that claims what cannot be true of us, or that must not have the kind.
 
     Raises:
@@ -74,7 +72,7 @@ def refuse_ourselves(resource: SyncResource, shown: Digest) -> None:
         raise PeerMisbehaved(str(error)) from error
 
 
-def refuse_false_claim(resource: SyncResource, stored: StoredDigest, shown: Digest) -> None:
+def refuse_false_claim(resource: Kind, stored: StoredDigest, shown: Digest) -> None:
     """Refuse a peer whose digest has a tick of ours that we cannot have recorded: it takes our changes for known.
 
     Raises:
@@ -89,7 +87,7 @@ def refuse_false_claim(resource: SyncResource, stored: StoredDigest, shown: Dige
         )
 
 
-def refuse_part(peer: Peer, resource: SyncResource, stored: StoredDigest) -> None:
+def refuse_part(peer: Peer, resource: Kind, stored: StoredDigest) -> None:
     """Refuse to give a part of a kind to anybody but the node that chose it.
 
     Raises:
@@ -118,7 +116,7 @@ class Passage:
 
     def __init__(
         self,
-        resource: SyncResource,
+        resource: Kind,
         lease: Lease,
         *,
         number: Callable[[], tuple[StoredDigest, bool]],

@@ -24,7 +24,7 @@ from .threads.overlap import all_at_once
 
 if TYPE_CHECKING:
     from ..core.digest import Digest
-    from ..resources import SyncResource
+    from ..kind import Kind
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ HEARING_SECONDS = 2.0
 NOT_RECOVERED = "not recovered"
 
 
-def knows_more_of_us(resource: SyncResource, shown: Digest) -> bool:
+def knows_more_of_us(resource: Kind, shown: Digest) -> bool:
     """Return True if ``shown`` has a higher tick for us than we have, or can end a recovery that was cut off.
 
     Not if that tick is so high that it cannot be ours: see ``owed.refuse_false_claim``.
@@ -48,7 +48,7 @@ def knows_more_of_us(resource: SyncResource, shown: Digest) -> bool:
 def recover(
     client: PeerClient,
     peer: Peer,
-    resource: SyncResource,
+    resource: Kind,
     shown: Digest,
     *,
     is_interrupted: Callable[[], bool] = lambda: False,
@@ -77,12 +77,12 @@ def recover(
                 raise PeerMisbehaved(str(error)) from error
 
 
-def hear_peers(resource: SyncResource) -> bool:
+def hear_peers(resource: Kind) -> bool:
     """Ask the peers, and tell whether this node may number: not while one that knows more keeps it to itself."""
     return not any(outcome.startswith(NOT_RECOVERED) for outcome in ask_peers(resource).values())
 
 
-def ask_peers(resource: SyncResource) -> dict[str, str]:
+def ask_peers(resource: Kind) -> dict[str, str]:
     """Ask every enabled peer how far it knows us, and recover from those that know more.
 
     Returns what each of them came to: "knows no more", "recovered", or why it could not be asked.
@@ -103,7 +103,7 @@ def ask_peers(resource: SyncResource) -> dict[str, str]:
     return outcomes
 
 
-def _tick(shown: Digest | str, resource: SyncResource) -> int:
+def _tick(shown: Digest | str, resource: Kind) -> int:
     return -1 if isinstance(shown, str) else shown.tick(resource.endpoint)
 
 
@@ -120,7 +120,7 @@ def _shown(peer: Peer, kind: str) -> Digest | str:
         return f"not asked: {error}"
 
 
-def _recover(peer: Peer, resource: SyncResource, shown: Digest) -> str:
+def _recover(peer: Peer, resource: Kind, shown: Digest) -> str:
     client = PeerClient(peer.url, conf.credentials(peer.credentials))
     try:
         recover(client, peer, resource, shown)
@@ -132,7 +132,7 @@ def _recover(peer: Peer, resource: SyncResource, shown: Digest) -> str:
     return "recovered"
 
 
-def renumber_above_peers(resource: SyncResource) -> tuple[Lowered, dict[str, str]]:
+def renumber_above_peers(resource: Kind) -> tuple[Lowered, dict[str, str]]:
     """Lower this node's tick above every version of its that is known here and at the peers that answer.
 
     Returns the ticks, and what each enabled peer came to: "asked", or why it could not be asked.
@@ -147,7 +147,7 @@ def renumber_above_peers(resource: SyncResource) -> tuple[Lowered, dict[str, str
     return renumber(resource, highest), outcomes
 
 
-def _highest_at(peer: Peer, resource: SyncResource) -> int:
+def _highest_at(peer: Peer, resource: Kind) -> int:
     with closing(PeerClient(peer.url, conf.credentials(peer.credentials))) as client:
         ticks = (
             entry.state.tick
@@ -158,7 +158,7 @@ def _highest_at(peer: Peer, resource: SyncResource) -> int:
         return max(ticks, default=0)
 
 
-def confirm_with(peer: Peer, resource: SyncResource) -> Lowered:
+def confirm_with(peer: Peer, resource: Kind) -> Lowered:
     """Lower our entry for the endpoint of ``peer`` to what its own ``$syncDigest`` says.
 
     Raises:

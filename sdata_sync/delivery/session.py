@@ -40,8 +40,8 @@ from .restore import knows_more_of_us, recover
 
 if TYPE_CHECKING:
     from ..core.digest import Digest
+    from ..kind import Kind
     from ..models import Peer, Stream
-    from ..resources import SyncResource
     from .progress import Watch
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class Courier:
             self._client.close()
             self._client = None
 
-    def deliver(self, resources: Iterable[SyncResource], *, impatient: bool = False) -> int | None:
+    def deliver(self, resources: Iterable[Kind], *, impatient: bool = False) -> int | None:
         """Bring the peer level in ``resources``, in their order, and return when to try again.
 
         In milliseconds since 1970; ``None`` if everything arrived. ``impatient`` does not wait for the end of a
@@ -120,13 +120,13 @@ class Courier:
         due = [self._deliver_in_turn(resource, impatient=impatient) for resource in resources]
         return min((moment for moment in due if moment is not None), default=None)
 
-    def _deliver_in_turn(self, resource: SyncResource, *, impatient: bool) -> int | None:
+    def _deliver_in_turn(self, resource: Kind, *, impatient: bool) -> int | None:
         """Let what is referred to arrive first, if somebody else is delivering it this very moment."""
         if self._must_wait(resource):
             return self._next_turn()
         return self._deliver_safely(resource, impatient=impatient)
 
-    def _must_wait(self, resource: SyncResource) -> bool:
+    def _must_wait(self, resource: Kind) -> bool:
         """Tell, and note, whether somebody else is delivering what ``resource`` refers to."""
         waits = bool(self.held and self.held & registry.kinds_referred_to(resource))
         if waits:
@@ -136,7 +136,7 @@ class Courier:
     def _next_turn(self) -> int:
         return now() + int(self._turn_millis)
 
-    def _deliver_safely(self, resource: SyncResource, *, impatient: bool) -> int | None:
+    def _deliver_safely(self, resource: Kind, *, impatient: bool) -> int | None:
         try:
             return self._deliver_kind(resource, impatient=impatient)
         except Exception as error:
@@ -148,7 +148,7 @@ class Courier:
             self._given_up.add(resource.kind)
             return now() + UNEXPECTED_MILLIS
 
-    def _deliver_kind(self, resource: SyncResource, *, impatient: bool) -> int | None:
+    def _deliver_kind(self, resource: Kind, *, impatient: bool) -> int | None:
         if not resource.is_source:
             return None
         while not self._is_interrupted:
@@ -171,7 +171,7 @@ class Courier:
                 return due
         return now()
 
-    def _send_ahead(self, resource: SyncResource, *, impatient: bool = False) -> bool:
+    def _send_ahead(self, resource: Kind, *, impatient: bool = False) -> bool:
         """Deliver what ``resource`` refers to; false if somebody else is at that, or it had to stop.
 
         Called when changes have been numbered: what they refer to was committed before that, or together with them,
@@ -184,12 +184,12 @@ class Courier:
                     return False
         return not self._must_wait(resource)
 
-    def _number(self, resource: SyncResource) -> tuple[StoredDigest, bool]:
+    def _number(self, resource: Kind) -> tuple[StoredDigest, bool]:
         """Number what has been committed; return the digest, and whether what that refers to has gone ahead."""
         stored = number_changes(resource)
         return stored, self._send_ahead(resource)
 
-    def _is_level(self, resource: SyncResource, stored: StoredDigest) -> bool:
+    def _is_level(self, resource: Kind, stored: StoredDigest) -> bool:
         """Tell whether the peer is known to have everything, from what was seen here last, else from the stream."""
         known = self._known.get(resource.kind)
         if known is not None and not lags(self.peer, resource, stored, known):
@@ -200,7 +200,7 @@ class Courier:
         left_out = stream.left_out_endpoints()
         return known is not None and not lags(self.peer, resource, stored, known, left_out=left_out)
 
-    def _pass(self, resource: SyncResource, stored: StoredDigest, lease: Lease) -> tuple[bool, int | None]:
+    def _pass(self, resource: Kind, stored: StoredDigest, lease: Lease) -> tuple[bool, int | None]:
         """Bring the peer level under ``lease``; return whether to look once more, and when to try again."""
         passage = self._passage(resource, lease, self._number)
         error: Exception | None = None
@@ -234,9 +234,9 @@ class Courier:
 
     def _passage(
         self,
-        resource: SyncResource,
+        resource: Kind,
         lease: Lease,
-        number: Callable[[SyncResource], tuple[StoredDigest, bool]],
+        number: Callable[[Kind], tuple[StoredDigest, bool]],
         watch: Watch | None = None,
     ) -> Passage:
         return Passage(
@@ -249,7 +249,7 @@ class Courier:
             watch=watch,
         )
 
-    def catch_up(self, resource: SyncResource, watch: Watch) -> None:
+    def catch_up(self, resource: Kind, watch: Watch) -> None:
         """Push all of ``resource`` that the peer lacks, whoever made it; ``watch`` sees the pages go.
 
         Raises:
@@ -274,7 +274,7 @@ class Courier:
             lease.give_back(passage.known, error, delivered=passage.delivered)
             self._known.pop(resource.kind, None)
 
-    def compare(self, resource: SyncResource) -> None:
+    def compare(self, resource: Kind) -> None:
         """Look at the peer's digest, if nobody has for a while: pull what it has more, forget what was assumed.
 
         A stall that no save would end is noticed here. What goes wrong is noted on the stream.
@@ -307,7 +307,7 @@ class Courier:
             forget_known_digest(stream)
             self._known.pop(resource.kind, None)
 
-    def _hear(self, resource: SyncResource) -> Digest:
+    def _hear(self, resource: Kind) -> Digest:
         """Pull what the peer has more, and return its digest as it was before."""
         shown = read_digest_for_deletions(self.client(), self.peer, resource)
         refuse_ourselves(resource, shown)
@@ -322,7 +322,7 @@ class Courier:
         review(resource, self.peer, shown)
         return shown
 
-    def _try_held_again(self, resource: SyncResource) -> None:
+    def _try_held_again(self, resource: Kind) -> None:
         """Send the versions that were too large for the peer once more, if it is time and no other process delivers."""
         if not PeerLimit(resource, self.peer).due(at_once=False):
             return

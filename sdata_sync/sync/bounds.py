@@ -29,7 +29,7 @@ from .log.digests import StoredDigest, load_digest
 
 if TYPE_CHECKING:
     from ..core.digest import Digest, DigestEntry
-    from ..resources import SyncResource
+    from ..kind import Kind
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def is_restore(ours: int, claimed: int, origin: str) -> bool:
     return 0 <= claimed - ours <= conf.max_tick_leap and Peer.of_endpoint(origin) is not None
 
 
-def believed(resource: SyncResource, digest: Digest) -> Digest:
+def believed(resource: Kind, digest: Digest) -> Digest:
     """Return what is believed of a digest that is not taken over, but that something waits for.
 
     An endpoint that the digest of this node would not name, or not at that tick, would be waited for in vain.
@@ -81,7 +81,7 @@ class Bounds:
     ``restores`` says whether a claim about this node itself may be one that it has forgotten.
     """
 
-    def __init__(self, resource: SyncResource, stored: StoredDigest, source: Digest, *, restores: bool) -> None:
+    def __init__(self, resource: Kind, stored: StoredDigest, source: Digest, *, restores: bool) -> None:
         self._resource = resource
         self._stored = stored
         self._restores = restores
@@ -182,7 +182,7 @@ class Bounds:
         rows.update(anomaly_at=timezone.now(), anomaly_note=note[:2000])
 
 
-def _forgotten(resource: SyncResource, urls: Iterable[str]) -> set[str]:
+def _forgotten(resource: Kind, urls: Iterable[str]) -> set[str]:
     found: set[str] = set()
     for chunk in chunks(url.lower() for url in urls):
         rows = Endpoint.objects.using(resource.database).filter(key__in=chunk, is_forgotten=True)

@@ -36,7 +36,7 @@ from .stamp.stamper import number_changes
 
 if TYPE_CHECKING:
     from ..core.digest import Digest
-    from ..resources import SyncResource
+    from ..kind import Kind
     from .runs import RunLabel
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ MAX_TRACKING_ID = 200
 
 
 def begin(
-    resource: SyncResource,
+    resource: Kind,
     role: Role,
     tracking_id: str,
     *,
@@ -87,7 +87,7 @@ def begin(
     return operation
 
 
-def select_now(resource: SyncResource, target: Digest, *, run: RunLabel, peer: Peer | None = None) -> Operation:
+def select_now(resource: Kind, target: Digest, *, run: RunLabel, peer: Peer | None = None) -> Operation:
     """Return a ``$syncSource`` operation that is done, not stored: it need not be if the feed has just one page."""
     tracking_id = str(uuid4())
     operation = Operation(
@@ -112,7 +112,7 @@ def keep(operation: Operation) -> None:
     operation.save()
 
 
-def find(resource: SyncResource, role: Role, tracking_id: str) -> Operation | None:
+def find(resource: Kind, role: Role, tracking_id: str) -> Operation | None:
     """Return the operation that ``tracking_id`` names, if it can be read still."""
     operation = Operation.objects.filter(kind=resource.kind, role=role, key=tracking_id.lower()).first()
     if operation is None or _is_past(operation):
@@ -211,7 +211,7 @@ def _failure(status: int, code: str, message: str, path: str) -> dict[str, objec
     return {"phase": Phase.FAILED, "failure": json.dumps(failure)}
 
 
-def _select(resource: SyncResource, operation: Operation, note: Callable[[int], None]) -> dict[str, object]:
+def _select(resource: Kind, operation: Operation, note: Callable[[int], None]) -> dict[str, object]:
     wait_to_number(resource)
     if not is_complete(resource):
         Operation.objects.filter(pk=operation.pk).update(total=resource.rows().count())
@@ -236,7 +236,7 @@ def _select(resource: SyncResource, operation: Operation, note: Callable[[int], 
     return {"phase": Phase.DONE, "source_digest": digest_as_json(stored.value), "total": total, "done": total}
 
 
-def _apply(resource: SyncResource, operation: Operation, note: Callable[[int], None]) -> dict[str, object]:
+def _apply(resource: Kind, operation: Operation, note: Callable[[int], None]) -> dict[str, object]:
     receipt = receive_feed(resource, BytesIO(bytes(operation.body or b"")))
     count = len(receipt.results)
     return {
@@ -247,7 +247,7 @@ def _apply(resource: SyncResource, operation: Operation, note: Callable[[int], N
     }
 
 
-def source_feed(resource: SyncResource, operation: Operation) -> SourceFeed:
+def source_feed(resource: Kind, operation: Operation) -> SourceFeed:
     """Return the feed of a ``$syncSource`` operation that is done."""
     return SourceFeed(
         resource=resource,
@@ -259,7 +259,7 @@ def source_feed(resource: SyncResource, operation: Operation) -> SourceFeed:
     )
 
 
-def operation_url(resource: SyncResource, operation: Operation) -> str:
+def operation_url(resource: Kind, operation: Operation) -> str:
     """Return the URL of an operation: absolute, with the id as the caller spelled it."""
     return resource.operation_url(operation.role, operation.tracking_id)
 

@@ -18,7 +18,7 @@ from .db.clock import now
 
 if TYPE_CHECKING:
     from ..atom.entry import ReceivedResult
-    from ..resources import SyncResource
+    from ..kind import Kind
 
 #: Of one run, at most so many results are kept; all are counted.
 KEPT_RESULTS = 10_000
@@ -44,7 +44,7 @@ def new_run(source: str, target: str) -> RunLabel:
     return RunLabel(name=f"{source} to {target}", stamp=format_stamp(now()))
 
 
-def record_results(resource: SyncResource, results: Iterable[ReceivedResult], *, label: RunLabel, target: str) -> Run:
+def record_results(resource: Kind, results: Iterable[ReceivedResult], *, label: RunLabel, target: str) -> Run:
     """Note what became of a page of our changes at ``target``; in one transaction, or not at all.
 
     What an entry's earlier result said is forgotten when it has been taken since.
@@ -86,6 +86,6 @@ def _row(run: Run, result: ReceivedResult) -> RunResult:
     )
 
 
-def _forget_old_runs(resource: SyncResource) -> None:
+def _forget_old_runs(resource: Kind) -> None:
     old = Run.objects.filter(kind=resource.kind).order_by("-reported_at").values_list("pk", flat=True)[KEPT_RUNS:]
     Run.objects.filter(pk__in=list(old[:500])).delete()

@@ -22,9 +22,9 @@ from django.db import models
 
 from ..core.state import FIRST_TICK, SyncState, same_endpoint
 from ..exceptions import FeedRefused
+from ..kind import Kind
 from ..models import Digest as DigestRow
 from ..models import Peer, ScopedResource, Stream, TrackedResource
-from ..resources import SyncResource
 from .db.retry import atomically
 from .db.statements import chunks
 from .log.digests import StoredDigest, lock_digest
@@ -40,7 +40,7 @@ def chooses_part(source: Digest) -> bool:
     return bool(chooses) and Peer.of_endpoint(source.origin) is not None
 
 
-def note_part(resource: SyncResource, ours: Digest, source: Digest) -> None:
+def note_part(resource: Kind, ours: Digest, source: Digest) -> None:
     """Note, under the digest's lock, whether what came from ``source`` makes of ours a part of it, or the whole.
 
     Only the word of an enabled peer counts: a part is exchanged with the node that chooses it and with no other.
@@ -57,7 +57,7 @@ def note_part(resource: SyncResource, ours: Digest, source: Digest) -> None:
         digests.filter(pk=resource.kind).update(part_of="")
 
 
-def refuse_part(resource: SyncResource, ours: Digest, theirs: Digest) -> None:
+def refuse_part(resource: Kind, ours: Digest, theirs: Digest) -> None:
     """Refuse to exchange a kind of which one of both has only a part, unless that is the other one's choice.
 
     Raises:
@@ -84,14 +84,14 @@ def refuse_part(resource: SyncResource, ours: Digest, theirs: Digest) -> None:
 _OWED: dict[str, Any] = {"is_owed": True, "resource__tick__isnull": False, "resource__is_deferred": False}
 
 
-def is_filtered(resource: SyncResource) -> bool:
+def is_filtered(resource: Kind) -> bool:
     """Tell whether a resource may show different rows to different peers."""
-    return type(resource).queryset_for is not SyncResource.queryset_for
+    return resource.is_filtered
 
 
-def scope_of(resource: SyncResource, peer: Peer | None) -> models.QuerySet[Any] | None:
+def scope_of(resource: Kind, peer: Peer | None) -> models.QuerySet[Any] | None:
     """Return the rows that ``peer`` may have; ``None`` for all of them."""
-    return resource.queryset_for(peer) if is_filtered(resource) else None
+    return resource.declared.queryset_for(peer) if is_filtered(resource) else None
 
 
 def peer_of(user: Any) -> Peer | None:
@@ -103,7 +103,7 @@ def peer_of(user: Any) -> Peer | None:
 class Scope:
     """What ``peer`` has of a filtered resource, as of the last ``review``; it may be stricter by now."""
 
-    resource: SyncResource
+    resource: Kind
     peer: Peer | None
 
     def sorted_out(self, tracked: Sequence[TrackedResource]) -> dict[int, bool]:
@@ -122,7 +122,7 @@ class Scope:
         }
 
     def _allowed(self, keys: Iterable[str | None]) -> set[str]:
-        rows = self.resource.queryset_for(self.peer)
+        rows = self.resource.declared.queryset_for(self.peer)
         return _among(self.resource, rows, [key for key in keys if key is not None])
 
     def _rows(self) -> models.QuerySet[ScopedResource]:
@@ -165,24 +165,24 @@ class Scope:
         return tracked.filter(scopes__peer=self.peer).count()
 
 
-def owes(resource: SyncResource, peer: Peer | None) -> bool:
+def owes(resource: Kind, peer: Peer | None) -> bool:
     """Tell whether ``peer`` must hear of something that its digest contains."""
     if peer is None or not is_filtered(resource):
         return False
     return _noted_of(resource, peer).filter(**_OWED).exists()
 
 
-def scope_for(resource: SyncResource, peer: Peer | None) -> Scope | None:
+def scope_for(resource: Kind, peer: Peer | None) -> Scope | None:
     """Return the scope of a peer that may have only a part, ``None`` if it may have everything.
 
     One that was let in has a scope until it has heard of all that it lacked.
     """
-    if is_filtered(resource) and (resource.queryset_for(peer) is not None or owes(resource, peer)):
+    if is_filtered(resource) and (resource.declared.queryset_for(peer) is not None or owes(resource, peer)):
         return Scope(resource, peer)
     return None
 
 
-def is_let_in(resource: SyncResource, peer: Peer, shown: Digest) -> bool:
+def is_let_in(resource: Kind, peer: Peer, shown: Digest) -> bool:
     """Tell whether ``peer`` takes what it has for a part, and may have everything now, and lacks nothing for it.
 
     It learns from the next feed that it has the whole, be it empty.
@@ -190,23 +190,23 @@ def is_let_in(resource: SyncResource, peer: Peer, shown: Digest) -> bool:
     return same_endpoint(shown.part_of, resource.endpoint) and scope_for(resource, peer) is None
 
 
-def note_given(resource: SyncResource, peer: Peer) -> None:
+def note_given(resource: Kind, peer: Peer) -> None:
     """Note, before ``peer`` is given a part, that its digest may contain from now on what it was not shown."""
     Stream.objects.update_or_create(peer=peer, kind=resource.kind, defaults={"is_part": True})
 
 
-def note_whole(resource: SyncResource, peer: Peer) -> None:
+def note_whole(resource: Kind, peer: Peer) -> None:
     """Note that ``peer`` has taken a feed of the whole, and is owed nothing: what it has its digest says."""
     if Stream.objects.filter(peer=peer.pk, kind=resource.kind, is_part=True).update(is_part=False):
         _noted_of(resource, peer).delete()
 
 
-def _noted_of(resource: SyncResource, peer: Peer | None) -> models.QuerySet[ScopedResource]:
+def _noted_of(resource: Kind, peer: Peer | None) -> models.QuerySet[ScopedResource]:
     scopes = ScopedResource.objects.using(resource.database)
     return scopes.filter(peer=peer and peer.pk, resource__kind=resource.kind)
 
 
-def review(resource: SyncResource, peer: Peer | None, known: Digest | None) -> None:
+def review(resource: Kind, peer: Peer | None, known: Digest | None) -> None:
     """Compare what ``peer``, whose digest is ``known``, has with what it may have; note what it is owed.
 
     It reads the keys of all rows that the peer may have.
@@ -215,9 +215,9 @@ def review(resource: SyncResource, peer: Peer | None, known: Digest | None) -> N
         atomically(resource.database, partial(_review_under_lock, resource, peer, known))
 
 
-def _review_under_lock(resource: SyncResource, peer: Peer, known: Digest | None) -> None:
+def _review_under_lock(resource: Kind, peer: Peer, known: Digest | None) -> None:
     stored = lock_digest(resource)
-    allowed = _keys(resource, resource.queryset_for(peer))
+    allowed = _keys(resource, resource.declared.queryset_for(peer))
     scopes = _noted_of(resource, peer)
     was_given = Stream.objects.filter(peer=peer.pk, kind=resource.kind, is_part=True).exists()
     if allowed is None:
@@ -235,7 +235,7 @@ def _review_under_lock(resource: SyncResource, peer: Peer, known: Digest | None)
         _note_held(resource, stored, peer, known, allowed)
 
 
-def _may_have_all(resource: SyncResource, peer: Peer, known: Digest) -> bool:
+def _may_have_all(resource: Kind, peer: Peer, known: Digest) -> bool:
     """Tell whether ``peer``, which was given no part, may have rows from before there was a filter, or from others."""
     if same_endpoint(known.part_of, resource.endpoint):
         return False
@@ -243,7 +243,7 @@ def _may_have_all(resource: SyncResource, peer: Peer, known: Digest) -> bool:
     return any(entry.tick > FIRST_TICK and not same_endpoint(entry.endpoint, own) for entry in known)
 
 
-def _note_held(resource: SyncResource, stored: StoredDigest, peer: Peer, known: Digest, allowed: set[str]) -> None:
+def _note_held(resource: Kind, stored: StoredDigest, peer: Peer, known: Digest, allowed: set[str]) -> None:
     """Note what ``peer`` may have and must hear of: what it may not have any more, and what was deleted.
 
     Of a row that was changed since it may have an older version. So it hears the uuid of one that it never had.
@@ -258,7 +258,7 @@ def _note_held(resource: SyncResource, stored: StoredDigest, peer: Peer, known: 
 
 
 def _note(
-    resource: SyncResource,
+    resource: Kind,
     stored: StoredDigest,
     peer: Peer,
     known: Digest | None,
@@ -287,12 +287,12 @@ def _is_of(stored: StoredDigest, row: TrackedResource, endpoint: str) -> bool:
     return row.endpoint_id is not None and same_endpoint(stored.endpoint_url(row.endpoint_id), endpoint)
 
 
-def remember(resource: SyncResource, origin: str, uuids: Sequence[UUID]) -> None:
+def remember(resource: Kind, origin: str, uuids: Sequence[UUID]) -> None:
     """Note that the peer with the endpoint ``origin`` has what it has just sent; what it may not have is withdrawn."""
     if not is_filtered(resource) or not origin:
         return
     peer = Peer.objects.filter(url__iexact=origin.rpartition("/")[0]).first()
-    allowed_rows = None if peer is None else resource.queryset_for(peer)
+    allowed_rows = None if peer is None else resource.declared.queryset_for(peer)
     if peer is None or allowed_rows is None:
         return
     scopes = ScopedResource.objects.using(resource.database)
@@ -310,13 +310,13 @@ def remember(resource: SyncResource, origin: str, uuids: Sequence[UUID]) -> None
         scopes.filter(peer=peer.pk, resource__in=outside).update(is_owed=True)
 
 
-def owe_again(resource: SyncResource, tracked: TrackedResource) -> None:
+def owe_again(resource: Kind, tracked: TrackedResource) -> None:
     """Have everybody who may have a part hear of ``tracked`` again: what waited was written, under its old state."""
     if is_filtered(resource):
         ScopedResource.objects.using(resource.database).filter(resource=tracked).update(is_owed=True)
 
 
-def _among(resource: SyncResource, rows: models.QuerySet[Any] | None, keys: Sequence[str]) -> set[str]:
+def _among(resource: Kind, rows: models.QuerySet[Any] | None, keys: Sequence[str]) -> set[str]:
     """Return those of ``keys`` that are among ``rows``; all of them if there is no such restriction."""
     if rows is None or not keys:
         return set(keys)
@@ -325,14 +325,14 @@ def _among(resource: SyncResource, rows: models.QuerySet[Any] | None, keys: Sequ
     return {key_text(pk, v) for v in rows.using(resource.database).filter(pk__in=wanted).values_list("pk", flat=True)}
 
 
-def _keys(resource: SyncResource, rows: models.QuerySet[Any] | None) -> set[str] | None:
+def _keys(resource: Kind, rows: models.QuerySet[Any] | None) -> set[str] | None:
     if rows is None:
         return None
     pk = resource.model._meta.pk
     return {key_text(pk, value) for value in rows.using(resource.database).values_list("pk", flat=True)}
 
 
-def _tracked(resource: SyncResource, keys: set[str]) -> Iterable[list[TrackedResource]]:
+def _tracked(resource: Kind, keys: set[str]) -> Iterable[list[TrackedResource]]:
     rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
     for chunk in chunks(keys):
         yield list(rows.filter(local_key__in=chunk))

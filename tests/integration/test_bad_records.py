@@ -12,6 +12,7 @@ from django.utils import timezone
 import sdata_sync
 from sdata_sync.delivery.monitoring.status import collect_status
 from sdata_sync.delivery.session import Courier
+from sdata_sync.kind import Kind
 from sdata_sync.models import ConflictRecord, DeferredEntry, HeldVersion, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.resources import SyncResource
@@ -189,7 +190,7 @@ class TestAtTheSource:
         assert "LookupError: no key" in problem
 
     def test_a_rendering_that_raises_gives_no_ticks_in_vain(self, a, b, monkeypatch):
-        usual = SyncResource.render
+        usual = Kind.render
 
         def render(self, attributes, contents, *rest):
             if "bad" in contents:
@@ -197,7 +198,7 @@ class TestAtTheSource:
             return usual(self, attributes, contents, *rest)
 
         create(a, "first", "bad", "last")
-        monkeypatch.setattr(SyncResource, "render", render)
+        monkeypatch.setattr(Kind, "render", render)
         for _ in range(3):
             push(a, b)
         assert treasures(b) == {"first", "last"}
@@ -205,7 +206,7 @@ class TestAtTheSource:
             [problem] = held_back(a)
             assert "cannot be rendered" in problem
             assert number_changes(registry.of_kind("treasures")).value.tick(f"{a.base_url}/treasures") == 4
-        monkeypatch.setattr(SyncResource, "render", usual)
+        monkeypatch.setattr(Kind, "render", usual)
         push(a, b)
         assert treasures(b) == {"first", "bad", "last"}
         assert level(a, b)
@@ -461,33 +462,33 @@ class Saboteur:
         self.check(instance.name)
 
     def break_texts(self):
-        usual = SyncResource.texts
+        usual = Kind.texts
 
         def texts(resource, values):
             values = list(values)
             self.check(values[0])
             return usual(resource, values)
 
-        self.patch.setattr(SyncResource, "texts", texts)
+        self.patch.setattr(Kind, "texts", texts)
 
     def break_render(self):
-        usual = SyncResource.render
+        usual = Kind.render
 
         def render(resource, attributes, contents, *rest):
             self.check(contents[0])
             return usual(resource, attributes, contents, *rest)
 
-        self.patch.setattr(SyncResource, "render", render)
+        self.patch.setattr(Kind, "render", render)
 
     def break_read_payload(self):
-        usual = SyncResource.read_payload
+        usual = Kind.read_payload
 
         def read_payload(resource, payload, **kwargs):
             reading = usual(resource, payload, **kwargs)
             self.check(reading.values.get("name"))
             return reading
 
-        self.patch.setattr(SyncResource, "read_payload", read_payload)
+        self.patch.setattr(Kind, "read_payload", read_payload)
 
     def break_assign(self):
         def assign(instance, name, value):

@@ -11,6 +11,7 @@ from sdata_sync.conf import Setting, Settings, conf
 from sdata_sync.delivery import get_backend
 from sdata_sync.delivery.backends.base import DeliveryBackend
 from sdata_sync.exceptions import RegistrationError
+from sdata_sync.kind import Kind
 from sdata_sync.models import Peer, TrackedResource
 from sdata_sync.registry import registry
 from testproject.crm.models import Account, SalesOrderLine
@@ -158,7 +159,7 @@ class TestResources:
             assert stamped.priority == 5
 
     def test_excluded_fields_do_not_travel(self):
-        whole, part = sdata_sync.SyncResource(Account), resource(exclude=["email"])(Account)
+        whole, part = Kind(Account), Kind(Account, resource(exclude=["email"]))
         assert [name for name in whole.property_names if name not in part.property_names] == ["email"]
 
     def test_everything_can_be_said(self):
@@ -175,7 +176,7 @@ class ElsewhereRouter:
 
 class TestRegistration:
     def test_what_every_app_says_in_its_sync_module_is_found(self):
-        assert type(registry.of_model(Account)).__name__ == "AccountSync"
+        assert type(registry.of_model(Account).declared).__name__ == "AccountSync"
 
     def test_it_is_reversible(self):
         assert registry.of_model(BulkAccount) is None

@@ -45,12 +45,12 @@ def resolving():
 
     def register(resolve):
         sdata_sync.unregister(Account)
-        made = type("Resolving", (type(usual),), {"resolve": lambda self, conflict: resolve(conflict)})
+        made = type("Resolving", (type(usual.declared),), {"resolve": lambda self, conflict: resolve(conflict)})
         sdata_sync.register(Account)(made)
 
     yield register
     sdata_sync.unregister(Account)
-    sdata_sync.register(Account)(type(usual))
+    sdata_sync.register(Account)(type(usual.declared))
 
 
 LATER, EARLIER = "2999-01-01T00:00:00Z", "2001-01-01T00:00:00Z"

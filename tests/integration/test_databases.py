@@ -79,7 +79,7 @@ class TestSeveral:
                 return Account.objects.filter(city="Rome") if peer is not None else None
 
         Peer.objects.create(name="branch", url=APP1.rpartition("/")[0], user=engineer)
-        usual = type(ACCOUNTS)
+        usual = type(ACCOUNTS.declared)
         sdata_sync.unregister(Account)
         try:
             with sdata_sync.registered(Account, Some):

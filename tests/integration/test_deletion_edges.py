@@ -14,6 +14,7 @@ from sdata_sync.delivery.client import PeerClient
 from sdata_sync.delivery.monitoring.status import collect_status
 from sdata_sync.delivery.session import Courier
 from sdata_sync.exceptions import PeerError
+from sdata_sync.kind import Kind
 from sdata_sync.models import (
     ConflictRecord,
     DeferredEntry,
@@ -24,7 +25,6 @@ from sdata_sync.models import (
     TrackedResource,
 )
 from sdata_sync.registry import registry
-from sdata_sync.resources import SyncResource
 from sdata_sync.sync.content.deferred import apply_deletions, discard
 from sdata_sync.sync.log.digests import load_digest
 from sdata_sync.sync.stamp.purge import forget_endpoints
@@ -165,7 +165,7 @@ class PartOfAccounts(sdata_sync.SyncResource):
 
 @pytest.fixture
 def part_of_contacts(nodes):
-    usual = type(registry.of_kind("contacts"))
+    usual = type(registry.of_kind("contacts").declared)
     sdata_sync.unregister(Contact)
     try:
         with sdata_sync.registered(Contact, PartOfContacts):
@@ -176,7 +176,7 @@ def part_of_contacts(nodes):
 
 @pytest.fixture
 def part_of_accounts(nodes):
-    usual = type(registry.of_kind("accounts"))
+    usual = type(registry.of_kind("accounts").declared)
     sdata_sync.unregister(Account)
     try:
         with sdata_sync.registered(Account, PartOfAccounts):
@@ -310,7 +310,7 @@ class TestTriangleResolve:
             r.name = "r2"
             r.save()
         push(c, b)
-        monkeypatch.setattr(type(registry.of_kind("accounts")), "resolve", resolve, raising=False)
+        monkeypatch.setattr(type(registry.of_kind("accounts").declared), "resolve", resolve, raising=False)
         deliver(a, b)
         exchange(a, b, c)
         assert accounts(c) == ["r2", "x"]
@@ -598,14 +598,14 @@ class TestRenderInStamper:
         with a.at_work():
             move_and_delete()
         push(a, b, ["accounts"])
-        usual = SyncResource.render
+        usual = Kind.render
 
         def render(self, attributes, contents, *rest):
             if "York" in contents:
                 raise RuntimeError("cannot be rendered")
             return usual(self, attributes, contents, *rest)
 
-        monkeypatch.setattr(SyncResource, "render", render)
+        monkeypatch.setattr(Kind, "render", render)
         with b.at_work():
             acc = Account.objects.get(name="old")
             acc.city = "York"
@@ -619,7 +619,7 @@ class TestRenderInStamper:
 class TestNoSource:
     def test_source_that_gives_no_contacts(self, a, b, monkeypatch):
         accounts_and_contact(a, b)
-        cls = type(registry.of_kind("contacts"))
+        cls = type(registry.of_kind("contacts").declared)
         monkeypatch.setattr(
             cls, "is_source", property(lambda self: not conf.base_url.startswith(a.base_url)), raising=False
         )

@@ -217,7 +217,7 @@ class History(Steps):
 @pytest.fixture(scope="module")
 def patch():
     kinds = [resource.model for resource in registry]
-    usual = {model: type(registry.of_model(model)) for model in kinds}
+    usual = {model: type(registry.of_model(model).declared) for model in kinds}
     for model in kinds:
         sdata_sync.unregister(model)
     with (

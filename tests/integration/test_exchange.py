@@ -52,7 +52,7 @@ class SomeOrders(sdata_sync.SyncResource):
 def nodes(monkeypatch):
     if connections["node0"].vendor != "sqlite":
         pytest.skip("one database is enough for the documents")
-    usual = type(registry.of_model(SalesOrder))
+    usual = type(registry.of_model(SalesOrder).declared)
     sdata_sync.unregister(SalesOrder)
     nodes = [LocalNode(0), LocalNode(1, priority=3)]
     with wired(nodes, monkeypatch), sdata_sync.registered(SalesOrder, SomeOrders):

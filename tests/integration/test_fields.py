@@ -16,7 +16,7 @@ import sdata_sync
 from sdata_sync.atom.payload import Payload
 from sdata_sync.exceptions import PayloadError
 from sdata_sync.fields import textual_form
-from sdata_sync.resources import camel_case, plural
+from sdata_sync.kind import camel_case, plural
 
 from ..shapes.models import EveryField
 

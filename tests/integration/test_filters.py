@@ -37,7 +37,7 @@ def nodes(monkeypatch):
     nodes = [LocalNode(number) for number in range(3)]
     REGIONS.clear()
     REGIONS["node1"] = ["north"]
-    [usual] = [type(registry.of_kind("accounts"))]
+    [usual] = [type(registry.of_kind("accounts").declared)]
     sdata_sync.unregister(Account)
     try:
         with wired(nodes, monkeypatch), sdata_sync.registered(Account, RegionalAccounts):

@@ -115,7 +115,7 @@ def linked():
     usual = {}
 
     def register(model, resource_class):
-        usual[model] = type(registry.of_model(model))
+        usual[model] = type(registry.of_model(model).declared)
         sdata_sync.unregister(model)
         sdata_sync.register(model)(resource_class)
 
@@ -392,7 +392,7 @@ class Older(sdata_sync.SyncResource):
 def upgraded_and_edited(a, b, linked):
     with a.at_work():
         Account.objects.create(name="ACME", phone="old")
-    feed, usual = rendered(a, b, "accounts"), type(of("accounts"))
+    feed, usual = rendered(a, b, "accounts"), type(of("accounts").declared)
     linked(Account, Older)
     arrive(b, "accounts", feed)
     sdata_sync.unregister(Account)

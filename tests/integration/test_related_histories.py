@@ -216,7 +216,7 @@ class History(Steps):
 
 @pytest.fixture(scope="module")
 def patch():
-    usual = type(registry.of_model(SalesOrder))
+    usual = type(registry.of_model(SalesOrder).declared)
     sdata_sync.unregister(SalesOrder)
     with pytest.MonkeyPatch.context() as patch, sdata_sync.registered(SalesOrder, SomeOrders):
         yield patch

@@ -44,7 +44,7 @@ def filtered(monkeypatch):
         def queryset_for(self, peer):
             return Contact.objects.filter(account__city="north").exclude(first_name="hidden") if is_part(peer) else None
 
-    usual = {model: type(registry.of_model(model)) for model in (Account, Contact)}
+    usual = {model: type(registry.of_model(model).declared) for model in (Account, Contact)}
     for model in usual:
         sdata_sync.unregister(model)
     nodes = Nodes(LocalNode(number) for number in range(3))

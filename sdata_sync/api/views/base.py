@@ -17,7 +17,7 @@ from ..negotiation import SDataNegotiation
 from ..permissions import SDataPermission
 
 if TYPE_CHECKING:
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class SDataView(APIView):
     metadata_class = None  # OPTIONS would describe parsers and renderers in JSON
     #: The required permission by HTTP method.
     needed_permissions: ClassVar[dict[str, str]] = {}
-    resource: SyncResource
+    resource: Kind
 
     @classmethod
     def as_view(cls, **options: Any) -> Any:

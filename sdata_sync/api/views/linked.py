@@ -35,14 +35,14 @@ from .base import SDataView, body_of, query_of
 from .resources import page_of, render_section
 
 if TYPE_CHECKING:
+    from ...kind import Kind
     from ...models import Peer
-    from ...resources import SyncResource
 
 
 class _Links:
     """Read and change the links of one resource within the scope of ``peer``."""
 
-    def __init__(self, resource: SyncResource, peer: Peer | None) -> None:
+    def __init__(self, resource: Kind, peer: Peer | None) -> None:
         self.resource = resource
         self.scope = scope_of(resource, peer)
 

@@ -22,7 +22,7 @@ from ..renderers import EntryRenderer
 from .base import SDataView, query_of
 
 if TYPE_CHECKING:
-    from ...resources import ResourceProperty, SyncResource
+    from ...kind import Kind, ResourceProperty
 
 #: The XSD type by field class; the first match is used, in the order of ``sdata_sync.textual``.
 _TYPES: tuple[tuple[type[models.Field[Any, Any]], str], ...] = (
@@ -72,7 +72,7 @@ class _Schema:
         content: bytes = etree.tostring(root, xml_declaration=True, encoding="utf-8", pretty_print=True)
         return content
 
-    def _kind(self, resource: SyncResource, order: int) -> etree._Element:
+    def _kind(self, resource: Kind, order: int) -> etree._Element:
         name = resource.element_name
         element = self._xs("element", name=name, type=f"tns:{name}--type")
         _say(
@@ -95,7 +95,7 @@ class _Schema:
         )
         return element
 
-    def _types(self, resource: SyncResource) -> Iterator[etree._Element]:
+    def _types(self, resource: Kind) -> Iterator[etree._Element]:
         name = resource.element_name
         if name in self._described:  # children of two parents
             return

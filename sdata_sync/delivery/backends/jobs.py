@@ -32,7 +32,7 @@ from ..session import Courier
 from .queue import Post, claim, take_claims
 
 if TYPE_CHECKING:
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 #: So long a worker delivers to one peer before it lets others have their turn, and goes on later.
 DELIVERY_SECONDS = 240.0
@@ -97,7 +97,7 @@ def _post_waiting(peer: Peer, kinds: Collection[str], post: Post) -> None:
             take_claims(peer.pk, waiting)
 
 
-def _deliver_patiently(courier: Courier, wanted: Sequence[SyncResource]) -> None:
+def _deliver_patiently(courier: Courier, wanted: Sequence[Kind]) -> None:
     for _ in range(TURNS):
         due = courier.deliver(wanted)
         if due is None or courier.is_to_stop or due - now() > PATIENCE_MILLIS:

@@ -19,7 +19,7 @@ from .base import DeliveryBackend
 from .thread import ThreadDelivery
 
 if TYPE_CHECKING:
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 #: What the bell is rung with for an operation.
 _OPERATIONS = "$operations"
@@ -104,7 +104,7 @@ class Lookout(Loop):
         self._pause = min(self._pause, self._longest_pause)
         return self._pause
 
-    def _has_changed(self, resource: SyncResource) -> bool:
+    def _has_changed(self, resource: Kind) -> bool:
         before, pulse = self._seen.get(resource.kind), _pulse_of(resource)
         if pulse == before:
             return False
@@ -121,7 +121,7 @@ class Lookout(Loop):
         return bool(started)
 
 
-def _pulse_of(resource: SyncResource) -> _Pulse:
+def _pulse_of(resource: Kind) -> _Pulse:
     marked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, mark__isnull=False)
     latest = marked.order_by("-mark", "-pk").values_list("mark", "pk").first()
     ticks = DigestEntry.objects.using(resource.database).filter(digest=resource.kind)

@@ -21,7 +21,7 @@ from ...sync.select.oversize import held_names
 from ..lease import known_digest
 
 if TYPE_CHECKING:
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,7 @@ def collect_status(node: str) -> Status:
     return Status(node=node, kinds=tuple(kinds), clocks=tuple(clocks), clones=tuple(clones), anomalies=tuple(anomalies))
 
 
-def _of_kind(resource: SyncResource, peers: Iterable[Peer]) -> KindStatus:
+def _of_kind(resource: Kind, peers: Iterable[Peer]) -> KindStatus:
     stored = load_digest(resource)
     row = DigestRow.objects.using(resource.database).filter(pk=resource.kind).first() or DigestRow(pk=resource.kind)
     tracked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
@@ -185,7 +185,7 @@ def _of_kind(resource: SyncResource, peers: Iterable[Peer]) -> KindStatus:
 
 
 def _of_stream(
-    resource: SyncResource, stored: StoredDigest, stream: Stream, oldest_mark: int | None, held: list[str]
+    resource: Kind, stored: StoredDigest, stream: Stream, oldest_mark: int | None, held: list[str]
 ) -> StreamStatus:
     return StreamStatus(
         peer=stream.peer.name,
@@ -205,9 +205,7 @@ def _of_stream(
     )
 
 
-def _seconds_behind(
-    resource: SyncResource, stored: StoredDigest, stream: Stream, oldest_mark: int | None
-) -> float | None:
+def _seconds_behind(resource: Kind, stored: StoredDigest, stream: Stream, oldest_mark: int | None) -> float | None:
     known = known_digest(stream)
     if known is None:
         return None
@@ -222,7 +220,7 @@ def _seconds_behind(
     return max((now() - min(moments)) / 1000, 0.0) if moments else 0.0
 
 
-def _reason(resource: SyncResource, stored: StoredDigest, stream: Stream, held: list[str]) -> str:
+def _reason(resource: Kind, stored: StoredDigest, stream: Stream, held: list[str]) -> str:
     if stream.known_ticks() is None:
         never = "" if stream.last_success else "nothing was ever delivered to it"
         failing = stream.last_error if stream.failures else ""
@@ -243,7 +241,7 @@ def _moment(millis: int) -> datetime | None:
     return datetime.fromtimestamp(millis / 1000, tz=UTC) if millis else None
 
 
-def ticks_behind(resource: SyncResource, stored: StoredDigest, stream: Stream) -> int | None:
+def ticks_behind(resource: Kind, stored: StoredDigest, stream: Stream) -> int | None:
     """Return how many ticks a peer is behind in what it is to get, ``None`` if its digest is not known."""
     known = known_digest(stream)
     if known is None:

@@ -23,7 +23,7 @@ from ...registry import registry
 from ...sync.stamp.scan import scan
 
 if TYPE_CHECKING:
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 
 class Command(BaseCommand):
@@ -95,7 +95,7 @@ class Command(BaseCommand):
         Console(file=self.stdout, width=width, highlight=False).print(table)  # type: ignore[arg-type]
 
 
-def _resources(kinds: list[str] | None) -> list[SyncResource]:
+def _resources(kinds: list[str] | None) -> list[Kind]:
     if not kinds:
         return list(registry)
     chosen = [resource for resource in registry if resource.kind in kinds]

@@ -25,7 +25,7 @@ from ...models import Peer
 from ...registry import registry
 
 if TYPE_CHECKING:
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 _COLUMNS = ("link", "certainty", "score", "local_key", "uuid", "local", "remote")
 #: The greatest number of candidates on a terminal; a file contains all of them.
@@ -70,7 +70,7 @@ class Command(BaseCommand):
         if outcome is not None and outcome.refused:
             raise SystemExit(1)
 
-    def _candidates(self, peer: Peer, resource: SyncResource) -> list[Candidate]:
+    def _candidates(self, peer: Peer, resource: Kind) -> list[Candidate]:
         try:
             with closing(PeerClient(peer.url, conf.credentials(peer.credentials))) as client:
                 return find_candidates(client, peer, resource)
@@ -119,7 +119,7 @@ def _peer(name: str) -> Peer:
     return peer
 
 
-def _resource(kind: str) -> SyncResource:
+def _resource(kind: str) -> Kind:
     resource = registry.of_kind(kind)
     if resource is None:
         raise CommandError(f"There is no kind {kind!r} here.")

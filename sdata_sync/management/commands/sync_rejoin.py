@@ -19,7 +19,7 @@ from ...sync.log.digests import lock_digest
 from ...sync.stamp.restore import behind, take_higher_tick
 
 if TYPE_CHECKING:
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 
 class Command(BaseCommand):
@@ -108,7 +108,7 @@ class Command(BaseCommand):
             raise SystemExit(1)
 
 
-def _give_up(resource: SyncResource) -> None:
+def _give_up(resource: Kind) -> None:
     with transaction.atomic(using=resource.database):
         stored = lock_digest(resource)
         if behind(resource) is not None:

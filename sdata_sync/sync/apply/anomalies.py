@@ -14,7 +14,7 @@ from ...models import Endpoint
 
 if TYPE_CHECKING:
     from ...atom.entry import Entry
-    from ...resources import SyncResource
+    from ...kind import Kind
     from ..log.digests import StoredDigest
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 class Suspicions:
     """Clocks that are ahead, and endpoints that give one tick to two changes; said loudly, and noted for people."""
 
-    def __init__(self, resource: SyncResource, stored: StoredDigest, now: int) -> None:
+    def __init__(self, resource: Kind, stored: StoredDigest, now: int) -> None:
         self._resource = resource
         self._stored = stored
         self._now = now

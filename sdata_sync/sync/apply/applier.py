@@ -27,8 +27,8 @@ from .store import store
 if TYPE_CHECKING:
     from ...atom.entry import Entry, Result
     from ...core.digest import Digest
+    from ...kind import Kind
     from ...models import TrackedResource
-    from ...resources import SyncResource
     from ..bounds import Bounds
     from ..log.digests import StoredDigest
     from ..stamp.restore import Behind
@@ -45,7 +45,7 @@ class Applier:
 
     def __init__(
         self,
-        resource: SyncResource,
+        resource: Kind,
         stored: StoredDigest,
         *,
         behind: Behind | None,

@@ -26,7 +26,7 @@ from ..log.tracked import new_tracked
 
 if TYPE_CHECKING:
     from ...atom.entry import Entry, Result
-    from ...resources import SyncResource
+    from ...kind import Kind
     from ..content.conditions import Condition
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Version:
     #: The key of the row whose uuid it replaces by another.
     renames: str = ""
 
-    def find_same(self, resource: SyncResource) -> None:
+    def find_same(self, resource: Kind) -> None:
         """Note which row, or which deleted resource, is the same thing as the new one that came.
 
         Raises:
@@ -67,7 +67,7 @@ class Version:
             return
         assert self.row is not None
         try:
-            duplicate = resource.find_duplicate(self.row.instance)
+            duplicate = resource.declared.find_duplicate(self.row.instance)
         except Exception as error:
             if ends_page(error):
                 raise
@@ -75,7 +75,7 @@ class Version:
             raise PayloadError(f"find_duplicate(): {describe(error)}", public="Refused.") from error
         self.same_as = "" if duplicate is None else str(duplicate.pk)
 
-    def keep_waiting(self, resource: SyncResource, brought: Container[str]) -> None:
+    def keep_waiting(self, resource: Kind, brought: Container[str]) -> None:
         """Let the row wait on for what it waited for, in the relations of which nothing was ``brought``."""
         if self.row is not None and self.tracked.is_incomplete:
             waiting = waiting_of(resource, [self.tracked])
@@ -93,7 +93,7 @@ def _by_uuid(count: int, *, lock: bool) -> PreparedQuery[TrackedResource]:
     return PreparedQuery(build, str, *[TrackedResource._meta.get_field("uuid")] * count)
 
 
-def _read_tracked(resource: SyncResource, uuids: Sequence[UUID]) -> list[TrackedResource]:
+def _read_tracked(resource: Kind, uuids: Sequence[UUID]) -> list[TrackedResource]:
     can_lock = connections[resource.database].features.has_select_for_update
     query = _by_uuid(len(uuids), lock=can_lock)
     return query.instances(resource.database, TrackedResource, resource.kind, *uuids)
@@ -106,7 +106,7 @@ class Batch:
     the tracked resources is to be. ``condition`` makes what the deletions among them wait for.
     """
 
-    def __init__(self, resource: SyncResource, entries: Sequence[Entry], condition: Callable[[], Condition]) -> None:
+    def __init__(self, resource: Kind, entries: Sequence[Entry], condition: Callable[[], Condition]) -> None:
         self.resource = resource
         self._using = resource.database
         self._condition = condition

@@ -1,4 +1,4 @@
-"""Decide conflicts by the rules and by ``SyncResource.resolve``; record both versions; use the other version later."""
+"""Decide conflicts by the rules and by ``Kind.resolve``; record both versions; use the other version later."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ..log.digests import lock_digest
 if TYPE_CHECKING:
     from ...atom.entry import Entry
     from ...core.state import SyncState
-    from ...resources import SyncResource
+    from ...kind import Kind
     from .batch import Batch, Version
     from .recorder import Recorder
 
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 def ask_application(
-    resource: SyncResource,
+    resource: Kind,
     entry: Entry,
     held: SyncState,
     local: LocalVersion,
@@ -54,7 +54,7 @@ def ask_application(
         rule=outcome.by,
     )
     try:
-        decision = resource.resolve(conflict)
+        decision = resource.declared.resolve(conflict)
     except Exception as error:
         if ends_page(error):
             raise
@@ -95,7 +95,7 @@ def record_of(
     )
 
 
-def use_other_version(resource: SyncResource, record: ConflictRecord) -> None:
+def use_other_version(resource: Kind, record: ConflictRecord) -> None:
     """Write the version that did not stay into the row: a change of this node like any other.
 
     Raises:
@@ -116,7 +116,7 @@ def use_other_version(resource: SyncResource, record: ConflictRecord) -> None:
         ConflictRecord.objects.using(database).filter(pk=record.pk).update(overruled_at=timezone.now())
 
 
-def _write(resource: SyncResource, tracked: TrackedResource, instance: models.Model | None, payload: str) -> None:
+def _write(resource: Kind, tracked: TrackedResource, instance: models.Model | None, payload: str) -> None:
     change = prepare_row(resource, instance, resource.read_payload(Payload.from_xml(payload)), Known())
     if change.pending:
         raise PayloadError("It refers to something that is not here.")
@@ -129,7 +129,7 @@ def _write(resource: SyncResource, tracked: TrackedResource, instance: models.Mo
         _adopt(resource, tracked.uuid, str(instance.pk))
 
 
-def _adopt(resource: SyncResource, uuid: UUID, key: str) -> None:
+def _adopt(resource: Kind, uuid: UUID, key: str) -> None:
     rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
     marked = rows.get(local_key=key)
     mark, user = marked.mark, marked.mark_user

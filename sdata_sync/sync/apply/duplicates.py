@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from ...atom.entry import Entry
     from ...core.digest import Digest
     from ...core.state import SyncState
+    from ...kind import Kind
     from ...relations import Reading
-    from ...resources import SyncResource
     from .batch import Batch, Version
     from .recorder import Recorder
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 class Union:
     """A received version, and the row that is the same thing. ``twin`` is that row's resource, with a sync state."""
 
-    resource: SyncResource
+    resource: Kind
     entry: Entry
     reading: Reading
     twin: TrackedResource
@@ -131,14 +131,14 @@ class Union:
         return tracked_rows(self.resource).filter(uuid=self.entry.uuid)
 
 
-def keep_alias(resource: SyncResource, uuid: UUID, survivor: UUID) -> None:
+def keep_alias(resource: Kind, uuid: UUID, survivor: UUID) -> None:
     """Say again, to whoever goes on using it, that ``uuid`` was replaced by that of the ``survivor``."""
     tracked_rows(resource).filter(uuid=uuid).update(
         local_key=None, is_deleted=True, replaced_by=survivor, etag=ANEW, mark=now() - 1
     )
 
 
-def revive(resource: SyncResource, deleted: TrackedResource, reading: Reading, known: Known) -> None:
+def revive(resource: Kind, deleted: TrackedResource, reading: Reading, known: Known) -> None:
     """Bring a deleted resource back to life with the content that came under its old name: a change of ours.
 
     Raises:

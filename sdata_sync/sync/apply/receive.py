@@ -35,7 +35,7 @@ from .results import UNCHANGED
 
 if TYPE_CHECKING:
     from ...atom.entry import Entry, Result
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 #: What may become of an entry.
 OUTCOMES = ("applied", "ignored", "lost", "deferred")
@@ -52,7 +52,7 @@ def _counting(kind: str, *counts: int) -> tuple[QuerySet[DigestRow], dict[str, A
 _count = PreparedUpdate(_counting, str, *[int] * len(_NAMES))
 
 
-def count_received(resource: SyncResource, results: Iterable[Result], *, conflicts: int) -> None:
+def count_received(resource: Kind, results: Iterable[Result], *, conflicts: int) -> None:
     """Add ``results`` to the numbers of the kind; call it under the lock of its digest."""
     counts = Counter(_outcome(result) for result in results)
     if counts:
@@ -81,7 +81,7 @@ class Receipt:
     next_url: str
 
 
-def receive_feed(resource: SyncResource, file: BinaryIO) -> Receipt:
+def receive_feed(resource: Kind, file: BinaryIO) -> Receipt:
     """Apply one page of a sync feed (SData sync 5.3 to 5.5, 5.8).
 
     Data, states and digest move together or not at all; the same page posted again changes nothing.
@@ -112,13 +112,13 @@ class _OwnTickShown(SyncError):
         self.limit = limit
 
 
-def _highest_own_tick(resource: SyncResource, file: BinaryIO, limit: int) -> int:
+def _highest_own_tick(resource: Kind, file: BinaryIO, limit: int) -> int:
     file.seek(0)
     states = (entry.state for entry in read_sync_feed(file).entries())
     return max(s.tick for s in states if same_endpoint(s.endpoint, resource.endpoint) and s.tick < limit)
 
 
-def _receive(resource: SyncResource, file: BinaryIO, *, numbers: bool, claimed: int = 0) -> Receipt:
+def _receive(resource: Kind, file: BinaryIO, *, numbers: bool, claimed: int = 0) -> Receipt:
     file.seek(0)  # perhaps not for the first time
     reader = read_sync_feed(file)
     source, mode = reader.header.digest, reader.header.sync_mode
@@ -156,7 +156,7 @@ def _receive(resource: SyncResource, file: BinaryIO, *, numbers: bool, claimed: 
     return Receipt(results=applier.results, digest=digest, source=source, next_url=reader.next_url)
 
 
-def _shows_restore(resource: SyncResource, ours: int, source: Digest, mode: SyncMode | None) -> bool:
+def _shows_restore(resource: Kind, ours: int, source: Digest, mode: SyncMode | None) -> bool:
     """Return True if the source knows ticks of this node that the node does not, and is believed: it was restored.
 
     What this node recorded under them and lost comes back with a catch-up feed, so nothing is numbered before its end;
@@ -174,7 +174,7 @@ def _shows_restore(resource: SyncResource, ours: int, source: Digest, mode: Sync
     return is_restore(ours, theirs, source.origin)
 
 
-def _refuse_immediate(resource: SyncResource, ours: int, theirs: int, path: str) -> None:
+def _refuse_immediate(resource: Kind, ours: int, theirs: int, path: str) -> None:
     if theirs - ours <= conf.max_tick_leap:
         raise FeedRefused(
             f"The source knows {resource.endpoint} up to tick {theirs}, which stands at {ours}: it was restored from "
@@ -184,7 +184,7 @@ def _refuse_immediate(resource: SyncResource, ours: int, theirs: int, path: str)
         )
 
 
-def _refuse_ourselves(resource: SyncResource, source: Digest) -> None:
+def _refuse_ourselves(resource: Kind, source: Digest) -> None:
     if source.origin and same_endpoint(source.origin, resource.endpoint):
         raise FeedRefused(
             f"The feed says that it comes from {source.origin}, and so are we called; two nodes must not have one "
@@ -197,7 +197,7 @@ def _refuse_ourselves(resource: SyncResource, source: Digest) -> None:
 class _EntryCheck:
     """Checks the ticks of the entries of one page, in the order in which they stand."""
 
-    def __init__(self, resource: SyncResource, stored: StoredDigest, source: Digest, mode: SyncMode | None) -> None:
+    def __init__(self, resource: Kind, stored: StoredDigest, source: Digest, mode: SyncMode | None) -> None:
         self._resource = resource
         self._stored = stored
         self._source = source

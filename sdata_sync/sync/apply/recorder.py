@@ -19,8 +19,8 @@ from ..stamp.stamper import number, number_all_under_lock
 
 if TYPE_CHECKING:
     from ...core.digest import Digest
+    from ...kind import Kind
     from ...models import TrackedResource
-    from ...resources import SyncResource
     from ..log.digests import StoredDigest
 
 
@@ -43,7 +43,7 @@ class Recorder:
     restored, ``behind``, and gets its own changes back.
     """
 
-    def __init__(self, resource: SyncResource, stored: StoredDigest, source: Digest, *, behind: Behind | None) -> None:
+    def __init__(self, resource: Kind, stored: StoredDigest, source: Digest, *, behind: Behind | None) -> None:
         self.resource = resource
         self.source = source
         self.digest = self.target = stored.value

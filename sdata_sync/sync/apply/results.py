@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from ...core.decision import Resolution
     from ...core.digest import Digest
     from ...exceptions import PayloadError
+    from ...kind import Kind
     from ...models import TrackedResource
-    from ...resources import SyncResource
 
 #: What is said of an entry that this node knows already.
 UNCHANGED = "Unchanged"
 
 
 def result_of(
-    resource: SyncResource, entry: Entry, tracked: TrackedResource | None, *, message: str, method: str = ""
+    resource: Kind, entry: Entry, tracked: TrackedResource | None, *, message: str, method: str = ""
 ) -> Result:
     """Return the result of an entry that was applied, or that needed nothing done."""
     return Result(
@@ -50,7 +50,7 @@ def created_result(result: Result, url: str) -> Result:
     )
 
 
-def lost_result(resource: SyncResource, entry: Entry, tracked: TrackedResource, outcome: Resolution) -> Result:
+def lost_result(resource: Kind, entry: Entry, tracked: TrackedResource, outcome: Resolution) -> Result:
     """Return the result of an entry that lost a conflict."""
     diagnosis = Diagnosis(
         severity=Severity.WARNING,
@@ -62,7 +62,7 @@ def lost_result(resource: SyncResource, entry: Entry, tracked: TrackedResource, 
 
 
 def refused_result(
-    resource: SyncResource, entry: Entry, tracked: TrackedResource | None, status: int, code: str, reason: str
+    resource: Kind, entry: Entry, tracked: TrackedResource | None, status: int, code: str, reason: str
 ) -> Result:
     """Return the result of an entry that is not applied, with the HTTP ``status`` 403 or 409."""
     diagnosis = Diagnosis(severity=Severity.ERROR, application_code=code, message=reason)
@@ -81,7 +81,7 @@ def deferred_result(result: Result, error: PayloadError) -> Result:
     return replace(result, status=202, message="Deferred", diagnoses=(diagnosis,))
 
 
-def render_results(resource: SyncResource, results: Iterable[Result], digest: Digest) -> bytes:
+def render_results(resource: Kind, results: Iterable[Result], digest: Digest) -> bytes:
     """Return the result feed: one page, whatever the number of entries, with our digest afterwards."""
     entries = (
         render_result(

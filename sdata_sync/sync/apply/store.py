@@ -17,7 +17,7 @@ from ..stamp.stamper import is_young_intent
 from .results import created_result, deferred_result
 
 if TYPE_CHECKING:
-    from ...resources import SyncResource
+    from ...kind import Kind
     from .batch import Batch, Version
 
 
@@ -64,7 +64,7 @@ def defer_late(batch: Batch, version: Version, error: PayloadError) -> None:
     batch.results[uuid] = deferred_result(batch.results[uuid], error)
 
 
-def _clear_marks(resource: SyncResource, replaced: Iterable[TrackedResource], now: int) -> None:
+def _clear_marks(resource: Kind, replaced: Iterable[TrackedResource], now: int) -> None:
     """Take back the marks of what a received version replaces: an edit that lost, or never was one.
 
     Not the mark of somebody who is writing the row this very moment: that row is still to come.
@@ -79,7 +79,7 @@ def _clear_marks(resource: SyncResource, replaced: Iterable[TrackedResource], no
         rows.update(mark=None, is_intent=False, problem="")
 
 
-def _note_outcome(resource: SyncResource, version: Version) -> None:
+def _note_outcome(resource: Kind, version: Version) -> None:
     tracked, row = version.tracked, version.row
     if row is not None and row.error is not None:
         _find_twin(resource, version, row.error, is_new=row.is_new)
@@ -100,7 +100,7 @@ def _note_outcome(resource: SyncResource, version: Version) -> None:
         tracked.etag = resource.etag(row.texts, version.reading.extra)
 
 
-def _find_twin(resource: SyncResource, version: Version, error: PayloadError, *, is_new: bool) -> None:
+def _find_twin(resource: Kind, version: Version, error: PayloadError, *, is_new: bool) -> None:
     """Look once more for the same thing: what came in the same feed may have been the first of the two."""
     version.error = error
     if not is_new:
@@ -113,7 +113,7 @@ def _find_twin(resource: SyncResource, version: Version, error: PayloadError, *,
         version.error = None if version.same_as else error
 
 
-def _make_room(resource: SyncResource, versions: Iterable[Version], now: int) -> None:
+def _make_room(resource: Kind, versions: Iterable[Version], now: int) -> None:
     """Part the rows just created from whatever is still tracked under their keys.
 
     That is left from a row that was deleted past the ORM and whose key the database gives again, or was
@@ -133,14 +133,14 @@ def _make_room(resource: SyncResource, versions: Iterable[Version], now: int) ->
     others.update(local_key=None, mark=now, is_intent=False)
 
 
-def _note_pending(resource: SyncResource, incomplete: Sequence[Version], replaced: Sequence[int]) -> None:
+def _note_pending(resource: Kind, incomplete: Sequence[Version], replaced: Sequence[int]) -> None:
     if incomplete or replaced:
         _find_created(resource, incomplete)
         pending = {v.tracked.pk: v.row.pending for v in incomplete if v.row is not None}
         store_pending(resource, pending, replaced=replaced)
 
 
-def _defer(resource: SyncResource, failed: Sequence[Version]) -> None:
+def _defer(resource: Kind, failed: Sequence[Version]) -> None:
     _find_created(resource, failed)
     for version in failed:
         entry = version.entry
@@ -148,7 +148,7 @@ def _defer(resource: SyncResource, failed: Sequence[Version]) -> None:
         defer(resource, version.tracked, version.error, entry.payload, is_deleted=entry.is_deleted)
 
 
-def _find_created(resource: SyncResource, versions: Iterable[Version]) -> None:
+def _find_created(resource: Kind, versions: Iterable[Version]) -> None:
     """Find the primary keys of the tracked resources that were just created."""
     by_uuid = {version.tracked.uuid: version.tracked for version in versions if version.is_new}
     if by_uuid:

@@ -8,16 +8,16 @@ from typing import Any
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, models
 
+from ...kind import Kind, all_rows
 from ...models import ChildResource
 from ...registry import registry
 from ...relations import Association, Children
-from ...resources import SyncResource, all_rows
 from ..log.marks import key_text, mark
 from ..log.suppression import is_applied, is_withdrawing
 from ..log.wakeup import wake_after_commit
 
 #: A resource, and one of its lists of children.
-Inside = tuple[SyncResource, Children]
+Inside = tuple[Kind, Children]
 
 
 def before_child_save(inside: Iterable[Inside], instance: models.Model, using: str) -> None:
@@ -47,7 +47,7 @@ def before_child_delete(inside: Iterable[Inside], instance: models.Model, using:
 
 
 def mark_parents(
-    resource: SyncResource, children: Children, values: Iterable[Any], using: str, *, is_intent: bool = False
+    resource: Kind, children: Children, values: Iterable[Any], using: str, *, is_intent: bool = False
 ) -> None:
     """Mark the parents that the foreign key of a child leads to with ``values``."""
     if using != resource.database:
@@ -62,7 +62,7 @@ def mark_parents(
             wake_after_commit(resource.kind, using)
 
 
-def _parent_keys(resource: SyncResource, children: Children, values: set[Any], using: str) -> list[str]:
+def _parent_keys(resource: Kind, children: Children, values: set[Any], using: str) -> list[str]:
     target = children.link.target_field
     pk = resource.model._meta.pk
     if not target.primary_key:
@@ -102,7 +102,7 @@ def on_association_changed(
             wake_after_commit(resource.kind, using)
 
 
-def associations_through(through: type[models.Model]) -> list[tuple[SyncResource, Association]]:
+def associations_through(through: type[models.Model]) -> list[tuple[Kind, Association]]:
     """Return the associations of registered resources that ``through`` joins."""
     return [
         (resource, relation)
@@ -112,7 +112,7 @@ def associations_through(through: type[models.Model]) -> list[tuple[SyncResource
     ]
 
 
-def associations(resource: SyncResource) -> list[Association]:
+def associations(resource: Kind) -> list[Association]:
     """Return the associations of ``resource``; what is wrong with them is for the checks to say."""
     try:
         return [relation for relation in resource.relations if isinstance(relation, Association)]

@@ -30,7 +30,7 @@ from .nested import (
 )
 
 if TYPE_CHECKING:
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 _UID = "sdata_sync.capture"
 
@@ -40,9 +40,9 @@ class _Watch:
     """Why the writes of a class matter."""
 
     #: The resources whose rows are written with it.
-    direct: tuple[SyncResource, ...] = ()
+    direct: tuple[Kind, ...] = ()
     #: Those whose rows extend what is written: the children in multi-table inheritance.
-    extended: tuple[SyncResource, ...] = ()
+    extended: tuple[Kind, ...] = ()
     #: Those inside which its rows travel.
     inside: tuple[Inside, ...] = ()
     #: The references that are emptied when a row is deleted.
@@ -102,7 +102,7 @@ def _rewatch_associations() -> None:
     _watched_associations.update(wanted)
 
 
-def _key(resource: SyncResource, instance: models.Model) -> str | None:
+def _key(resource: Kind, instance: models.Model) -> str | None:
     # A child's instance carries its parent's key under the parent's name; loaded raw, only under its own.
     pk = resource.model._meta.pk
     value = getattr(instance, pk.attname, None)
@@ -192,7 +192,7 @@ def _before_delete(sender: type[models.Model], instance: models.Model, using: st
         mark_referrers(watch.referrers, instance, using)
 
 
-def _mark_extension(resource: SyncResource, instance: models.Model, using: str, *, is_intent: bool = False) -> None:
+def _mark_extension(resource: Kind, instance: models.Model, using: str, *, is_intent: bool = False) -> None:
     key = key_text(resource.model._meta.pk, instance.pk)
     if not is_applied(resource.kind, instance, key):
         mark_known(using, resource.kind, [key], is_intent=is_intent)

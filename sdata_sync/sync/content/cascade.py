@@ -29,9 +29,9 @@ from django.utils import timezone
 from ...core.digest import Digest
 from ...core.state import SyncState
 from ...exceptions import DeletionWaits, PayloadError
+from ...kind import Kind, all_rows
 from ...models import ConflictRecord, DeferredEntry, Peer, ScopedResource, TrackedResource
 from ...registry import registry, resource_registered, resource_unregistered
-from ...resources import SyncResource, all_rows
 from ..db.faults import name_of
 from ..db.isolation import row_guard
 from ..db.statements import chunks
@@ -55,10 +55,10 @@ _KEEPING = ("PROTECT", "RESTRICT", "SET_NULL", "SET_DEFAULT", "DO_NOTHING", "DB_
 _KEEPING_RULES = tuple(rule for name in _KEEPING if (rule := getattr(models, name, None)) is not None)
 
 #: Local keys by resource.
-Taken = Mapping[SyncResource, set[str]]
+Taken = Mapping[Kind, set[str]]
 
 
-def taken_along(resource: SyncResource, instances: Collection[models.Model]) -> Taken:
+def taken_along(resource: Kind, instances: Collection[models.Model]) -> Taken:
     """Return the resources whose rows, or whose children's rows, are deleted together with ``instances``.
 
     The resources of ``instances`` themselves are not among them. Nothing is written.
@@ -75,7 +75,7 @@ def taken_along(resource: SyncResource, instances: Collection[models.Model]) -> 
     return _resources_of(resource, found, {instance.pk for instance in instances})
 
 
-def parents_of_children(children: SyncResource, instances: Collection[models.Model]) -> Taken:
+def parents_of_children(children: Kind, instances: Collection[models.Model]) -> Taken:
     """Return the resources that the rows ``instances`` of ``children`` are children of."""
     pks = [instance.pk for instance in instances]
     return {
@@ -84,7 +84,7 @@ def parents_of_children(children: SyncResource, instances: Collection[models.Mod
     }
 
 
-def without_referrers(resource: SyncResource, instances: Sequence[models.Model]) -> list[models.Model]:
+def without_referrers(resource: Kind, instances: Sequence[models.Model]) -> list[models.Model]:
     """Return those of ``instances`` that take nothing along, as far as one query for each relation tells."""
     model = resource.model
     if model._meta.parents or any(True for _ in _generic_relations(model)):
@@ -100,7 +100,7 @@ def without_referrers(resource: SyncResource, instances: Sequence[models.Model])
     return [instance for instance in instances if instance.pk not in referred]
 
 
-def are_kept_referring(resource: SyncResource, instances: Collection[models.Model]) -> bool:
+def are_kept_referring(resource: Kind, instances: Collection[models.Model]) -> bool:
     """Return True if rows with ``on_delete=DO_NOTHING`` refer to ``instances``: the deletion may be refused."""
     pks = {instance.pk for instance in instances}
     relations: Iterable[Any] = get_candidate_relations_to_delete(resource.model._meta)
@@ -113,7 +113,7 @@ def are_kept_referring(resource: SyncResource, instances: Collection[models.Mode
     return False
 
 
-def kinds_within_reach(resource: SyncResource) -> frozenset[str]:
+def kinds_within_reach(resource: Kind) -> frozenset[str]:
     """Return the kinds of which a deletion of ``resource`` may take rows along, by this node's models."""
     return _kinds_within_reach(resource.model)
 
@@ -189,9 +189,9 @@ def _generic_relations(model: type[models.Model]) -> Iterator[Any]:
 
 
 def _resources_of(
-    resource: SyncResource, rows: Mapping[type[models.Model], set[Any]], roots: Collection[Any]
-) -> dict[SyncResource, set[str]]:
-    taken: dict[SyncResource, set[str]] = defaultdict(set)
+    resource: Kind, rows: Mapping[type[models.Model], set[Any]], roots: Collection[Any]
+) -> dict[Kind, set[str]]:
+    taken: dict[Kind, set[str]] = defaultdict(set)
     for model, pks in rows.items():
         others = pks.difference(roots) if model is resource.model else pks
         target = registry.of_model(model)
@@ -206,7 +206,7 @@ def _resources_of(
 
 
 def _owners(
-    owner: SyncResource, children: Children, pks: Iterable[Any], gone: Collection[Any], using: str
+    owner: Kind, children: Children, pks: Iterable[Any], gone: Collection[Any], using: str
 ) -> Iterator[str] | list[str]:
     """Return the local keys of the resources that stay and lose the children ``pks``."""
     link, pk = children.link, owner.model._meta.pk
@@ -227,7 +227,7 @@ NAMED_ROWS = 3
 CASCADE_RULE = "deleted with what it referred to"
 
 
-def hold_back(resource: SyncResource, deletions: Sequence[RowChange]) -> None:
+def hold_back(resource: Kind, deletions: Sequence[RowChange]) -> None:
     """Set a ``DeletionWaits`` on each deletion that has to wait; note on the others which resources they take along."""
     concerned = [change for change in deletions if change.error is None]
     if not concerned:
@@ -247,7 +247,7 @@ def hold_back(resource: SyncResource, deletions: Sequence[RowChange]) -> None:
             change.error = error
 
 
-def hold_back_children(children: SyncResource, deletions: Sequence[RowChange]) -> None:
+def hold_back_children(children: Kind, deletions: Sequence[RowChange]) -> None:
     """Set a ``PayloadError`` on each deletion of a child that would take other resources along than its parent.
 
     The parent's new contents are deferred with it. They are applied once no row here refers to the child any more.
@@ -265,14 +265,14 @@ def hold_back_children(children: SyncResource, deletions: Sequence[RowChange]) -
             )
 
 
-def _taken_beside_parents(children: SyncResource, deletions: Sequence[RowChange]) -> Taken:
+def _taken_beside_parents(children: Kind, deletions: Sequence[RowChange]) -> Taken:
     instances = [change.instance for change in deletions]
     taken, parents = taken_along(children, instances), parents_of_children(children, instances)
     beside = {resource: keys - parents.get(resource, set()) for resource, keys in taken.items()}
     return {resource: keys for resource, keys in beside.items() if keys}
 
 
-def _examine(resource: SyncResource, change: RowChange, going: set[str]) -> None:
+def _examine(resource: Kind, change: RowChange, going: set[str]) -> None:
     taken = dict(taken_along(resource, [change.instance]))
     taken[resource] = taken.get(resource, set()) - going
     change.taken = {other: keys for other, keys in taken.items() if keys}
@@ -281,7 +281,7 @@ def _examine(resource: SyncResource, change: RowChange, going: set[str]) -> None
         change.error = _reason_to_wait(change.condition, change)
 
 
-def _waiting_deletions(resource: SyncResource, keys: Collection[str]) -> set[str]:
+def _waiting_deletions(resource: Kind, keys: Collection[str]) -> set[str]:
     """Return those of the rows ``keys`` whose own deletion has come and waits."""
     entries = waiting_deletions(resource)
     found: set[str] = set()
@@ -291,7 +291,7 @@ def _waiting_deletions(resource: SyncResource, keys: Collection[str]) -> set[str
     return found
 
 
-def waiting_deletions(resource: SyncResource) -> QuerySet[DeferredEntry]:
+def waiting_deletions(resource: Kind) -> QuerySet[DeferredEntry]:
     """Return the deferred deletions of a kind that are tried again; not withdrawals, which concern this node only."""
     entries = DeferredEntry.objects.using(resource.database).filter(
         resource__kind=resource.kind, is_deleted=True, is_discarded=False
@@ -320,7 +320,7 @@ def _reason_to_wait(condition: Condition, change: RowChange) -> DeletionWaits | 
     )
 
 
-def _rows_of_source(resource: SyncResource, keys: Collection[str], condition: Condition) -> list[str]:
+def _rows_of_source(resource: Kind, keys: Collection[str], condition: Condition) -> list[str]:
     """Return the names of those of the rows ``keys`` that the source of ``condition`` still has."""
     seen = condition.seen.get(resource.kind) or Digest()
     tracked = _within_part(resource, _tracked(resource, keys), condition.origin)
@@ -329,7 +329,7 @@ def _rows_of_source(resource: SyncResource, keys: Collection[str], condition: Co
     return _names(resource, [row.local_key or "" for row in still])
 
 
-def _names(resource: SyncResource, keys: Sequence[str]) -> list[str]:
+def _names(resource: Kind, keys: Sequence[str]) -> list[str]:
     """Return the names of the rows ``keys``; of those that a reason does not show, only kind and key."""
     instances, _ = read_instances_apart(resource, list(keys[:NAMED_ROWS]))
     return [name_of(instances[key]) if key in instances else f"{resource.kind}({key!r})" for key in keys]
@@ -340,7 +340,7 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:NAMED_ROWS])}{more}"
 
 
-def _within_part(resource: SyncResource, tracked: list[TrackedResource], origin: str) -> list[TrackedResource]:
+def _within_part(resource: Kind, tracked: list[TrackedResource], origin: str) -> list[TrackedResource]:
     """Return those of ``tracked`` that the source has at all: this node may let it have only a part of the kind."""
     peer = Peer.of_endpoint(origin)
     if peer is None or scope_of(resource, peer) is None:
@@ -352,7 +352,7 @@ def _within_part(resource: SyncResource, tracked: list[TrackedResource], origin:
     return [row for row in tracked if row.pk in had]
 
 
-def _still_has(seen: Digest, urls: Mapping[int, str], resource: SyncResource, row: TrackedResource) -> bool:
+def _still_has(seen: Digest, urls: Mapping[int, str], resource: Kind, row: TrackedResource) -> bool:
     """Return True if a source with the digest ``seen`` has the present version of ``row``, or an earlier one still."""
     if _contains(seen, urls, row.endpoint_id, row.tick):
         return True
@@ -365,7 +365,7 @@ def _contains(seen: Digest, urls: Mapping[int, str], endpoint: int | None, tick:
     return seen.contains(SyncState(endpoint=urls.get(endpoint, ""), tick=tick, stamp=0))
 
 
-def _was_deleted_there(resource: SyncResource, row: TrackedResource) -> bool:
+def _was_deleted_there(resource: Kind, row: TrackedResource) -> bool:
     """Return True if a deletion of ``row`` came and lost against the very version that stands here.
 
     The source lacks that version, so it has not learned yet that its deletion has lost. After a later change of the row
@@ -375,12 +375,12 @@ def _was_deleted_there(resource: SyncResource, row: TrackedResource) -> bool:
     return lost.filter(local_stamp=row.stamp).exists()
 
 
-def _tracked(resource: SyncResource, keys: Collection[str]) -> list[TrackedResource]:
+def _tracked(resource: Kind, keys: Collection[str]) -> list[TrackedResource]:
     rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
     return [row for chunk in chunks(sorted(keys)) for row in rows.filter(local_key__in=chunk).order_by("pk")]
 
 
-def _endpoint_urls(resource: SyncResource, tracked: Iterable[TrackedResource]) -> dict[int, str]:
+def _endpoint_urls(resource: Kind, tracked: Iterable[TrackedResource]) -> dict[int, str]:
     stored = load_digest(resource)
     wanted = {pk for row in tracked for pk in (row.endpoint_id, row.first_endpoint_id) if pk is not None}
     return {pk: stored.endpoint_url(pk) for pk in wanted}
@@ -390,12 +390,12 @@ def _endpoint_urls(resource: SyncResource, tracked: Iterable[TrackedResource]) -
 class TakenRecord:
     """What one resource that a deletion takes along was, before it went."""
 
-    resource: SyncResource
+    resource: Kind
     tracked: TrackedResource
     record: ConflictRecord
 
 
-def prepare_records(resource: SyncResource, change: RowChange) -> list[TakenRecord]:
+def prepare_records(resource: Kind, change: RowChange) -> list[TakenRecord]:
     """Return the records of what the deletion ``change`` is about to take along; ``confirm_taken`` stores them.
 
     A resource whose own deletion waits is not among them: it goes by that.
@@ -413,7 +413,7 @@ def prepare_records(resource: SyncResource, change: RowChange) -> list[TakenReco
     return prepared
 
 
-def ensure_tracked(resource: SyncResource, keys: Collection[str]) -> None:
+def ensure_tracked(resource: Kind, keys: Collection[str]) -> None:
     """Mark those of the rows ``keys`` that are not tracked yet, so that their deletion can be recorded."""
     tracked = {row.local_key for row in _tracked(resource, keys)}
     mark(resource.database, resource.kind, sorted(set(keys) - tracked))
@@ -421,7 +421,7 @@ def ensure_tracked(resource: SyncResource, keys: Collection[str]) -> None:
 
 def confirm_taken(prepared: Sequence[TakenRecord]) -> None:
     """Record what has gone with a deletion as changes of this node, each as a conflict with both sides."""
-    by_resource: dict[SyncResource, list[TakenRecord]] = {}
+    by_resource: dict[Kind, list[TakenRecord]] = {}
     for item in prepared:
         by_resource.setdefault(item.resource, []).append(item)
     for resource, items in by_resource.items():
@@ -449,7 +449,7 @@ def applying_waiting(change: RowChange) -> Iterator[None]:
 
 
 def _record(
-    resource: SyncResource, tracked: TrackedResource, instances: Mapping[str, object], deletion: SyncState
+    resource: Kind, tracked: TrackedResource, instances: Mapping[str, object], deletion: SyncState
 ) -> ConflictRecord:
     instance = instances.get(tracked.local_key or "")
     local = LocalVersion(resource, tracked, instance)  # type: ignore[arg-type]

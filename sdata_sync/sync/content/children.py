@@ -11,15 +11,15 @@ from ...atom.names import PAYLOAD_DECLARATIONS
 from ...atom.payload import Payload, Text, identity
 from ...atom.text import escape_attribute
 from ...exceptions import PayloadError, UnrepresentableText
+from ...kind import Kind, all_rows
 from ...models import ChildResource
 from ...relations import KEY, PROBLEM, Children, Reading, Received, ReceivedChildren
-from ...resources import SyncResource, all_rows
 from ..db.statements import chunks
 from ..log.marks import key_text, new_uuid
 from .references import is_only_looking
 
 #: Makes the contents of rows: ``contents_of``, which makes those of children by this module.
-Contents = Callable[[SyncResource, Mapping[str, Sequence[Any]]], dict[str, list[Text]]]
+Contents = Callable[[Kind, Mapping[str, Sequence[Any]]], dict[str, list[Text]]]
 
 
 def children_texts(relation: Children, keys: Collection[str], contents_of: Contents) -> dict[str, Text]:
@@ -50,7 +50,7 @@ def _key_attribute(key: str) -> str:
     return f' sdata:key="{escape_attribute(key)}"'
 
 
-def _problem(resource: SyncResource, contents: list[Text]) -> str:
+def _problem(resource: Kind, contents: list[Text]) -> str:
     related = zip(resource.relations, contents[len(resource.properties) :], strict=True)
     return next((problem for relation, text in related if (problem := relation.problem(text))), "")
 
@@ -80,7 +80,7 @@ def _keys_by_link(relation: Children, keys: Sequence[str]) -> dict[Any, str]:
     return {value: key_text(pk, key) for value, key in rows.values_list(target.attname, "pk")}
 
 
-def identities(resource: SyncResource, keys: Collection[str]) -> dict[str, tuple[UUID, str]]:
+def identities(resource: Kind, keys: Collection[str]) -> dict[str, tuple[UUID, str]]:
     """Return the uuids of children, and what is kept with them, by local key; a child without one gets one."""
     found = _identities(resource, keys)
     missing = [key for key in keys if key not in found]
@@ -91,7 +91,7 @@ def identities(resource: SyncResource, keys: Collection[str]) -> dict[str, tuple
     return found
 
 
-def _identities(resource: SyncResource, keys: Iterable[str]) -> dict[str, tuple[UUID, str]]:
+def _identities(resource: Kind, keys: Iterable[str]) -> dict[str, tuple[UUID, str]]:
     known = ChildResource.objects.using(resource.database).filter(kind=resource.kind)
     return {
         key: (uuid, extra)
@@ -126,7 +126,7 @@ def _overlaid(under: Reading | None, over: Reading) -> Reading:
     return Reading({**under.values, **over.values}, over.extra or under.extra, {**under.related, **over.related})
 
 
-def _readings(resource: SyncResource, text: str) -> dict[UUID, Reading]:
+def _readings(resource: Kind, text: str) -> dict[UUID, Reading]:
     document = Payload.from_xml(f'<list xmlns="{resource.namespace}"{PAYLOAD_DECLARATIONS}>{text}</list>')
     found = {}
     for child in document:
@@ -136,7 +136,7 @@ def _readings(resource: SyncResource, text: str) -> dict[UUID, Reading]:
     return found
 
 
-def _render(resource: SyncResource, uuid: UUID, reading: Reading) -> str:
+def _render(resource: Kind, uuid: UUID, reading: Reading) -> str:
     instance = resource.model()
     for name, value in reading.values.items():
         setattr(instance, name, value)

@@ -17,7 +17,7 @@ from ..log.digests import load_digest
 from .cascade import kinds_within_reach
 
 if TYPE_CHECKING:
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 
 @dataclass(kw_only=True, eq=False)
@@ -34,7 +34,7 @@ class Condition:
     pk: int | None = None
 
     @classmethod
-    def of_feed(cls, resource: SyncResource, source: Digest, said: Mapping[str, Digest] | None) -> Condition:
+    def of_feed(cls, resource: Kind, source: Digest, said: Mapping[str, Digest] | None) -> Condition:
         """Return the condition of a page from ``source``; ``said`` are the digests of other kinds that it carries.
 
         What the source says is told on to others together with the deletions (``told_digests``).
@@ -91,7 +91,7 @@ def _digest(ticks: Mapping[str, int]) -> Digest:
     return Digest(DigestEntry(endpoint=endpoint, tick=tick) for endpoint, tick in ticks.items())
 
 
-def _note_told(resource: SyncResource, said: Mapping[str, Digest]) -> None:
+def _note_told(resource: Kind, said: Mapping[str, Digest]) -> None:
     """Keep what a source has said of other kinds, as far as this node does not have it; under the digest's lock."""
     told = told_digests(resource)
     lacking: dict[str, dict[str, int]] = {}
@@ -107,7 +107,7 @@ def _note_told(resource: SyncResource, said: Mapping[str, Digest]) -> None:
         rows.update_or_create(pk=resource.kind, defaults={"told_digests": json.dumps(lacking) if lacking else ""})
 
 
-def told_digests(resource: SyncResource) -> dict[str, Digest]:
+def told_digests(resource: Kind) -> dict[str, Digest]:
     """Return what sources of deletions of ``resource`` had of other kinds and this node may lack, by kind."""
     row = DigestRow.objects.using(resource.database).filter(pk=resource.kind).values_list("told_digests", flat=True)
     return {kind: _digest(ticks) for kind, ticks in json.loads(row.first() or "{}").items()}

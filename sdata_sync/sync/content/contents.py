@@ -16,6 +16,7 @@ from django.db import models
 from ...atom.names import PAYLOAD_DECLARATIONS
 from ...atom.payload import Text, identity
 from ...atom.text import replace_forbidden
+from ...kind import Kind
 from ...models import DeferredEntry, PendingReference, TrackedResource
 from ...registry import registry
 from ...relations import (
@@ -31,7 +32,6 @@ from ...relations import (
     Relation,
     association_text,
 )
-from ...resources import SyncResource
 from ..db.faults import ends_page
 from ..db.isolation import read_apart
 from .children import children_texts, merged_children
@@ -42,9 +42,7 @@ from .rows import read_rows
 Waiting = Mapping[str, Mapping[str, Sequence[tuple[str, UUID]]]]
 
 
-def read_contents(
-    resource: SyncResource, tracked: Iterable[TrackedResource]
-) -> tuple[dict[str, list[Text]], dict[str, str]]:
+def read_contents(resource: Kind, tracked: Iterable[TrackedResource]) -> tuple[dict[str, list[Text]], dict[str, str]]:
     """Read the rows of ``tracked`` and encode them; return their contents and their problems, both by local key.
 
     A problem is the description of the exception that a row raised when it was read or encoded. A row that does not
@@ -61,7 +59,7 @@ def read_contents(
 
 
 def contents_of(
-    resource: SyncResource, rows: Mapping[str, Sequence[Any]], waiting: Waiting = MappingProxyType({})
+    resource: Kind, rows: Mapping[str, Sequence[Any]], waiting: Waiting = MappingProxyType({})
 ) -> dict[str, list[Text]]:
     """Return the contents of ``rows``, columns by local key.
 
@@ -80,7 +78,7 @@ def contents_of(
 
 
 def _texts(
-    resource: SyncResource, relation: Relation, columns: dict[str, tuple[Any, ...]], waiting: Waiting
+    resource: Kind, relation: Relation, columns: dict[str, tuple[Any, ...]], waiting: Waiting
 ) -> dict[str, Text]:
     if isinstance(relation, Children):
         return children_texts(relation, columns, contents_of)
@@ -100,7 +98,7 @@ def _texts(
     return texts
 
 
-def waiting_of(resource: SyncResource, tracked: Iterable[TrackedResource]) -> Waiting:
+def waiting_of(resource: Kind, tracked: Iterable[TrackedResource]) -> Waiting:
     """Return what the rows of ``tracked`` refer to that has not come yet."""
     incomplete = {row.pk: row.local_key for row in tracked if row.is_incomplete and row.local_key}
     if not incomplete:
@@ -112,7 +110,7 @@ def waiting_of(resource: SyncResource, tracked: Iterable[TrackedResource]) -> Wa
     return found
 
 
-def merged(resource: SyncResource, plain: list[Text], reading: Reading, present: Sequence[Text] | None) -> list[Text]:
+def merged(resource: Kind, plain: list[Text], reading: Reading, present: Sequence[Text] | None) -> list[Text]:
     """Return the contents that a row has when ``reading`` is applied to it.
 
     ``plain`` are the texts of its plain properties then; ``present`` are its contents now, ``None`` for a new row.
@@ -128,7 +126,7 @@ def merged(resource: SyncResource, plain: list[Text], reading: Reading, present:
     return contents
 
 
-def _related(resource: SyncResource, present: Sequence[Text] | None) -> Sequence[Text]:
+def _related(resource: Kind, present: Sequence[Text] | None) -> Sequence[Text]:
     if present is not None:
         return present[len(resource.properties) :]
     return [None if isinstance(relation, Reference | GenericReference) else "" for relation in resource.relations]
@@ -143,7 +141,7 @@ def _merged(relation: Relation, present: Text, received: Received) -> Text:
     return received
 
 
-def keys_for(resource: SyncResource, contents: Iterable[Sequence[Text]]) -> Keys:
+def keys_for(resource: Kind, contents: Iterable[Sequence[Text]]) -> Keys:
     """Return the local keys of whatever ``contents`` refer to: they are said beside the uuids."""
     plain = len(resource.properties)
     wanted: dict[tuple[str, str], set[UUID]] = defaultdict(set)
@@ -167,7 +165,7 @@ def _kind(relation: Relation) -> str:
 class LocalVersion:
     """What stands here when a conflicting version comes: taken before that one touches the instance."""
 
-    def __init__(self, resource: SyncResource, tracked: TrackedResource, instance: models.Model | None) -> None:
+    def __init__(self, resource: Kind, tracked: TrackedResource, instance: models.Model | None) -> None:
         #: Its values by column, for the application's ``resolve``; ``None`` if there is no row, or no ``resolve``.
         self.values: dict[str, Any] | None = None
         #: The texts of its properties and relations, ``None`` if there is no row or it cannot be encoded.
@@ -186,9 +184,9 @@ class LocalVersion:
             self.payload = _shown_payload(resource, tracked, texts)
 
 
-def decides_itself(resource: SyncResource) -> bool:
+def decides_itself(resource: Kind) -> bool:
     """Return True if the application decides conflicts of this resource with its own ``resolve``."""
-    return type(resource).resolve is not SyncResource.resolve
+    return resource.decides_itself
 
 
 def value_of(instance: models.Model, name: str) -> Any:
@@ -201,7 +199,7 @@ def value_of(instance: models.Model, name: str) -> Any:
         return instance.__dict__.get(name)
 
 
-def _readable_texts(resource: SyncResource, instance: models.Model) -> list[Text]:
+def _readable_texts(resource: Kind, instance: models.Model) -> list[Text]:
     """Return the texts of a row that cannot be encoded as a whole; what cannot be encoded is ``None``."""
     texts: list[Text] = []
     for prop in resource.properties:
@@ -215,7 +213,7 @@ def _readable_texts(resource: SyncResource, instance: models.Model) -> list[Text
     return [*texts, *[None] * len(resource.relations)]
 
 
-def _shown_payload(resource: SyncResource, tracked: TrackedResource, texts: list[Text]) -> str:
+def _shown_payload(resource: Kind, tracked: TrackedResource, texts: list[Text]) -> str:
     try:
         return payload_of(resource, tracked, texts)
     except Exception as error:
@@ -225,7 +223,7 @@ def _shown_payload(resource: SyncResource, tracked: TrackedResource, texts: list
         return resource.template.render_empty(f"{PAYLOAD_DECLARATIONS}{identity(uuid=str(tracked.uuid))}")
 
 
-def payload_of(resource: SyncResource, tracked: TrackedResource, texts: list[Text]) -> str:
+def payload_of(resource: Kind, tracked: TrackedResource, texts: list[Text]) -> str:
     """Return a version as an XML document of its own."""
     shown = [None if text is None else replace_forbidden(text) for text in texts]
     return resource.render(f"{PAYLOAD_DECLARATIONS}{identity(uuid=str(tracked.uuid))}", shown, tracked.extra)

@@ -34,7 +34,7 @@ from .rows import read_instances_apart, unreadable_row
 from .writer import write_rows
 
 if TYPE_CHECKING:
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ _deletions: PreparedQuery[DeferredEntry] = PreparedQuery(
 
 
 def defer(
-    resource: SyncResource,
+    resource: Kind,
     tracked: TrackedResource,
     error: PayloadError,
     payload: Payload | None,
@@ -103,7 +103,7 @@ def _stored_condition(error: PayloadError, using: str) -> int | None:
     return int(condition.pk)
 
 
-def forget(resource: SyncResource, tracked: Sequence[TrackedResource]) -> None:
+def forget(resource: Kind, tracked: Sequence[TrackedResource]) -> None:
     """Drop the entries that newer versions have replaced."""
     if tracked:
         DeferredEntry.objects.using(resource.database).filter(resource__in=[row.pk for row in tracked]).delete()
@@ -115,7 +115,7 @@ def awaited(error: PayloadError) -> dict[str, list[Target]]:
     return {"": list(error.waits_for)} if error.waits_for else {}
 
 
-def settle(resource: SyncResource, *, is_alone: bool = False) -> int:
+def settle(resource: Kind, *, is_alone: bool = False) -> int:
     """Fill in the references that have come, and try the deferred entries again; return how many could be applied.
 
     In the transaction of the page, under the digest's lock. Their states stay what they are: to apply is not
@@ -142,7 +142,7 @@ def settle(resource: SyncResource, *, is_alone: bool = False) -> int:
     return applied
 
 
-def _retry_deletions(resource: SyncResource) -> int:
+def _retry_deletions(resource: Kind) -> int:
     """Try again the deletions that lack nothing of what they wait for; return how many could be applied."""
     entries = DeferredEntry.objects.using(resource.database).filter(
         resource__kind=resource.kind,
@@ -169,7 +169,7 @@ def _retry_deletions(resource: SyncResource) -> int:
     return applied
 
 
-def settle_waiting(resource: SyncResource) -> None:
+def settle_waiting(resource: Kind) -> None:
     """Do the same if anything waits, in a transaction of its own: something may have changed here meanwhile."""
     waits = _any_deferred.rows(resource.database, resource.kind) or is_waiting(resource)
     if not waits:
@@ -178,18 +178,18 @@ def settle_waiting(resource: SyncResource) -> None:
         settle_others(resource)
 
 
-def _settle_under_lock(resource: SyncResource) -> int:
+def _settle_under_lock(resource: Kind) -> int:
     lock_digest(resource)
     return settle(resource, is_alone=True)
 
 
-def settle_all(resource: SyncResource) -> None:
+def settle_all(resource: Kind) -> None:
     """Do what is to be done when a row of ``resource`` has got a uuid that others may have waited for."""
     settle_waiting(resource)
     settle_others(resource)
 
 
-def settle_others(resource: SyncResource) -> None:
+def settle_others(resource: Kind) -> None:
     """Do the same for the other kinds that wait for something of ``resource``; each in a transaction of its own."""
     waiting = set(kinds_waiting_for(resource))
     # A deletion may have been refused because of what pointed at the row, and does not any more.
@@ -208,13 +208,13 @@ def settle_others(resource: SyncResource) -> None:
             logger.exception("What waits of %s could not be tried again; it is tried again later", kind)
 
 
-def _may_free(resource: SyncResource, other: SyncResource) -> bool:
+def _may_free(resource: Kind, other: Kind) -> bool:
     """Return True if a change of ``resource`` may free a deletion of ``other`` that waits."""
     refers = other.kind in registry.kinds_referred_to(resource)
     return refers or resource.kind in kinds_within_reach(other)
 
 
-def retry_chosen(resource: SyncResource, entries: Collection[int]) -> int:
+def retry_chosen(resource: Kind, entries: Collection[int]) -> int:
     """Try the deferred ``entries``, primary keys, again because somebody wishes so; return how many were applied."""
     if not entries:
         return 0
@@ -231,7 +231,7 @@ def discard(entries: QuerySet[DeferredEntry]) -> int:
     return entries.update(is_discarded=True)
 
 
-def _free_entries(resource: SyncResource, entries: QuerySet[DeferredEntry]) -> list[DeferredEntry]:
+def _free_entries(resource: Kind, entries: QuerySet[DeferredEntry]) -> list[DeferredEntry]:
     """Return those of ``entries``, deletions that lack something, whose rows nothing refers to any more."""
     chosen = list(entries.select_related("resource").order_by("attempts", "pk")[:BATCH])
     instances, _ = read_instances_apart(resource, [e.resource.local_key for e in chosen if e.resource.local_key])
@@ -239,16 +239,14 @@ def _free_entries(resource: SyncResource, entries: QuerySet[DeferredEntry]) -> l
     return [entry for entry in chosen if entry.resource.local_key in free]
 
 
-def _locked(resource: SyncResource, pks: Sequence[int]) -> dict[int, TrackedResource]:
+def _locked(resource: Kind, pks: Sequence[int]) -> dict[int, TrackedResource]:
     chosen = TrackedResource.objects.using(resource.database).filter(pk__in=pks).order_by("pk")
     if connections[resource.database].features.has_select_for_update:
         chosen = chosen.select_for_update()
     return {row.pk: row for row in chosen}
 
 
-def _retry_batch(
-    resource: SyncResource, entries: Sequence[DeferredEntry], conditions: Mapping[int, Condition | None]
-) -> int:
+def _retry_batch(resource: Kind, entries: Sequence[DeferredEntry], conditions: Mapping[int, Condition | None]) -> int:
     """Try deletions again, all together."""
     locked = _locked(resource, [entry.resource_id for entry in entries])
     entries = [entry for entry in entries if locked[entry.resource_id].mark is None]
@@ -276,13 +274,13 @@ def _retry_batch(
     return applied
 
 
-def _state_of(resource: SyncResource, tracked: TrackedResource) -> SyncState | None:
+def _state_of(resource: Kind, tracked: TrackedResource) -> SyncState | None:
     if tracked.endpoint is None or tracked.tick is None:
         return None
     return SyncState(endpoint=tracked.endpoint.url, tick=tracked.tick, stamp=tracked.stamp, user=tracked.user)
 
 
-def _chosen_deletions(resource: SyncResource, entries: Collection[int]) -> QuerySet[DeferredEntry]:
+def _chosen_deletions(resource: Kind, entries: Collection[int]) -> QuerySet[DeferredEntry]:
     """Return those of ``entries`` that are no withdrawals, and whose rows have no edit without a tick."""
     deletions = DeferredEntry.objects.using(resource.database).exclude(application_code=PayloadError.WITHDRAWN)
     return deletions.filter(
@@ -290,7 +288,7 @@ def _chosen_deletions(resource: SyncResource, entries: Collection[int]) -> Query
     )
 
 
-def apply_deletions(resource: SyncResource, entries: Collection[int]) -> int:
+def apply_deletions(resource: Kind, entries: Collection[int]) -> int:
     """Apply the deferred deletions ``entries``, primary keys, with all that they take along; return their number.
 
     What goes with them is a change of this node, recorded as a conflict. Rows with an edit that has no tick yet are
@@ -307,7 +305,7 @@ def apply_deletions(resource: SyncResource, entries: Collection[int]) -> int:
     return applied
 
 
-def keep_rows(resource: SyncResource, entries: Collection[int]) -> int:
+def keep_rows(resource: Kind, entries: Collection[int]) -> int:
     """Keep the rows whose deletions ``entries``, primary keys, wait: a change of this node; return their number."""
     with transaction.atomic(using=resource.database):
         lock_digest(resource)
@@ -322,13 +320,13 @@ def keep_rows(resource: SyncResource, entries: Collection[int]) -> int:
     return len(pks)
 
 
-def _retry(resource: SyncResource, pks: list[int]) -> int:
+def _retry(resource: Kind, pks: list[int]) -> int:
     locked = _locked(resource, pks)
     entries = DeferredEntry.objects.using(resource.database).filter(resource__in=list(locked))
     return sum(_retry_one(resource, entry, locked[entry.resource_id]) for entry in entries)
 
 
-def _retry_one(resource: SyncResource, entry: DeferredEntry, tracked: TrackedResource) -> bool:
+def _retry_one(resource: Kind, entry: DeferredEntry, tracked: TrackedResource) -> bool:
     try:
         with row_guard(resource.database):
             change, extra = _change(resource, entry, tracked.local_key)
@@ -343,7 +341,7 @@ def _retry_one(resource: SyncResource, entry: DeferredEntry, tracked: TrackedRes
     return True
 
 
-def _note_failure(resource: SyncResource, entry: DeferredEntry, tracked: TrackedResource, error: PayloadError) -> None:
+def _note_failure(resource: Kind, entry: DeferredEntry, tracked: TrackedResource, error: PayloadError) -> None:
     entry.attempts += 1
     entry.reason, entry.payload_path = replace_forbidden(str(error)), error.payload_path[:300]
     if entry.application_code != PayloadError.WITHDRAWN:
@@ -354,7 +352,7 @@ def _note_failure(resource: SyncResource, entry: DeferredEntry, tracked: Tracked
 
 
 def _note_applied(
-    resource: SyncResource, entry: DeferredEntry, tracked: TrackedResource, change: RowChange | None, extra: str
+    resource: Kind, entry: DeferredEntry, tracked: TrackedResource, change: RowChange | None, extra: str
 ) -> None:
     pending = {} if change is None else change.pending
     tracked.is_deferred, tracked.is_incomplete = False, bool(pending)
@@ -369,7 +367,7 @@ def _note_applied(
     owe_again(resource, tracked)
 
 
-def _change(resource: SyncResource, entry: DeferredEntry, key: str | None) -> tuple[RowChange, str]:
+def _change(resource: Kind, entry: DeferredEntry, key: str | None) -> tuple[RowChange, str]:
     instances, unreadable = read_instances_apart(resource, [key] if key else [])
     if key in unreadable:
         raise unreadable_row(key, unreadable[key])

@@ -14,9 +14,9 @@ from django.db import transaction
 
 from ...core.state import SyncState, is_later
 from ...exceptions import PayloadError
+from ...kind import Kind
 from ...models import ChildResource, TrackedResource
 from ...relations import Association, Children, ReceivedChild, ReceivedChildren, ReceivedList
-from ...resources import SyncResource
 from ..db.statements import chunks
 from ..log.marks import key_text, new_uuid
 from ..log.suppression import applying
@@ -31,7 +31,7 @@ class Claims:
     """The parents that are written together, by local key, and those that stand."""
 
     def __init__(
-        self, owner: SyncResource, relation: Children, parents: Mapping[str, RowChange], instances: Mapping[str, Any]
+        self, owner: Kind, relation: Children, parents: Mapping[str, RowChange], instances: Mapping[str, Any]
     ) -> None:
         self._owner = owner
         self._parents = parents
@@ -90,7 +90,7 @@ def _is_after(one: SyncState, other: SyncState) -> bool:
     return is_later(one, other)
 
 
-def refresh_etags(owner: SyncResource, keys: Iterable[str]) -> None:
+def refresh_etags(owner: Kind, keys: Iterable[str]) -> None:
     """Note that the present contents of rows are those of the versions that they have."""
     wanted = list(keys)
     if not wanted:
@@ -105,10 +105,10 @@ def refresh_etags(owner: SyncResource, keys: Iterable[str]) -> None:
 
 
 #: Writes the rows of a resource: ``write_rows``, which writes what is inside them by this module.
-WriteRows = Callable[[SyncResource, Sequence[RowChange]], None]
+WriteRows = Callable[[Kind, Sequence[RowChange]], None]
 
 
-def write_inside(resource: SyncResource, changes: Sequence[RowChange], write_rows: WriteRows) -> None:
+def write_inside(resource: Kind, changes: Sequence[RowChange], write_rows: WriteRows) -> None:
     """Write the lists of rows that have just been written, in their transaction.
 
     Raises:
@@ -124,7 +124,7 @@ def write_inside(resource: SyncResource, changes: Sequence[RowChange], write_row
                 _ChildrenWriter(relation, resource, concerned).write(write_rows)
 
 
-def _write_members(resource: SyncResource, relation: Association, changes: Iterable[RowChange]) -> None:
+def _write_members(resource: Kind, relation: Association, changes: Iterable[RowChange]) -> None:
     by_key = {str(change.instance.pk): change for change in changes}
     present = members(resource, relation, by_key)
     for key, change in by_key.items():
@@ -138,7 +138,7 @@ def _write_members(resource: SyncResource, relation: Association, changes: Itera
 class _ChildrenWriter:
     """Writes the children of several parents together."""
 
-    def __init__(self, relation: Children, owner: SyncResource, parents: Sequence[RowChange]) -> None:
+    def __init__(self, relation: Children, owner: Kind, parents: Sequence[RowChange]) -> None:
         self._relation = relation
         self._owner = owner
         self._resource = relation.resource

@@ -19,7 +19,7 @@ from .references import members, set_members
 from .resolve import Known, Target, members_of, reference_values
 
 if TYPE_CHECKING:
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ BATCH = 1000
 
 
 def store_pending(
-    resource: SyncResource, pending: Mapping[int, Mapping[str, Sequence[Target]]], *, replaced: Iterable[int] = ()
+    resource: Kind, pending: Mapping[int, Mapping[str, Sequence[Target]]], *, replaced: Iterable[int] = ()
 ) -> None:
     """Note what the versions wait for, by the primary key of their resource; forget what ``replaced`` waited for."""
     references = PendingReference.objects.using(resource.database)
@@ -55,18 +55,18 @@ def store_pending(
     )
 
 
-def is_waiting(resource: SyncResource) -> bool:
+def is_waiting(resource: Kind) -> bool:
     """Tell whether anything of ``resource`` waits for what it refers to."""
     return bool(_any_pending.rows(resource.database, resource.kind))
 
 
-def kinds_waiting_for(resource: SyncResource) -> list[str]:
+def kinds_waiting_for(resource: Kind) -> list[str]:
     """Return the other kinds of which something waits for a row of ``resource``."""
     found = _kinds_waiting.rows(resource.database, resource.kind)
     return [kind for (kind,) in found if kind != resource.kind]
 
 
-def fill_in(resource: SyncResource) -> list[int]:
+def fill_in(resource: Kind) -> list[int]:
     """Fill in the references of ``resource`` whose targets have come, under the digest's lock.
 
     Returns the primary keys of the deferred resources that wait for nothing any more.
@@ -82,7 +82,7 @@ def fill_in(resource: SyncResource) -> list[int]:
     return sorted(ready)
 
 
-def _fill_in(resource: SyncResource, batch: list[PendingReference]) -> set[int]:
+def _fill_in(resource: Kind, batch: list[PendingReference]) -> set[int]:
     known = Known()
     known.look_up((reference.kind, reference.uuid) for reference in batch)
     come = [reference for reference in batch if known.key((reference.kind, reference.uuid)) is not None]
@@ -104,7 +104,7 @@ def _fill_in(resource: SyncResource, batch: list[PendingReference]) -> set[int]:
     return waited - left
 
 
-def _is_written(resource: SyncResource, relation: Relation, reference: PendingReference, known: Known) -> bool:
+def _is_written(resource: Kind, relation: Relation, reference: PendingReference, known: Known) -> bool:
     """Write one reference into its row; return False, and log why, if that row cannot take it."""
     try:
         with row_guard(resource.database):
@@ -117,7 +117,7 @@ def _is_written(resource: SyncResource, relation: Relation, reference: PendingRe
         return False
 
 
-def _write(resource: SyncResource, relation: Relation, reference: PendingReference, known: Known) -> None:
+def _write(resource: Kind, relation: Relation, reference: PendingReference, known: Known) -> None:
     """Write one reference into its row, which has had the same content all the while: nothing is changed by it."""
     key = reference.resource.local_key or ""
     target = (reference.kind, reference.uuid)
@@ -134,7 +134,7 @@ def _write(resource: SyncResource, relation: Relation, reference: PendingReferen
         resource.rows().filter(empty, pk=resource.model._meta.pk.to_python(key)).update(**values)
 
 
-def hand_over(resource: SyncResource, old: int, new: int) -> None:
+def hand_over(resource: Kind, old: int, new: int) -> None:
     """Let the resource with the primary key ``new`` wait for what ``old`` waited for: it has its row now."""
     references = PendingReference.objects.using(resource.database)
     if references.filter(resource=old).exists():
@@ -143,7 +143,7 @@ def hand_over(resource: SyncResource, old: int, new: int) -> None:
         TrackedResource.objects.using(resource.database).filter(pk=new).update(is_incomplete=True)
 
 
-def drop_overruled(resource: SyncResource, contents: Mapping[int, Sequence[str | None]]) -> None:
+def drop_overruled(resource: Kind, contents: Mapping[int, Sequence[str | None]]) -> None:
     """Forget the references of resources that somebody has given another value meanwhile.
 
     ``contents`` are those of the resources, by their primary key.

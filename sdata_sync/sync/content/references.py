@@ -17,10 +17,10 @@ from uuid import UUID
 from django.db import models, transaction
 
 from ...exceptions import PayloadError
+from ...kind import Kind, all_rows
 from ...models import TrackedResource
 from ...registry import registry
 from ...relations import KEY, NATURAL, PROBLEM, Association, Reference, association_text
-from ...resources import SyncResource, all_rows
 from ..db.faults import ends_page
 from ..db.isolation import override
 from ..db.statements import chunks
@@ -48,7 +48,7 @@ def is_only_looking() -> bool:
     return _only_looking.get()
 
 
-def uuids_of(resource: SyncResource, keys: Iterable[str]) -> dict[str, UUID | str]:
+def uuids_of(resource: Kind, keys: Iterable[str]) -> dict[str, UUID | str]:
     """Return the uuids of rows by local key; a row that is not tracked yet is, from now on.
 
     While one is ``only_looking``, the local key stands for the uuid of such a row.
@@ -65,7 +65,7 @@ def uuids_of(resource: SyncResource, keys: Iterable[str]) -> dict[str, UUID | st
     return found
 
 
-def _tracked(resource: SyncResource, keys: Collection[str]) -> dict[str, UUID]:
+def _tracked(resource: Kind, keys: Collection[str]) -> dict[str, UUID]:
     rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
     found: dict[str, UUID] = {}
     for chunk in chunks(keys):
@@ -73,7 +73,7 @@ def _tracked(resource: SyncResource, keys: Collection[str]) -> dict[str, UUID]:
     return found
 
 
-def keys_of(resource: SyncResource, uuids: Iterable[UUID]) -> dict[UUID, str]:
+def keys_of(resource: Kind, uuids: Iterable[UUID]) -> dict[UUID, str]:
     """Return the local keys of rows by uuid, also by one that was replaced; what has no row here is absent."""
     rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
     found: dict[UUID, str] = {}
@@ -94,7 +94,7 @@ def keys_of(resource: SyncResource, uuids: Iterable[UUID]) -> dict[UUID, str]:
     return found
 
 
-def reference_texts(resource: SyncResource, relation: Reference, values: Mapping[str, Any]) -> dict[str, Text]:
+def reference_texts(resource: Kind, relation: Reference, values: Mapping[str, Any]) -> dict[str, Text]:
     """Return the texts of ``relation`` for rows whose foreign keys are ``values``, both by local key."""
     texts: dict[str, Text] = dict.fromkeys(values)
     present = {value for value in values.values() if value is not None}
@@ -111,7 +111,7 @@ def reference_texts(resource: SyncResource, relation: Reference, values: Mapping
     return texts
 
 
-def keys_by_value(resource: SyncResource, relation: Reference, values: Iterable[Any]) -> dict[Any, str]:
+def keys_by_value(resource: Kind, relation: Reference, values: Iterable[Any]) -> dict[Any, str]:
     """Return the local keys of the rows that foreign keys lead to, which need not hold primary keys."""
     target = relation.field.target_field
     pk = relation.model._meta.pk
@@ -121,7 +121,7 @@ def keys_by_value(resource: SyncResource, relation: Reference, values: Iterable[
     return {value: key_text(pk, key) for value, key in rows.values_list(target.attname, "pk")}
 
 
-def value_by_key(resource: SyncResource, relation: Reference, key: str) -> Any:
+def value_by_key(resource: Kind, relation: Reference, key: str) -> Any:
     """Return what the foreign key holds to lead to the row with the local ``key``."""
     target, pk = relation.field.target_field, relation.model._meta.pk
     if target.primary_key:
@@ -130,7 +130,7 @@ def value_by_key(resource: SyncResource, relation: Reference, key: str) -> Any:
     return rows.values_list(target.attname, flat=True).first()
 
 
-def _natural_texts(resource: SyncResource, relation: Reference, values: Iterable[Any]) -> dict[Any, Text]:
+def _natural_texts(resource: Kind, relation: Reference, values: Iterable[Any]) -> dict[Any, Text]:
     target = relation.field.target_field
     rows = all_rows(relation.model, resource.database).filter(**{f"{target.attname}__in": list(values)})
     return {getattr(row, target.attname): _natural_text(row) for row in rows}
@@ -143,7 +143,7 @@ def _natural_text(row: Any) -> str:
     return NATURAL + json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
 
 
-def find_by_natural_key(resource: SyncResource, relation: Reference, text: str) -> Any:
+def find_by_natural_key(resource: Kind, relation: Reference, text: str) -> Any:
     """Return what the foreign key holds to lead to the row with the natural key that ``text`` spells.
 
     Raises:
@@ -167,7 +167,7 @@ def find_by_natural_key(resource: SyncResource, relation: Reference, text: str) 
     return getattr(row, relation.field.target_field.attname)
 
 
-def generic_texts(resource: SyncResource, values: Mapping[str, tuple[Any, Any]]) -> dict[str, Text]:
+def generic_texts(resource: Kind, values: Mapping[str, tuple[Any, Any]]) -> dict[str, Text]:
     """Return the texts of a generic foreign key for rows whose content type and object are ``values``, by local key."""
     texts: dict[str, Text] = dict.fromkeys(values)
     by_type: dict[Any, dict[str, Any]] = {}
@@ -190,7 +190,7 @@ def generic_texts(resource: SyncResource, values: Mapping[str, tuple[Any, Any]])
     return texts
 
 
-def generic_target(kind: str) -> SyncResource:
+def generic_target(kind: str) -> Kind:
     """Return the resource of the kind that a generic foreign key names.
 
     Raises:
@@ -202,24 +202,24 @@ def generic_target(kind: str) -> SyncResource:
     return target
 
 
-def generic_values(resource: SyncResource, target: SyncResource, key: str) -> tuple[Any, Any]:
+def generic_values(resource: Kind, target: Kind, key: str) -> tuple[Any, Any]:
     """Return the content type and the object that lead to the row of ``target`` with the local ``key``."""
     pk: models.Field[Any, Any] = target.model._meta.pk
     return _content_types(resource).get_for_model(target.model).pk, pk.to_python(key)
 
 
-def content_type_of(resource: SyncResource, model: type[models.Model]) -> Any:
+def content_type_of(resource: Kind, model: type[models.Model]) -> Any:
     """Return the primary key of the content type of ``model``."""
     return _content_types(resource).get_for_model(model).pk
 
 
-def _content_types(resource: SyncResource) -> Any:
+def _content_types(resource: Kind) -> Any:
     from django.contrib.contenttypes.models import ContentType
 
     return ContentType.objects.db_manager(resource.database)
 
 
-def members(resource: SyncResource, relation: Association, keys: Collection[str]) -> dict[str, list[str]]:
+def members(resource: Kind, relation: Association, keys: Collection[str]) -> dict[str, list[str]]:
     """Return the local keys of what is associated with the rows ``keys``, by their local keys."""
     field = relation.field
     source, target = (relation.through._meta.get_field(name) for name in _ends(field))
@@ -235,7 +235,7 @@ def members(resource: SyncResource, relation: Association, keys: Collection[str]
 
 
 def association_texts(
-    resource: SyncResource, relation: Association, keys: Collection[str], waiting: Mapping[str, Iterable[UUID]]
+    resource: Kind, relation: Association, keys: Collection[str], waiting: Mapping[str, Iterable[UUID]]
 ) -> dict[str, Text]:
     """Return the texts of ``relation`` for the rows ``keys``; ``waiting`` are the members that have not come yet."""
     target = registry.of_model(relation.model)
@@ -251,7 +251,7 @@ def association_texts(
     }
 
 
-def set_members(resource: SyncResource, relation: Association, key: str, wanted: Iterable[str]) -> None:
+def set_members(resource: Kind, relation: Association, key: str, wanted: Iterable[str]) -> None:
     """Make the rows with the keys ``wanted`` the members of the row ``key``."""
     instance = resource.model(pk=resource.model._meta.pk.to_python(key))
     instance._state.db, instance._state.adding = resource.database, False

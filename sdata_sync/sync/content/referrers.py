@@ -10,10 +10,10 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.db.models import F
 
+from ...kind import Kind, all_rows
 from ...models import TrackedResource
 from ...registry import registry
 from ...relations import Association, Children, GenericReference, Reference, Relation
-from ...resources import SyncResource, all_rows
 from ..log.marks import key_text, mark
 from ..log.suppression import is_applied
 from ..log.wakeup import wake_after_commit
@@ -29,7 +29,7 @@ _SETS_NULL = (models.SET_NULL, getattr(models, "DB_SET_NULL", models.SET_NULL))
 class Referrer:
     """A relation of a registered resource, or of its children, that is emptied when what it leads to is deleted."""
 
-    resource: SyncResource
+    resource: Kind
     relation: Reference | Association | GenericReference
     children: Children | None = None
 
@@ -53,7 +53,7 @@ class Referrer:
         return _keys(self.resource, rows.values_list(name, flat=True))
 
 
-def _keys(resource: SyncResource, values: Any) -> list[str]:
+def _keys(resource: Kind, values: Any) -> list[str]:
     return sorted({key_text(resource.model._meta.pk, value) for value in values})
 
 
@@ -69,7 +69,7 @@ def _all_referrers(model: type[models.Model]) -> Iterator[Referrer]:
                 yield referrer
 
 
-def _referrers(resource: SyncResource) -> Iterator[Referrer]:
+def _referrers(resource: Kind) -> Iterator[Referrer]:
     try:
         for relation in resource.relations:
             if isinstance(relation, Reference | Association | GenericReference):

@@ -30,7 +30,7 @@ from .rows import existing_keys
 if TYPE_CHECKING:
     from ...atom.payload import Text
     from ...core.state import SyncState
-    from ...resources import SyncResource
+    from ...kind import Kind
     from .cascade import Taken
     from .conditions import Condition
 
@@ -83,7 +83,7 @@ class Placed:
     lists: dict[str, ReceivedList | ReceivedChildren] = field(default_factory=dict)
 
 
-def place(resource: SyncResource, instance: models.Model, reading: Reading, known: Known) -> Placed:
+def place(resource: Kind, instance: models.Model, reading: Reading, known: Known) -> Placed:
     """Set the columns of ``instance`` that ``reading``'s relations stand on.
 
     Raises:
@@ -115,7 +115,7 @@ def _note_list(relation: Relation, received: ReceivedList | ReceivedChildren, kn
 
 
 def _place_reference(
-    resource: SyncResource, relation: Relation, instance: models.Model, text: Text, known: Known, placed: Placed
+    resource: Kind, relation: Relation, instance: models.Model, text: Text, known: Known, placed: Placed
 ) -> None:
     values: Sequence[object] = (None,) * len(relation.columns)
     if text is not None and text.startswith(NATURAL) and isinstance(relation, Reference):
@@ -135,7 +135,7 @@ def _place_reference(
         placed.columns.add(column)
 
 
-def reference_values(resource: SyncResource, relation: Relation, target: Target, key: str) -> Sequence[object]:
+def reference_values(resource: Kind, relation: Relation, target: Target, key: str) -> Sequence[object]:
     """Return what the columns of ``relation`` hold to lead to ``target``, whose local key is ``key``."""
     if isinstance(relation, GenericReference):
         return generic_values(resource, generic_target(target[0]), key)
@@ -143,7 +143,7 @@ def reference_values(resource: SyncResource, relation: Relation, target: Target,
     return (value_by_key(resource, relation, key),)
 
 
-def targets_of(resource: SyncResource, reading: Reading) -> Iterator[Target]:
+def targets_of(resource: Kind, reading: Reading) -> Iterator[Target]:
     """Yield what ``reading`` refers to, its children too; what cannot be known here is left out."""
     for relation in resource.relations:
         if relation.name not in reading.related:
@@ -219,7 +219,7 @@ class RowChange:
     error: PayloadError | None = None
 
 
-def prepare_row(resource: SyncResource, instance: models.Model | None, reading: Reading, known: Known) -> RowChange:
+def prepare_row(resource: Kind, instance: models.Model | None, reading: Reading, known: Known) -> RowChange:
     """Return the change that ``reading`` makes to the row of ``instance``, or, if that is ``None``, to a new one.
 
     Raises:
@@ -242,7 +242,7 @@ def prepare_row(resource: SyncResource, instance: models.Model | None, reading: 
 
 
 def keep_waiting(
-    resource: SyncResource, change: RowChange, brought: Container[str], present: Mapping[str, Sequence[Target]]
+    resource: Kind, change: RowChange, brought: Container[str], present: Mapping[str, Sequence[Target]]
 ) -> None:
     """Let the row wait on for what it waited for, ``present``, in the relations of which nothing was ``brought``."""
     columns = {relation.name: relation.columns for relation in resource.relations}

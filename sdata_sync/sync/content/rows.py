@@ -15,13 +15,13 @@ from ..db.isolation import read_apart
 from ..db.prepared import PreparedQuery, can_prepare
 
 if TYPE_CHECKING:
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 #: No database has a larger primary key.
 MAX_INTEGER = 2**63
 
 
-def read_rows(resource: SyncResource, keys: Iterable[str]) -> dict[str, tuple[Any, ...]]:
+def read_rows(resource: Kind, keys: Iterable[str]) -> dict[str, tuple[Any, ...]]:
     """Return the rows' values by local key, in the order of the resource's columns."""
     wanted = _readable(resource, keys)
     if not wanted:
@@ -34,13 +34,13 @@ def read_rows(resource: SyncResource, keys: Iterable[str]) -> dict[str, tuple[An
     return {str(values[0]): values[1:] for values in found}
 
 
-def existing_keys(resource: SyncResource, keys: Iterable[str]) -> set[str]:
+def existing_keys(resource: Kind, keys: Iterable[str]) -> set[str]:
     """Return those of ``keys`` that have a row."""
     wanted = _readable(resource, keys)
     return {str(key) for key in resource.rows().filter(pk__in=wanted).values_list("pk", flat=True)} if wanted else set()
 
 
-def read_instances_apart(resource: SyncResource, keys: Iterable[str]) -> tuple[dict[str, models.Model], dict[str, str]]:
+def read_instances_apart(resource: Kind, keys: Iterable[str]) -> tuple[dict[str, models.Model], dict[str, str]]:
     """Return the rows as instances, and the descriptions of what others raise when they are loaded, by local key."""
     return read_apart(resource.database, list(keys), lambda some: read_instances(resource, some))
 
@@ -50,13 +50,13 @@ def unreadable_row(key: str, problem: str) -> PayloadError:
     return PayloadError(f"The row {key!r} here cannot be read: {problem}", public="Refused.")
 
 
-def read_instances(resource: SyncResource, keys: Iterable[str]) -> dict[str, models.Model]:
+def read_instances(resource: Kind, keys: Iterable[str]) -> dict[str, models.Model]:
     """Return the rows as instances by local key."""
     wanted = _readable(resource, keys)
     return {str(row.pk): row for row in resource.rows().filter(pk__in=wanted)} if wanted else {}
 
 
-def _readable(resource: SyncResource, keys: Iterable[str]) -> list[Any]:
+def _readable(resource: Kind, keys: Iterable[str]) -> list[Any]:
     """Return the primary keys that ``keys`` spell; what spells none has no row."""
     to_python = resource.model._meta.pk.to_python
     values = []
@@ -68,7 +68,7 @@ def _readable(resource: SyncResource, keys: Iterable[str]) -> list[Any]:
     return values
 
 
-def _key_field(resource: SyncResource) -> models.Field[Any, Any]:
+def _key_field(resource: Kind) -> models.Field[Any, Any]:
     field = resource.model._meta.pk
     while isinstance(field, models.ForeignKey):  # the keys of children in multi-table inheritance are links
         field = field.target_field
@@ -76,7 +76,7 @@ def _key_field(resource: SyncResource) -> models.Field[Any, Any]:
 
 
 @lru_cache(maxsize=512)
-def _values_query(resource: SyncResource, count: int) -> PreparedQuery[Any]:
+def _values_query(resource: Kind, count: int) -> PreparedQuery[Any]:
     return PreparedQuery(
         lambda *keys: resource.rows().filter(pk__in=keys).values_list("pk", *resource.columns),
         *[_key_field(resource)] * count,

@@ -21,15 +21,15 @@ from .rows import read_instances
 from .writer import write_rows
 
 if TYPE_CHECKING:
+    from ...kind import Kind
     from ...models import TrackedResource
-    from ...resources import SyncResource
 
 logger = logging.getLogger(__name__)
 
 BATCH = 500
 
 
-def take_over_known(resource: SyncResource) -> int:
+def take_over_known(resource: Kind) -> int:
     """Write into the rows what is kept of them and has a field by now; return how many rows that were.
 
     Nothing is changed by it: the resources have had that content all the while.
@@ -47,12 +47,12 @@ def take_over_known(resource: SyncResource) -> int:
             last = batch[-1].pk
 
 
-def take_over(resource: SyncResource, rows: Iterable[TrackedResource]) -> int:
+def take_over(resource: Kind, rows: Iterable[TrackedResource]) -> int:
     """Do so with ``rows``, which are locked; return how many of them had something to be taken over."""
     return sum(_take_over(resource, tracked) for tracked in rows if tracked.extra and tracked.local_key)
 
 
-def _take_over(resource: SyncResource, tracked: TrackedResource) -> bool:
+def _take_over(resource: Kind, tracked: TrackedResource) -> bool:
     reading = _reading(resource, tracked)
     key = tracked.local_key or ""
     instance = read_instances(resource, [key]).get(key)
@@ -79,7 +79,7 @@ def _take_over(resource: SyncResource, tracked: TrackedResource) -> bool:
     return True
 
 
-def _without_edited(resource: SyncResource, instance: models.Model, reading: Reading) -> Reading:
+def _without_edited(resource: Kind, instance: models.Model, reading: Reading) -> Reading:
     """Leave out what somebody has given a value since the upgrade: that is newer than what was kept."""
     blank = resource.model()
     values = {name: value for name, value in reading.values.items() if getattr(instance, name) == getattr(blank, name)}
@@ -92,7 +92,7 @@ def _without_edited(resource: SyncResource, instance: models.Model, reading: Rea
     return Reading(values, reading.extra, related)
 
 
-def _reading(resource: SyncResource, tracked: TrackedResource) -> Reading | None:
+def _reading(resource: Kind, tracked: TrackedResource) -> Reading | None:
     name = resource.element_name
     document = f'<{name} xmlns="{resource.namespace}"{PAYLOAD_DECLARATIONS}>{tracked.extra}</{name}>'
     try:

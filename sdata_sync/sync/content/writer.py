@@ -14,8 +14,8 @@ from django.db import connections, models, transaction
 from django.db.models import signals
 
 from ...exceptions import PayloadError
+from ...kind import Kind, all_rows
 from ...relations import Reference
-from ...resources import SyncResource, all_rows
 from ..db.faults import describe, ends_page
 from ..db.isolation import check_deferred_constraints, is_careful, refusal, row_guard
 from ..log.suppression import applying, applying_deletions, is_own_receiver, withdrawing
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def write_rows(resource: SyncResource, changes: Sequence[RowChange]) -> None:
+def write_rows(resource: Kind, changes: Sequence[RowChange]) -> None:
     """Write ``changes``, each wholly or not at all; those that fail get their ``error``.
 
     Validated as the model says. In bulk where nobody could tell the difference: a model with its own ``save``,
@@ -52,7 +52,7 @@ def write_rows(resource: SyncResource, changes: Sequence[RowChange]) -> None:
         _delete_in_turn(resource, [change for change in deletions if change.is_withdrawal])
 
 
-def _delete_rows(resource: SyncResource, deletions: Sequence[RowChange]) -> None:
+def _delete_rows(resource: Kind, deletions: Sequence[RowChange]) -> None:
     """Carry out received deletions, but for those that wait because of what they would take along."""
     if not deletions:
         return
@@ -64,14 +64,14 @@ def _delete_rows(resource: SyncResource, deletions: Sequence[RowChange]) -> None
         _delete_in_turn(resource, [change for change in deletions if not change.error])
 
 
-def _delete_in_turn(resource: SyncResource, deletions: list[RowChange]) -> None:
+def _delete_in_turn(resource: Kind, deletions: list[RowChange]) -> None:
     is_refusable = are_kept_referring(resource, [change.instance for change in deletions])
     if any(change.taken for change in deletions) or is_refusable or not _deleted_in_bulk(resource, deletions):
         for change in deletions:
             _attempt(resource, change, lambda change: _delete(resource, change))
 
 
-def _delete(resource: SyncResource, change: RowChange) -> None:
+def _delete(resource: Kind, change: RowChange) -> None:
     records = prepare_records(resource, change)
     pk = change.instance.pk
     with applying_waiting(change):
@@ -82,7 +82,7 @@ def _delete(resource: SyncResource, change: RowChange) -> None:
     confirm_taken(records)
 
 
-def _can_write_in_bulk(resource: SyncResource) -> bool:
+def _can_write_in_bulk(resource: Kind) -> bool:
     model = resource.model
     return (
         # A column that a save would bring up to date, whether it travels or not.
@@ -102,7 +102,7 @@ def _has_foreign_receivers(signal: Any, model: type[models.Model]) -> bool:
     return any(not is_own_receiver(receiver) for group in live for receiver in group)
 
 
-def _self_written(resource: SyncResource) -> list[str]:
+def _self_written(resource: Kind) -> list[str]:
     """Return the columns that a save would fill with its own time, over the value that came."""
     return [
         prop.field.attname
@@ -111,7 +111,7 @@ def _self_written(resource: SyncResource) -> list[str]:
     ]
 
 
-def _validate(resource: SyncResource, change: RowChange, *, whole: bool) -> None:
+def _validate(resource: Kind, change: RowChange, *, whole: bool) -> None:
     instance = change.instance
     exclude = set(_unchecked(resource, change.names, change.is_new))
     exclude.update(_settled(resource, instance))
@@ -133,7 +133,7 @@ def _validate(resource: SyncResource, change: RowChange, *, whole: bool) -> None
         change.error = refusal(error)
 
 
-def _settled(resource: SyncResource, instance: models.Model) -> Iterator[str]:
+def _settled(resource: Kind, instance: models.Model) -> Iterator[str]:
     """Yield the names of the fields about whose values there is nothing to ask."""
     values = instance.__dict__
     for name, attname in _json_columns(resource.model):
@@ -145,7 +145,7 @@ def _settled(resource: SyncResource, instance: models.Model) -> Iterator[str]:
             yield name
 
 
-def _plainly_right(resource: SyncResource, instance: models.Model) -> Iterator[str]:
+def _plainly_right(resource: Kind, instance: models.Model) -> Iterator[str]:
     """Yield the names of fields whose own ``clean`` would find out in ten times the time that they are right."""
     values = instance.__dict__
     for name, attname, limit in _plain_texts(resource.model):
@@ -158,7 +158,7 @@ def _plainly_right(resource: SyncResource, instance: models.Model) -> Iterator[s
 
 
 @lru_cache(maxsize=512)
-def _unchecked(resource: SyncResource, names: frozenset[str], is_new: bool) -> frozenset[str]:
+def _unchecked(resource: Kind, names: frozenset[str], is_new: bool) -> frozenset[str]:
     """Return the names of the fields that an entry with the columns ``names`` says nothing of."""
     checked = set(names)
     if is_new:  # what a new row has no value for must be allowed to be without
@@ -192,7 +192,7 @@ def _nullable(model: type[models.Model]) -> tuple[tuple[str, str], ...]:
     return tuple((f.name, f.attname) for f in model._meta.concrete_fields if f.null)
 
 
-def _payload_error(resource: SyncResource, error: ValidationError) -> PayloadError:
+def _payload_error(resource: Kind, error: ValidationError) -> PayloadError:
     if not hasattr(error, "error_dict"):
         return PayloadError("; ".join(error.messages))
     fields = error.message_dict
@@ -200,13 +200,13 @@ def _payload_error(resource: SyncResource, error: ValidationError) -> PayloadErr
     return PayloadError(text, payload_path=_payload_path(resource, next(iter(fields))))
 
 
-def _payload_path(resource: SyncResource, name: str) -> str:
+def _payload_path(resource: Kind, name: str) -> str:
     names = [prop.name for prop in resource.properties if prop.field.name == name]
     names += [r.name for r in resource.relations if isinstance(r, Reference) and r.field.name == name]
     return f"{resource.element_name}/{next(iter(names), name)}"
 
 
-def _written_in_bulk(resource: SyncResource, changes: list[RowChange]) -> bool:
+def _written_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
     """Try to write all of ``changes``; if one fails, none is written."""
     if len(changes) == 0:
         return True
@@ -236,7 +236,7 @@ def _written_in_bulk(resource: SyncResource, changes: list[RowChange]) -> bool:
     return True
 
 
-def _check_now(resource: SyncResource) -> None:
+def _check_now(resource: Kind) -> None:
     """Have the database look now at what it would refuse the whole page for when the transaction ends."""
     connection = connections[resource.database]
     if connection.features.supports_deferrable_unique_constraints and any(
@@ -253,14 +253,14 @@ def _links(model: type[models.Model]) -> tuple[models.ForeignKey[Any, Any], ...]
     return tuple(link for link in links if not link.target_field.primary_key)
 
 
-def _linked_values(resource: SyncResource, changes: Sequence[RowChange]) -> dict[Any, models.Model]:
+def _linked_values(resource: Kind, changes: Sequence[RowChange]) -> dict[Any, models.Model]:
     """Return the rows that are about to be updated as they stand, if foreign keys may hold what is changed."""
     columns = {link.target_field.attname for link in _links(resource.model)}
     pks = [change.instance.pk for change in changes if not change.is_new and columns & change.names]
     return resource.rows().only(*columns).in_bulk(pks) if pks else {}
 
 
-def _take_along(resource: SyncResource, before: Mapping[Any, models.Model], changes: Sequence[RowChange]) -> None:
+def _take_along(resource: Kind, before: Mapping[Any, models.Model], changes: Sequence[RowChange]) -> None:
     """Let what refers to a row by one of its values go on referring to it: all at once, for rows may exchange them."""
     for link in _links(resource.model) if before else ():
         name = link.target_field.attname
@@ -277,7 +277,7 @@ def _take_along(resource: SyncResource, before: Mapping[Any, models.Model], chan
             rows.update(**{link.attname: models.Case(*cases)})
 
 
-def _note_texts(resource: SyncResource, changes: list[RowChange]) -> None:
+def _note_texts(resource: Kind, changes: list[RowChange]) -> None:
     if _is_fragile(resource) or resource.child_lists:
         contents = _stored_contents(resource, changes)
         for change in changes:
@@ -293,19 +293,17 @@ def _note_texts(resource: SyncResource, changes: list[RowChange]) -> None:
             change.texts = resource.texts_of(change.instance)
 
 
-def _stored_contents(resource: SyncResource, changes: Sequence[RowChange]) -> dict[str, list[Text]]:
+def _stored_contents(resource: Kind, changes: Sequence[RowChange]) -> dict[str, list[Text]]:
     return _contents(resource, changes, read_rows(resource, [str(change.instance.pk) for change in changes]))
 
 
-def _contents(
-    resource: SyncResource, changes: Sequence[RowChange], rows: Mapping[str, Sequence[Any]]
-) -> dict[str, list[Text]]:
+def _contents(resource: Kind, changes: Sequence[RowChange], rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Text]]:
     return contents_of(
         resource, rows, {str(change.instance.pk): change.pending for change in changes if change.pending}
     )
 
 
-def _update_in_bulk(resource: SyncResource, names: frozenset[str], instances: list[models.Model]) -> None:
+def _update_in_bulk(resource: Kind, names: frozenset[str], instances: list[models.Model]) -> None:
     meta = resource.model._meta
     fields = [field.name for field in meta.concrete_fields if field.attname in names and not field.primary_key]
     if fields:
@@ -324,7 +322,7 @@ def _forget_key(change: RowChange) -> None:
         change.instance.pk = None
 
 
-def _deleted_in_bulk(resource: SyncResource, changes: list[RowChange]) -> bool:
+def _deleted_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
     if resource.model.delete is not models.Model.delete:
         return False
     if not changes:
@@ -343,7 +341,7 @@ def _deleted_in_bulk(resource: SyncResource, changes: list[RowChange]) -> bool:
     return True
 
 
-def _attempt(resource: SyncResource, change: RowChange, act: Any) -> None:
+def _attempt(resource: Kind, change: RowChange, act: Any) -> None:
     key = change.instance.pk
     keys = [] if key is None else [str(key)]
     try:
@@ -364,7 +362,7 @@ def _attempt(resource: SyncResource, change: RowChange, act: Any) -> None:
         _forget_key(change)
 
 
-def _save(resource: SyncResource, change: RowChange) -> None:
+def _save(resource: Kind, change: RowChange) -> None:
     database = resource.database
     brought = {name: getattr(change.instance, name) for name in change.names}
     _validate(resource, change, whole=True)
@@ -385,7 +383,7 @@ def _save(resource: SyncResource, change: RowChange) -> None:
         _expect_unaltered(resource, change)
 
 
-def _is_fragile(resource: SyncResource) -> bool:
+def _is_fragile(resource: Kind) -> bool:
     """Tell whether some database may hold another number than it was given: SQLite's decimals are floats."""
     return any(
         isinstance(prop.field, models.FloatField)
@@ -394,7 +392,7 @@ def _is_fragile(resource: SyncResource) -> bool:
     )
 
 
-def _expect_unaltered(resource: SyncResource, change: RowChange) -> None:
+def _expect_unaltered(resource: Kind, change: RowChange) -> None:
     """Refuse a row of a plain model that is not what was written: the database could not hold it.
 
     Raises:

@@ -29,7 +29,7 @@ from ..log.wakeup import wake_after_commit
 from .merge import merge_rows
 
 if TYPE_CHECKING:
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 KEPT = "kept"
 
 
-def survivor_of(resource: SyncResource, tracked: TrackedResource) -> TrackedResource:
+def survivor_of(resource: Kind, tracked: TrackedResource) -> TrackedResource:
     """Return the resource that ``tracked`` is an alias of, itself if it is none."""
     for _ in range(MAX_ALIASES):
         following = tracked_rows(resource).filter(uuid=tracked.replaced_by).first() if tracked.replaced_by else None
@@ -47,9 +47,7 @@ def survivor_of(resource: SyncResource, tracked: TrackedResource) -> TrackedReso
     return tracked
 
 
-def link(
-    resource: SyncResource, key: str, uuid: UUID | None, *, keep: bool = False, wait_for: int | None = None
-) -> UUID:
+def link(resource: Kind, key: str, uuid: UUID | None, *, keep: bool = False, wait_for: int | None = None) -> UUID:
     """Give the row with the local ``key`` the ``uuid``, or one of its own if that is ``None``; return it.
 
     Under the digest's lock. With ``wait_for``, the primary key of an endpoint, that one's version is expected: the
@@ -84,7 +82,7 @@ def link(
     return uuid
 
 
-def end_waiting(resource: SyncResource, origin: str) -> bool:
+def end_waiting(resource: Kind, origin: str) -> bool:
     """Send what was linked and waits for a version of ``origin``, which has said all; tell whether there was any."""
     waiting = tracked_rows(resource).filter(
         endpoint__key=origin.lower(), tick__isnull=True, mark__isnull=True, local_key__isnull=False
@@ -92,7 +90,7 @@ def end_waiting(resource: SyncResource, origin: str) -> bool:
     return bool(waiting.update(etag=ANEW, mark=now()))
 
 
-def _revive(resource: SyncResource, other: TrackedResource, key: str, *, is_awaited: bool) -> None:
+def _revive(resource: Kind, other: TrackedResource, key: str, *, is_awaited: bool) -> None:
     """Give a row to a resource that had none: it was deleted here, an alias, or its version waits to be written."""
     rows = tracked_rows(resource).filter(pk=other.pk)
     if other.is_deferred and is_awaited:
@@ -104,7 +102,7 @@ def _revive(resource: SyncResource, other: TrackedResource, key: str, *, is_awai
     )
 
 
-def _keep_waiting_version(resource: SyncResource, tracked: TrackedResource) -> None:
+def _keep_waiting_version(resource: Kind, tracked: TrackedResource) -> None:
     """Keep, for people, the version of a row that waits and whose uuid is about to go: as one that did not stay."""
     entry = DeferredEntry.objects.using(resource.database).filter(resource=tracked).first()
     if entry is None or tracked.endpoint is None:
@@ -124,7 +122,7 @@ def _keep_waiting_version(resource: SyncResource, tracked: TrackedResource) -> N
     )
 
 
-def release(resource: SyncResource, tracked: TrackedResource, *, replaced_by: UUID | None) -> None:
+def release(resource: Kind, tracked: TrackedResource, *, replaced_by: UUID | None) -> None:
     """Part a row from its uuid. One that others may have heard of becomes an alias, or, without a new one, is gone."""
     rows = tracked_rows(resource).filter(pk=tracked.pk)
     if replaced_by is None or (tracked.tick is None and not tracked.is_deferred):
@@ -146,7 +144,7 @@ def release(resource: SyncResource, tracked: TrackedResource, *, replaced_by: UU
     )
 
 
-def rename(resource: SyncResource, key: str, old: UUID, uuid: UUID, *, is_edited: bool) -> None:
+def rename(resource: Kind, key: str, old: UUID, uuid: UUID, *, is_edited: bool) -> None:
     """Let the row ``key``, whose uuid ``old`` others have replaced by ``uuid``, go by that one; ``old`` is released.
 
     Under the digest's lock. Where both have a row here, everything that points at the old one points at the other
@@ -179,7 +177,7 @@ def rename(resource: SyncResource, key: str, old: UUID, uuid: UUID, *, is_edited
     transaction.on_commit(partial(settle_all, resource), using=resource.database)
 
 
-def _delete(resource: SyncResource, key: str, deleted: TrackedResource) -> None:
+def _delete(resource: Kind, key: str, deleted: TrackedResource) -> None:
     """Delete the row ``key``, which is ``deleted`` by another name; while something protects it, that waits."""
     try:
         with transaction.atomic(using=resource.database), applying(resource.kind, keys=[key]):
@@ -198,7 +196,7 @@ def _delete(resource: SyncResource, key: str, deleted: TrackedResource) -> None:
         )
 
 
-def _unite(resource: SyncResource, key: str, into: str) -> None:
+def _unite(resource: Kind, key: str, into: str) -> None:
     instances = read_instances(resource, [key, into])
     old, new = instances.get(key), instances.get(into)
     if old is None or new is None:
@@ -208,14 +206,14 @@ def _unite(resource: SyncResource, key: str, into: str) -> None:
     logger.info("%s: the rows %s and %s were the same thing; %s stays", resource.kind, key, into, into)
 
 
-def mark_referrers_of_key(resource: SyncResource, key: str) -> None:
+def mark_referrers_of_key(resource: Kind, key: str) -> None:
     """Mark whatever refers to the row ``key``: the uuid that it refers to is another."""
     instance = read_instances(resource, [key]).get(key)
     if instance is not None:
         mark_all_referrers(instance, resource.database)
 
 
-def unlink(resource: SyncResource, uuid: UUID) -> bool:
+def unlink(resource: Kind, uuid: UUID) -> bool:
     """Forget that ``uuid`` is a row here; the row stays, and is a new resource when it is next changed."""
     tracked = tracked_rows(resource).filter(uuid=uuid, local_key__isnull=False).first()
     if tracked is None:
@@ -224,7 +222,7 @@ def unlink(resource: SyncResource, uuid: UUID) -> bool:
     return True
 
 
-def relink(resource: SyncResource, uuid: UUID, key: str) -> None:
+def relink(resource: Kind, uuid: UUID, key: str) -> None:
     """Let ``uuid`` be the row with the local ``key``, whatever it was before (SData sync 1.3, PUT).
 
     Under the digest's lock. A row that loses it becomes a resource of its own; the uuid that ``key`` had until now

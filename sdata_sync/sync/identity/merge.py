@@ -9,16 +9,16 @@ from typing import Any
 from django.apps import apps
 from django.db import IntegrityError, models, transaction
 
+from ...kind import Kind, all_rows
 from ...models import ChildResource, TrackedResource
 from ...registry import registry
-from ...resources import SyncResource, all_rows
 from ..log.marks import key_text
 from ..log.suppression import applying
 
 logger = logging.getLogger(__name__)
 
 
-def merge_rows(resource: SyncResource, old: models.Model, new: models.Model) -> None:
+def merge_rows(resource: Kind, old: models.Model, new: models.Model) -> None:
     """Delete ``old``, after everything that refers to it, shared or not, was made to refer to ``new``.
 
     Its children go with it: the list of the row that stays is complete.

@@ -16,7 +16,7 @@ from ..db.prepared import PreparedQuery, PreparedUpdate
 
 if TYPE_CHECKING:
     from ...atom.payload import Text
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 #: Rows that are written in one statement.
 BATCH = 500
@@ -78,7 +78,7 @@ class StoredDigest:
     ``value`` is the digest; ``endpoint_id`` and ``endpoint_url`` translate between URLs and rows.
     """
 
-    def __init__(self, resource: SyncResource, rows: list[_Row]) -> None:
+    def __init__(self, resource: Kind, rows: list[_Row]) -> None:
         self._resource = resource
         self._rows = {row.key: row for row in rows}
         self._ids = {row.key: row.endpoint_id for row in rows}
@@ -214,13 +214,13 @@ class StoredDigest:
             self._ids.update(rows.filter(key__in=part).values_list("key", "pk"))
 
 
-def load_digest(resource: SyncResource) -> StoredDigest:
+def load_digest(resource: Kind) -> StoredDigest:
     """Read the digest of ``resource`` as it is committed."""
     rows = _entries.rows(resource.database, resource.kind)
     return StoredDigest(resource, [_Row(*row) for row in rows])
 
 
-def lock_digest(resource: SyncResource) -> StoredDigest:
+def lock_digest(resource: Kind) -> StoredDigest:
     """Lock the digest of ``resource`` until the present transaction ends, and read it.
 
     Whoever gives ticks or applies a feed holds this lock. It is taken by the first statement of its

@@ -14,11 +14,11 @@ from ...models import ConflictRecord, DeferredEntry, Endpoint, TrackedResource
 from ...signals import conflict_decided, entry_deferred, resource_applied
 
 if TYPE_CHECKING:
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 
 def announce(
-    resource: SyncResource, conflicts: Sequence[ConflictRecord], versions: Sequence[tuple[TrackedResource, bool]]
+    resource: Kind, conflicts: Sequence[ConflictRecord], versions: Sequence[tuple[TrackedResource, bool]]
 ) -> None:
     """Send the signals after the present transaction; ``versions`` are what was applied, and whether it waits."""
     model = resource.model
@@ -32,20 +32,20 @@ def announce(
         _after_commit(resource, partial(_send_applied, resource, applied))
 
 
-def _after_commit(resource: SyncResource, send: Callable[[], None]) -> None:
+def _after_commit(resource: Kind, send: Callable[[], None]) -> None:
     transaction.on_commit(send, using=resource.database, robust=True)
 
 
-def _send(signal: Signal, resource: SyncResource, **what: Any) -> None:
-    signal.send_robust(sender=resource.model, resource=resource, **what)
+def _send(signal: Signal, resource: Kind, **what: Any) -> None:
+    signal.send_robust(sender=resource.model, resource=resource.declared, **what)
 
 
-def _send_conflicts(resource: SyncResource, conflicts: list[ConflictRecord]) -> None:
+def _send_conflicts(resource: Kind, conflicts: list[ConflictRecord]) -> None:
     for record in conflicts:
         _send(conflict_decided, resource, record=record)
 
 
-def _send_deferred(resource: SyncResource, uuids: list[Any]) -> None:
+def _send_deferred(resource: Kind, uuids: list[Any]) -> None:
     entries = DeferredEntry.objects.using(resource.database).filter(resource__kind=resource.kind)
     for entry in entries.filter(resource__uuid__in=uuids).select_related("resource"):
         _send(entry_deferred, resource, entry=entry)
@@ -56,7 +56,7 @@ def _applied(tracked: TrackedResource) -> dict[str, Any]:
     return {"uuid": tracked.uuid, "local_key": tracked.local_key, **where}
 
 
-def _send_applied(resource: SyncResource, applied: list[dict[str, Any]]) -> None:
+def _send_applied(resource: Kind, applied: list[dict[str, Any]]) -> None:
     urls = dict(Endpoint.objects.using(resource.database).values_list("pk", "url"))
     for item in applied:
         state = SyncState(

@@ -17,7 +17,7 @@ from ..db.clock import now
 from .marks import write_uuid
 
 if TYPE_CHECKING:
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 _COLUMNS = (
     "local_key",
@@ -38,7 +38,7 @@ ANEW = "anew"
 _MARKED_COLUMNS = (*_COLUMNS, "mark", "is_intent", "mark_user", "problem")
 
 
-def tracked_rows(resource: SyncResource) -> models.QuerySet[TrackedResource]:
+def tracked_rows(resource: Kind) -> models.QuerySet[TrackedResource]:
     """Return what is tracked of ``resource``."""
     return TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
 
@@ -158,9 +158,7 @@ def _filled_in(using: str, statement: str, names: tuple[str, ...]) -> str:
 BATCH = 1000
 
 
-def untracked_keys(
-    resource: SyncResource, *, on_batch: Callable[[int], None] = lambda count: None
-) -> Iterator[list[str]]:
+def untracked_keys(resource: Kind, *, on_batch: Callable[[int], None] = lambda count: None) -> Iterator[list[str]]:
     """Yield the local keys that are not tracked, of each chunk of the table; each begins where the last one ended.
 
     ``on_batch`` is told afterwards how many rows were looked at.
@@ -178,7 +176,7 @@ def untracked_keys(
         on_batch(len(keys))
 
 
-def without_tracked(resource: SyncResource, keys: list[str]) -> list[str]:
+def without_tracked(resource: Kind, keys: list[str]) -> list[str]:
     """Return those of ``keys`` that are not tracked, in their order."""
     rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, local_key__in=keys)
     tracked = set(rows.values_list("local_key", flat=True))

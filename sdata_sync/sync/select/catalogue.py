@@ -25,8 +25,8 @@ from ..log.marks import key_text
 from ..log.tracked import tracked_rows
 
 if TYPE_CHECKING:
+    from ...kind import Kind
     from ...models import TrackedResource
-    from ...resources import SyncResource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ class Section:
     total: int
 
 
-def section(resource: SyncResource, rows: models.QuerySet[Any], *, after: str, start_index: int, count: int) -> Section:
+def section(resource: Kind, rows: models.QuerySet[Any], *, after: str, start_index: int, count: int) -> Section:
     """Return ``count`` of ``rows`` by their keys, from behind the key ``after``, or from ``start_index`` on.
 
     Raises:
@@ -72,7 +72,7 @@ def section(resource: SyncResource, rows: models.QuerySet[Any], *, after: str, s
 
 
 def linked_section(
-    resource: SyncResource, scope: models.QuerySet[Any] | None, *, after: str, start_index: int, count: int, bare: bool
+    resource: Kind, scope: models.QuerySet[Any] | None, *, after: str, start_index: int, count: int, bare: bool
 ) -> Section:
     """Return those of the resources that have a uuid, in the order in which they got it; ``bare`` without content.
 
@@ -105,7 +105,7 @@ def is_linked(rows: models.QuerySet[TrackedResource]) -> models.QuerySet[Tracked
     return rows.filter(models.Q(tick__isnull=False) | models.Q(mark__isnull=True), local_key__isnull=False)
 
 
-def show(resource: SyncResource, keys: Sequence[str], *, bare: bool = False) -> dict[str, Shown]:
+def show(resource: Kind, keys: Sequence[str], *, bare: bool = False) -> dict[str, Shown]:
     """Return the resources with the local ``keys`` that are there; ``bare`` is without their content."""
     # What cannot be read is shown without its content.
     rows, unreadable = read_apart(resource.database, keys, lambda some: read_rows(resource, some))
@@ -138,7 +138,7 @@ def _representable(texts: Iterable[Text]) -> list[Text]:
     return [None if text is None else replace_forbidden(text) for text in texts]
 
 
-def _linked(resource: SyncResource, keys: Iterable[str]) -> Mapping[str, TrackedResource]:
+def _linked(resource: Kind, keys: Iterable[str]) -> Mapping[str, TrackedResource]:
     rows = is_linked(tracked_rows(resource))
     return {row.local_key or "": row for chunk in chunks(keys) for row in rows.filter(local_key__in=chunk)}
 

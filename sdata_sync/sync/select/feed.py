@@ -20,7 +20,7 @@ from .pages import in_range, missing_and_inhabited, read_page
 
 if TYPE_CHECKING:
     from ...core.digest import Digest
-    from ...resources import SyncResource
+    from ...kind import Kind
     from ..scope import Scope
     from .oversize import PeerLimit
 
@@ -80,7 +80,7 @@ class SourceFeed:
     ``url`` is the feed's own, ``total`` the number of entries when they were counted.
     """
 
-    resource: SyncResource
+    resource: Kind
     source: Digest
     target: Digest
     url: str
@@ -166,7 +166,7 @@ def _next_place(stored: StoredDigest, cursor: Digest) -> Place:
     return Place(endpoint=stored.endpoint_id(following.endpoint), tick=following.start)
 
 
-def count_missing(resource: SyncResource, stored: StoredDigest, target: Digest, scope: Scope | None = None) -> int:
+def count_missing(resource: Kind, stored: StoredDigest, target: Digest, scope: Scope | None = None) -> int:
     """Return how many entries a feed from ``stored`` to ``target`` has, for whoever may have what ``scope`` says."""
     ranges = [
         in_range(resource, stored, missing)

@@ -17,7 +17,7 @@ from ..log.tracked import ANEW
 from ..log.wakeup import wake_after_commit
 
 if TYPE_CHECKING:
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class PeerLimit:
     ``count`` is how many versions are left out.
     """
 
-    def __init__(self, resource: SyncResource, peer: Peer | None, *, max_bytes: int | None = None) -> None:
+    def __init__(self, resource: Kind, peer: Peer | None, *, max_bytes: int | None = None) -> None:
         self._resource = resource
         self._peer = peer
         self.max_bytes = None if max_bytes is None else max(max_bytes - HEADING_BYTES, HEADING_BYTES)
@@ -128,19 +128,19 @@ class PeerLimit:
 _IS_PRESENT = Q(endpoint_id=F("resource__endpoint_id"), tick=F("resource__tick"))
 
 
-def _of_kind(resource: SyncResource) -> QuerySet[HeldVersion]:
+def _of_kind(resource: Kind) -> QuerySet[HeldVersion]:
     return HeldVersion.objects.using(resource.database).filter(resource__kind=resource.kind)
 
 
-def _held(resource: SyncResource, peer: Peer | None) -> QuerySet[HeldVersion]:
+def _held(resource: Kind, peer: Peer | None) -> QuerySet[HeldVersion]:
     return _of_kind(resource).filter(peer=peer and peer.pk)
 
 
-def _present(resource: SyncResource, peer: Peer | None) -> QuerySet[HeldVersion]:
+def _present(resource: Kind, peer: Peer | None) -> QuerySet[HeldVersion]:
     return _held(resource, peer).filter(_IS_PRESENT)
 
 
-def held_names(resource: SyncResource) -> dict[int, list[str]]:
+def held_names(resource: Kind) -> dict[int, list[str]]:
     """Return the names of the resources whose present version is held for a peer, by the primary key of the peer."""
     found: dict[int, list[str]] = {}
     for version in _of_kind(resource).filter(_IS_PRESENT).select_related("resource").order_by("pk"):

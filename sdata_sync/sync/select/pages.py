@@ -31,8 +31,8 @@ from ..log.wakeup import wake_after_commit
 from ..stamp.stamper import number_changes
 
 if TYPE_CHECKING:
+    from ...kind import Kind
     from ...relations import Keys
-    from ...resources import SyncResource
     from ..log.digests import StoredDigest
     from ..scope import Scope
     from .oversize import PeerLimit
@@ -42,7 +42,7 @@ FEW = 8
 
 
 def missing_and_inhabited(
-    resource: SyncResource,
+    resource: Kind,
     stored: StoredDigest,
     target: Digest,
     *,
@@ -62,7 +62,7 @@ def missing_and_inhabited(
     return [(missing, stored.endpoint_id(missing.endpoint) in inhabited) for missing in ranges]
 
 
-def in_range(resource: SyncResource, stored: StoredDigest, missing: TickRange) -> QuerySet[TrackedResource]:
+def in_range(resource: Kind, stored: StoredDigest, missing: TickRange) -> QuerySet[TrackedResource]:
     """Return the resources whose last change is in ``missing``."""
     return TrackedResource.objects.using(resource.database).filter(
         kind=resource.kind,
@@ -106,7 +106,7 @@ class Page:
 
 
 def read_page(
-    resource: SyncResource,
+    resource: Kind,
     stored: StoredDigest,
     target: Digest,
     *,
@@ -147,9 +147,7 @@ def read_page(
     return page
 
 
-def read_version(
-    resource: SyncResource, stored: StoredDigest, row: TrackedResource, scope: Scope | None
-) -> Page | None:
+def read_version(resource: Kind, stored: StoredDigest, row: TrackedResource, scope: Scope | None) -> Page | None:
     """Return a page with the present version of one resource, ``None`` if it cannot or must not be sent."""
     page = Page(cursor=stored.value)
     if row.endpoint_id is not None and row.tick is not None:
@@ -158,7 +156,7 @@ def read_version(
 
 
 def _select(
-    resource: SyncResource,
+    resource: Kind,
     stored: StoredDigest,
     target: Digest,
     *,
@@ -194,7 +192,7 @@ def _select(
 
 
 def _begin_with_owed(
-    resource: SyncResource,
+    resource: Kind,
     stored: StoredDigest,
     scope: Scope,
     limit: int,
@@ -221,7 +219,7 @@ def _is_anything_missing(stored: StoredDigest, target: Digest, wanted: Callable[
     return any(wanted(missing.endpoint) for missing in missing_ranges(stored.value, target))
 
 
-def _tracked(resource: SyncResource, stored: StoredDigest, missing: TickRange, limit: int) -> list[TrackedResource]:
+def _tracked(resource: Kind, stored: StoredDigest, missing: TickRange, limit: int) -> list[TrackedResource]:
     endpoint = stored.endpoint_id(missing.endpoint)
     return _in_range(limit).instances(
         resource.database, TrackedResource, resource.kind, endpoint, missing.start, missing.end
@@ -239,7 +237,7 @@ def _in_range(limit: int) -> PreparedQuery[TrackedResource]:
 
 
 def _render(
-    resource: SyncResource,
+    resource: Kind,
     stored: StoredDigest,
     endpoint: str,
     tracked: list[TrackedResource],
@@ -297,7 +295,7 @@ def _most_bytes(peer_limit: PeerLimit | None) -> int:
     return ours if peer_limit is None or peer_limit.max_bytes is None else min(ours, peer_limit.max_bytes)
 
 
-def _stamp_anew(resource: SyncResource, row: TrackedResource, problem: str) -> None:
+def _stamp_anew(resource: Kind, row: TrackedResource, problem: str) -> None:
     """Mark a row whose version the feed leaves out, so that it gets a new tick, even if it is changed back meanwhile.
 
     The end of a catch-up feed tells the target that it has the version that was left out. A row with a ``problem`` is
@@ -312,7 +310,7 @@ def _stamp_anew(resource: SyncResource, row: TrackedResource, problem: str) -> N
 
 
 def _contents(
-    resource: SyncResource, stored: StoredDigest, tracked: list[TrackedResource]
+    resource: Kind, stored: StoredDigest, tracked: list[TrackedResource]
 ) -> tuple[dict[str, list[Text]], dict[str, str]]:
     """Return the contents of the rows and their problems, by local key; rows just stamped as they were then."""
     alive = [row.local_key for row in tracked if row.local_key and not (row.is_deleted or row.is_deferred)]
@@ -323,7 +321,7 @@ def _contents(
 
 
 def _render_row(
-    resource: SyncResource,
+    resource: Kind,
     row: TrackedResource,
     url: str,
     texts: list[Text] | None,
@@ -344,7 +342,7 @@ def _render_row(
         return None, describe(error)
 
 
-def _deferred_payloads(resource: SyncResource, tracked: list[TrackedResource]) -> tuple[dict[int, str], set[int]]:
+def _deferred_payloads(resource: Kind, tracked: list[TrackedResource]) -> tuple[dict[int, str], set[int]]:
     """Return the payloads of deferred versions, and which of them are deletions, by primary key of their resource."""
     waiting = [row for row in tracked if row.is_deferred]
     if not waiting:
@@ -358,13 +356,13 @@ def _deferred_payloads(resource: SyncResource, tracked: list[TrackedResource]) -
     return payloads, {e.resource_id for e in entries if e.is_deleted}
 
 
-def _deferred_payload(resource: SyncResource, entry: DeferredEntry, uuid: str) -> str:
+def _deferred_payload(resource: Kind, entry: DeferredEntry, uuid: str) -> str:
     if entry.is_deleted or not entry.payload:
         return resource.template.render_empty(identity(uuid=uuid, deleted=entry.is_deleted))
     return entry.payload
 
 
-def _referring_digests(resource: SyncResource) -> dict[str, Digest]:
+def _referring_digests(resource: Kind) -> dict[str, Digest]:
     """Return this node's digests of the kinds of which a deletion of ``resource`` takes rows along.
 
     They are read after the page with the deletions, and what was committed before is given its ticks first: so they
@@ -384,11 +382,11 @@ def _referring_digests(resource: SyncResource) -> dict[str, Digest]:
     return digests
 
 
-def entry_id(resource: SyncResource, key: str | None, uuid: UUID) -> str:
+def entry_id(resource: Kind, key: str | None, uuid: UUID) -> str:
     """Return the id of an entry: the URL of the row, or the uuid where there is no row."""
     return resource.resource_url(key) if key is not None else uuid.urn
 
 
-def is_own(resource: SyncResource) -> Callable[[str], bool]:
+def is_own(resource: Kind) -> Callable[[str], bool]:
     """Return what narrows a page to the changes made here."""
     return lambda endpoint: same_endpoint(endpoint, resource.endpoint)

@@ -27,7 +27,7 @@ from ..log.digests import load_digest, lock_digest
 
 if TYPE_CHECKING:
     from ...core.digest import Digest
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +39,7 @@ class Purged:
     missed_by: tuple[str, ...]
 
 
-def purge(
-    resource: SyncResource, peers: Mapping[str, Digest | None], *, older_than: timedelta | None, dry_run: bool
-) -> Purged:
+def purge(resource: Kind, peers: Mapping[str, Digest | None], *, older_than: timedelta | None, dry_run: bool) -> Purged:
     """Remove the tombstones that all ``peers`` contain, and with ``older_than`` those before that whoever has them.
 
     ``peers`` are the known digests of the enabled peers by name, ``None`` for one whose digest is not known: it may
@@ -69,7 +67,7 @@ def purge(
 
 
 def _contained(
-    resource: SyncResource, stones: QuerySet[TrackedResource], digests: list[Digest | None]
+    resource: Kind, stones: QuerySet[TrackedResource], digests: list[Digest | None]
 ) -> QuerySet[TrackedResource]:
     """Narrow ``stones`` to those that every digest contains."""
     if any(digest is None for digest in digests):
@@ -83,13 +81,13 @@ def _contained(
     return stones.filter(everywhere)
 
 
-def _remove(resource: SyncResource, chosen: QuerySet[TrackedResource]) -> None:
+def _remove(resource: Kind, chosen: QuerySet[TrackedResource]) -> None:
     # In chunks, without the collector: what refers to a tombstone is deleted by hand.
     while _remove_some(resource, chosen):
         pass
 
 
-def _remove_some(resource: SyncResource, chosen: QuerySet[TrackedResource]) -> bool:
+def _remove_some(resource: Kind, chosen: QuerySet[TrackedResource]) -> bool:
     with transaction.atomic(using=resource.database):
         lock_digest(resource)  # nobody applies a newer version or brings one back to life meanwhile
         rows = chosen
@@ -105,7 +103,7 @@ def _remove_some(resource: SyncResource, chosen: QuerySet[TrackedResource]) -> b
     return bool(pks)
 
 
-def _raise_floors(resource: SyncResource, stones: Iterable[TrackedResource]) -> None:
+def _raise_floors(resource: Kind, stones: Iterable[TrackedResource]) -> None:
     """Note per endpoint below which tick tombstones have been purged: what comes again under such a tick is old."""
     highest: dict[int, int] = {}
     for row in stones:
@@ -117,7 +115,7 @@ def _raise_floors(resource: SyncResource, stones: Iterable[TrackedResource]) -> 
         ).update(purge_floor=tick)
 
 
-def forget_endpoints(resource: SyncResource, *, dry_run: bool) -> int:
+def forget_endpoints(resource: Kind, *, dry_run: bool) -> int:
     """Remove from the digest the endpoints of which no version is here, and return how many there were.
 
     What digests say of them is ignored until a version of theirs comes. This node and its peers stay.

@@ -26,7 +26,7 @@ from .stamper import number_all_under_lock
 
 if TYPE_CHECKING:
     from ...core.digest import Digest
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 #: Versions of this node with a tick beyond it were given by a clock that had been driven out of reach.
 HIGHEST_USABLE = MAX_TICK // 2
@@ -42,7 +42,7 @@ class Lowered:
     after: int
 
 
-def renumber(resource: SyncResource, highest_elsewhere: int) -> Lowered:
+def renumber(resource: Kind, highest_elsewhere: int) -> Lowered:
     """Lower this node's tick to just above its versions, if it is out of reach; stamp anew what it gave up there.
 
     ``highest_elsewhere`` is the highest tick of a version of this node that a peer has.
@@ -52,7 +52,7 @@ def renumber(resource: SyncResource, highest_elsewhere: int) -> Lowered:
     return lowered
 
 
-def _renumber(resource: SyncResource, highest_elsewhere: int) -> Lowered:
+def _renumber(resource: Kind, highest_elsewhere: int) -> Lowered:
     stored = lock_digest(resource)
     own = stored.value.entry(resource.endpoint)
     assert own is not None
@@ -74,7 +74,7 @@ def _renumber(resource: SyncResource, highest_elsewhere: int) -> Lowered:
     return Lowered(before=own.tick, after=wanted)
 
 
-def confirm(resource: SyncResource, endpoint: str, shown: Digest) -> Lowered:
+def confirm(resource: Kind, endpoint: str, shown: Digest) -> Lowered:
     """Lower our entry for ``endpoint`` if it is higher than what the endpoint's own digest, ``shown``, says.
 
     It becomes the tick after the highest version of the endpoint that is held here: what the endpoint has recorded
@@ -84,7 +84,7 @@ def confirm(resource: SyncResource, endpoint: str, shown: Digest) -> Lowered:
     return atomically(resource.database, partial(_confirm, resource, endpoint, shown.tick(endpoint)))
 
 
-def _confirm(resource: SyncResource, endpoint: str, tick: int) -> Lowered:
+def _confirm(resource: Kind, endpoint: str, tick: int) -> Lowered:
     stored: StoredDigest = lock_digest(resource)
     present = stored.value.entry(endpoint)
     if present is None or present.tick <= tick:

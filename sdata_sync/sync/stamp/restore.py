@@ -32,7 +32,7 @@ from ..log.wakeup import wake
 
 if TYPE_CHECKING:
     from ...core.digest import Digest
-    from ...resources import SyncResource
+    from ...kind import Kind
     from ..log.digests import StoredDigest
 
 #: When the peers are asked again after one that knows more of this node would not give it back.
@@ -40,13 +40,13 @@ RETRY_SECONDS = 5.0
 #: How long whoever selects or delivers waits for another thread that is asking.
 PATIENCE_SECONDS = 5.0
 
-_ask: list[Callable[[SyncResource], bool]] = []
+_ask: list[Callable[[Kind], bool]] = []
 _heard: set[str] = set()
 _again_at: dict[str, float] = {}
 _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
-def ask_with(ask: Callable[[SyncResource], bool]) -> None:
+def ask_with(ask: Callable[[Kind], bool]) -> None:
     """Have ``ask`` called for each kind, once in a process, before its first change is numbered.
 
     It returns whether this node may number; if not, it is called again later.
@@ -54,7 +54,7 @@ def ask_with(ask: Callable[[SyncResource], bool]) -> None:
     _ask[:] = [ask]
 
 
-def may_number(resource: SyncResource, *, patience: float = 0) -> bool:
+def may_number(resource: Kind, *, patience: float = 0) -> bool:
     """Ask the peers if nobody has yet; false while somebody is at it: then what is marked is numbered later.
 
     ``patience`` is how many seconds to wait for somebody who is at it.
@@ -79,7 +79,7 @@ def may_number(resource: SyncResource, *, patience: float = 0) -> bool:
     return True
 
 
-def wait_to_number(resource: SyncResource) -> bool:
+def wait_to_number(resource: Kind) -> bool:
     """Do the same, with some patience; not for ever, since two nodes may be waiting for each other."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not may_number(resource):
@@ -110,7 +110,7 @@ class Behind:
         return self.since <= tick < self.until
 
 
-def fall_behind(resource: SyncResource, stored: StoredDigest) -> Behind:
+def fall_behind(resource: Kind, stored: StoredDigest) -> Behind:
     """Note that somebody knows more of us than we do, or return what was noted; under the digest's lock.
 
     It stays noted, across pages, processes and failures, until ``take_higher_tick`` ends it.
@@ -125,14 +125,14 @@ def fall_behind(resource: SyncResource, stored: StoredDigest) -> Behind:
     return noted
 
 
-def behind(resource: SyncResource) -> Behind | None:
+def behind(resource: Kind) -> Behind | None:
     """Return what ``fall_behind`` has noted, ``None`` if this node knows itself best."""
     for since, until in _noted.rows(resource.database, resource.kind):
         return Behind(since=since or FIRST_TICK, until=until)
     return None
 
 
-def _confirmed(resource: SyncResource, ours: int) -> int:
+def _confirmed(resource: Kind, ours: int) -> int:
     """Return up to where all peers were known to have our changes: those are from before the backup was made."""
     own, ticks = resource.endpoint, []
     for stream in Stream.objects.filter(kind=resource.kind):
@@ -143,7 +143,7 @@ def _confirmed(resource: SyncResource, ours: int) -> int:
     return min(ticks, default=FIRST_TICK if ours > FIRST_TICK else ours)
 
 
-def take_higher_tick(resource: SyncResource, stored: StoredDigest, shown: Digest, where: str) -> bool:
+def take_higher_tick(resource: Kind, stored: StoredDigest, shown: Digest, where: str) -> bool:
     """Go on from the tick that ``shown`` has for us, if this node is behind; return whether it was.
 
     Under the digest's lock, when all that could be got back has come. ``where`` says who showed it. What this node
@@ -174,7 +174,7 @@ def take_higher_tick(resource: SyncResource, stored: StoredDigest, shown: Digest
     return True
 
 
-def check_leap(resource: SyncResource, ours: int, theirs: int) -> None:
+def check_leap(resource: Kind, ours: int, theirs: int) -> None:
     """Refuse a claim about ourselves that cannot be true.
 
     Raises:
@@ -187,7 +187,7 @@ def check_leap(resource: SyncResource, ours: int, theirs: int) -> None:
         )
 
 
-def _number_again(resource: SyncResource, stored: StoredDigest, given: Behind) -> None:
+def _number_again(resource: Kind, stored: StoredDigest, given: Behind) -> None:
     # Not from ``until`` on: those are our own lost changes, which have just come back.
     TrackedResource.objects.using(resource.database).filter(
         kind=resource.kind,

@@ -23,15 +23,15 @@ from .restore import behind, may_number
 from .stamper import BATCH, number_changes, number_new
 
 if TYPE_CHECKING:
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 
-def is_complete(resource: SyncResource) -> bool:
+def is_complete(resource: Kind) -> bool:
     """Tell whether that has been done, once and for all."""
     return DigestRow.objects.using(resource.database).filter(pk=resource.kind, is_complete=True).exists()
 
 
-def track_existing(resource: SyncResource, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
+def track_existing(resource: Kind, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
     """Track and number every row that is not tracked yet, if that was never done; return how many there were.
 
     Each batch is a transaction, and what is tracked is passed over the next time: an interruption costs nothing.
@@ -46,25 +46,25 @@ def track_existing(resource: SyncResource, *, on_batch: Callable[[int], None] = 
     return found
 
 
-def track_untracked(resource: SyncResource, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
+def track_untracked(resource: Kind, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
     """Track and number every row that is not tracked, and return how many there were."""
     if not may_number(resource) or behind(resource) is not None:
         return 0
     return sum(_track(resource, keys) for keys in untracked_keys(resource, on_batch=on_batch))
 
 
-def count_untracked(resource: SyncResource, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
+def count_untracked(resource: Kind, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
     """Return how many rows are not tracked."""
     return sum(len(keys) for keys in untracked_keys(resource, on_batch=on_batch))
 
 
-def _track(resource: SyncResource, keys: list[str]) -> int:
+def _track(resource: Kind, keys: list[str]) -> int:
     if not keys:
         return 0
     return atomically_by_row(resource.database, partial(_track_under_lock, resource, keys))
 
 
-def _track_under_lock(resource: SyncResource, keys: list[str]) -> int:
+def _track_under_lock(resource: Kind, keys: list[str]) -> int:
     stored = lock_digest(resource)
     new = []
     for key in without_tracked(resource, keys):  # once more, under the lock
@@ -99,9 +99,7 @@ class Found:
         return {name: number for name, number in asdict(self).items() if number or name != "unreadable"}
 
 
-def scan(
-    resource: SyncResource, *, dry_run: bool = False, on_batch: Callable[[int], None] = lambda count: None
-) -> Found:
+def scan(resource: Kind, *, dry_run: bool = False, on_batch: Callable[[int], None] = lambda count: None) -> Found:
     """Compare every row with what is tracked, in chunks, and number what differs; ``dry_run`` only counts."""
     found = Found()
     if not dry_run:
@@ -127,7 +125,7 @@ def scan(
     return found
 
 
-def _compare(resource: SyncResource, chunk: list[TrackedResource], found: Found, *, dry_run: bool) -> None:
+def _compare(resource: Kind, chunk: list[TrackedResource], found: Found, *, dry_run: bool) -> None:
     with only_looking() if dry_run else nullcontext():
         contents, problems = read_contents(resource, chunk)
     odd = []

@@ -33,7 +33,7 @@ from .restore import behind, may_number
 
 if TYPE_CHECKING:
     from ...atom.payload import Text
-    from ...resources import SyncResource
+    from ...kind import Kind
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ INTENT_GRACE_MILLIS = 60_000
 MAX_TEXT = 10_000_000
 
 
-def number_changes(resource: SyncResource, *, patience: float = 0) -> StoredDigest:
+def number_changes(resource: Kind, *, patience: float = 0) -> StoredDigest:
     """Number what was changed here and committed, and return the digest afterwards.
 
     Runs before every delivery, every select and every answer with a digest: a digest never promises what is
@@ -63,14 +63,14 @@ def number_changes(resource: SyncResource, *, patience: float = 0) -> StoredDige
         position = _behind(batch[-1])
 
 
-def _number_batch(resource: SyncResource, position: _Position) -> tuple[StoredDigest, list[TrackedResource]]:
+def _number_batch(resource: Kind, position: _Position) -> tuple[StoredDigest, list[TrackedResource]]:
     stored = lock_digest(resource)
     batch = _next_batch(resource, position)
     number(resource, stored, batch)
     return stored, batch
 
 
-def number_all_under_lock(resource: SyncResource, stored: StoredDigest) -> None:
+def number_all_under_lock(resource: Kind, stored: StoredDigest) -> None:
     """Number all marks in a transaction that holds the digest's lock already."""
     position = _START
     while batch := _next_batch(resource, position):
@@ -104,12 +104,12 @@ _batch = PreparedQuery(lambda *place: _marked(*place)[:BATCH], *_POSITION_TYPES)
 _locked_batch = PreparedQuery(_locked, *_POSITION_TYPES)
 
 
-def _next_batch(resource: SyncResource, position: _Position) -> list[TrackedResource]:
+def _next_batch(resource: Kind, position: _Position) -> list[TrackedResource]:
     query = _locked_batch if connections[resource.database].features.has_select_for_update else _batch
     return query.instances(resource.database, TrackedResource, resource.kind, *position)
 
 
-def number(resource: SyncResource, stored: StoredDigest, marked: Sequence[TrackedResource]) -> None:
+def number(resource: Kind, stored: StoredDigest, marked: Sequence[TrackedResource]) -> None:
     """Number ``marked``, rows that are locked, under the lock of the digest that ``stored`` was read under."""
     if not marked:
         return
@@ -123,7 +123,7 @@ def number(resource: SyncResource, stored: StoredDigest, marked: Sequence[Tracke
     stamper.write()
 
 
-def number_new(resource: SyncResource, stored: StoredDigest, new: Sequence[TrackedResource]) -> None:
+def number_new(resource: Kind, stored: StoredDigest, new: Sequence[TrackedResource]) -> None:
     """Number rows that were never tracked, under the lock; ``new`` are their resources, not stored yet."""
     if not new:
         return
@@ -145,7 +145,7 @@ def is_young_intent(tracked: TrackedResource, now: int) -> bool:
 
 
 class _Stamper:
-    def __init__(self, resource: SyncResource, stored: StoredDigest) -> None:
+    def __init__(self, resource: Kind, stored: StoredDigest) -> None:
         self.resource = resource
         self.stored = stored
         self.digest = stored.value
@@ -335,7 +335,7 @@ class _Stamper:
         self.stored.save(self.digest.advance(last, stamp=self.now))
 
 
-def track_missing(resource: SyncResource) -> int:
+def track_missing(resource: Kind) -> int:
     """Mark every row that is not tracked yet, and return how many there were.
 
     It reads the keys of the whole table, in chunks.
