@@ -14,7 +14,8 @@ from sdata_sync.exceptions import RegistrationError
 from sdata_sync.kind import Kind
 from sdata_sync.models import Peer, TrackedResource
 from sdata_sync.registry import registry
-from testproject.crm.models import Account, SalesOrderLine
+from sdata_sync.sync.content.contents import read_contents
+from testproject.crm.models import Account, SalesOrder, SalesOrderLine
 
 from ..shapes.models import Article, BulkAccount, Coupon, FavouritePlace, Part, Stamped
 
@@ -158,6 +159,25 @@ class TestResources:
             assert [prop.name for prop in stamped.properties] == ["name", "created", "updated"]
             assert stamped.priority == 5
 
+    @pytest.mark.django_db
+    def test_attributes_of_a_subclass_replace_nothing_of_the_engine(self):
+        """A user's class may have any attribute, also one that has the name of something that ``Kind`` computes."""
+        declared = {name for name in vars(sdata_sync.SyncResource) if not name.startswith("_")} | {"model"}
+        kind = Kind(SalesOrder, type(registry.of_model(SalesOrder).declared))
+        computed = {name for name in dir(kind) if not name.startswith("__")} - declared
+        assert {"rows", "priority", "columns", "endpoint", "render", "etag", "read_payload"} <= computed
+        odd = type("OddSync", (type(kind.declared),), dict.fromkeys(computed, "the user's own"))
+        order = SalesOrder.objects.create(
+            account=Account.objects.create(name="ACME"), order_number="1", order_date="2026-11-28"
+        )
+        payloads = []
+        for other in (kind, Kind(SalesOrder, odd)):
+            contents, problems = read_contents(other, [TrackedResource(kind="salesOrders", local_key=str(order.pk))])
+            assert problems == {}
+            payloads.append(other.render("", contents[str(order.pk)]))
+        assert payloads[0] == payloads[1]
+        assert "the user" not in payloads[1]
+
     def test_excluded_fields_do_not_travel(self):
         whole, part = Kind(Account), Kind(Account, resource(exclude=["email"]))
         assert [name for name in whole.property_names if name not in part.property_names] == ["email"]
@@ -231,9 +251,9 @@ class TestRegistration:
         former = registry.of_model(Account)
         sdata_sync.unregister(Account)
         try:
-            sdata_sync.register(Account)(type(former))
+            sdata_sync.register(Account)(type(former.declared))
             assert registry.ahead_of(former) == []
             assert [r.kind for r in registry.ahead_of(registry.of_kind("salesOrders"))] == ["accounts", "contacts"]
         finally:
             sdata_sync.unregister(Account)
-            sdata_sync.register(Account)(type(former))
+            sdata_sync.register(Account)(type(former.declared))
