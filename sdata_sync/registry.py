@@ -124,17 +124,17 @@ class Registry:
         return self._resources.get(model)
 
     def of_kind(self, kind: str) -> Kind | None:
-        """Return the resource whose path is ``kind``, whatever its case, or ``None``."""
+        """Return the kind whose path is ``kind`` without case, or ``None``."""
         wanted = kind.lower()
         return next((resource for resource in self._resources.values() if resource.kind.lower() == wanted), None)
 
     def kinds_referred_to(self, resource: Kind) -> set[str]:
-        """Return the kinds, others than its own, that ``resource`` or a child of it refers to."""
+        """Return the names of the other kinds that ``resource`` or a child of it refers to."""
         models_ = {model for model, _ in referred_to(resource, self._resources)}
         return {self._resources[model].kind for model in models_} - {resource.kind}
 
     def ahead_of(self, resource: Kind) -> list[Kind]:
-        """Return, in their order, the resources before ``resource`` that it refers to, directly or through others."""
+        """Return, in their order, the kinds before ``resource`` that it refers to, directly or indirectly."""
         if resource.kind not in self._ahead:
             wanted, ahead = self.kinds_referred_to(resource), list[Kind]()
             for earlier in reversed(list(takewhile(lambda other: other.kind != resource.kind, self))):
@@ -173,7 +173,7 @@ def register(*models_: type[models.Model]) -> Callable[[R], R]:
     """Register the decorated ``SyncResource`` for one or more models.
 
     Raises:
-        RegistrationError
+        RegistrationError: a model cannot be registered, or the decorated class is no ``SyncResource``.
     """
 
     def decorate(resource_class: R) -> R:

@@ -77,7 +77,7 @@ def verify(client: PeerClient, peer: Peer, resource: Kind, *, repair: bool) -> C
     must send it again.
 
     Raises:
-        PeerError
+        PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
     """
     ours = number_changes(resource).value
     theirs = client.read_digest(resource.kind)

@@ -100,7 +100,7 @@ class PeerClient:
         """Ask for the peer's digest of ``kind`` (SData sync 5.1).
 
         Raises:
-            PeerError
+            PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
         """
         with self._send("GET", f"{self.url}/{kind}/$syncDigest").body as body:
             try:
@@ -123,7 +123,7 @@ class PeerClient:
         """Post one page of changes as it is, and return the result feed.
 
         Raises:
-            PeerError
+            PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
         """
         # Not chunked: WSGI has no way to read a body whose length is not said.
         response = self._send("POST", f"{self.url}/{kind}/$syncTarget", content=feed, params=run.params)
@@ -146,7 +146,7 @@ class PeerClient:
         Without a ``tracking_id`` the peer answers at once, if it can in the time of one request.
 
         Raises:
-            PeerError
+            PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
         """
         paging = {"count": str(count), MAX_BYTES: str(conf.max_body_bytes)}
         params = {**({"trackingID": tracking_id} if tracking_id else {}), **run.params, **paging}
@@ -198,7 +198,7 @@ class PeerClient:
         """Return ``url``, which the peer sent, as an absolute one; refuse it if it leads out of the dataset.
 
         Raises:
-            PeerMisbehaved
+            PeerMisbehaved: the URL leads out of the dataset URL of the peer.
         """
         try:
             address = urljoin(base, url)
@@ -293,7 +293,7 @@ class RemoteFeed:
         """Note how many entries the last page had: some may be empty, but not one after the other for ever.
 
         Raises:
-            PeerMisbehaved
+            PeerMisbehaved: more than ``MAX_EMPTY_PAGES`` pages in a row had no entry.
         """
         self._empty_pages = 0 if entries else self._empty_pages + 1
         if self._empty_pages > MAX_EMPTY_PAGES:
@@ -309,7 +309,7 @@ def read_answer(body: BinaryIO, url: str, *, with_results: bool) -> Answer:
     """Read a result feed; ``url`` is for the message.
 
     Raises:
-        PeerMisbehaved
+        PeerMisbehaved: the answer is not a result feed.
     """
     try:
         reader = read_result_feed(body)

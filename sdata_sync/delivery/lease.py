@@ -114,7 +114,7 @@ def claim_comparison(stream: Stream, pause: int) -> bool:
 
 
 def release_comparison(stream: Stream) -> None:
-    """Leave the comparison to whoever comes next, at once."""
+    """Let the next process compare the digests at once."""
     Stream.objects.filter(pk=stream.pk).update(compared_at=0)
 
 

@@ -59,7 +59,7 @@ class Candidate:
 
 @dataclass(kw_only=True)
 class Linked:
-    """How many pairs were linked, and why others were not."""
+    """The number of pairs that were linked, and the reason for each pair that was refused."""
 
     linked: int = 0
     refused: list[str] = field(default_factory=list)
@@ -72,7 +72,7 @@ def find_candidates(client: PeerClient, peer: Peer, resource: Kind) -> list[Cand
     """Return the pairs that ``match_on`` finds among the rows that are not linked yet, the surest first.
 
     Raises:
-        PeerError
+        PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
         ValueError: the resource does not say what to match on.
     """
     match_on = type(resource.declared).match_on
@@ -139,7 +139,7 @@ def _by_fields(
 
 
 def _folded(values: _Values, names: Iterable[str]) -> tuple[str, ...] | None:
-    """Return what is compared, or ``None`` if something of it is empty: two empty addresses are nobody's."""
+    """Return the values to compare, without case, or ``None`` if one of them is empty."""
     folded = tuple(str(values.get(name) if values.get(name) is not None else "").strip().casefold() for name in names)
     return folded if all(folded) else None
 

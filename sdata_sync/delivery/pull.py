@@ -97,7 +97,7 @@ def take_inventory(client: PeerClient, peer: Peer, resource: Kind) -> Iterator[l
     """Yield the entries of all that ``peer`` has of ``resource``, tombstones included, page by page.
 
     Raises:
-        PeerError
+        PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
     """
     run = new_run(peer.url, conf.base_url)
     nothing = Digest(origin=resource.endpoint)

@@ -88,10 +88,10 @@ def refuse_false_claim(resource: Kind, stored: StoredDigest, shown: Digest) -> N
 
 
 def refuse_part(peer: Peer, resource: Kind, stored: StoredDigest) -> None:
-    """Refuse to give a part of a kind to anybody but the node that chose it.
+    """Refuse to send a partial replica to another node than the one that filters this node.
 
     Raises:
-        PeerError
+        PeerError: this node has a partial replica, and ``peer`` is not the node that filters it.
     """
     chosen_by = stored.value.part_of
     if chosen_by and not same_endpoint(chosen_by, peer.endpoint(resource.kind)):
@@ -168,7 +168,7 @@ class Passage:
                 self.known = None
 
     def bring_level_in_pages_that_fit(self, stored: StoredDigest) -> None:
-        """Do the same, with smaller pages for a peer that finds ours too large.
+        """Push until the peer is in sync, with smaller pages if the peer answers 413.
 
         Raises:
             DeliveryInterrupted: it goes on later, from where it is.

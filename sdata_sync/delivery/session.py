@@ -121,13 +121,13 @@ class Courier:
         return min((moment for moment in due if moment is not None), default=None)
 
     def _deliver_in_turn(self, resource: Kind, *, impatient: bool) -> int | None:
-        """Let what is referred to arrive first, if somebody else is delivering it this very moment."""
+        """Deliver ``resource``, unless another process is delivering a kind that it refers to."""
         if self._must_wait(resource):
             return self._next_turn()
         return self._deliver_safely(resource, impatient=impatient)
 
     def _must_wait(self, resource: Kind) -> bool:
-        """Tell, and note, whether somebody else is delivering what ``resource`` refers to."""
+        """Return True, and note it, if another process is delivering a kind that ``resource`` refers to."""
         waits = bool(self.held and self.held & registry.kinds_referred_to(resource))
         if waits:
             self.held.add(resource.kind)
@@ -172,7 +172,7 @@ class Courier:
         return now()
 
     def _send_ahead(self, resource: Kind, *, impatient: bool = False) -> bool:
-        """Deliver what ``resource`` refers to; false if somebody else is at that, or it had to stop.
+        """Deliver the kinds that ``resource`` refers to; return False if another process does, or on a stop.
 
         Called when changes have been numbered: what they refer to was committed before that, or together with them,
         and perhaps after its own kind was last looked at.
@@ -250,10 +250,10 @@ class Courier:
         )
 
     def catch_up(self, resource: Kind, watch: Watch) -> None:
-        """Push all of ``resource`` that the peer lacks, whoever made it; ``watch`` sees the pages go.
+        """Push every change of ``resource`` that the peer lacks, of any endpoint; ``watch`` counts the pages.
 
         Raises:
-            PeerError
+            PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
         """
         if not wait_to_number(resource):
             raise PeerError("A peer knows more of this node than it does itself; it must be heard first.")
@@ -275,7 +275,7 @@ class Courier:
             self._known.pop(resource.kind, None)
 
     def compare(self, resource: Kind) -> None:
-        """Look at the peer's digest, if nobody has for a while: pull what it has more, forget what was assumed.
+        """Compare digests with the peer, at most once per heartbeat of all processes; pull what is missing here.
 
         A stall that no save would end is noticed here. What goes wrong is noted on the stream.
         """

@@ -135,12 +135,12 @@ def _clear_away() -> None:
 
 
 def carried_out_by(start: Callable[[int], None]) -> None:
-    """Have ``start`` called with the primary key of an operation that somebody, soon, is to ``carry_out``."""
+    """Set the function that starts an operation, given its primary key, in the delivery backend."""
     _start[:] = [start]
 
 
 def start_after_commit(operation: Operation) -> None:
-    """Have the operation carried out wherever the deliveries run, unless somebody is at it.
+    """Start the operation in the delivery backend after the commit, unless a process is running it already.
 
     Here, if nobody has begun for a while: the worker that was told may not be running.
     """
@@ -172,7 +172,7 @@ def _carry_out_and_close(pk: int) -> None:
 
 
 def carry_out(pk: int) -> None:
-    """Claim the operation and bring it to its end; do nothing if somebody else is at it."""
+    """Claim the operation and run it to its end; do nothing if another process is running it."""
     operation = Operation.objects.filter(pk=pk).first()
     if operation is None:
         return  # deleted meanwhile, and cleared away
@@ -268,7 +268,7 @@ def check_success(operation: Operation) -> None:
     """Raise what the operation failed with.
 
     Raises:
-        OperationFailed
+        OperationFailed: the operation has failed.
     """
     if operation.phase == Phase.FAILED:
         raise OperationFailed(**json.loads(operation.failure))

@@ -61,7 +61,7 @@ def refuse_part(resource: Kind, ours: Digest, theirs: Digest) -> None:
     """Refuse to exchange a kind of which one of both has only a part, unless that is the other one's choice.
 
     Raises:
-        FeedRefused
+        FeedRefused: one of both has a partial replica, and the other one is not the node that filters it.
     """
     if ours.part_of and not same_endpoint(ours.part_of, theirs.origin):
         raise FeedRefused(
@@ -95,7 +95,7 @@ def scope_of(resource: Kind, peer: Peer | None) -> models.QuerySet[Any] | None:
 
 
 def peer_of(user: Any) -> Peer | None:
-    """Return the peer that logs in as ``user``, ``None`` if it is nobody's user."""
+    """Return the peer that logs in as ``user``, ``None`` if there is none."""
     return Peer.objects.filter(user=user.pk).first() if user is not None and user.is_authenticated else None
 
 
@@ -236,7 +236,7 @@ def _review_under_lock(resource: Kind, peer: Peer, known: Digest | None) -> None
 
 
 def _may_have_all(resource: Kind, peer: Peer, known: Digest) -> bool:
-    """Tell whether ``peer``, which was given no part, may have rows from before there was a filter, or from others."""
+    """Return True if ``peer`` may have rows from before the filter existed, or from another node."""
     if same_endpoint(known.part_of, resource.endpoint):
         return False
     own = peer.endpoint(resource.kind)
@@ -311,7 +311,7 @@ def remember(resource: Kind, origin: str, uuids: Sequence[UUID]) -> None:
 
 
 def owe_again(resource: Kind, tracked: TrackedResource) -> None:
-    """Have everybody who may have a part hear of ``tracked`` again: what waited was written, under its old state."""
+    """Resend ``tracked`` to the filtered peers: its deferred version was written under its old state."""
     if is_filtered(resource):
         ScopedResource.objects.using(resource.database).filter(resource=tracked).update(is_owed=True)
 

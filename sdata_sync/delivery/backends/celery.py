@@ -44,7 +44,7 @@ class CeleryDelivery(QueueDelivery):
         post(job, *arguments, delay=delay)
 
     def check(self) -> Sequence[CheckMessage]:
-        """Warn if what would be sent goes to nobody's broker."""
+        """Return a warning if this process has loaded no Celery app with a broker."""
         if current_app.conf.broker_write_url or current_app.conf.task_always_eager:
             return []
         return [
@@ -79,7 +79,7 @@ def heartbeat() -> None:
 
 @shared_task(name="sdata_sync.compare", **_SHORT)
 def compare(peer: int) -> None:
-    """Do that for one peer."""
+    """Run the heartbeat of one peer."""
     jobs.compare(peer, post=post)
 
 

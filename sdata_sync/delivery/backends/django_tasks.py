@@ -21,7 +21,7 @@ except ImportError:
 
 
 class TaskDelivery(QueueDelivery):
-    """Delivers from whatever runs the project's tasks."""
+    """Deliver from the worker of the project's task backend."""
 
     def post(self, job: str, *arguments: object, delay: float = 0) -> None:
         """Enqueue the task; raises what the project's task backend raises."""
@@ -53,7 +53,7 @@ def heartbeat() -> None:
 
 @task()
 def compare(peer: int) -> None:
-    """Do that for one peer."""
+    """Run the heartbeat of one peer."""
     jobs.compare(peer, post=post)
 
 

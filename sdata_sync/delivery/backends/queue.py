@@ -43,11 +43,11 @@ class QueueDelivery(DeliveryBackend):
         self._crew = Crew()
 
     def post(self, job: str, *arguments: object, delay: float = 0) -> None:
-        """Put a job into the queue; raises whatever the queue raises."""
+        """Put a job into the queue; errors of the queue are raised as they are."""
         raise NotImplementedError
 
     def wake(self, kind: str, is_own: bool) -> None:
-        """Have the workers told, from a thread: a broker that is away holds nobody up."""
+        """Notify the workers, from a thread, so that a writer never waits for an unreachable broker."""
         self._messenger().say(kind, is_own)
 
     def carry_out(self, operation: int) -> None:

@@ -64,7 +64,7 @@ class Worker:
         self._longest_pause = longest_pause
 
     def start(self) -> None:
-        """Begin."""
+        """Start the threads that deliver, and the lookout that wakes them."""
         self._delivery.serve()
         is_heard = has_bell()
         pause = max(self._longest_pause, BELL_PAUSE) if is_heard else self._longest_pause

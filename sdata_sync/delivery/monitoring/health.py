@@ -1,4 +1,4 @@
-"""Whether somebody should be woken: for ``sync_status --check``."""
+"""Find the problems that need an administrator, for ``sync_status --check``."""
 
 from __future__ import annotations
 

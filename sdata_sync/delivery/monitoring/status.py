@@ -132,7 +132,7 @@ class Status:
 
 
 def collect_status(node: str) -> Status:
-    """Return how things stand; it reads, and asks nobody."""
+    """Return the status of each kind and peer, from the database alone (no network)."""
     peers = list(Peer.objects.filter(enabled=True))
     clocks = (
         ClockWarning(endpoint=row.url, ahead_seconds=row.clock_ahead / 1000, seen_at=row.clock_ahead_at)

@@ -14,7 +14,7 @@ FAILURE_SECONDS = 1.0
 
 
 class Loop(threading.Thread):
-    """A daemon that acts when it is woken, and now and then. Whatever happens, it goes on until it is stopped."""
+    """A daemon thread that acts when it is woken and after each pause, until it is stopped."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name, daemon=True)
@@ -63,7 +63,7 @@ class Loop(threading.Thread):
         self._event.set()
 
     def run(self) -> None:
-        """Act until stopped; whatever happens, go on."""
+        """Act until stopped; log an exception and continue."""
         pause = 0.0
         try:
             while not self.is_stopped:

@@ -32,7 +32,7 @@ def has_bell() -> bool:
 
 
 def ring(kinds: Iterable[str]) -> None:
-    """Let whoever listens know that something of ``kinds`` was committed.
+    """Notify the listening processes that changes of ``kinds`` were committed.
 
     Not in a writer's transaction: PostgreSQL has all that notify commit one after the other.
     """

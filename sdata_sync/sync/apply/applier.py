@@ -70,7 +70,7 @@ class Applier:
 
     @property
     def has_recorded(self) -> bool:
-        """Whether something was recorded that others have to learn from here."""
+        """Whether a change of this node was recorded that its peers must get."""
         return self._recorder.has_recorded
 
     def apply(self, entries: Sequence[Entry]) -> None:
@@ -95,7 +95,7 @@ class Applier:
         announce(self.resource, batch.conflicts, [(v.tracked, v.error is not None) for v in batch.versions])
 
     def rejoin(self) -> None:
-        """Go on from the tick that the source has seen of us, and number again what may have a used one."""
+        """Continue above the highest tick that the source has from this node; reassign ticks that were used twice."""
         self._recorder.rejoin()
 
     def finish(self, *, merge: bool) -> Digest:

@@ -84,7 +84,7 @@ class Version:
 
 @lru_cache(maxsize=512)
 def _by_uuid(count: int, *, lock: bool) -> PreparedQuery[TrackedResource]:
-    """Return the query for ``count`` tracked resources, locked in one order by everybody who locks several."""
+    """Return the query for ``count`` tracked resources, which are locked in the order of their primary keys."""
 
     def build(kind: str, *uuids: UUID) -> QuerySet[TrackedResource]:
         rows = TrackedResource.objects.filter(kind=kind, uuid__in=uuids).order_by("pk")

@@ -132,7 +132,7 @@ class Union:
 
 
 def keep_alias(resource: Kind, uuid: UUID, survivor: UUID) -> None:
-    """Say again, to whoever goes on using it, that ``uuid`` was replaced by that of the ``survivor``."""
+    """Send the alias again: ``uuid`` was replaced by the uuid of the ``survivor``."""
     tracked_rows(resource).filter(uuid=uuid).update(
         local_key=None, is_deleted=True, replaced_by=survivor, etag=ANEW, mark=now() - 1
     )

@@ -99,7 +99,7 @@ class Recorder:
         return self._restored is not None and uuid in self._restored.edited
 
     def held_state(self, tracked: TrackedResource) -> SyncState | None:
-        """Return the state of the version that stands here, ``None`` if there is none that anybody knows of."""
+        """Return the sync state of the version that this node holds, ``None`` if it has none yet."""
         if tracked.mark is not None and (tracked.problem or self.has_lost_edit(tracked.uuid)):
             # An edit that is not numbered, because it is held back or we were restored: the local version all the same.
             own, stamp = self.resource.endpoint, stamp_after(tracked.mark, tracked.stamp)
@@ -117,7 +117,7 @@ class Recorder:
         note_first_state(tracked)
 
     def record(self, uuid: UUID, winner: SyncState, *both: SyncState) -> SyncState:
-        """Return the state of a change of our own: the outcome of a decision that others must learn as such.
+        """Record the outcome of a decision as a change of this node, and return its sync state.
 
         While this node is restored that of the ``winner``: the outcome is numbered when that has ended.
         """
@@ -141,7 +141,7 @@ class Recorder:
         self._highest[state.endpoint.lower()] = state
 
     def rejoin(self) -> None:
-        """Go on from the tick that the source has seen of us, and number again what may have a used one."""
+        """Continue above the highest tick that the source has from this node; reassign ticks that were used twice."""
         self._mark_anew()
         self._stored.value = self.digest
         take_higher_tick(self.resource, self._stored, self.source, f"the feed of {self.source.origin or 'a peer'}")
@@ -163,7 +163,7 @@ class Recorder:
         return self._stored.value
 
     def _mark_anew(self) -> None:
-        """Have the outcomes that others must learn as changes of ours numbered when this node is no longer behind."""
+        """Mark the recorded outcomes, so that they get ticks when the restore gap has ended."""
         if self._restored is not None and self._restored.anew:
             anew = tracked_rows(self.resource).filter(uuid__in=self._restored.anew)
             anew.update(mark=self.now, is_intent=False, etag=ANEW)

@@ -82,7 +82,7 @@ def deferred_result(result: Result, error: PayloadError) -> Result:
 
 
 def render_results(resource: Kind, results: Iterable[Result], digest: Digest) -> bytes:
-    """Return the result feed: one page, whatever the number of entries, with our digest afterwards."""
+    """Return the result feed: one page with all entries, and the digest of this node afterwards."""
     entries = (
         render_result(
             result,

@@ -114,7 +114,7 @@ def _find_twin(resource: Kind, version: Version, error: PayloadError, *, is_new:
 
 
 def _make_room(resource: Kind, versions: Iterable[Version], now: int) -> None:
-    """Part the rows just created from whatever is still tracked under their keys.
+    """Remove the local keys of new rows from other tracked resources that still have them.
 
     That is left from a row that was deleted past the ORM and whose key the database gives again, or was
     made by application code that wrote the new row again while it was being applied.

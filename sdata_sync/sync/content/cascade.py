@@ -228,7 +228,7 @@ CASCADE_RULE = "deleted with what it referred to"
 
 
 def hold_back(resource: Kind, deletions: Sequence[RowChange]) -> None:
-    """Set a ``DeletionWaits`` on each deletion that has to wait; note on the others which resources they take along."""
+    """Set a ``DeletionWaits`` on each deletion that must wait; set ``taken`` on the deletions that need not."""
     concerned = [change for change in deletions if change.error is None]
     if not concerned:
         return

@@ -142,7 +142,7 @@ def _merged(relation: Relation, present: Text, received: Received) -> Text:
 
 
 def keys_for(resource: Kind, contents: Iterable[Sequence[Text]]) -> Keys:
-    """Return the local keys of whatever ``contents`` refer to: they are said beside the uuids."""
+    """Return the local keys of the rows that ``contents`` refer to; they are sent beside the uuids."""
     plain = len(resource.properties)
     wanted: dict[tuple[str, str], set[UUID]] = defaultdict(set)
     for content in contents:

@@ -170,7 +170,7 @@ def _retry_deletions(resource: Kind) -> int:
 
 
 def settle_waiting(resource: Kind) -> None:
-    """Do the same if anything waits, in a transaction of its own: something may have changed here meanwhile."""
+    """Fill in references and retry deferred entries of ``resource``, if there are any, in a new transaction."""
     waits = _any_deferred.rows(resource.database, resource.kind) or is_waiting(resource)
     if not waits:
         return
@@ -184,13 +184,13 @@ def _settle_under_lock(resource: Kind) -> int:
 
 
 def settle_all(resource: Kind) -> None:
-    """Do what is to be done when a row of ``resource`` has got a uuid that others may have waited for."""
+    """Retry the entries of all kinds that may have waited for a row of ``resource``."""
     settle_waiting(resource)
     settle_others(resource)
 
 
 def settle_others(resource: Kind) -> None:
-    """Do the same for the other kinds that wait for something of ``resource``; each in a transaction of its own."""
+    """Retry the entries of the other kinds that wait for ``resource``, each kind in a new transaction."""
     waiting = set(kinds_waiting_for(resource))
     # A deletion may have been refused because of what pointed at the row, and does not any more.
     deleted = (registry.of_kind(kind) for (kind,) in _deletions.rows(resource.database))
@@ -215,7 +215,7 @@ def _may_free(resource: Kind, other: Kind) -> bool:
 
 
 def retry_chosen(resource: Kind, entries: Collection[int]) -> int:
-    """Try the deferred ``entries``, primary keys, again because somebody wishes so; return how many were applied."""
+    """Retry the deferred ``entries`` (primary keys) at an administrator's request; return the number applied."""
     if not entries:
         return 0
     with transaction.atomic(using=resource.database):

@@ -144,7 +144,7 @@ def hand_over(resource: Kind, old: int, new: int) -> None:
 
 
 def drop_overruled(resource: Kind, contents: Mapping[int, Sequence[str | None]]) -> None:
-    """Forget the references of resources that somebody has given another value meanwhile.
+    """Delete pending references of resources whose reference was set to another value meanwhile.
 
     ``contents`` are those of the resources, by their primary key.
     """

@@ -194,7 +194,7 @@ def generic_target(kind: str) -> Kind:
     """Return the resource of the kind that a generic foreign key names.
 
     Raises:
-        PayloadError
+        PayloadError: this node has no such kind.
     """
     target = registry.of_kind(kind)
     if target is None:

@@ -1,4 +1,4 @@
-"""Whoever points at a row that is about to go: the database empties those references without telling anybody."""
+"""Find the rows that refer to a row that is deleted; the database empties these references without a signal."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ def _is_emptied(relation: Relation) -> bool:
 
 
 def mark_all_referrers(instance: models.Model, using: str) -> None:
-    """Mark whatever refers to ``instance``: the name that it travels by is another."""
+    """Mark the rows that refer to ``instance``, because its uuid has changed."""
     mark_referrers(tuple(_all_referrers(type(instance))), instance, using)
 
 
 def await_withdrawn(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> None:
-    """Let whatever refers to ``instance``, which only this node is not to have any more, wait until it comes back.
+    """Make the references to ``instance`` pending, because its row is withdrawn from this node.
 
     Raises:
         ProtectedError: something cannot wait.

@@ -41,7 +41,7 @@ def existing_keys(resource: Kind, keys: Iterable[str]) -> set[str]:
 
 
 def read_instances_apart(resource: Kind, keys: Iterable[str]) -> tuple[dict[str, models.Model], dict[str, str]]:
-    """Return the rows as instances, and the descriptions of what others raise when they are loaded, by local key."""
+    """Return the rows as instances, and for rows that cannot be loaded the description of the error, by local key."""
     return read_apart(resource.database, list(keys), lambda some: read_instances(resource, some))
 
 

@@ -48,7 +48,7 @@ def take_over_known(resource: Kind) -> int:
 
 
 def take_over(resource: Kind, rows: Iterable[TrackedResource]) -> int:
-    """Do so with ``rows``, which are locked; return how many of them had something to be taken over."""
+    """Write kept elements of ``rows``, which are locked, into columns; return the number of rows changed."""
     return sum(_take_over(resource, tracked) for tracked in rows if tracked.extra and tracked.local_key)
 
 
@@ -80,7 +80,7 @@ def _take_over(resource: Kind, tracked: TrackedResource) -> bool:
 
 
 def _without_edited(resource: Kind, instance: models.Model, reading: Reading) -> Reading:
-    """Leave out what somebody has given a value since the upgrade: that is newer than what was kept."""
+    """Leave out columns that were edited since the upgrade, because the edit is newer than the kept element."""
     blank = resource.model()
     values = {name: value for name, value in reading.values.items() if getattr(instance, name) == getattr(blank, name)}
     columns = {relation.name: relation.columns for relation in resource.relations}

@@ -247,7 +247,7 @@ def _check_now(resource: Kind) -> None:
 
 @lru_cache(maxsize=512)
 def _links(model: type[models.Model]) -> tuple[models.ForeignKey[Any, Any], ...]:
-    """Return the foreign keys, of whatever model, that hold another column of ``model`` than its primary key."""
+    """Return the foreign keys of all models that refer to ``model`` by another column than its primary key."""
     incoming: Any = [field for field in model._meta.get_fields(include_hidden=True) if field.auto_created]
     links = [field.field for field in incoming if field.one_to_many or (field.one_to_one and not field.concrete)]
     return tuple(link for link in links if not link.target_field.primary_key)
@@ -396,7 +396,7 @@ def _expect_unaltered(resource: Kind, change: RowChange) -> None:
     """Refuse a row of a plain model that is not what was written: the database could not hold it.
 
     Raises:
-        PayloadError
+        PayloadError: a value in the database differs from the value that was written.
     """
     for prop, written, stands in zip(resource.properties, resource.texts_of(change.instance), change.texts):  # noqa: B905
         if written != stands:

@@ -24,7 +24,7 @@ def can_prepare(field: models.Field[Any, Any]) -> bool:
 
 
 def _stand_in(kind: Any, position: int) -> Any:
-    """Return what stands for an argument while the statement is compiled: a value that nobody would write."""
+    """Return a placeholder for an argument while the statement is compiled: a value that no statement contains."""
     if kind is int or isinstance(kind, models.IntegerField):
         return -(2**62) - position
     if isinstance(kind, models.UUIDField):

@@ -44,7 +44,7 @@ def atomically(using: str, act: Callable[[], T]) -> T:
 
 
 def repeated(using: str, act: Callable[[], T]) -> T:
-    """Call ``act``, and again if the database undoes it; not inside of a transaction that is somebody else's."""
+    """Call ``act``, and again after a deadlock or serialization failure, unless a transaction is open already."""
     if connections[using].in_atomic_block:
         return act()
     try:

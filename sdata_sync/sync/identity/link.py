@@ -123,7 +123,7 @@ def _keep_waiting_version(resource: Kind, tracked: TrackedResource) -> None:
 
 
 def release(resource: Kind, tracked: TrackedResource, *, replaced_by: UUID | None) -> None:
-    """Part a row from its uuid. One that others may have heard of becomes an alias, or, without a new one, is gone."""
+    """Remove the uuid from its row: a uuid that was sent becomes an alias of ``replaced_by``, if there is one."""
     rows = tracked_rows(resource).filter(pk=tracked.pk)
     if replaced_by is None or (tracked.tick is None and not tracked.is_deferred):
         rows.delete()
@@ -145,7 +145,7 @@ def release(resource: Kind, tracked: TrackedResource, *, replaced_by: UUID | Non
 
 
 def rename(resource: Kind, key: str, old: UUID, uuid: UUID, *, is_edited: bool) -> None:
-    """Let the row ``key``, whose uuid ``old`` others have replaced by ``uuid``, go by that one; ``old`` is released.
+    """Give the row ``key`` the ``uuid`` that has replaced ``old`` at a peer; ``old`` is released.
 
     Under the digest's lock. Where both have a row here, everything that points at the old one points at the other
     from now on, and the old one is deleted. ``is_edited`` says that the row was changed here without the others'
@@ -207,7 +207,7 @@ def _unite(resource: Kind, key: str, into: str) -> None:
 
 
 def mark_referrers_of_key(resource: Kind, key: str) -> None:
-    """Mark whatever refers to the row ``key``: the uuid that it refers to is another."""
+    """Mark the rows that refer to the row ``key``, because its uuid has changed."""
     instance = read_instances(resource, [key]).get(key)
     if instance is not None:
         mark_all_referrers(instance, resource.database)
@@ -223,7 +223,7 @@ def unlink(resource: Kind, uuid: UUID) -> bool:
 
 
 def relink(resource: Kind, uuid: UUID, key: str) -> None:
-    """Let ``uuid`` be the row with the local ``key``, whatever it was before (SData sync 1.3, PUT).
+    """Link ``uuid`` to the row with the local ``key``, and unlink its former row (SData sync 1.3, PUT).
 
     Under the digest's lock. A row that loses it becomes a resource of its own; the uuid that ``key`` had until now
     becomes an alias.

@@ -1,4 +1,4 @@
-"""Merging two rows that are one thing: whatever points at the one points at the other, and the one is deleted."""
+"""Merge two rows that are the same thing: repoint all references to one of them, and delete the other."""
 
 from __future__ import annotations
 

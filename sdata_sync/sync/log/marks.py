@@ -95,7 +95,7 @@ def mark_known(using: str, kind: str, keys: Collection[str], *, is_intent: bool 
 
 
 def key_text(pk: "models.Field[Any, Any]", value: Any) -> str:
-    """Return the local key for a primary key's ``value``, spelled the same way whatever way that is."""
+    """Return the local key for a primary key's ``value``: the same text for every spelling of the value."""
     try:
         return str(pk.to_python(value))
     except ValidationError:

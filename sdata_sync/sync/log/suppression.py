@@ -69,7 +69,7 @@ def is_applied(kind: str, instance: models.Model | None, key: str | None) -> boo
 
 
 def note_key(kind: str, instance: models.Model, key: str) -> None:
-    """Note the key that a row which is being applied was given, for whoever writes the same row by its key."""
+    """Add the new key of a row that is being applied, so that writes by that key are not captured either."""
     level = _level(kind, instance, key)
     if level is not None:
         level.keys.add(key)

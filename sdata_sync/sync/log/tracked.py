@@ -83,7 +83,7 @@ def create_tracked(using: str, rows: Sequence[TrackedResource]) -> None:
 
 
 def mark_found(using: str, pks: Sequence[int]) -> None:
-    """Mark rows that were found changed, unless somebody has marked them meanwhile."""
+    """Mark rows that were found changed, unless they have been marked meanwhile."""
     found = TrackedResource.objects.using(using).filter(pk__in=pks, mark__isnull=True)
     found.update(mark=now(), is_intent=False, mark_user=current_user())
 

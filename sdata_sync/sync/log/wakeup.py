@@ -1,4 +1,4 @@
-"""Telling whoever delivers that a kind has changed, once the change is committed."""
+"""Notify the delivery backend that a kind has changed, after the commit."""
 
 from collections.abc import Callable
 from functools import cache, partial

@@ -1,4 +1,4 @@
-"""The resources as they are, for whoever opens the URLs that feeds name (SData core 2.1, 2.7; SData sync 1.3).
+"""Show resources to clients that open the URLs in feeds (SData core 2.1, 2.7; SData sync 1.3).
 
 To look at a resource changes nothing: what has no uuid yet does not get one by it.
 """
@@ -101,7 +101,7 @@ def linked_section(
 
 
 def is_linked(rows: models.QuerySet[TrackedResource]) -> models.QuerySet[TrackedResource]:
-    """Narrow ``rows`` to those that have a row and a uuid: sent, or linked by somebody; not merely marked."""
+    """Filter ``rows`` to resources with a row and a uuid: sent or linked, not only marked."""
     return rows.filter(models.Q(tick__isnull=False) | models.Q(mark__isnull=True), local_key__isnull=False)
 
 

@@ -57,7 +57,7 @@ class Place:
         """Read what ``str`` gave.
 
         Raises:
-            FeedError
+            FeedError: the text is not a place.
         """
         endpoint, _, tick = text.partition(".")
         if not (text.isascii() and endpoint.isdigit() and tick.isdigit() and len(text) < 40):
@@ -167,7 +167,7 @@ def _next_place(stored: StoredDigest, cursor: Digest) -> Place:
 
 
 def count_missing(resource: Kind, stored: StoredDigest, target: Digest, scope: Scope | None = None) -> int:
-    """Return how many entries a feed from ``stored`` to ``target`` has, for whoever may have what ``scope`` says."""
+    """Return the number of entries of a feed from ``stored`` to ``target``, within ``scope``."""
     ranges = [
         in_range(resource, stored, missing)
         for missing, is_inhabited in missing_and_inhabited(resource, stored, target)

@@ -1,4 +1,4 @@
-"""Forgetting tombstones: when every peer is known to have them, or when somebody says so."""
+"""Remove tombstones that every peer has, or that are older than a given time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Purged:
 
 
 def purge(resource: Kind, peers: Mapping[str, Digest | None], *, older_than: timedelta | None, dry_run: bool) -> Purged:
-    """Remove the tombstones that all ``peers`` contain, and with ``older_than`` those before that whoever has them.
+    """Remove the tombstones that all ``peers`` have, and with ``older_than`` all tombstones before that time.
 
     ``peers`` are the known digests of the enabled peers by name, ``None`` for one whose digest is not known: it may
     lack everything.

@@ -55,7 +55,7 @@ def ask_with(ask: Callable[[Kind], bool]) -> None:
 
 
 def may_number(resource: Kind, *, patience: float = 0) -> bool:
-    """Ask the peers if nobody has yet; false while somebody is at it: then what is marked is numbered later.
+    """Read the digests of all enabled peers, once per process and kind (network); return False until it is done.
 
     ``patience`` is how many seconds to wait for somebody who is at it.
     """
@@ -80,7 +80,7 @@ def may_number(resource: Kind, *, patience: float = 0) -> bool:
 
 
 def wait_to_number(resource: Kind) -> bool:
-    """Do the same, with some patience; not for ever, since two nodes may be waiting for each other."""
+    """Wait for ``may_number``, for at most ``PATIENCE_SECONDS``, since two nodes may wait for each other."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not may_number(resource):
         if time.monotonic() > deadline:
@@ -111,7 +111,7 @@ class Behind:
 
 
 def fall_behind(resource: Kind, stored: StoredDigest) -> Behind:
-    """Note that somebody knows more of us than we do, or return what was noted; under the digest's lock.
+    """Note that a peer knows higher ticks of this node, or return the noted gap; under the digest's lock.
 
     It stays noted, across pages, processes and failures, until ``take_higher_tick`` ends it.
     """
@@ -144,7 +144,7 @@ def _confirmed(resource: Kind, ours: int) -> int:
 
 
 def take_higher_tick(resource: Kind, stored: StoredDigest, shown: Digest, where: str) -> bool:
-    """Go on from the tick that ``shown`` has for us, if this node is behind; return whether it was.
+    """After a restore, continue above the tick that ``shown`` has for this node; return True if there was a gap.
 
     Under the digest's lock, when all that could be got back has come. ``where`` says who showed it. What this node
     has numbered since the backup was made is marked, to be numbered again.
@@ -178,7 +178,7 @@ def check_leap(resource: Kind, ours: int, theirs: int) -> None:
     """Refuse a claim about ourselves that cannot be true.
 
     Raises:
-        FeedError
+        FeedError: the claimed tick is more than ``MAX_TICK_LEAP`` above the tick of this node.
     """
     if theirs - ours > conf.max_tick_leap:
         raise FeedError(

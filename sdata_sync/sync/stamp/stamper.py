@@ -140,7 +140,7 @@ def number_new(resource: Kind, stored: StoredDigest, new: Sequence[TrackedResour
 
 
 def is_young_intent(tracked: TrackedResource, now: int) -> bool:
-    """Tell whether somebody may still be writing the row that was marked outside of a transaction."""
+    """Return True if a writer may still be writing the row, which was marked outside of a transaction."""
     return tracked.is_intent and now - (tracked.mark or 0) < INTENT_GRACE_MILLIS
 
 
