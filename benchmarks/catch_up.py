@@ -25,8 +25,8 @@ del rows
 
 _PASS = """
 import time
-from sdata_sync.delivery.engine import catch_up
-from sdata_sync.delivery.watch import Watch
+from sdata_sync.delivery.catchup import catch_up
+from sdata_sync.delivery.progress import Watch
 from sdata_sync.models import Peer
 from sdata_sync.registry import registry
 started = time.perf_counter()

@@ -31,7 +31,7 @@ with transaction.atomic():
 
 _DELIVER = """
 import time
-from sdata_sync.delivery.courier import Courier
+from sdata_sync.delivery.session import Courier
 from sdata_sync.models import Peer
 from sdata_sync.registry import registry
 with Courier(Peer.objects.get()) as courier:

@@ -133,7 +133,7 @@ class DeletionWaits(PayloadError):
 
     def __init__(self, message: str, *, condition: Any, public: str = "") -> None:
         super().__init__(message, public=public)
-        #: The ``sdata_sync.sync.deletions.Condition`` that it waits for.
+        #: The ``sdata_sync.sync.content.conditions.Condition`` that it waits for.
         self.condition = condition
 
 

@@ -1,6 +1,7 @@
 """The rules of the house."""
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -68,3 +69,15 @@ def test_the_code_map_names_files():
     named = re.findall(r"`(sdata_sync/[\w/]+\.py)`", (root / "docs/explanation/code-map.md").read_text())
     assert len(named) == 21
     assert [name for name in named if not (root / name).is_file()] == []
+
+
+def test_scripts_in_strings_import_modules_that_exist():
+    """Servers, benchmarks and the fault injection run scripts that stand in strings, where no import is checked."""
+    root = Path(sdata_sync.__file__).parent.parent
+    missing = []
+    for folder in ("tests", "benchmarks", "testproject", "sdata_sync"):
+        for path in (root / folder).rglob("*.py"):
+            for name in re.findall(r"\bfrom (sdata_sync(?:\.\w+)+) import", path.read_text()):
+                if importlib.util.find_spec(name) is None:
+                    missing.append((str(path.relative_to(root)), name))
+    assert missing == []

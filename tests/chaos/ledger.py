@@ -14,8 +14,8 @@ SHARED = 8
 SNAPSHOT = """
 from sdata_sync.models import DeferredEntry, PendingReference, Stream, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.clock import now
-from sdata_sync.sync.digests import load_digest
+from sdata_sync.sync.db.clock import now
+from sdata_sync.sync.log.digests import load_digest
 def orders():
     for o in SalesOrder.objects.select_related("account").prefetch_related("lines"):
         lines = sorted([l.line_number, l.description] for l in o.lines.all())
