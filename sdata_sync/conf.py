@@ -49,6 +49,10 @@ class Credentials:
         return "<Credentials, not shown>"
 
 
+#: The value of each setting that was last checked and found right; immutable values only.
+_right_values: dict[str, object] = {}
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Setting(Generic[T]):
     """Declare one entry of ``SDATA_SYNC``; as an attribute of `Settings`, read its value.
@@ -106,9 +110,12 @@ class Setting(Generic[T]):
         """
         for name in (self.name, *self.former_names):
             if name in raw:
-                for problem in self.problems(raw[name], name):
-                    raise ImproperlyConfigured(problem)
                 value: T = raw[name]
+                if value is None or _right_values.get(name) is not value:
+                    for problem in self.problems(value, name):
+                        raise ImproperlyConfigured(problem)
+                    if isinstance(value, int | float | str):
+                        _right_values[name] = value
                 return value
         return self.default
 
