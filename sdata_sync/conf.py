@@ -1,4 +1,4 @@
-"""Declare the settings: one dictionary ``SDATA_SYNC``, typed, checked, read anew at each access.
+"""Declare the settings: one dictionary ``SDATA_SYNC``, typed, checked at the first access.
 
 Each setting is declared once, as a `Setting` in the class `Settings`. Three things are made from the declarations:
 the typed attributes of ``conf``, the system checks in ``checks``, and the table in ``docs/reference/settings.md``
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Generic, TypeVar, overload
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 
 T = TypeVar("T")
 
@@ -49,10 +51,6 @@ class Credentials:
         return "<Credentials, not shown>"
 
 
-#: The value of each setting that was last checked and found right; immutable values only.
-_right_values: dict[str, object] = {}
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Setting(Generic[T]):
     """Declare one entry of ``SDATA_SYNC``; as an attribute of `Settings`, read its value.
@@ -73,6 +71,7 @@ class Setting(Generic[T]):
             of the type and of the bounds.
         error_id: the id of the system check error for a wrong value.
         former_names: keys that earlier releases used, and that this release still reads.
+        attribute: the name of the attribute of `Settings` that has this declaration.
     """
 
     name: str
@@ -89,6 +88,7 @@ class Setting(Generic[T]):
     check: Callable[[str, object], Iterator[str]] | None = None
     error_id: str = "sdata_sync.E004"
     former_names: tuple[str, ...] = ()
+    attribute: str = field(default="", init=False)
 
     @overload
     def __get__(self, instance: None, owner: type[Settings]) -> Setting[T]: ...
@@ -97,10 +97,20 @@ class Setting(Generic[T]):
     def __get__(self, instance: Settings | None, owner: type[Settings]) -> Setting[T] | T:
         """Return the declaration for the class, and the value for the instance.
 
+        The value is kept in the instance until ``SDATA_SYNC`` is replaced, so that it is checked once.
+
         Raises:
             ImproperlyConfigured: if ``SDATA_SYNC`` has a wrong value for this setting.
         """
-        return self if instance is None else self.read(instance.raw)
+        if instance is None:
+            return self
+        value = self.read(instance.raw)
+        vars(instance)[self.attribute] = value
+        return value
+
+    def __set_name__(self, owner: type[Settings], name: str) -> None:
+        """Note the attribute that has this declaration."""
+        object.__setattr__(self, "attribute", name)
 
     def read(self, raw: Mapping[str, Any]) -> T:
         """Return the value in ``raw`` under the present name, else under a former name, else the default.
@@ -111,11 +121,8 @@ class Setting(Generic[T]):
         for name in (self.name, *self.former_names):
             if name in raw:
                 value: T = raw[name]
-                if value is None or _right_values.get(name) is not value:
-                    for problem in self.problems(value, name):
-                        raise ImproperlyConfigured(problem)
-                    if isinstance(value, int | float | str):
-                        _right_values[name] = value
+                for problem in self.problems(value, name):
+                    raise ImproperlyConfigured(problem)
                 return value
         return self.default
 
@@ -430,7 +437,7 @@ class Settings:
         value = getattr(settings, "SDATA_SYNC", {})
         return value if isinstance(value, dict) else {}
 
-    @property
+    @cached_property
     def base_url(self) -> str:
         """The dataset URL of this node, without a slash at the end.
 
@@ -441,7 +448,7 @@ class Settings:
             raise ImproperlyConfigured("SDATA_SYNC['BASE_URL'] must be set to this node's dataset URL.")
         return self._base_url.rstrip("/")
 
-    @property
+    @cached_property
     def base_path(self) -> str:
         """The path of ``BASE_URL`` for ``django.urls.path``: no slash at the beginning, one at the end.
 
@@ -453,7 +460,7 @@ class Settings:
         except ImproperlyConfigured:
             return PATH_WITHOUT_BASE_URL
 
-    @property
+    @cached_property
     def catch_up_page_size(self) -> int:
         """The number of entries in one page of a catch-up: larger pages, because no request waits for the first one."""
         return min(5 * self.page_size, max(self.max_page_size, self.page_size))
@@ -477,3 +484,10 @@ class Settings:
 
 
 conf = Settings()
+
+
+@receiver(setting_changed)
+def _forget_values(*, setting: str, **_: Any) -> None:
+    """Read the settings again after a test has replaced ``SDATA_SYNC``."""
+    if setting == "SDATA_SYNC":
+        vars(conf).clear()

@@ -10,6 +10,7 @@ from django.db import models, transaction
 from .kind import all_rows
 from .registry import registry
 from .sync.capture.nested import mark_parents
+from .sync.db.statements import chunks
 from .sync.log.marks import key_text, mark, mark_known
 from .sync.log.suppression import is_applied
 from .sync.log.wakeup import wake_after_commit
@@ -82,8 +83,8 @@ class SyncQuerySet(models.QuerySet[M]):
             self._mark(keys)
             # A row that matches only since the keys were read is not marked, so it is not updated.
             updated = 0
-            for start in range(0, len(keys), KEYS_PER_STATEMENT):
-                marked = self.filter(pk__in=keys[start : start + KEYS_PER_STATEMENT])
+            for part in chunks(keys, KEYS_PER_STATEMENT):
+                marked = self.filter(pk__in=part)
                 marked._is_marked = True
                 updated += super(SyncQuerySet, marked).update(**kwargs)
             self._mark_parents(keys)  # those too to which children have been moved
@@ -93,8 +94,8 @@ class SyncQuerySet(models.QuerySet[M]):
     def _mark_parents(self, keys: list[Any]) -> None:
         """Mark the parents of the child rows ``keys`` as changed."""
         for resource, children in registry.parents_of(self.model._meta.concrete_model or self.model):
-            for start in range(0, len(keys), KEYS_PER_STATEMENT):
-                rows = all_rows(self.model, self.db).filter(pk__in=keys[start : start + KEYS_PER_STATEMENT])
+            for part in chunks(keys, KEYS_PER_STATEMENT):
+                rows = all_rows(self.model, self.db).filter(pk__in=part)
                 mark_parents(resource, children, rows.values_list(children.link.attname, flat=True), self.db)
 
     update.alters_data = True  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cached_property
 from types import SimpleNamespace
 
 import httpx2
@@ -134,7 +135,7 @@ def wired(nodes: list[LocalNode], monkeypatch) -> Iterator[Wire]:
     The nodes have databases of their own. Nothing of theirs is read or written in the default one: the tests on a server
     leave out those whose nodes are databases in memory.
     """
-    from sdata_sync.conf import Settings
+    from sdata_sync.conf import Setting, Settings, conf
     from sdata_sync.delivery import catchup as engine
     from sdata_sync.delivery import client
     from sdata_sync.delivery import pull as pulling
@@ -144,11 +145,21 @@ def wired(nodes: list[LocalNode], monkeypatch) -> Iterator[Wire]:
     from sdata_sync.sync.db import clock
 
     wire = Wire(nodes)
-    usual_raw, usual_init, usual_finish = Settings.raw, client.PeerClient.__init__, Applier.finish
+    usual_init, usual_finish = client.PeerClient.__init__, Applier.finish
 
-    def raw(self):
-        node = _present.get()
-        return usual_raw.fget(self) if node is None else node.settings
+    class NodeSettings(Settings):
+        """Reads the settings of the node that is at work, at each access."""
+
+        @property
+        def raw(self):
+            node = _present.get()
+            return super().raw if node is None else node.settings
+
+    for name, declared in vars(Settings).items():
+        if isinstance(declared, Setting):
+            setattr(NodeSettings, name, property(lambda self, declared=declared: declared.read(self.raw)))
+        elif isinstance(declared, cached_property):
+            setattr(NodeSettings, name, property(declared.func))
 
     def init(self, url, credentials, **options):
         usual_init(self, url, credentials, transport=wire)
@@ -162,7 +173,7 @@ def wired(nodes: list[LocalNode], monkeypatch) -> Iterator[Wire]:
         node = _present.get()
         return time.time_ns() + (node.skew_millis if node else 0) * 1_000_000
 
-    monkeypatch.setattr(Settings, "raw", property(raw))
+    monkeypatch.setattr(conf, "__class__", NodeSettings)
     monkeypatch.setattr(client.PeerClient, "__init__", init)
     monkeypatch.setattr(Applier, "finish", finish)
     monkeypatch.setattr(clock, "time", SimpleNamespace(time_ns=time_ns))

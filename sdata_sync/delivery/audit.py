@@ -15,6 +15,7 @@ from ..sync.content.references import only_looking
 from ..sync.content.resolve import set_values
 from ..sync.content.rows import read_instances
 from ..sync.db.isolation import row_guard
+from ..sync.db.statements import chunks
 from ..sync.log.tracked import mark_found
 from ..sync.log.wakeup import wake
 from ..sync.stamp.stamper import number_changes
@@ -169,8 +170,7 @@ class _Verifier:
 
 
 def _send_again(resource: Kind, pks: list[int]) -> None:
-    for start in range(0, len(pks), 500):
-        chunk = pks[start : start + 500]
+    for chunk in chunks(pks, 500):
         # Without its etag a row counts as changed: it gets a number that nobody has seen.
         TrackedResource.objects.using(resource.database).filter(pk__in=chunk).update(etag="")
         mark_found(resource.database, chunk)

@@ -16,6 +16,7 @@ from uuid import UUID
 from django.db import transaction
 
 from ..exceptions import LinkError, PayloadError
+from ..sync.db.statements import chunks
 from ..sync.identity.link import link
 from ..sync.log.digests import lock_digest
 from ..sync.log.marks import key_text
@@ -189,13 +190,12 @@ def _said(values: _Values) -> str:
 def link_pairs(resource: Kind, peer: Peer, pairs: Iterable[tuple[str, UUID]], *, ours_win: bool) -> Linked:
     """Give our rows the uuids that theirs have; whose content stays is decided by the next catch-up, as said here."""
     outcome = Linked()
-    every = list(pairs)
-    for start in range(0, len(every), BATCH):
+    for batch in chunks(pairs, BATCH):
         with transaction.atomic(using=resource.database):
             stored = lock_digest(resource)
             # What takes nothing from others would wait for ever.
             wait_for = stored.endpoint_id(peer.endpoint(resource.kind)) if resource.is_target else None
-            for key, uuid in every[start : start + BATCH]:
+            for key, uuid in batch:
                 try:
                     link(resource, key, uuid, keep=ours_win, wait_for=wait_for)
                 except LinkError as error:

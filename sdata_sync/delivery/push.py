@@ -17,7 +17,7 @@ from ..sync import scope as parts
 from ..sync.db.clock import now
 from ..sync.log.digests import StoredDigest, load_digest
 from ..sync.runs import new_run
-from ..sync.scope import Scope, is_filtered, is_let_in, note_given, note_whole, owes, review, scope_for
+from ..sync.scope import Scope, is_let_in, note_given, note_whole, owes, review, scope_for
 from ..sync.select.feed import count_missing
 from ..sync.select.oversize import PeerLimit
 from ..sync.select.pages import Page, is_own, read_page, read_version
@@ -231,7 +231,7 @@ class Passage:
         resource, peer = self._resource, self._peer
         wanted = wanted_by(peer, resource)
         assert self.known is not None
-        if is_filtered(resource):
+        if resource.is_filtered:
             review(resource, peer, self.known)
             stored = self._number()
         scope = scope_for(resource, peer)

@@ -28,7 +28,7 @@ from .apply.results import render_results
 from .db.clock import now
 from .db.owner import holder_name, is_gone
 from .log.digests import digest_as_json, digest_from_json
-from .scope import is_filtered, note_given, note_whole, review, scope_for
+from .scope import note_given, note_whole, review, scope_for
 from .select.feed import SourceFeed, count_missing
 from .stamp.restore import wait_to_number
 from .stamp.scan import is_complete, track_existing
@@ -227,7 +227,7 @@ def _select(resource: Kind, operation: Operation, note: Callable[[int], None]) -
     review(resource, operation.peer, target)
     stored = number_changes(resource)
     scope = scope_for(resource, operation.peer)
-    if operation.peer is not None and is_filtered(resource):
+    if operation.peer is not None and resource.is_filtered:
         if scope is not None:
             note_given(resource, operation.peer)
         elif not same_endpoint(target.part_of, resource.endpoint):

@@ -84,14 +84,9 @@ def refuse_part(resource: Kind, ours: Digest, theirs: Digest) -> None:
 _OWED: dict[str, Any] = {"is_owed": True, "resource__tick__isnull": False, "resource__is_deferred": False}
 
 
-def is_filtered(resource: Kind) -> bool:
-    """Tell whether a resource may show different rows to different peers."""
-    return resource.is_filtered
-
-
 def scope_of(resource: Kind, peer: Peer | None) -> models.QuerySet[Any] | None:
     """Return the rows that ``peer`` may have; ``None`` for all of them."""
-    return resource.declared.queryset_for(peer) if is_filtered(resource) else None
+    return resource.declared.queryset_for(peer) if resource.is_filtered else None
 
 
 def peer_of(user: Any) -> Peer | None:
@@ -167,7 +162,7 @@ class Scope:
 
 def owes(resource: Kind, peer: Peer | None) -> bool:
     """Tell whether ``peer`` must hear of something that its digest contains."""
-    if peer is None or not is_filtered(resource):
+    if peer is None or not resource.is_filtered:
         return False
     return _noted_of(resource, peer).filter(**_OWED).exists()
 
@@ -177,7 +172,7 @@ def scope_for(resource: Kind, peer: Peer | None) -> Scope | None:
 
     One that was let in has a scope until it has heard of all that it lacked.
     """
-    if is_filtered(resource) and (resource.declared.queryset_for(peer) is not None or owes(resource, peer)):
+    if resource.is_filtered and (resource.declared.queryset_for(peer) is not None or owes(resource, peer)):
         return Scope(resource, peer)
     return None
 
@@ -211,7 +206,7 @@ def review(resource: Kind, peer: Peer | None, known: Digest | None) -> None:
 
     It reads the keys of all rows that the peer may have.
     """
-    if peer is not None and is_filtered(resource):
+    if peer is not None and resource.is_filtered:
         atomically(resource.database, partial(_review_under_lock, resource, peer, known))
 
 
@@ -289,7 +284,7 @@ def _is_of(stored: StoredDigest, row: TrackedResource, endpoint: str) -> bool:
 
 def remember(resource: Kind, origin: str, uuids: Sequence[UUID]) -> None:
     """Note that the peer with the endpoint ``origin`` has what it has just sent; what it may not have is withdrawn."""
-    if not is_filtered(resource) or not origin:
+    if not resource.is_filtered or not origin:
         return
     peer = Peer.objects.filter(url__iexact=origin.rpartition("/")[0]).first()
     allowed_rows = None if peer is None else resource.declared.queryset_for(peer)
@@ -312,7 +307,7 @@ def remember(resource: Kind, origin: str, uuids: Sequence[UUID]) -> None:
 
 def owe_again(resource: Kind, tracked: TrackedResource) -> None:
     """Resend ``tracked`` to the filtered peers: its deferred version was written under its old state."""
-    if is_filtered(resource):
+    if resource.is_filtered:
         ScopedResource.objects.using(resource.database).filter(resource=tracked).update(is_owed=True)
 
 

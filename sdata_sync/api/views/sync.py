@@ -29,7 +29,7 @@ from ...sync.operations import begin as begin_operation
 from ...sync.operations import check_success, find, keep, operation_url, select_now, source_feed, start_after_commit
 from ...sync.operations import delete as delete_operation
 from ...sync.runs import RunLabel, record_results
-from ...sync.scope import is_filtered, peer_of, refuse_part, scope_for
+from ...sync.scope import peer_of, refuse_part, scope_for
 from ...sync.select.feed import MAX_BYTES, Place, RenderedPage
 from ...sync.select.oversize import PeerLimit
 from ...sync.stamp.restore import take_higher_tick
@@ -106,7 +106,7 @@ class _OperationView(SDataView):
         operation = find(self.resource, self.role, tracking_id)
         if operation is None:
             raise UrlNotFound(f"There is no operation ${self.role}({tracking_id!r}) here, or it has been deleted.")
-        is_choosy = self.role == Role.SOURCE and is_filtered(self.resource)
+        is_choosy = self.role == Role.SOURCE and self.resource.is_filtered
         if is_choosy and operation.peer != peer_of(request.user):  # only the peer it was selected for may read it
             raise UrlNotFound(f"The operation ${self.role}({tracking_id!r}) was begun by somebody else.")
         return operation
@@ -151,7 +151,7 @@ class SourceView(_OperationView):
         target, query = check_size(body_of(request, Digest)), query_of(request)
         name = tracking_id or query.get("trackingid", "")
         self._refuse_others(target)
-        peer = peer_of(request.user) if is_filtered(self.resource) else None
+        peer = peer_of(request.user) if self.resource.is_filtered else None
         limit = self._limit(request, target)
         if limit is not None and limit.release_fitting():
             number_changes(self.resource)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from django.db import connections, models
+from django.db import models
 from django.db.models import QuerySet
 
 from ...exceptions import PayloadError
@@ -21,6 +21,7 @@ from ..content.rows import read_instances_apart, unreadable_row
 from ..db.faults import describe, ends_page
 from ..db.isolation import row_guard
 from ..db.prepared import PreparedQuery
+from ..db.statements import locks_rows
 from ..identity.link import KEPT, survivor_of
 from ..log.tracked import new_tracked
 
@@ -94,8 +95,7 @@ def _by_uuid(count: int, *, lock: bool) -> PreparedQuery[TrackedResource]:
 
 
 def _read_tracked(resource: Kind, uuids: Sequence[UUID]) -> list[TrackedResource]:
-    can_lock = connections[resource.database].features.has_select_for_update
-    query = _by_uuid(len(uuids), lock=can_lock)
+    query = _by_uuid(len(uuids), lock=locks_rows(resource.database))
     return query.instances(resource.database, TrackedResource, resource.kind, *uuids)
 
 

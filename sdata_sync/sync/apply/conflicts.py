@@ -16,7 +16,7 @@ from ...conflicts import Conflict, ConflictVersion, Decision
 from ...core.decision import Resolution, Rule, resolve
 from ...exceptions import PayloadError
 from ...models import ConflictRecord, TrackedResource
-from ..content.contents import LocalVersion, decides_itself, merged, value_of
+from ..content.contents import LocalVersion, merged, value_of
 from ..content.nested_writer import write_inside
 from ..content.resolve import Known, RowChange, prepare_row, set_values
 from ..content.rows import read_instances
@@ -208,7 +208,7 @@ class Contest:
 
     def _as_the_application_says(self, outcome: Resolution) -> Resolution:
         resource, version, row = self._resource, self._version, self._version.row
-        if not decides_itself(resource) or version.error is not None or version.tracked.is_deferred:
+        if not resource.decides_itself or version.error is not None or version.tracked.is_deferred:
             return outcome
         remote = None
         if row is not None and not row.is_deletion:

@@ -175,18 +175,13 @@ class LocalVersion:
             waiting = DeferredEntry.objects.using(resource.database).filter(resource=tracked.pk).first()
             self.payload = waiting.payload if waiting is not None else ""
         elif instance is not None:
-            if decides_itself(resource):
+            if resource.decides_itself:
                 self.values = {name: value_of(instance, name) for name in resource.columns}
             # By column: an attribute of the instance may be another type than the column's value.
             contents, _ = read_contents(resource, [tracked])
             self.contents = contents.get(tracked.local_key or "")
             texts = _readable_texts(resource, instance) if self.contents is None else self.contents
             self.payload = _shown_payload(resource, tracked, texts)
-
-
-def decides_itself(resource: Kind) -> bool:
-    """Return True if the application decides conflicts of this resource with its own ``resolve``."""
-    return resource.decides_itself
 
 
 def value_of(instance: models.Model, name: str) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from django.db import connections, transaction
+from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -22,6 +22,7 @@ from ..db.clock import now
 from ..db.faults import is_lost_connection
 from ..db.isolation import atomically_by_row, row_guard
 from ..db.prepared import PreparedQuery
+from ..db.statements import locked
 from ..log.digests import lock_digest
 from ..log.tracked import ANEW, update_tracked
 from ..log.wakeup import wake_after_commit
@@ -239,21 +240,19 @@ def _free_entries(resource: Kind, entries: QuerySet[DeferredEntry]) -> list[Defe
     return [entry for entry in chosen if entry.resource.local_key in free]
 
 
-def _locked(resource: Kind, pks: Sequence[int]) -> dict[int, TrackedResource]:
+def _read_locked(resource: Kind, pks: Sequence[int]) -> dict[int, TrackedResource]:
     chosen = TrackedResource.objects.using(resource.database).filter(pk__in=pks).order_by("pk")
-    if connections[resource.database].features.has_select_for_update:
-        chosen = chosen.select_for_update()
-    return {row.pk: row for row in chosen}
+    return {row.pk: row for row in locked(chosen, resource.database)}
 
 
 def _retry_batch(resource: Kind, entries: Sequence[DeferredEntry], conditions: Mapping[int, Condition | None]) -> int:
     """Try deletions again, all together."""
-    locked = _locked(resource, [entry.resource_id for entry in entries])
-    entries = [entry for entry in entries if locked[entry.resource_id].mark is None]
-    instances, unreadable = read_instances_apart(resource, [row.local_key for row in locked.values() if row.local_key])
+    rows = _read_locked(resource, [entry.resource_id for entry in entries])
+    entries = [entry for entry in entries if rows[entry.resource_id].mark is None]
+    instances, unreadable = read_instances_apart(resource, [row.local_key for row in rows.values() if row.local_key])
     changes: dict[int, RowChange] = {}
     for entry in entries:
-        tracked = locked[entry.resource_id]
+        tracked = rows[entry.resource_id]
         instance = instances.get(tracked.local_key or "")
         if instance is not None:
             state = _state_of(resource, tracked)
@@ -262,7 +261,7 @@ def _retry_batch(resource: Kind, entries: Sequence[DeferredEntry], conditions: M
     write_rows(resource, list(changes.values()))
     applied = 0
     for entry in entries:
-        tracked = locked[entry.resource_id]
+        tracked = rows[entry.resource_id]
         change = changes.get(entry.pk)
         if tracked.local_key in unreadable:
             _note_failure(resource, entry, tracked, PayloadError(unreadable[tracked.local_key]))
@@ -321,9 +320,9 @@ def keep_rows(resource: Kind, entries: Collection[int]) -> int:
 
 
 def _retry(resource: Kind, pks: list[int]) -> int:
-    locked = _locked(resource, pks)
-    entries = DeferredEntry.objects.using(resource.database).filter(resource__in=list(locked))
-    return sum(_retry_one(resource, entry, locked[entry.resource_id]) for entry in entries)
+    rows = _read_locked(resource, pks)
+    entries = DeferredEntry.objects.using(resource.database).filter(resource__in=list(rows))
+    return sum(_retry_one(resource, entry, rows[entry.resource_id]) for entry in entries)
 
 
 def _retry_one(resource: Kind, entry: DeferredEntry, tracked: TrackedResource) -> bool:

@@ -14,11 +14,11 @@ T = TypeVar("T")
 CHUNK = 5000
 
 
-def chunks(values: Iterable[T]) -> Iterator[list[T]]:
-    """Yield ``values`` in lists that fit into one statement."""
+def chunks(values: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
+    """Yield ``values`` in lists of at most ``size``, by default as many as fit into one statement."""
     every = list(values)
-    for start in range(0, len(every), CHUNK):
-        yield every[start : start + CHUNK]
+    for start in range(0, len(every), size):
+        yield every[start : start + size]
 
 
 def locks_rows(using: str) -> bool:

@@ -13,6 +13,7 @@ from ...models import Digest as DigestRow
 from ...models import DigestEntry as DigestEntryRow
 from ...models import Endpoint
 from ..db.prepared import PreparedQuery, PreparedUpdate
+from ..db.statements import chunks, locks_rows
 
 if TYPE_CHECKING:
     from ...atom.payload import Text
@@ -169,8 +170,7 @@ class StoredDigest:
         DigestRow.objects.using(database).get_or_create(pk=kind)
         self._note_endpoints([entry.endpoint for entry in entries])
         forgotten = Endpoint.objects.using(database).filter(is_forgotten=True)
-        for start in range(0, len(entries), BATCH):
-            keys = [entry.endpoint.lower() for entry in entries[start : start + BATCH]]
+        for keys in chunks((entry.endpoint.lower() for entry in entries), BATCH):
             forgotten.filter(key__in=keys).update(is_forgotten=False)
         created = DigestEntryRow.objects.using(database).bulk_create(
             [
@@ -207,9 +207,7 @@ class StoredDigest:
         if len(unknown) <= FEW:
             return
         rows = Endpoint.objects.using(self._resource.database)
-        keys = list(unknown)
-        for start in range(0, len(keys), BATCH):
-            part = keys[start : start + BATCH]
+        for part in chunks(unknown, BATCH):
             rows.bulk_create([Endpoint(key=key, url=unknown[key]) for key in part], ignore_conflicts=True)
             self._ids.update(rows.filter(key__in=part).values_list("key", "pk"))
 
@@ -229,7 +227,7 @@ def lock_digest(resource: Kind) -> StoredDigest:
     """
     connection = connections[resource.database]
     digests = DigestRow.objects.using(resource.database)
-    if connection.features.has_select_for_update:
+    if locks_rows(resource.database):
         if not _lock.rows(resource.database, resource.kind):
             digests.get_or_create(pk=resource.kind)
             return lock_digest(resource)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from django.db import connections, transaction
+from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from ...models import (
@@ -22,7 +22,7 @@ from ...models import (
     TrackedResource,
 )
 from ..db.clock import now
-from ..db.statements import chunks
+from ..db.statements import chunks, locked
 from ..log.digests import load_digest, lock_digest
 
 if TYPE_CHECKING:
@@ -90,11 +90,7 @@ def _remove(resource: Kind, chosen: QuerySet[TrackedResource]) -> None:
 def _remove_some(resource: Kind, chosen: QuerySet[TrackedResource]) -> bool:
     with transaction.atomic(using=resource.database):
         lock_digest(resource)  # nobody applies a newer version or brings one back to life meanwhile
-        rows = chosen
-        features = connections[resource.database].features
-        if features.has_select_for_update:
-            rows = chosen.select_for_update(of=("self",) if features.has_select_for_update_of else ())
-        stones = list(rows[:500])
+        stones = list(locked(chosen, resource.database)[:500])
         pks = [row.pk for row in stones]
         _raise_floors(resource, stones)
         for model in (ConflictRecord, DeferredEntry, HeldVersion, PendingReference, ScopedResource):

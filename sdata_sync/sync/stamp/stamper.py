@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from django.db import connections
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
@@ -25,6 +24,7 @@ from ..db.clock import now
 from ..db.faults import describe, ends_page
 from ..db.isolation import atomically_by_row, row_guard
 from ..db.prepared import PreparedQuery
+from ..db.statements import locks_rows
 from ..log.digests import StoredDigest, load_digest, lock_digest
 from ..log.events import announce
 from ..log.marks import mark
@@ -105,7 +105,7 @@ _locked_batch = PreparedQuery(_locked, *_POSITION_TYPES)
 
 
 def _next_batch(resource: Kind, position: _Position) -> list[TrackedResource]:
-    query = _locked_batch if connections[resource.database].features.has_select_for_update else _batch
+    query = _locked_batch if locks_rows(resource.database) else _batch
     return query.instances(resource.database, TrackedResource, resource.kind, *position)
 
 
