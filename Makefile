@@ -58,6 +58,7 @@ test-long: $(STAMP)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/core
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/integration/test_histories.py
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/integration/test_related_histories.py
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/integration/test_deletion_histories.py
 	SDATA_CRASHES=200 $(BIN)/python -m pytest -q tests/acceptance/test_catch_up.py -k killed
 	SDATA_OUTAGE_SECONDS=60 $(BIN)/python -m pytest -q tests/acceptance/test_two_nodes.py -k away
 

@@ -81,3 +81,16 @@ def test_scripts_in_strings_import_modules_that_exist():
                 if importlib.util.find_spec(name) is None:
                     missing.append((str(path.relative_to(root)), name))
     assert missing == []
+
+
+@pytest.mark.parametrize(("column", "writer"), [("is_deferred", "deferred.py"), ("is_incomplete", "pending.py")])
+def test_one_module_writes_the_status_column(column, writer):
+    """The column is an argument of ``update()``, or is assigned, in one module."""
+    found = set()
+    for path in (Path(sdata_sync.__file__).parent).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "update":
+                found |= {path.name for keyword in node.keywords if keyword.arg == column}
+            if isinstance(node, ast.Attribute) and node.attr == column and isinstance(node.ctx, ast.Store):
+                found.add(path.name)
+    assert found == {writer}

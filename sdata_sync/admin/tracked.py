@@ -17,7 +17,7 @@ class TrackedResourceAdmin(ReadOnlyAdmin[TrackedResource]):
     list_display = ["uuid", "kind", "object_link", "state", "tick", "changed", "user", "endpoint"]
     list_filter = ["kind", "is_deleted", "is_deferred", ("endpoint", admin.RelatedOnlyFieldListFilter)]
     search_fields = ["uuid", "local_key"]
-    list_select_related = ["endpoint"]
+    list_select_related = ["endpoint", "awaited_endpoint"]
     show_full_result_count = False
     readonly_fields = ["object_link", "changed", "state", "awaited", "reported"]
 
@@ -65,6 +65,8 @@ class TrackedResourceAdmin(ReadOnlyAdmin[TrackedResource]):
             return f"alias of {tracked.replaced_by}"
         if tracked.is_incomplete:
             return "waits for a referenced resource"
+        if tracked.awaited_endpoint is not None:
+            return f"linked; waits for the version of {tracked.awaited_endpoint.url}"
         if tracked.mark is not None:
             return "changed, no tick assigned yet"
         return "deleted" if tracked.is_deleted else ""

@@ -30,7 +30,8 @@ class TrackedResource(models.Model):
     first_endpoint_id = models.BigIntegerField(null=True, help_text="The primary key of the endpoint of that state.")
     first_tick = models.BigIntegerField(null=True)
 
-    # The status of the version after that change.
+    # The status of the version after that change. ``sync.content.deferred`` alone writes ``is_deferred``, and
+    # ``sync.content.pending`` alone writes ``is_incomplete``.
     is_deleted = models.BooleanField(default=False)
     is_deferred = models.BooleanField(
         default=False, help_text="The version was not written to the row; it is in a deferred entry."
@@ -46,12 +47,28 @@ class TrackedResource(models.Model):
         default="", blank=True, help_text="Received elements that this node does not know, as XML."
     )
 
+    # A row that was linked to the uuid of a peer's row, until the peer's version arrives. It has no sync state.
+    awaited_endpoint = models.ForeignKey(
+        Endpoint,
+        models.PROTECT,
+        null=True,
+        related_name="+",
+        db_index=False,
+        help_text="The endpoint whose version of this resource is awaited. No tick is assigned before it arrives.",
+    )
+    keeps_content = models.BooleanField(
+        default=False, help_text="The row keeps its content when the awaited version arrives."
+    )
+
     # A change that was made at this node and has no tick yet.
     mark = models.BigIntegerField(null=True, help_text="The time of the change, in milliseconds since 1970.")
     is_intent = models.BooleanField(
         default=False, help_text="The row was about to be written; the write is not confirmed."
     )
     mark_user = models.CharField(max_length=150, default="", blank=True)
+    restamp = models.BooleanField(
+        default=False, help_text="Assign a new tick to the mark, although the content of the row may be the same."
+    )
     problem = models.TextField(default="", blank=True, help_text="Why no tick can be assigned to the change.")
 
     class Meta:

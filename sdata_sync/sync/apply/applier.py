@@ -17,7 +17,7 @@ from ..identity.link import end_waiting
 from ..log.events import announce
 from ..scope import chooses_part
 from .anomalies import Suspicions
-from .batch import Batch, Version
+from .batch import Batch, Plan, Version
 from .conflicts import Contest
 from .duplicates import Joiner
 from .recorder import Recorder
@@ -131,7 +131,8 @@ class Applier:
                 return self._decide(entry, batch)
         except PayloadError as error:
             version = batch.version(entry)
-            version.error, version.row = error, None
+            version.defer(error)
+            version.row = None
             return self._accept(version, entry.state, batch)
 
     def _decide(self, entry: Entry, batch: Batch) -> Result:
@@ -201,7 +202,7 @@ class Applier:
             batch.touched[tracked.uuid] = tracked
         if tracked.problem:
             # An edit that is held back has won. Should it be undone, that is a change still.
-            tracked.etag = ""
+            tracked.restamp = True
             batch.touched[tracked.uuid] = tracked
         if outcome.by is Rule.SAME_CONTENT:
             return result_of(self.resource, entry, tracked, message=UNCHANGED)
@@ -221,4 +222,5 @@ class Applier:
 def _method(version: Version, tracked: TrackedResource) -> str:
     if version.entry.is_deleted:
         return "DELETE"
-    return "PUT" if tracked.local_key or version.same_as or version.revives else "POST"
+    has_row = tracked.local_key is not None or version.plan in (Plan.MERGE, Plan.RESURRECT)
+    return "PUT" if has_row else "POST"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -16,13 +17,13 @@ from ...exceptions import PayloadError
 from ...models import ConflictRecord, TrackedResource
 from ...relations import Reading
 from ..content.contents import waiting_of
-from ..content.resolve import Known, RowChange, keep_waiting, prepare_row, targets_of
+from ..content.resolve import Known, RowAction, RowChange, keep_waiting, prepare_row, targets_of
 from ..content.rows import read_instances_apart, unreadable_row
 from ..db.faults import describe, ends_page
 from ..db.isolation import row_guard
 from ..db.prepared import PreparedQuery
 from ..db.statements import locks_rows
-from ..identity.link import KEPT, survivor_of
+from ..identity.link import survivor_of
 from ..log.tracked import new_tracked
 
 if TYPE_CHECKING:
@@ -33,38 +34,65 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+class Plan(StrEnum):
+    """Name what is done with a received version."""
+
+    #: Create or update the row.
+    WRITE = "write"
+    #: Delete the row, if there is one.
+    DELETE = "delete"
+    #: Keep the content of the row, which was linked to the uuid, and send it to the peers.
+    KEEP = "keep"
+    #: Give the row the uuid that has replaced this one.
+    RENAME = "rename"
+    #: Merge the version with the row that is the same thing under another uuid.
+    MERGE = "merge"
+    #: Bring back the deleted resource that the uuid is an alias of.
+    RESURRECT = "resurrect"
+    #: Write nothing and keep the version as a deferred entry.
+    DEFER = "defer"
+
+
 @dataclass(kw_only=True, eq=False)
 class Version:
-    """One received version; ``error`` says why it waits."""
+    """Hold one received version and the plan for it.
+
+    Attributes:
+        is_new: this node has no TrackedResource of the uuid yet.
+        row: the change of the row that the plan makes, ``None`` if it makes none.
+        error: the reason of the plan ``DEFER``, ``None`` for other plans.
+        is_concurrent: this version and the local one were made without knowledge of each other.
+        other_key: the primary key of the row to rename (``RENAME``) or to merge with (``MERGE``).
+        survivor: the deleted resource to bring back (``RESURRECT``).
+    """
 
     entry: Entry
     tracked: TrackedResource
     is_new: bool
+    plan: Plan
     row: RowChange | None = None
     reading: Reading = field(default_factory=lambda: Reading({}))
     error: PayloadError | None = None
-    is_deleted: bool = False
-    #: Whether it and what stood here were made without knowledge of each other.
     is_concurrent: bool = False
-    #: The key of the row that is the same thing as this one, under another uuid.
-    same_as: str = ""
-    #: The resource, deleted meanwhile, that this one is an alias of.
-    revives: TrackedResource | None = None
-    #: Whether the row was linked to it, and is to keep its own content.
-    keeps_row: bool = False
-    #: The key of the row whose uuid it replaces by another.
-    renames: str = ""
+    other_key: str = ""
+    survivor: TrackedResource | None = None
 
-    def find_same(self, resource: Kind) -> None:
-        """Note which row, or which deleted resource, is the same thing as the new one that came.
+    def defer(self, error: PayloadError) -> None:
+        """Plan to keep the version as a deferred entry because of ``error``."""
+        self.plan, self.error = Plan.DEFER, error
+
+    def plan_merge(self, resource: Kind) -> None:
+        """Plan ``MERGE`` or ``RESURRECT`` if another row or deleted resource is the same thing as the new one.
 
         Raises:
-            PayloadError: the application cannot say.
+            PayloadError: ``SyncResource.find_duplicate`` raised an exception.
         """
         survivor = survivor_of(resource, self.tracked)
         if survivor is not self.tracked:
-            self.revives = survivor if survivor.local_key is None else None
-            self.same_as = survivor.local_key or ""
+            if survivor.local_key is None:
+                self.plan, self.survivor = Plan.RESURRECT, survivor
+            else:
+                self.plan, self.other_key = Plan.MERGE, survivor.local_key
             return
         assert self.row is not None
         try:
@@ -74,7 +102,8 @@ class Version:
                 raise
             logger.exception("find_duplicate() of %r failed; the entry waits", resource)
             raise PayloadError(f"find_duplicate(): {describe(error)}", public="Refused.") from error
-        self.same_as = "" if duplicate is None else str(duplicate.pk)
+        if duplicate is not None:
+            self.plan, self.other_key = Plan.MERGE, str(duplicate.pk)
 
     def keep_waiting(self, resource: Kind, brought: Container[str]) -> None:
         """Let the row wait on for what it waited for, in the relations of which nothing was ``brought``."""
@@ -154,13 +183,14 @@ class Batch:
         is_new = tracked is None
         if tracked is None:
             tracked = self.tracked[entry.uuid] = new_tracked(self.resource.kind, entry.uuid)
-        version = Version(entry=entry, tracked=tracked, is_new=is_new, is_deleted=entry.is_deleted)
+        plan = Plan.DELETE if entry.is_deleted else Plan.WRITE
+        version = Version(entry=entry, tracked=tracked, is_new=is_new, plan=plan)
         self._made[entry.uuid] = version
         try:
             with row_guard(self._using, savepoint=False):
                 self._prepare(version)
         except PayloadError as error:
-            version.error = error
+            version.defer(error)
         return version
 
     def _prepare(self, version: Version) -> None:
@@ -181,29 +211,24 @@ class Batch:
         version.row = prepare_row(self.resource, instance, reading, self.known)
         version.keep_waiting(self.resource, reading.related)
         if instance is None:
-            version.find_same(self.resource)
-            if version.same_as or version.revives is not None:
+            version.plan_merge(self.resource)
+            if version.plan is not Plan.WRITE:
                 version.row = None
-        elif _is_to_keep_row(version.tracked):
-            version.row, version.keeps_row = None, True
+        elif version.tracked.keeps_content:
+            version.row, version.plan = None, Plan.KEEP
 
 
 def _prepare_deletion(version: Version, instance: models.Model | None, condition: Callable[[], Condition]) -> None:
     entry = version.entry
     if instance is None:
         return
-    if _is_to_keep_row(version.tracked):  # linked, and ours was to win
-        version.keeps_row, version.is_deleted = True, False
+    if version.tracked.keeps_content:
+        version.plan = Plan.KEEP
     elif entry.replaced_by is not None:
-        version.renames = str(instance.pk)
+        version.plan, version.other_key = Plan.RENAME, str(instance.pk)
     else:
         version.row = RowChange(
             instance=instance,
-            is_deletion=True,
-            is_withdrawal=entry.is_withdrawn,
+            action=RowAction.WITHDRAW if entry.is_withdrawn else RowAction.DELETE,
             condition=None if entry.is_withdrawn else condition(),
         )
-
-
-def _is_to_keep_row(tracked: TrackedResource) -> bool:
-    return tracked.tick is None and tracked.etag == KEPT

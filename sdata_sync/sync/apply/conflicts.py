@@ -18,13 +18,14 @@ from ...exceptions import PayloadError
 from ...models import ConflictRecord, TrackedResource
 from ..content.contents import LocalVersion, merged, value_of
 from ..content.nested_writer import write_inside
-from ..content.resolve import Known, RowChange, prepare_row, set_values
+from ..content.resolve import Known, RowAction, RowChange, prepare_row, set_values
 from ..content.rows import read_instances
 from ..content.writer import write_rows
 from ..db.faults import ends_page
 from ..db.isolation import row_guard
 from ..identity.link import survivor_of
 from ..log.digests import lock_digest
+from .batch import Plan
 
 if TYPE_CHECKING:
     from ...atom.entry import Entry
@@ -189,7 +190,7 @@ class Contest:
 
     def _has_same_content(self) -> bool:
         version, tracked, entry = self._version, self._version.tracked, self._version.entry
-        if tracked.is_deferred or version.error is not None or tracked.problem:
+        if tracked.is_deferred or version.plan is Plan.DEFER or tracked.problem:
             return False
         if entry.is_deleted or tracked.is_deleted:
             return entry.is_deleted and tracked.is_deleted
@@ -208,7 +209,7 @@ class Contest:
 
     def _as_the_application_says(self, outcome: Resolution) -> Resolution:
         resource, version, row = self._resource, self._version, self._version.row
-        if not resource.decides_itself or version.error is not None or version.tracked.is_deferred:
+        if not resource.decides_itself or version.plan in (Plan.DEFER, Plan.RENAME) or version.tracked.is_deferred:
             return outcome
         remote = None
         if row is not None and not row.is_deletion:
@@ -233,8 +234,9 @@ class Contest:
         if self._local.values is not None:
             set_values(instance, self._local.values, is_new=False)
         names = set_values(instance, values, is_new=is_new)
-        version.is_deleted = False
-        version.row = RowChange(instance=instance, names=names, is_new=is_new)
+        version.plan = Plan.WRITE
+        action = RowAction.CREATE if is_new else RowAction.UPDATE
+        version.row = RowChange(instance=instance, names=names, action=action)
         version.keep_waiting(resource, ())
 
     def _note(self, outcome: Resolution) -> None:

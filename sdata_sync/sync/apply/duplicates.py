@@ -25,8 +25,9 @@ from ..content.writer import write_rows
 from ..db.clock import now
 from ..db.isolation import row_guard
 from ..identity.link import mark_referrers_of_key, release, rename
-from ..log.tracked import ANEW, tracked_rows
+from ..log.tracked import tracked_rows
 from ..log.wakeup import wake_after_commit
+from .batch import Plan
 from .conflicts import record_of
 from .results import lost_result
 from .store import defer_late
@@ -104,7 +105,6 @@ class Union:
         owner = tracked_rows(self.resource).get(local_key=self.twin.local_key)
         gone = [self.twin.pk, *self._received().values_list("pk", flat=True)]
         store_pending(self.resource, {owner.pk: change.pending}, replaced=gone)
-        tracked_rows(self.resource).filter(pk=owner.pk).update(is_incomplete=bool(change.pending))
 
     def _keep_received(self, etag: str) -> None:
         key = self.twin.local_key or ""
@@ -114,7 +114,8 @@ class Union:
             local_key=key,
             is_deleted=False,
             replaced_by=None,
-            etag=etag or ANEW,
+            etag=etag,
+            restamp=not etag,
             extra=self.reading.extra if etag else self.twin.extra,
             mark=None if etag else now(),
         )
@@ -124,7 +125,7 @@ class Union:
         keep_alias(self.resource, self.entry.uuid, self.twin.uuid)
         if is_changed:
             tracked_rows(self.resource).filter(pk=self.twin.pk).update(
-                etag=ANEW, extra=self.reading.extra, mark=now(), is_intent=False
+                restamp=True, extra=self.reading.extra, mark=now(), is_intent=False
             )
 
     def _received(self) -> models.QuerySet[TrackedResource]:
@@ -134,7 +135,7 @@ class Union:
 def keep_alias(resource: Kind, uuid: UUID, survivor: UUID) -> None:
     """Send the alias again: ``uuid`` was replaced by the uuid of the ``survivor``."""
     tracked_rows(resource).filter(uuid=uuid).update(
-        local_key=None, is_deleted=True, replaced_by=survivor, etag=ANEW, mark=now() - 1
+        local_key=None, is_deleted=True, replaced_by=survivor, restamp=True, mark=now() - 1
     )
 
 
@@ -151,8 +152,7 @@ def revive(resource: Kind, deleted: TrackedResource, reading: Reading, known: Kn
     tracked_rows(resource).filter(pk=deleted.pk).update(
         local_key=str(change.instance.pk),
         is_deleted=False,
-        is_incomplete=bool(change.pending),
-        etag=ANEW,
+        restamp=True,
         extra=reading.extra,
         mark=now(),
     )
@@ -172,7 +172,7 @@ class Joiner:
     def join(self) -> None:
         """Do what is to be done for each version that was written."""
         for version in self._batch.versions:
-            if version.error is None and self._is_joined(version):
+            if version.plan is not Plan.DEFER and self._is_joined(version):
                 try:
                     with row_guard(self._resource.database):
                         self._join(version)
@@ -183,21 +183,21 @@ class Joiner:
     def _is_joined(version: Version) -> bool:
         """Return True if ``version`` concerns more than its own resource."""
         is_renamed = version.tracked.replaced_by != version.entry.replaced_by
-        return bool(is_renamed or version.renames or version.keeps_row or version.same_as or version.revives)
+        return is_renamed or version.plan in (Plan.RENAME, Plan.KEEP, Plan.MERGE, Plan.RESURRECT)
 
     def _join(self, version: Version) -> None:
         uuid, replaced_by = version.entry.uuid, version.entry.replaced_by
         if version.tracked.replaced_by != replaced_by:
             self._rows(uuid).update(replaced_by=replaced_by)
-        if version.renames and replaced_by is not None:
-            rename(self._resource, version.renames, uuid, replaced_by, is_edited=version.is_concurrent)
-        elif version.keeps_row:
-            self._rows(uuid).update(etag=ANEW, mark=self._recorder.now)
+        if version.plan is Plan.RENAME and replaced_by is not None:
+            rename(self._resource, version.other_key, uuid, replaced_by, is_edited=version.is_concurrent)
+        elif version.plan is Plan.KEEP:
+            self._rows(uuid).update(restamp=True, mark=self._recorder.now)
             self._recorder.has_recorded = True
-        elif version.same_as:
+        elif version.plan is Plan.MERGE:
             self._unite(version)
-        elif version.revives is not None:
-            self._revive(version, version.revives)
+        elif version.survivor is not None:
+            self._revive(version, version.survivor)
 
     def _rows(self, uuid: UUID) -> QuerySet[TrackedResource]:
         # Made for those few that need one: a queryset costs more than all else that is done here for a version.
@@ -226,7 +226,7 @@ class Joiner:
             defer_late(self._batch, version, error)
 
     def _unite(self, version: Version) -> None:
-        resource, recorder, key = self._resource, self._recorder, version.same_as
+        resource, recorder, key = self._resource, self._recorder, version.other_key
         twin = recorder.numbered(key)
         instance = read_instances(resource, [key]).get(key)
         held = recorder.held_state(twin)

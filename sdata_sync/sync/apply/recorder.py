@@ -13,7 +13,7 @@ from ...core.state import SyncState, same_endpoint, stamp_after
 from ..content.contents import LocalVersion
 from ..db.clock import now
 from ..identity.link import link
-from ..log.tracked import ANEW, note_first_state, tracked_rows
+from ..log.tracked import note_first_state, tracked_rows
 from ..stamp.restore import Behind, take_higher_tick
 from ..stamp.stamper import number, number_all_under_lock
 
@@ -88,6 +88,8 @@ class Recorder:
         return tracked.endpoint_id == own and tracked.tick is not None and tracked.tick in behind
 
     def _is_edited(self, tracked: TrackedResource, instances: Mapping[str, models.Model]) -> bool:
+        if tracked.restamp:
+            return True
         instance = instances.get(tracked.local_key or "")
         if instance is None:
             return not tracked.is_deleted
@@ -114,6 +116,7 @@ class Recorder:
         note_first_state(tracked)
         tracked.endpoint_id = self._stored.endpoint_id(state.endpoint)
         tracked.tick, tracked.stamp, tracked.user = state.tick, state.stamp, state.user[:150]
+        tracked.awaited_endpoint_id, tracked.keeps_content = None, False
         note_first_state(tracked)
 
     def record(self, uuid: UUID, winner: SyncState, *both: SyncState) -> SyncState:
@@ -166,5 +169,5 @@ class Recorder:
         """Mark the recorded outcomes, so that they get ticks when the restore gap has ended."""
         if self._restored is not None and self._restored.anew:
             anew = tracked_rows(self.resource).filter(uuid__in=self._restored.anew)
-            anew.update(mark=self.now, is_intent=False, etag=ANEW)
+            anew.update(mark=self.now, is_intent=False, restamp=True)
             self._restored.anew = []

@@ -14,6 +14,7 @@ from ..content.writer import write_rows
 from ..db.prepared import PreparedQuery
 from ..log.tracked import create_tracked, tracked_rows, update_tracked
 from ..stamp.stamper import is_young_intent
+from .batch import Plan
 from .results import created_result, deferred_result
 
 if TYPE_CHECKING:
@@ -41,25 +42,24 @@ def store(batch: Batch, now: int) -> None:
     # Before the rows: what an application's receivers mark from here on is a change of theirs.
     _clear_marks(resource, [v.tracked for v in versions if not v.is_new], now)
     write_rows(resource, [v.row for v in versions if v.row is not None and v.error is None])
-    replaced = [v.tracked for v in versions if v.tracked.is_deferred]
     waited = [v.tracked.pk for v in versions if v.tracked.is_deferred or v.tracked.is_incomplete]
     for version in versions:
         _note_outcome(resource, version)
     _make_room(resource, versions, now)
     create_tracked(resource.database, [v.tracked for v in versions if v.is_new])
     update_tracked(resource.database, list(batch.touched.values()), with_marks=False)
-    forget(resource, [row for row in replaced if not row.is_deferred])
-    _note_pending(resource, [v for v in versions if v.tracked.is_incomplete], waited)
+    forget(resource, [v.tracked for v in versions if v.tracked.is_deferred and v.plan is not Plan.DEFER])
+    _note_pending(resource, [v for v in versions if _has_pending(v)], waited)
     _defer(resource, [v for v in versions if v.error is not None])
     _amend_results(batch)
 
 
 def defer_late(batch: Batch, version: Version, error: PayloadError) -> None:
     """Have a version wait that was stored already, without a row."""
-    version.error = error
+    version.defer(error)
     uuid = version.entry.uuid
     rows = tracked_rows(batch.resource).filter(uuid=uuid)
-    rows.update(is_deferred=True, is_deleted=False, replaced_by=None, mark=None)
+    rows.update(is_deleted=False, replaced_by=None, mark=None)
     _defer(batch.resource, [version])
     batch.results[uuid] = deferred_result(batch.results[uuid], error)
 
@@ -83,15 +83,14 @@ def _note_outcome(resource: Kind, version: Version) -> None:
     tracked, row = version.tracked, version.row
     if row is not None and row.error is not None:
         _find_twin(resource, version, row.error, is_new=row.is_new)
-    tracked.is_deferred = version.error is not None
-    tracked.is_incomplete = version.error is None and row is not None and bool(row.pending)
-    if version.error is not None:
+    tracked.restamp = False
+    if version.plan is Plan.DEFER:
         tracked.is_deleted = False
         return
-    tracked.is_deleted, tracked.extra = version.is_deleted, version.reading.extra
-    if version.keeps_row:
+    tracked.is_deleted, tracked.extra = False, version.reading.extra
+    if version.plan is Plan.KEEP:
         return
-    if version.is_deleted or version.same_as or version.revives is not None:  # until it is one with the other row
+    if version.plan is not Plan.WRITE:  # a version to merge or to bring back counts as deleted until that is done
         tracked.is_deleted, tracked.local_key, tracked.etag = True, None, ""
     else:
         assert row is not None
@@ -102,15 +101,18 @@ def _note_outcome(resource: Kind, version: Version) -> None:
 
 def _find_twin(resource: Kind, version: Version, error: PayloadError, *, is_new: bool) -> None:
     """Look once more for the same thing: what came in the same feed may have been the first of the two."""
-    version.error = error
+    version.defer(error)
     if not is_new:
         return
     try:
-        version.find_same(resource)
+        version.plan_merge(resource)
     except PayloadError as failure:
-        version.error = failure
+        version.defer(failure)
+        return
+    if version.plan is Plan.MERGE:
+        version.error = None
     else:
-        version.error = None if version.same_as else error
+        version.defer(error)
 
 
 def _make_room(resource: Kind, versions: Iterable[Version], now: int) -> None:
@@ -131,6 +133,11 @@ def _make_room(resource: Kind, versions: Iterable[Version], now: int) -> None:
     others = TrackedResource.objects.using(resource.database).filter(pk__in=taken)
     others.filter(tick__isnull=True, is_deferred=False).delete()
     others.update(local_key=None, mark=now, is_intent=False)
+
+
+def _has_pending(version: Version) -> bool:
+    """Return True if the row of ``version`` was written without references to resources that are not here yet."""
+    return version.plan is not Plan.DEFER and version.row is not None and bool(version.row.pending)
 
 
 def _note_pending(resource: Kind, incomplete: Sequence[Version], replaced: Sequence[int]) -> None:

@@ -39,7 +39,6 @@ from ..log.digests import load_digest
 from ..log.events import announce
 from ..log.marks import key_text, mark
 from ..log.suppression import applying
-from ..log.tracked import ANEW
 from ..log.wakeup import wake_after_commit
 from ..scope import scope_of
 from .contents import LocalVersion
@@ -432,7 +431,7 @@ def confirm_taken(prepared: Sequence[TakenRecord]) -> None:
         wake_after_commit(resource.kind, resource.database)
         # A resource that never had a tick gets one, so that the record of its deletion is kept.
         unknown = [item.tracked.pk for item in gone if item.tracked.tick is None]
-        TrackedResource.objects.using(resource.database).filter(pk__in=unknown).update(etag=ANEW)
+        TrackedResource.objects.using(resource.database).filter(pk__in=unknown).update(restamp=True)
         records = [item.record for item in gone]
         ConflictRecord.objects.using(resource.database).bulk_create(records)
         announce(resource, records, [])

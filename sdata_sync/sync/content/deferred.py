@@ -24,13 +24,13 @@ from ..db.isolation import atomically_by_row, row_guard
 from ..db.prepared import PreparedQuery
 from ..db.statements import locked
 from ..log.digests import lock_digest
-from ..log.tracked import ANEW, update_tracked
+from ..log.tracked import update_tracked
 from ..log.wakeup import wake_after_commit
 from ..scope import owe_again
 from .cascade import kinds_within_reach, without_referrers
 from .conditions import Condition, forget_met_conditions
 from .pending import fill_in, is_waiting, kinds_waiting_for, store_pending
-from .resolve import Known, RowChange, Target, prepare_row
+from .resolve import Known, RowAction, RowChange, Target, prepare_row
 from .rows import read_instances_apart, unreadable_row
 from .writer import write_rows
 
@@ -65,7 +65,7 @@ def defer(
     *,
     is_deleted: bool,
 ) -> None:
-    """Keep a version that could not be written; ``tracked`` is stored and has the version's state."""
+    """Keep a version that could not be written and set ``is_deferred``; ``tracked`` has the version's state."""
     condition = _stored_condition(error, resource.database)
     # A deletion that waits for changes which are on their way is nothing to warn of.
     logger.log(
@@ -91,6 +91,9 @@ def defer(
             "condition_id": condition,
         },
     )
+    if not tracked.is_deferred:
+        TrackedResource.objects.using(resource.database).filter(pk=tracked.pk).update(is_deferred=True)
+        tracked.is_deferred = True
 
 
 def _stored_condition(error: PayloadError, using: str) -> int | None:
@@ -105,9 +108,13 @@ def _stored_condition(error: PayloadError, using: str) -> int | None:
 
 
 def forget(resource: Kind, tracked: Sequence[TrackedResource]) -> None:
-    """Drop the entries that newer versions have replaced."""
+    """Delete the deferred entries of ``tracked`` and clear ``is_deferred``."""
     if tracked:
-        DeferredEntry.objects.using(resource.database).filter(resource__in=[row.pk for row in tracked]).delete()
+        pks = [row.pk for row in tracked]
+        DeferredEntry.objects.using(resource.database).filter(resource__in=pks).delete()
+        TrackedResource.objects.using(resource.database).filter(pk__in=pks).update(is_deferred=False)
+        for row in tracked:
+            row.is_deferred = False
         forget_met_conditions(resource.database)
 
 
@@ -257,7 +264,7 @@ def _retry_batch(resource: Kind, entries: Sequence[DeferredEntry], conditions: M
         if instance is not None:
             state = _state_of(resource, tracked)
             condition = conditions.get(entry.condition_id or 0)
-            changes[entry.pk] = RowChange(instance=instance, is_deletion=True, condition=condition, state=state)
+            changes[entry.pk] = RowChange(instance=instance, action=RowAction.DELETE, condition=condition, state=state)
     write_rows(resource, list(changes.values()))
     applied = 0
     for entry in entries:
@@ -309,14 +316,13 @@ def keep_rows(resource: Kind, entries: Collection[int]) -> int:
     with transaction.atomic(using=resource.database):
         lock_digest(resource)
         chosen = _chosen_deletions(resource, entries).filter(resource__local_key__isnull=False)
-        pks = list(chosen.values_list("resource_id", flat=True))
-        chosen.delete()
-        TrackedResource.objects.using(resource.database).filter(pk__in=pks).update(
-            is_deferred=False, etag=ANEW, mark=now(), is_intent=False, mark_user=current_user()
+        rows = [entry.resource for entry in chosen.select_related("resource")]
+        forget(resource, rows)
+        TrackedResource.objects.using(resource.database).filter(pk__in=[row.pk for row in rows]).update(
+            restamp=True, mark=now(), is_intent=False, mark_user=current_user()
         )
-        forget_met_conditions(resource.database)
     wake_after_commit(resource.kind, resource.database)
-    return len(pks)
+    return len(rows)
 
 
 def _retry(resource: Kind, pks: list[int]) -> int:
@@ -354,7 +360,6 @@ def _note_applied(
     resource: Kind, entry: DeferredEntry, tracked: TrackedResource, change: RowChange | None, extra: str
 ) -> None:
     pending = {} if change is None else change.pending
-    tracked.is_deferred, tracked.is_incomplete = False, bool(pending)
     tracked.is_deleted, tracked.extra = entry.is_deleted, extra
     if entry.is_deleted or change is None:
         tracked.local_key, tracked.etag = None, ""
@@ -362,7 +367,7 @@ def _note_applied(
         tracked.local_key, tracked.etag = str(change.instance.pk), resource.etag(change.texts, extra)
     update_tracked(resource.database, [tracked], with_marks=False)
     store_pending(resource, {tracked.pk: pending}, replaced=[tracked.pk])
-    entry.delete(using=resource.database)
+    forget(resource, [tracked])
     owe_again(resource, tracked)
 
 
@@ -373,8 +378,8 @@ def _change(resource: Kind, entry: DeferredEntry, key: str | None) -> tuple[RowC
     instance = instances.get(key or "")
     if entry.is_deleted:
         is_withdrawal = entry.application_code == PayloadError.WITHDRAWN
-        change = RowChange(instance=instance or resource.model(), is_deletion=True, is_withdrawal=is_withdrawal)
-        return change, ""
+        action = RowAction.WITHDRAW if is_withdrawal else RowAction.DELETE
+        return RowChange(instance=instance or resource.model(), action=action), ""
     if not entry.payload:
         raise PayloadError("Expected a payload, found none.")
     reading = resource.read_payload(Payload.from_xml(entry.payload))

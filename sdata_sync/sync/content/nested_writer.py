@@ -23,7 +23,7 @@ from ..log.suppression import applying
 from .children import identities, read_children
 from .contents import read_contents
 from .references import members, set_members
-from .resolve import RowChange, members_of, prepare_row
+from .resolve import RowAction, RowChange, members_of, prepare_row
 from .rows import read_instances
 
 
@@ -181,7 +181,7 @@ class _ChildrenWriter:
         pks = [change.instance.pk for change in standing]
         self._resource.rows().filter(pk__in=pks)._raw_delete(self._resource.database)
         for change in changes:
-            change.error, change.is_new = None, True
+            change.error, change.action = None, RowAction.CREATE
             change.instance._state.adding = True
         write_rows(self._resource, changes)
         self._raise_first(changes)
@@ -226,7 +226,7 @@ class _ChildrenWriter:
                 self._keep(change, child, instances.get(key or ""))
                 self._robbed |= claims.robbed_by(parent, key)
         for key in going & instances.keys():
-            self._deleted[key] = RowChange(instance=instances[key], is_deletion=True)
+            self._deleted[key] = RowChange(instance=instances[key], action=RowAction.DELETE)
 
     def _keep(self, parent: RowChange, child: ReceivedChild, instance: Any) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Q
@@ -14,6 +14,7 @@ from ...models import PendingReference, TrackedResource
 from ...relations import Association, ReceivedList, Relation
 from ..db.isolation import check_deferred_constraints, row_guard
 from ..db.prepared import PreparedQuery
+from ..db.statements import chunks
 from ..log.suppression import applying
 from .references import members, set_members
 from .resolve import Known, Target, members_of, reference_values
@@ -39,11 +40,17 @@ BATCH = 1000
 def store_pending(
     resource: Kind, pending: Mapping[int, Mapping[str, Sequence[Target]]], *, replaced: Iterable[int] = ()
 ) -> None:
-    """Note what the versions wait for, by the primary key of their resource; forget what ``replaced`` waited for."""
+    """Store the pending references of resources, by primary key of the TrackedResource; set ``is_incomplete``.
+
+    The pending references of the resources ``replaced``, primary keys, are deleted before.
+    """
     references = PendingReference.objects.using(resource.database)
-    replaced = list(replaced)
-    if replaced:
+    incomplete = {pk for pk, names in pending.items() if any(names)}
+    if replaced := list(replaced):
         references.filter(resource__in=replaced).delete()
+        _set_incomplete(resource, set(replaced) - incomplete, False)
+    if incomplete:
+        _set_incomplete(resource, incomplete, True)
     references.bulk_create(
         (
             PendingReference(resource_id=pk, name=name, kind=kind, uuid=uuid)
@@ -53,6 +60,13 @@ def store_pending(
         ),
         ignore_conflicts=True,
     )
+
+
+def _set_incomplete(resource: Kind, pks: Collection[int], is_incomplete: bool) -> None:
+    """Write ``is_incomplete``: a row is written without references that are pending."""
+    for chunk in chunks(pks):
+        rows = TrackedResource.objects.using(resource.database).filter(pk__in=chunk)
+        rows.exclude(is_incomplete=is_incomplete).update(is_incomplete=is_incomplete)
 
 
 def is_waiting(resource: Kind) -> bool:
@@ -100,7 +114,7 @@ def _fill_in(resource: Kind, batch: list[PendingReference]) -> set[int]:
     references = PendingReference.objects.using(resource.database)
     references.filter(pk__in=[reference.pk for reference in come]).delete()
     left = set(references.filter(resource__in=[*waited, *incomplete]).values_list("resource_id", flat=True))
-    TrackedResource.objects.using(resource.database).filter(pk__in=incomplete.keys() - left).update(is_incomplete=False)
+    _set_incomplete(resource, incomplete.keys() - left, False)
     return waited - left
 
 
@@ -140,7 +154,8 @@ def hand_over(resource: Kind, old: int, new: int) -> None:
     if references.filter(resource=old).exists():
         references.filter(resource=new).delete()
         references.filter(resource=old).update(resource=new)
-        TrackedResource.objects.using(resource.database).filter(pk=new).update(is_incomplete=True)
+        _set_incomplete(resource, [old], False)
+        _set_incomplete(resource, [new], references.filter(resource=new).exclude(name="").exists())
 
 
 def drop_overruled(resource: Kind, contents: Mapping[int, Sequence[str | None]]) -> None:
@@ -162,4 +177,4 @@ def drop_overruled(resource: Kind, contents: Mapping[int, Sequence[str | None]])
             overruled.append(pk)
     PendingReference.objects.using(resource.database).filter(pk__in=overruled).delete()
     complete = [pk for pk in contents if not left[pk]]
-    TrackedResource.objects.using(resource.database).filter(pk__in=complete).update(is_incomplete=False)
+    _set_incomplete(resource, complete, False)

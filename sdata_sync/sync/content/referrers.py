@@ -141,7 +141,6 @@ def _await(referrers: tuple[Referrer, ...], instance: models.Model, using: str) 
         store_pending(
             resource, {pk: {relation.name: [(target.kind, uuid)]} for pk in rows.values_list("pk", flat=True)}
         )
-        rows.update(is_incomplete=True)
         if isinstance(relation, GenericReference):  # which the database does not empty
             resource.rows().filter(pk__in=keys).update(**dict.fromkeys(relation.columns))
 

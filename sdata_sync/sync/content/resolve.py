@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -189,6 +190,17 @@ def members_of(
     return (set(present.get(key, ())) | added) - removed
 
 
+class RowAction(StrEnum):
+    """Name what a ``RowChange`` does to its row."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    #: Delete the row and the rows that go with it.
+    DELETE = "delete"
+    #: Delete the row alone: it leaves the partial replica of this node.
+    WITHDRAW = "withdraw"
+
+
 @dataclass(kw_only=True, eq=False)
 class RowChange:
     """One row to be created, updated or deleted; ``error`` says afterwards why it was not.
@@ -199,11 +211,8 @@ class RowChange:
     """
 
     instance: models.Model
+    action: RowAction
     names: frozenset[str] = frozenset()
-    is_new: bool = False
-    is_deletion: bool = False
-    #: Whether it only goes from here: then nothing goes with it.
-    is_withdrawal: bool = False
     #: Of a received deletion: what it waits for before it takes other rows along; ``None`` to take them at once.
     condition: Condition | None = None
     #: Of a deletion: the resources that go with it, as ``deletions.hold_back`` has found them.
@@ -218,6 +227,16 @@ class RowChange:
     texts: list[Text] = field(default_factory=list)
     error: PayloadError | None = None
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the change creates the row."""
+        return self.action is RowAction.CREATE
+
+    @property
+    def is_deletion(self) -> bool:
+        """Whether the change deletes the row, with the rows that go with it or alone."""
+        return self.action in (RowAction.DELETE, RowAction.WITHDRAW)
+
 
 def prepare_row(resource: Kind, instance: models.Model | None, reading: Reading, known: Known) -> RowChange:
     """Return the change that ``reading`` makes to the row of ``instance``, or, if that is ``None``, to a new one.
@@ -225,16 +244,16 @@ def prepare_row(resource: Kind, instance: models.Model | None, reading: Reading,
     Raises:
         PayloadError: the row cannot become what it says.
     """
-    is_new = instance is None
+    action = RowAction.CREATE if instance is None else RowAction.UPDATE
     instance = resource.model() if instance is None else instance
-    names = set_values(instance, reading.values, is_new=is_new)
+    names = set_values(instance, reading.values, is_new=action is RowAction.CREATE)
     if not resource.relations:
-        return RowChange(instance=instance, names=names, is_new=is_new, known=known)
+        return RowChange(instance=instance, names=names, action=action, known=known)
     placed = place(resource, instance, reading, known)
     return RowChange(
         instance=instance,
         names=names | placed.columns,
-        is_new=is_new,
+        action=action,
         pending=placed.pending,
         lists=placed.lists,
         known=known,

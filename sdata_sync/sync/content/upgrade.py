@@ -73,7 +73,6 @@ def _take_over(resource: Kind, tracked: TrackedResource) -> bool:
     tracked.extra = reading.extra
     if tracked.mark is None:  # else it is found out yet what was edited
         tracked.etag = resource.etag(change.texts, tracked.extra)
-    tracked.is_incomplete = bool(change.pending)
     update_tracked(resource.database, [tracked], with_marks=False)
     store_pending(resource, {tracked.pk: change.pending}, replaced=[])
     return True

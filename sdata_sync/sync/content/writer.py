@@ -22,6 +22,7 @@ from ..log.suppression import applying, applying_deletions, is_own_receiver, wit
 from .cascade import applying_waiting, are_kept_referring, confirm_taken, hold_back, hold_back_children, prepare_records
 from .contents import contents_of
 from .nested_writer import write_inside
+from .resolve import RowAction
 from .rows import read_rows
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ def write_rows(resource: Kind, changes: Sequence[RowChange]) -> None:
     if not (bulk and _written_in_bulk(resource, writes)):
         for change in writes:
             _attempt(resource, change, lambda change: _save(resource, change))
-    _delete_rows(resource, [change for change in deletions if not change.is_withdrawal])
+    _delete_rows(resource, [change for change in deletions if change.action is RowAction.DELETE])
     with withdrawing():
-        _delete_in_turn(resource, [change for change in deletions if change.is_withdrawal])
+        _delete_in_turn(resource, [change for change in deletions if change.action is RowAction.WITHDRAW])
 
 
 def _delete_rows(resource: Kind, deletions: Sequence[RowChange]) -> None:
@@ -357,7 +358,7 @@ def _attempt(resource: Kind, change: RowChange, act: Any) -> None:
             logger.info("%s: an entry cannot be applied", resource.kind, exc_info=error.__cause__)
         change.error = error
     if change.error is not None:
-        if change.is_withdrawal:
+        if change.action is RowAction.WITHDRAW:
             change.error.application_code = PayloadError.WITHDRAWN
         _forget_key(change)
 

@@ -14,17 +14,17 @@ from uuid import UUID
 from django.db import models, transaction
 from django.utils import timezone
 
-from ...exceptions import LinkError
-from ...models import ConflictRecord, DeferredEntry, PendingReference, TrackedResource
-from ..content.deferred import settle_all
-from ..content.pending import hand_over
+from ...exceptions import LinkError, PayloadError
+from ...models import ConflictRecord, DeferredEntry, TrackedResource
+from ..content.deferred import defer, forget, settle_all
+from ..content.pending import hand_over, store_pending
 from ..content.references import MAX_ALIASES
 from ..content.referrers import mark_all_referrers
 from ..content.rows import read_instances
 from ..db.clock import now
 from ..log.marks import mark, new_uuid
 from ..log.suppression import applying
-from ..log.tracked import ANEW, tracked_rows
+from ..log.tracked import tracked_rows
 from ..log.wakeup import wake_after_commit
 from .merge import merge_rows
 
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from ...kind import Kind
 
 logger = logging.getLogger(__name__)
-
-#: In the place of an etag: the row was linked, and keeps its content when the other side's version comes.
-KEPT = "kept"
 
 
 def survivor_of(resource: Kind, tracked: TrackedResource) -> TrackedResource:
@@ -68,9 +65,14 @@ def link(resource: Kind, key: str, uuid: UUID | None, *, keep: bool = False, wai
         _keep_waiting_version(resource, present)
         release(resource, present, replaced_by=uuid)
     if other is None:
-        etag, marked = ("", now()) if wait_for is None else (KEPT if keep else "", None)
+        is_awaited = wait_for is not None
         TrackedResource.objects.using(resource.database).create(
-            kind=resource.kind, uuid=uuid, local_key=key, etag=etag, mark=marked, endpoint_id=wait_for
+            kind=resource.kind,
+            uuid=uuid,
+            local_key=key,
+            mark=None if is_awaited else now(),
+            awaited_endpoint_id=wait_for,
+            keeps_content=is_awaited and keep,
         )
     else:
         _revive(resource, other, key, is_awaited=wait_for is not None and not keep)
@@ -84,10 +86,8 @@ def link(resource: Kind, key: str, uuid: UUID | None, *, keep: bool = False, wai
 
 def end_waiting(resource: Kind, origin: str) -> bool:
     """Send what was linked and waits for a version of ``origin``, which has said all; tell whether there was any."""
-    waiting = tracked_rows(resource).filter(
-        endpoint__key=origin.lower(), tick__isnull=True, mark__isnull=True, local_key__isnull=False
-    )
-    return bool(waiting.update(etag=ANEW, mark=now()))
+    waiting = tracked_rows(resource).filter(awaited_endpoint__key=origin.lower(), mark__isnull=True)
+    return bool(waiting.update(awaited_endpoint=None, keeps_content=False, restamp=True, mark=now()))
 
 
 def _revive(resource: Kind, other: TrackedResource, key: str, *, is_awaited: bool) -> None:
@@ -96,10 +96,8 @@ def _revive(resource: Kind, other: TrackedResource, key: str, *, is_awaited: boo
     if other.is_deferred and is_awaited:
         rows.update(local_key=key)  # what waits is written into the row as soon as it is tried again
         return
-    DeferredEntry.objects.using(resource.database).filter(resource=other).delete()
-    rows.update(
-        local_key=key, is_deleted=False, is_deferred=False, replaced_by=None, etag=ANEW, mark=now(), is_intent=False
-    )
+    forget(resource, [other])
+    rows.update(local_key=key, is_deleted=False, replaced_by=None, restamp=True, mark=now(), is_intent=False)
 
 
 def _keep_waiting_version(resource: Kind, tracked: TrackedResource) -> None:
@@ -128,14 +126,12 @@ def release(resource: Kind, tracked: TrackedResource, *, replaced_by: UUID | Non
     if replaced_by is None or (tracked.tick is None and not tracked.is_deferred):
         rows.delete()
         return
-    DeferredEntry.objects.using(resource.database).filter(resource=tracked).delete()
+    forget(resource, [tracked])
     rows.update(
         local_key=None,
         is_deleted=True,
-        is_deferred=False,
-        is_incomplete=False,
         replaced_by=replaced_by,
-        etag=ANEW,
+        restamp=True,
         extra="",
         # Before what it was replaced by: whoever hears of both renames its row first.
         mark=now() - 1,
@@ -184,16 +180,8 @@ def _delete(resource: Kind, key: str, deleted: TrackedResource) -> None:
             for row in read_instances(resource, [key]).values():
                 row.delete(using=resource.database)
     except (models.ProtectedError, models.RestrictedError) as error:
-        tracked_rows(resource).filter(pk=deleted.pk).update(local_key=key, is_deleted=False, is_deferred=True)
-        DeferredEntry.objects.using(resource.database).update_or_create(
-            resource=deleted,
-            defaults={
-                "is_deleted": True,
-                "application_code": "Deferred",
-                "reason": f"{type(error).__name__}: {error}",
-                "received_at": timezone.now(),
-            },
-        )
+        tracked_rows(resource).filter(pk=deleted.pk).update(local_key=key, is_deleted=False)
+        defer(resource, deleted, PayloadError(f"{type(error).__name__}: {error}"), None, is_deleted=True)
 
 
 def _unite(resource: Kind, key: str, into: str) -> None:
@@ -233,8 +221,8 @@ def relink(resource: Kind, uuid: UUID, key: str) -> None:
         return
     loser = None if before is None else before.local_key
     if loser is not None and before is not None:
-        PendingReference.objects.using(resource.database).filter(resource=before).delete()
-        tracked_rows(resource).filter(uuid=uuid).update(local_key=None, is_deleted=True, etag=ANEW)
+        store_pending(resource, {}, replaced=[before.pk])
+        tracked_rows(resource).filter(uuid=uuid).update(local_key=None, is_deleted=True, restamp=True)
     link(resource, key, uuid)
     if loser is not None:
         mark(resource.database, resource.kind, [loser])

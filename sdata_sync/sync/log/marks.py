@@ -32,6 +32,8 @@ _VALUES: dict[str, Any] = {
     "etag": "",
     "extra": "",
     "problem": "",
+    "keeps_content": False,
+    "restamp": False,
 }
 _UPDATED = ("mark", "is_intent", "mark_user")
 
@@ -63,6 +65,8 @@ def mark(
             "",
             "",
             "",
+            False,
+            False,
         )
         for key in keys
     ]

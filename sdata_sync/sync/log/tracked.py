@@ -28,14 +28,15 @@ _COLUMNS = (
     "stamp",
     "user",
     "is_deleted",
-    "is_deferred",
-    "is_incomplete",
     "etag",
     "extra",
+    "awaited_endpoint",
+    "keeps_content",
+    "restamp",
 )
-#: In the place of an etag: what is marked gets a number of its own whether its content has changed or not.
-ANEW = "anew"
 _MARKED_COLUMNS = (*_COLUMNS, "mark", "is_intent", "mark_user", "problem")
+#: The columns of a new row; the modules that write ``is_deferred`` and ``is_incomplete`` set them afterwards.
+_INSERTED_COLUMNS = ("kind", "uuid", *_MARKED_COLUMNS, "is_deferred", "is_incomplete")
 
 
 def tracked_rows(resource: Kind) -> models.QuerySet[TrackedResource]:
@@ -78,8 +79,8 @@ def note_first_state(tracked: TrackedResource) -> None:
 def create_tracked(using: str, rows: Sequence[TrackedResource]) -> None:
     """Insert new ``rows``; their primary keys stay unknown."""
     connection = connections[using]
-    values = [(row.kind, write_uuid(connection, row.uuid), *_marked_values_of(row)) for row in rows]
-    _write(using, _INSERT, ("kind", "uuid", *_MARKED_COLUMNS), values)
+    values = [(row.kind, write_uuid(connection, row.uuid), *_marked_values_of(row), False, False) for row in rows]
+    _write(using, _INSERT, _INSERTED_COLUMNS, values)
 
 
 def mark_found(using: str, pks: Sequence[int]) -> None:
@@ -89,7 +90,7 @@ def mark_found(using: str, pks: Sequence[int]) -> None:
 
 
 def _getter(*names: str) -> Callable[[TrackedResource], tuple[Any, ...]]:
-    return attrgetter(*(f"{name}_id" if name == "endpoint" else name for name in names))
+    return attrgetter(*(f"{name}_id" if name in ("endpoint", "awaited_endpoint") else name for name in names))
 
 
 _values_of = _getter(*_COLUMNS)

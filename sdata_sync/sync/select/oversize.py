@@ -13,7 +13,6 @@ from django.db.models import F, Q, QuerySet
 
 from ...models import HeldVersion, Peer, TrackedResource
 from ..db.clock import now
-from ..log.tracked import ANEW
 from ..log.wakeup import wake_after_commit
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ class PeerLimit:
         _held(self._resource, self._peer).filter(resource=row).delete()
         TrackedResource.objects.using(self._resource.database).filter(
             pk=row.pk, tick=row.tick, endpoint=row.endpoint_id, mark__isnull=True, local_key__isnull=False
-        ).update(mark=now(), is_intent=False, mark_user=F("user"), etag=ANEW)
+        ).update(mark=now(), is_intent=False, mark_user=F("user"), restamp=True)
         wake_after_commit(self._resource.kind, self._resource.database)
 
 

@@ -305,7 +305,7 @@ def _stamp_anew(resource: Kind, row: TrackedResource, problem: str) -> None:
         logger.error("%s('%s') cannot be sent: %s", resource.endpoint, row.local_key, problem)
     TrackedResource.objects.using(resource.database).filter(
         pk=row.pk, tick=row.tick, endpoint=row.endpoint_id, local_key__isnull=False
-    ).update(etag="", mark=Coalesce("mark", now()), problem=problem)
+    ).update(restamp=True, mark=Coalesce("mark", now()), problem=problem)
     wake_after_commit(resource.kind, resource.database)
 
 

@@ -20,7 +20,6 @@ from ...models import DigestEntry, Stream, TrackedResource
 from ..db.clock import now
 from ..db.retry import atomically
 from ..log.digests import StoredDigest, lock_digest
-from ..log.tracked import ANEW
 from ..log.wakeup import wake_after_commit
 from .stamper import number_all_under_lock
 
@@ -66,7 +65,7 @@ def _renumber(resource: Kind, highest_elsewhere: int) -> Lowered:
     stored.save(stored.value.with_entry(replace(own, tick=wanted, stamp=now())))
     DigestRow.objects.using(resource.database).filter(pk=resource.kind).update(behind_since=None, behind_until=None)
     versions.filter(tick__gt=HIGHEST_USABLE).update(
-        mark=Coalesce("mark", F("stamp")), is_intent=False, mark_user=F("user"), etag=ANEW
+        mark=Coalesce("mark", F("stamp")), is_intent=False, mark_user=F("user"), restamp=True
     )
     number_all_under_lock(resource, stored)
     # What the peers are remembered to have was learned under the ticks that are given up.

@@ -27,7 +27,6 @@ from ...models import Digest as DigestRow
 from ...models import Stream, TrackedResource
 from ..db.clock import now
 from ..db.prepared import PreparedQuery
-from ..log.tracked import ANEW
 from ..log.wakeup import wake
 
 if TYPE_CHECKING:
@@ -194,4 +193,4 @@ def _number_again(resource: Kind, stored: StoredDigest, given: Behind) -> None:
         endpoint_id=stored.endpoint_id(resource.endpoint),
         tick__gte=given.since,
         tick__lt=given.until,
-    ).update(mark=Coalesce("mark", F("stamp")), is_intent=False, mark_user=F("user"), etag=ANEW)
+    ).update(mark=Coalesce("mark", F("stamp")), is_intent=False, mark_user=F("user"), restamp=True)

@@ -14,10 +14,10 @@ from ...atom.text import escape, is_representable
 from ...core.decision import resolve
 from ...core.state import SyncState, stamp_after
 from ...exceptions import PayloadError, UnrepresentableText
-from ...models import ConflictRecord, DeferredEntry, TrackedResource
+from ...models import ConflictRecord, TrackedResource
 from ..content.cascade import waiting_deletions
-from ..content.conditions import forget_met_conditions
 from ..content.contents import payload_of, read_contents
+from ..content.deferred import forget
 from ..content.pending import drop_overruled, store_pending
 from ..content.upgrade import take_over
 from ..db.clock import now
@@ -28,7 +28,7 @@ from ..db.statements import locks_rows
 from ..log.digests import StoredDigest, load_digest, lock_digest
 from ..log.events import announce
 from ..log.marks import mark
-from ..log.tracked import ANEW, create_tracked, note_first_state, untracked_keys, update_tracked
+from ..log.tracked import create_tracked, note_first_state, untracked_keys, update_tracked
 from .restore import behind, may_number
 
 if TYPE_CHECKING:
@@ -152,7 +152,8 @@ class _Stamper:
         self.next_tick = stored.value.tick(resource.endpoint)
         self.now = now()
         self.changed: list[TrackedResource] = []
-        self.undeferred: list[int] = []
+        self.undeferred: list[TrackedResource] = []
+        self.without_row: list[int] = []
         self.forgotten: list[int] = []
         self.stale_births: list[int] = []
         self.incomplete: dict[int, list[Text]] = {}
@@ -176,21 +177,22 @@ class _Stamper:
             self._hold_back(tracked, problems[key])
         elif self._is_young_intent(tracked):
             pass  # the row may be on its way
-        elif tracked.tick is None and not tracked.is_deferred and tracked.etag != ANEW:
+        elif tracked.tick is None and not tracked.is_deferred and not tracked.restamp:
             # Nobody has ever heard of it. Without a key it was announced, and whoever did so is gone.
             (self.forgotten if tracked.local_key else self.stale_births).append(tracked.pk)
-        elif (tracked.is_deleted and tracked.etag != ANEW) or (tracked.is_deferred and tracked.local_key is None):
+        elif (tracked.is_deleted and not tracked.restamp) or (tracked.is_deferred and tracked.local_key is None):
             self._clear(tracked)
         else:
             self._number(tracked)
             tracked.is_deleted, tracked.local_key, tracked.etag, tracked.extra = True, None, "", ""
-            tracked.is_incomplete = False
+            if tracked.is_incomplete:
+                self.without_row.append(tracked.pk)
 
     def _settle_row(self, tracked: TrackedResource, texts: list[Text]) -> None:
         if tracked.is_incomplete:
             self.incomplete[tracked.pk] = texts
         etag = self.resource.etag(texts, tracked.extra)
-        if etag == tracked.etag and tracked.tick is not None:
+        if etag == tracked.etag and tracked.tick is not None and not tracked.restamp:
             if not self._is_young_intent(tracked):
                 self._clear(tracked)
             return
@@ -293,7 +295,7 @@ class _Stamper:
         return is_young_intent(tracked, self.now)
 
     def _clear(self, tracked: TrackedResource) -> None:
-        tracked.mark, tracked.is_intent, tracked.problem = None, False, ""
+        tracked.mark, tracked.is_intent, tracked.problem, tracked.restamp = None, False, "", False
         self.changed.append(tracked)
 
     def _number(self, tracked: TrackedResource) -> None:
@@ -302,14 +304,14 @@ class _Stamper:
         tracked.stamp = stamp_after(tracked.mark or self.now, *replaced)
         tracked.endpoint_id = self.stored.endpoint_id(self.resource.endpoint)
         tracked.tick = self.next_tick
+        tracked.awaited_endpoint_id, tracked.keeps_content = None, False
         note_first_state(tracked)
         tracked.user = tracked.mark_user
         self.next_tick += 1
         if tracked.is_deferred:
-            tracked.is_deferred = False
-            self.undeferred.append(tracked.pk)
+            self.undeferred.append(tracked)
         if self._is_young_intent(tracked):
-            tracked.problem = ""
+            tracked.problem, tracked.restamp = "", False
             self.changed.append(tracked)  # the second mark is on its way, and finds nothing more to number
         else:
             self._clear(tracked)
@@ -321,10 +323,9 @@ class _Stamper:
         ConflictRecord.objects.using(database).bulk_create(self.conflicts)
         announce(self.resource, self.conflicts, [])
         tracked = TrackedResource.objects.using(database)
-        if self.undeferred:
-            DeferredEntry.objects.using(database).filter(resource__in=self.undeferred).delete()
-            store_pending(self.resource, {}, replaced=self.undeferred)
-            forget_met_conditions(database)
+        forget(self.resource, self.undeferred)
+        if overruled := [*(row.pk for row in self.undeferred), *self.without_row]:
+            store_pending(self.resource, {}, replaced=overruled)
         if self.forgotten:
             tracked.filter(pk__in=self.forgotten).delete()
         if self.stale_births:
