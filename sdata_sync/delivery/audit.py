@@ -11,7 +11,6 @@ from uuid import UUID
 from ..exceptions import PayloadError
 from ..models import Peer, TrackedResource
 from ..sync.content.contents import LocalVersion, merged
-from ..sync.content.references import only_looking
 from ..sync.content.resolve import set_values
 from ..sync.content.rows import read_instances
 from ..sync.db.isolation import row_guard
@@ -151,8 +150,7 @@ class _Verifier:
         instance = read_instances(resource, [key]).get(key)
         if entry.payload is None or instance is None:
             return ""
-        with only_looking():
-            present = LocalVersion(resource, tracked, instance).contents
+        present = LocalVersion(resource, tracked, instance, allocate=False).contents
         reading = resource.read_payload(entry.payload)
         set_values(instance, reading.values, is_new=False)
         contents = merged(resource, resource.texts_of(instance), reading, present)

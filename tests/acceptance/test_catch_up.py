@@ -316,7 +316,7 @@ def test_rows_that_differ_though_digests_agree(nodes):
         "Account.objects.filter(pk=a.pk).update(city='damaged')\n"
         "from sdata_sync.sync.content.contents import read_contents\n"
         "tracked = T.objects.get(kind='accounts', local_key=str(a.pk))\n"
-        "[contents] = read_contents(r, [tracked])[0].values()\n"
+        "[contents] = read_contents(r, [tracked], allocate=True)[0].values()\n"
         "T.objects.filter(pk=tracked.pk).update(etag=r.etag(contents))"
     )
     found = here.manage("sync_verify", "--json", "--kind", "accounts", check=False)

@@ -172,7 +172,9 @@ class TestResources:
         )
         payloads = []
         for other in (kind, Kind(SalesOrder, odd)):
-            contents, problems = read_contents(other, [TrackedResource(kind="salesOrders", local_key=str(order.pk))])
+            contents, problems = read_contents(
+                other, [TrackedResource(kind="salesOrders", local_key=str(order.pk))], allocate=True
+            )
             assert problems == {}
             payloads.append(other.render("", contents[str(order.pk)]))
         assert payloads[0] == payloads[1]

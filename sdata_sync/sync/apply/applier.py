@@ -148,7 +148,7 @@ class Applier:
             return self._accept(batch.version(entry), entry.state, batch)
         assert held is not None
         assert tracked is not None
-        local = LocalVersion(self.resource, tracked, batch.instance_of(tracked))
+        local = LocalVersion(self.resource, tracked, batch.instance_of(tracked), allocate=True)
         return self._settle_conflict(batch.version(entry), held, local, batch)
 
     def _relation(self, entry: Entry, held: SyncState | None) -> Relation:

@@ -62,7 +62,7 @@ class Union:
         Raises:
             PayloadError: its content cannot be written.
         """
-        local = LocalVersion(self.resource, self.twin, self.instance)
+        local = LocalVersion(self.resource, self.twin, self.instance, allocate=True)
         same_content = self._has_same_content(local)
         outcome = resolve(self.entry.state, held, source, target, same_content=same_content)
         if not same_content:
@@ -211,7 +211,7 @@ class Joiner:
         if held is None:
             return
         outcome = resolve(entry.state, held, recorder.source, recorder.target, same_content=False)
-        local, rule = LocalVersion(resource, survivor, None), f"same thing; {outcome.by}"
+        local, rule = LocalVersion(resource, survivor, None, allocate=True), f"same thing; {outcome.by}"
         record = record_of(survivor, entry, held, local, remote_won=outcome.source_wins, rule=rule)
         ConflictRecord.objects.using(resource.database).bulk_create([record])
         self.conflicts += 1

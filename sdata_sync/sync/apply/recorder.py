@@ -93,7 +93,7 @@ class Recorder:
         instance = instances.get(tracked.local_key or "")
         if instance is None:
             return not tracked.is_deleted
-        contents = LocalVersion(self.resource, tracked, instance).contents
+        contents = LocalVersion(self.resource, tracked, instance, allocate=False).contents
         return contents is None or self.resource.etag(contents, tracked.extra) != tracked.etag
 
     def has_lost_edit(self, uuid: UUID) -> bool:

@@ -451,7 +451,7 @@ def _record(
     resource: Kind, tracked: TrackedResource, instances: Mapping[str, object], deletion: SyncState
 ) -> ConflictRecord:
     instance = instances.get(tracked.local_key or "")
-    local = LocalVersion(resource, tracked, instance)  # type: ignore[arg-type]
+    local = LocalVersion(resource, tracked, instance, allocate=True)  # type: ignore[arg-type]
     url = tracked.endpoint.url if tracked.endpoint is not None else resource.endpoint
     return ConflictRecord(
         resource=tracked,

@@ -16,18 +16,19 @@ from ...models import ChildResource
 from ...relations import KEY, PROBLEM, Children, Reading, Received, ReceivedChildren
 from ..db.statements import chunks
 from ..log.marks import key_text, new_uuid
-from .references import is_only_looking
 
 #: Makes the contents of rows: ``contents_of``, which makes those of children by this module.
 Contents = Callable[[Kind, Mapping[str, Sequence[Any]]], dict[str, list[Text]]]
 
 
-def children_texts(relation: Children, keys: Collection[str], contents_of: Contents) -> dict[str, Text]:
+def children_texts(
+    relation: Children, keys: Collection[str], contents_of: Contents, *, allocate: bool
+) -> dict[str, Text]:
     """Return the children of the rows ``keys`` as one text for each: their elements, in the order of their uuids."""
     resource = relation.resource
     parents, rows = read_children(relation, keys)
     contents = contents_of(resource, rows)
-    known = identities(resource, list(rows))
+    known = identities(resource, list(rows), allocate=allocate)
     elements: dict[str, list[tuple[str, str]]] = defaultdict(list)
     problems: dict[str, str] = {}
     for key, parent in parents.items():
@@ -80,11 +81,14 @@ def _keys_by_link(relation: Children, keys: Sequence[str]) -> dict[Any, str]:
     return {value: key_text(pk, key) for value, key in rows.values_list(target.attname, "pk")}
 
 
-def identities(resource: Kind, keys: Collection[str]) -> dict[str, tuple[UUID, str]]:
-    """Return the uuids of children, and what is kept with them, by local key; a child without one gets one."""
+def identities(resource: Kind, keys: Collection[str], *, allocate: bool) -> dict[str, tuple[UUID, str]]:
+    """Return the uuids of children and their unknown elements (XML), by local key.
+
+    With ``allocate`` a child without a uuid gets a new one; without it that child is not in the answer.
+    """
     found = _identities(resource, keys)
     missing = [key for key in keys if key not in found]
-    if missing and not is_only_looking():
+    if missing and allocate:
         new = (ChildResource(kind=resource.kind, uuid=new_uuid(), local_key=key) for key in missing)
         ChildResource.objects.using(resource.database).bulk_create(new, ignore_conflicts=True)
         found.update(_identities(resource, missing))

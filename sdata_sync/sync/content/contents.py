@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -42,24 +43,30 @@ from .rows import read_rows
 Waiting = Mapping[str, Mapping[str, Sequence[tuple[str, UUID]]]]
 
 
-def read_contents(resource: Kind, tracked: Iterable[TrackedResource]) -> tuple[dict[str, list[Text]], dict[str, str]]:
+def read_contents(
+    resource: Kind, tracked: Iterable[TrackedResource], *, allocate: bool = False
+) -> tuple[dict[str, list[Text]], dict[str, str]]:
     """Read the rows of ``tracked`` and encode them; return their contents and their problems, both by local key.
 
     A problem is the description of the exception that a row raised when it was read or encoded. A row that does not
-    exist has neither.
+    exist has neither. With ``allocate`` rows that they refer to, and children, get a uuid if they have none.
     """
     by_key = {row.local_key: row for row in tracked if row.local_key is not None}
 
     def read(keys: Sequence[str]) -> dict[str, list[Text]]:
         rows = read_rows(resource, keys)
         waiting = waiting_of(resource, [by_key[key] for key in keys]) if resource.relations else {}
-        return contents_of(resource, rows, waiting)
+        return contents_of(resource, rows, waiting, allocate=allocate)
 
     return read_apart(resource.database, list(by_key), read)
 
 
 def contents_of(
-    resource: Kind, rows: Mapping[str, Sequence[Any]], waiting: Waiting = MappingProxyType({})
+    resource: Kind,
+    rows: Mapping[str, Sequence[Any]],
+    waiting: Waiting = MappingProxyType({}),
+    *,
+    allocate: bool = False,
 ) -> dict[str, list[Text]]:
     """Return the contents of ``rows``, columns by local key.
 
@@ -70,7 +77,7 @@ def contents_of(
     for relation in resource.relations if contents else ():
         end = position + len(relation.columns)
         columns = {key: tuple(values[position:end]) for key, values in rows.items()}
-        texts = _texts(resource, relation, columns, waiting)
+        texts = _texts(resource, relation, columns, waiting, allocate=allocate)
         for key, content in contents.items():
             content.append(texts[key])
         position = end
@@ -78,20 +85,21 @@ def contents_of(
 
 
 def _texts(
-    resource: Kind, relation: Relation, columns: dict[str, tuple[Any, ...]], waiting: Waiting
+    resource: Kind, relation: Relation, columns: dict[str, tuple[Any, ...]], waiting: Waiting, *, allocate: bool
 ) -> dict[str, Text]:
     if isinstance(relation, Children):
-        return children_texts(relation, columns, contents_of)
+        return children_texts(relation, columns, partial(contents_of, allocate=allocate), allocate=allocate)
     pending = {key: names[relation.name] for key, names in waiting.items() if relation.name in names}
     if isinstance(relation, Association):
         uuids = {key: [uuid for _, uuid in awaited] for key, awaited in pending.items()}
-        return association_texts(resource, relation, columns, uuids)
+        return association_texts(resource, relation, columns, uuids, allocate=allocate)
     if isinstance(relation, GenericReference):
-        texts = generic_texts(resource, columns)
+        texts = generic_texts(resource, columns, allocate=allocate)
         awaited = {key: f"{kind} {uuid}" for key, ((kind, uuid), *_) in pending.items()}
     else:
         assert isinstance(relation, Reference)
-        texts = reference_texts(resource, relation, {key: value for key, (value,) in columns.items()})
+        values = {key: value for key, (value,) in columns.items()}
+        texts = reference_texts(resource, relation, values, allocate=allocate)
         awaited = {key: str(uuid) for key, ((_, uuid), *_) in pending.items()}
     # Somebody may have given the row another one meanwhile: that overrules what is waited for.
     texts.update((key, text) for key, text in awaited.items() if key in texts and texts[key] is None)
@@ -165,7 +173,9 @@ def _kind(relation: Relation) -> str:
 class LocalVersion:
     """What stands here when a conflicting version comes: taken before that one touches the instance."""
 
-    def __init__(self, resource: Kind, tracked: TrackedResource, instance: models.Model | None) -> None:
+    def __init__(
+        self, resource: Kind, tracked: TrackedResource, instance: models.Model | None, *, allocate: bool
+    ) -> None:
         #: Its values by column, for the application's ``resolve``; ``None`` if there is no row, or no ``resolve``.
         self.values: dict[str, Any] | None = None
         #: The texts of its properties and relations, ``None`` if there is no row or it cannot be encoded.
@@ -178,7 +188,7 @@ class LocalVersion:
             if resource.decides_itself:
                 self.values = {name: value_of(instance, name) for name in resource.columns}
             # By column: an attribute of the instance may be another type than the column's value.
-            contents, _ = read_contents(resource, [tracked])
+            contents, _ = read_contents(resource, [tracked], allocate=allocate)
             self.contents = contents.get(tracked.local_key or "")
             texts = _readable_texts(resource, instance) if self.contents is None else self.contents
             self.payload = _shown_payload(resource, tracked, texts)

@@ -97,7 +97,7 @@ def refresh_etags(owner: Kind, keys: Iterable[str]) -> None:
         return
     rows = TrackedResource.objects.using(owner.database).filter(kind=owner.kind, local_key__in=wanted)
     tracked = list(rows.filter(mark__isnull=True, is_deferred=False))
-    contents, _ = read_contents(owner, tracked)
+    contents, _ = read_contents(owner, tracked, allocate=True)
     for row in tracked:
         texts = contents.get(row.local_key or "")
         if texts is not None:
@@ -193,7 +193,7 @@ class _ChildrenWriter:
 
     def _keys_by_uuid(self, standing: dict[str, str]) -> dict[UUID, str]:
         """Return the local keys of the children by uuid, also of those that had another parent until now."""
-        keys = {uuid: key for key, (uuid, _) in identities(self._resource, standing).items()}
+        keys = {uuid: key for key, (uuid, _) in identities(self._resource, standing, allocate=True).items()}
         received = (self._received(change).children for change in self._parents.values())
         wanted = {child.uuid for children in received for child in children if child.uuid}
         known = ChildResource.objects.using(self._resource.database).filter(kind=self._resource.kind)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import AbstractContextManager
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -22,7 +20,6 @@ from ...models import TrackedResource
 from ...registry import registry
 from ...relations import KEY, NATURAL, PROBLEM, Association, Reference, association_text
 from ..db.faults import ends_page
-from ..db.isolation import override
 from ..db.statements import chunks
 from ..log.marks import key_text, mark
 from ..log.wakeup import wake_after_commit
@@ -35,28 +32,16 @@ if TYPE_CHECKING:
 MAX_ALIASES = 10
 
 
-_only_looking: ContextVar[bool] = ContextVar("sdata_sync_only_looking", default=False)
+def uuids_of(resource: Kind, keys: Iterable[str], *, allocate: bool) -> dict[str, UUID | str]:
+    """Return the uuids of rows by local key.
 
-
-def only_looking() -> AbstractContextManager[None]:
-    """Give nothing a uuid inside: a resource has none until it is linked or sent (SData sync 1.2)."""
-    return override(_only_looking, True)
-
-
-def is_only_looking() -> bool:
-    """Tell whether nothing is to get a uuid."""
-    return _only_looking.get()
-
-
-def uuids_of(resource: Kind, keys: Iterable[str]) -> dict[str, UUID | str]:
-    """Return the uuids of rows by local key; a row that is not tracked yet is, from now on.
-
-    While one is ``only_looking``, the local key stands for the uuid of such a row.
+    A row has no uuid until it is linked or sent (SData sync 1.2). With ``allocate`` such a row is tracked, with a
+    new uuid; without it the local key stands for the uuid.
     """
     wanted = set(keys)
     found: dict[str, UUID | str] = dict(_tracked(resource, wanted))
     missing = wanted - found.keys()
-    if missing and is_only_looking():
+    if missing and not allocate:
         found.update((key, f"{KEY}{key}") for key in missing)
     elif missing:
         mark(resource.database, resource.kind, sorted(missing))
@@ -94,7 +79,9 @@ def keys_of(resource: Kind, uuids: Iterable[UUID]) -> dict[UUID, str]:
     return found
 
 
-def reference_texts(resource: Kind, relation: Reference, values: Mapping[str, Any]) -> dict[str, Text]:
+def reference_texts(
+    resource: Kind, relation: Reference, values: Mapping[str, Any], *, allocate: bool
+) -> dict[str, Text]:
     """Return the texts of ``relation`` for rows whose foreign keys are ``values``, both by local key."""
     texts: dict[str, Text] = dict.fromkeys(values)
     present = {value for value in values.values() if value is not None}
@@ -105,7 +92,7 @@ def reference_texts(resource: Kind, relation: Reference, values: Mapping[str, An
         by_value = _natural_texts(resource, relation, present)
     else:
         keys = keys_by_value(resource, relation, present)
-        uuids = uuids_of(target, keys.values())
+        uuids = uuids_of(target, keys.values(), allocate=allocate)
         by_value = {value: str(uuids[key]) for value, key in keys.items() if key in uuids}
     texts.update((key, by_value.get(value)) for key, value in values.items() if value is not None)
     return texts
@@ -167,7 +154,7 @@ def find_by_natural_key(resource: Kind, relation: Reference, text: str) -> Any:
     return getattr(row, relation.field.target_field.attname)
 
 
-def generic_texts(resource: Kind, values: Mapping[str, tuple[Any, Any]]) -> dict[str, Text]:
+def generic_texts(resource: Kind, values: Mapping[str, tuple[Any, Any]], *, allocate: bool) -> dict[str, Text]:
     """Return the texts of a generic foreign key for rows whose content type and object are ``values``, by local key."""
     texts: dict[str, Text] = dict.fromkeys(values)
     by_type: dict[Any, dict[str, Any]] = {}
@@ -185,7 +172,7 @@ def generic_texts(resource: Kind, values: Mapping[str, tuple[Any, Any]]) -> dict
         keys = {key: key_text(pk, value) for key, value in objects.items()}
         # The database does not keep them from leading nowhere; to nothing is where they lead then.
         present = existing_keys(target, keys.values())
-        uuids = uuids_of(target, present)
+        uuids = uuids_of(target, present, allocate=allocate)
         texts.update((key, f"{target.kind} {uuids[other]}") for key, other in keys.items() if other in uuids)
     return texts
 
@@ -235,14 +222,19 @@ def members(resource: Kind, relation: Association, keys: Collection[str]) -> dic
 
 
 def association_texts(
-    resource: Kind, relation: Association, keys: Collection[str], waiting: Mapping[str, Iterable[UUID]]
+    resource: Kind,
+    relation: Association,
+    keys: Collection[str],
+    waiting: Mapping[str, Iterable[UUID]],
+    *,
+    allocate: bool,
 ) -> dict[str, Text]:
     """Return the texts of ``relation`` for the rows ``keys``; ``waiting`` are the members that have not come yet."""
     target = registry.of_model(relation.model)
     if target is None:  # said by the checks
         return dict.fromkeys(keys, "")
     found = members(resource, relation, keys)
-    uuids = uuids_of(target, {key for others in found.values() for key in others})
+    uuids = uuids_of(target, {key for others in found.values() for key in others}, allocate=allocate)
     return {
         key: association_text(
             {*(uuids[other] for other in found.get(key, ()) if other in uuids), *waiting.get(key, ())}

@@ -299,9 +299,8 @@ def _stored_contents(resource: Kind, changes: Sequence[RowChange]) -> dict[str, 
 
 
 def _contents(resource: Kind, changes: Sequence[RowChange], rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Text]]:
-    return contents_of(
-        resource, rows, {str(change.instance.pk): change.pending for change in changes if change.pending}
-    )
+    pending = {str(change.instance.pk): change.pending for change in changes if change.pending}
+    return contents_of(resource, rows, pending, allocate=True)
 
 
 def _update_in_bulk(resource: Kind, names: frozenset[str], instances: list[models.Model]) -> None:

@@ -16,7 +16,6 @@ from django.db import models
 from ...atom.payload import Text, identity
 from ...atom.text import escape_attribute, replace_forbidden
 from ..content.contents import contents_of, keys_for, waiting_of
-from ..content.references import only_looking
 from ..content.rows import read_rows
 from ..db.clock import now
 from ..db.isolation import read_apart
@@ -110,12 +109,11 @@ def show(resource: Kind, keys: Sequence[str], *, bare: bool = False) -> dict[str
     # What cannot be read is shown without its content.
     rows, unreadable = read_apart(resource.database, keys, lambda some: read_rows(resource, some))
     linked = _linked(resource, rows)
-    with only_looking():
-        waiting = waiting_of(resource, linked.values())
-        contents, problems = read_apart(
-            resource.database, list(rows), lambda some: contents_of(resource, {key: rows[key] for key in some}, waiting)
-        )
-        names = keys_for(resource, contents.values()) if resource.relations else {}
+    waiting = waiting_of(resource, linked.values())
+    contents, problems = read_apart(
+        resource.database, list(rows), lambda some: contents_of(resource, {key: rows[key] for key in some}, waiting)
+    )
+    names = keys_for(resource, contents.values()) if resource.relations else {}
     shown = {}
     for key in [*rows, *unreadable]:
         texts = contents.get(key, [])

@@ -316,7 +316,7 @@ def _contents(
     alive = [row.local_key for row in tracked if row.local_key and not (row.is_deleted or row.is_deferred)]
     contents = {key: texts for key in alive if (texts := stored.numbered.get(key)) is not None}
     unread = {key for key in alive if key not in contents}
-    read, problems = read_contents(resource, [row for row in tracked if row.local_key in unread])
+    read, problems = read_contents(resource, [row for row in tracked if row.local_key in unread], allocate=True)
     return {**contents, **read}, problems
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING
 from ...models import Digest as DigestRow
 from ...models import TrackedResource
 from ..content.contents import read_contents
-from ..content.references import only_looking
 from ..content.upgrade import take_over_known
 from ..db.isolation import atomically_by_row
 from ..log.digests import lock_digest
@@ -126,8 +124,7 @@ def scan(resource: Kind, *, dry_run: bool = False, on_batch: Callable[[int], Non
 
 
 def _compare(resource: Kind, chunk: list[TrackedResource], found: Found, *, dry_run: bool) -> None:
-    with only_looking() if dry_run else nullcontext():
-        contents, problems = read_contents(resource, chunk)
+    contents, problems = read_contents(resource, chunk, allocate=not dry_run)
     odd = []
     for tracked in chunk:
         texts = contents.get(tracked.local_key or "")

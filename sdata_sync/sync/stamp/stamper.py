@@ -116,7 +116,7 @@ def number(resource: Kind, stored: StoredDigest, marked: Sequence[TrackedResourc
     if any(tracked.extra for tracked in marked):
         take_over(resource, marked)
     stamper = _Stamper(resource, stored)
-    contents, problems = read_contents(resource, marked)
+    contents, problems = read_contents(resource, marked, allocate=True)
     stamper.find_waiting_deletions(marked)
     for tracked in marked:
         stamper.settle(tracked, contents, problems)
@@ -128,7 +128,7 @@ def number_new(resource: Kind, stored: StoredDigest, new: Sequence[TrackedResour
     if not new:
         return
     stamper = _Stamper(resource, stored)
-    contents, problems = read_contents(resource, new)
+    contents, problems = read_contents(resource, new, allocate=True)
     for tracked in new:
         tracked.mark = stamper.now
         stamper.settle(tracked, contents, problems)
