@@ -31,12 +31,12 @@ with transaction.atomic():
 
 _DELIVER = """
 import time
-from sdata_sync.delivery.session import Courier
+from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import Peer
 from sdata_sync.registry import registry
-with Courier(Peer.objects.get()) as courier:
+with PeerSession(Peer.objects.get()) as session:
     started = time.perf_counter()
-    assert courier.deliver([registry.of_kind("accounts")], impatient=True) is None
+    assert session.deliver([registry.of_kind("accounts")], impatient=True) is None
     result = time.perf_counter() - started
 """
 

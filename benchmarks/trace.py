@@ -69,17 +69,17 @@ def deliver() -> None:
 
     This is the one place that names classes of the package that are not part of its public interface.
     """
-    from sdata_sync.management.commands.sync_deliver import Courier
+    from sdata_sync.management.commands.sync_deliver import PeerSession
     from sdata_sync.models import Peer
     from sdata_sync.registry import registry
 
-    if not _couriers:
-        _couriers.append(Courier(Peer.objects.get()))
-    assert _couriers[0].deliver([registry.of_kind("accounts")]) is None, "The account was not delivered."
+    if not _sessions:
+        _sessions.append(PeerSession(Peer.objects.get()))
+    assert _sessions[0].deliver([registry.of_kind("accounts")]) is None, "The account was not delivered."
 
 
-#: The courier to the peer. It lives as long as the process, like the courier of a delivery thread.
-_couriers: list[Any] = []
+#: The session to the peer. It lives as long as the process, like the session of a delivery thread.
+_sessions: list[Any] = []
 
 
 class Counting:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
-from types import SimpleNamespace
 
 import httpx2
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
@@ -136,16 +135,15 @@ def wired(nodes: list[LocalNode], monkeypatch) -> Iterator[Wire]:
     leave out those whose nodes are databases in memory.
     """
     from sdata_sync.conf import Setting, Settings, conf
-    from sdata_sync.delivery import catchup as engine
     from sdata_sync.delivery import client
-    from sdata_sync.delivery import pull as pulling
-    from sdata_sync.delivery import push as passage
-    from sdata_sync.sync import operations
+    from sdata_sync.delivery.threads import overlap
     from sdata_sync.sync.apply.applier import Applier
     from sdata_sync.sync.db import clock
 
+    from .seams import carrying_out_at_once
+
     wire = Wire(nodes)
-    usual_init, usual_finish = client.PeerClient.__init__, Applier.finish
+    usual_finish = Applier.finish
 
     class NodeSettings(Settings):
         """Reads the settings of the node that is at work, at each access."""
@@ -161,25 +159,20 @@ def wired(nodes: list[LocalNode], monkeypatch) -> Iterator[Wire]:
         elif isinstance(declared, cached_property):
             setattr(NodeSettings, name, property(declared.func))
 
-    def init(self, url, credentials, **options):
-        usual_init(self, url, credentials, transport=wire)
-
     def finish(self, **options):
         if wire.crashes:
             raise OperationalError("died")
         return usual_finish(self, **options)
 
-    def time_ns():
+    def read_ns():
         node = _present.get()
         return time.time_ns() + (node.skew_millis if node else 0) * 1_000_000
 
     monkeypatch.setattr(conf, "__class__", NodeSettings)
-    monkeypatch.setattr(client.PeerClient, "__init__", init)
+    monkeypatch.setattr(client, "default_transport", wire)
     monkeypatch.setattr(Applier, "finish", finish)
-    monkeypatch.setattr(clock, "time", SimpleNamespace(time_ns=time_ns))
-    # At once: a thread of its own would not know which node it is at.
-    monkeypatch.setattr(operations, "_start", [operations.carry_out])
-    for module in (passage, engine, pulling):  # one thing at a time: which node is at work is said per thread
-        monkeypatch.setattr(module, "meanwhile", lambda wait, work: (wait(), work()))
-    with connections[DEFAULT_DB_ALIAS].execute_wrapper(_refuse):
+    monkeypatch.setattr(clock, "read_ns", read_ns)
+    # One thing at a time, in one thread: which node is at work is a matter of the thread.
+    monkeypatch.setattr(overlap, "is_sequential", True)
+    with carrying_out_at_once(), connections[DEFAULT_DB_ALIAS].execute_wrapper(_refuse):
         yield wire

@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from ..models import DeferredEntry
 from ..registry import registry
 from ..sync.content.deferred import apply_deletions, discard, keep_rows, retry_chosen
+from ..sync.stamp.restore import ensure_checked
 from ..sync.stamp.stamper import number_changes
 from .readonly import ReadOnlyAdmin
 
@@ -65,6 +66,7 @@ class DeferredEntryAdmin(ReadOnlyAdmin[DeferredEntry]):
     ) -> None:
         chosen = list(queryset.filter(is_deleted=True).select_related("resource"))
         for resource in registry:
+            ensure_checked(resource)
             number_changes(resource)
         count = sum(act(resource, [e.pk for e in chosen if e.resource.kind == resource.kind]) for resource in registry)
         text = f"{count} of {len(chosen)} rows were {done}."

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.contrib import admin, messages
-from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 
-from ..conf import conf
 from ..delivery.client import PeerClient
 from ..delivery.match import Candidate, Certainty, find_candidates, link_pairs
 from ..exceptions import PeerError
@@ -55,9 +53,9 @@ def link_page(site: admin.AdminSite, request: HttpRequest, pk: int, kind: str = 
 
 def _candidates(peer: Peer, resource: Kind) -> tuple[list[Candidate], str]:
     try:
-        with closing(PeerClient(peer.url, conf.credentials(peer.credentials))) as client:
+        with PeerClient.for_peer(peer) as client:
             return find_candidates(client, peer, resource), ""
-    except (PeerError, ImproperlyConfigured, ValueError) as error:
+    except (PeerError, ValueError) as error:
         return [], str(error)
 
 

@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 from ..delivery.catchup import catch_up
 from ..delivery.monitoring.status import ticks_behind
 from ..delivery.progress import Watch
-from ..delivery.session import Courier
+from ..delivery.session import PeerSession
 from ..models import Peer, Stream
 from ..registry import registry
 from ..sync.log.digests import load_digest
@@ -115,8 +115,8 @@ class PeerAdmin(ModelAdmin[Peer]):
     def deliver_now(self, request: HttpRequest, queryset: QuerySet[Peer]) -> None:
         """Deliver to the selected peers during the request, until they are in sync."""
         for peer in queryset:
-            with Courier(peer) as courier:
-                due = courier.deliver(registry, impatient=True)
+            with PeerSession(peer) as session:
+                due = session.deliver(registry, impatient=True)
             if due is None:
                 self.message_user(request, f"{peer} is level.", messages.SUCCESS)
                 continue

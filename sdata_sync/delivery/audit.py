@@ -17,8 +17,9 @@ from ..sync.db.isolation import row_guard
 from ..sync.db.statements import chunks
 from ..sync.log.tracked import mark_found
 from ..sync.log.wakeup import wake
+from ..sync.stamp.restore import ensure_checked
 from ..sync.stamp.stamper import number_changes
-from .pull import take_inventory
+from .pull import read_full_feed
 
 if TYPE_CHECKING:
     from ..atom.entry import Entry
@@ -79,11 +80,12 @@ def verify(client: PeerClient, peer: Peer, resource: Kind, *, repair: bool) -> C
     Raises:
         PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
     """
+    ensure_checked(resource)
     ours = number_changes(resource).value
     theirs = client.read_digest(resource.kind)
     comparison = Comparison(peer=peer.name, kind=resource.kind, digests_agree=ours.level_with(theirs))
     verifier = _Verifier(resource, ours, theirs, comparison)
-    for entries in take_inventory(client, peer, resource):
+    for entries in read_full_feed(client, peer, resource):
         verifier.look_at(entries)
     # What is changed there while it is read is on no page, and is not missing for that.
     if client.read_digest(resource.kind).level_with(theirs):

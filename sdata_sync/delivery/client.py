@@ -1,17 +1,19 @@
-"""HTTP to a peer: its digest, its source, its target. Nothing outside its dataset URL is ever asked."""
+"""Send HTTP requests to a peer: its digest, source, target and results. No request leaves the peer's dataset URL."""
 
 from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 import httpx2
+from django.core.exceptions import ImproperlyConfigured
 
 from ..atom import names
 from ..atom.body import spool
@@ -28,23 +30,24 @@ from ..sync.select.feed import MAX_BYTES
 if TYPE_CHECKING:
     from ..atom.entry import ReceivedResult
     from ..core.digest import Digest
+    from ..models import Peer
     from ..sync.runs import RunLabel
 
-#: The connection went away under the request. Every request here may be repeated: the second time changes nothing.
+#: Errors of a connection that was dropped during a request, which is then repeated: a repetition changes nothing.
 _DROPPED = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError, httpx2.CloseError)
-#: How often at most, and how rarely at least, a peer is asked how far it is, whatever it wishes.
+#: The shortest and the longest pause between two polls of an operation, whatever pause the peer wishes.
 _POLLING_MILLIS = (20, 5000)
-#: Of a link that a peer sends.
+#: The greatest length, in characters, of a link that a peer sends.
 MAX_URL = 2000
-#: Pages in a row without an entry that a feed may have: their rows were changed since they were counted.
+#: The greatest number of consecutive pages without an entry: rows of a page may have changed since they were counted.
 MAX_EMPTY_PAGES = 100
-#: What a peer answers that does not have the URL.
+#: The statuses with which a peer answers that does not have the URL.
 ABSENT = (404, 405, 410, 501)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """A peer's answer to a page: what it did not simply apply, and its digest, if it says so."""
+    """A peer's answer to a page: its digest, if the answer has one, and the results with another status than 200."""
 
     digest: Digest | None
     exceptions: tuple[ReceivedResult, ...]
@@ -60,12 +63,20 @@ class _Response:
 
 @cache
 def _ssl_context() -> ssl.SSLContext:
-    # Reading all the certificates takes longer than a peer takes to say that there is nothing to do.
+    # Made once: reading all certificates takes longer than a request.
     return httpx2.create_ssl_context()
 
 
+#: Replaces the network for new clients; tests set it.
+default_transport: httpx2.BaseTransport | None = None
+
+
 class PeerClient:
-    """Talks to one peer on kept-alive connections, until it is closed. ``transport`` replaces the network in tests."""
+    """Sends requests to one peer on kept-alive connections, until it is closed.
+
+    ``timeout`` is the longest silence, ``total`` the longest time for one answer, both in seconds. ``transport``
+    replaces the network.
+    """
 
     def __init__(
         self,
@@ -78,7 +89,7 @@ class PeerClient:
     ) -> None:
         self.url = url
         seconds = conf.timeout_seconds if timeout is None else timeout
-        #: For a whole answer: a timeout is one of silence only, and somebody may answer a byte at a time.
+        # The timeout bounds silence only: without this bound a peer could send one byte at a time.
         self._total_seconds = 10 * seconds if total is None else total
         headers = {"User-Agent": "django-sdata-sync", "Accept": f"{names.MEDIA_TYPE}, {names.XML_TYPE}"}
         if credentials.token:
@@ -89,15 +100,36 @@ class PeerClient:
             timeout=httpx2.Timeout(seconds, connect=min(5.0, seconds)),
             follow_redirects=False,
             verify=_ssl_context(),
-            transport=transport,
+            transport=transport or default_transport,
         )
+
+    @classmethod
+    def for_peer(cls, peer: Peer, *, timeout: float | None = None, total: float | None = None) -> PeerClient:
+        """Return a client for ``peer`` that logs in with the credentials of the peer.
+
+        Raises:
+            PeerError: ``CREDENTIALS`` has no entry that the peer names, or the entry is wrong.
+        """
+        try:
+            credentials = conf.credentials(peer.credentials)
+        except ImproperlyConfigured as error:
+            raise PeerError(str(error)) from error
+        return cls(peer.url, credentials, timeout=timeout, total=total)
+
+    def __enter__(self) -> PeerClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
 
     def read_digest(self, kind: str) -> Digest:
-        """Ask for the peer's digest of ``kind`` (SData sync 5.1).
+        """Read the peer's digest of ``kind`` (SData sync 5.1).
 
         Raises:
             PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
@@ -111,10 +143,10 @@ class PeerClient:
     def post_page(self, kind: str, feed: Iterable[bytes], *, run: RunLabel, with_results: bool) -> Answer:
         """Post one page of changes (SData sync 5.3, 5.8).
 
-        ``with_results`` reads what became of each entry; without it the answer is read as far as its digest.
+        With ``with_results`` the result of each entry is read; without it the answer is read up to its digest.
 
         Raises:
-            PeerError: ``PeerRefused`` with status 400 if the ticks do not continue where the peer stands.
+            PeerError: ``PeerRefused`` with status 400 if the ticks of the page do not follow the peer's digest.
         """
         with self.post_feed(kind, b"".join(feed), run=run) as body:
             return read_answer(body, self.url, with_results=with_results)
@@ -125,7 +157,7 @@ class PeerClient:
         Raises:
             PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
         """
-        # Not chunked: WSGI has no way to read a body whose length is not said.
+        # With a length, not chunked: WSGI cannot read a body of unknown length.
         response = self._send("POST", f"{self.url}/{kind}/$syncTarget", content=feed, params=run.params)
         waited = self._wait(response)
         if waited is not response:
@@ -133,17 +165,17 @@ class PeerClient:
         return waited.body
 
     def post_results(self, kind: str, feed: bytes, *, run: RunLabel) -> None:
-        """Tell the peer what became of its changes (SData sync 5.7).
+        """Post the results of the peer's changes at this node (SData sync 5.7).
 
         Raises:
-            PeerError: ``PeerRefused`` with one of ``ABSENT`` if it does not want to know.
+            PeerError: ``PeerRefused`` with a status of ``ABSENT`` if the peer does not accept results.
         """
         self._send("POST", f"{self.url}/{kind}/$syncResults", content=feed, params=run.params).body.close()
 
     def open_source(self, kind: str, target: Digest, *, run: RunLabel, tracking_id: str, count: int) -> RemoteFeed:
-        """Have the peer select what ``target`` lacks (SData sync 5.2), and return the feed when it is ready.
+        """Have the peer select the changes that ``target`` lacks (SData sync 5.2); return the feed when it is ready.
 
-        Without a ``tracking_id`` the peer answers at once, if it can in the time of one request.
+        With an empty ``tracking_id`` the peer answers within the one request, if it can.
 
         Raises:
             PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
@@ -161,29 +193,29 @@ class PeerClient:
         """Return the page that a ``next`` link of the page at ``base`` leads to, and its URL.
 
         Raises:
-            PeerError: also if the link leads out of the peer's dataset.
+            PeerError: the peer cannot be reached or refuses, or the link leads out of its dataset URL.
         """
         address = self._inside(url, base)
         return address, self._send("GET", address).body
 
     def delete(self, url: str) -> None:
-        """End an operation; it is a courtesy, whose failure costs the peer some space."""
-        with suppress(PeerError):  # it expires
+        """Delete an operation at the peer; ignore a failure, since the operation expires."""
+        with suppress(PeerError):
             self._send("DELETE", url).body.close()
 
     def _wait(self, response: _Response, params: dict[str, str] | None = None) -> _Response:
-        """Poll until an operation is done; an answer that came at once is returned as it is."""
+        """Poll until an operation is done; return an answer that is not an operation as it is."""
         deadline = time.monotonic() + conf.operation_seconds
         while response.status == 202:
             with response.body:
                 wished = read_polling_millis(response.body)
             if not response.location:
-                raise PeerMisbehaved(f"{response.url}: 202 without a Location to ask how far it is.")
+                raise PeerMisbehaved(f"{response.url}: expected a Location with the answer 202, found none.")
             if time.monotonic() > deadline:
                 raise PeerUnreachable(f"{response.location} is not done after {conf.operation_seconds} s.")
             time.sleep(min(max(wished, _POLLING_MILLIS[0]), _POLLING_MILLIS[1]) / 1000)
             address = self._inside(response.location, response.url)
-            # One that asks for smaller pages must not lose what stands in the URL already.
+            # A Location with a query keeps it: params would replace the query.
             extra = None if urlsplit(address).query else params
             following = self._send("GET", address, params=extra)
             response = _Response(
@@ -203,7 +235,7 @@ class PeerClient:
         try:
             address = urljoin(base, url)
             is_ours = self._is_below(address)
-        except ValueError:  # no URL at all
+        except ValueError:  # not a URL
             is_ours = False
         if not is_ours:
             raise PeerMisbehaved(f"Expected a URL below {self.url}, received {url[:200]!r}; it is not followed.")
@@ -214,7 +246,7 @@ class PeerClient:
         if (ours.scheme, ours.hostname, ours.port) != (theirs.scheme, theirs.hostname, theirs.port):
             return False
         path = theirs.path.lower()
-        # A server may resolve dots after unquoting, whatever we make of them.
+        # The server may resolve dot segments after it has unquoted the path.
         climbs = ".." in path or "%2e" in path
         return path.startswith(f"{ours.path.lower()}/") and not climbs and not theirs.username and not theirs.password
 
@@ -244,7 +276,9 @@ class PeerClient:
         for chunk in chunks:
             yield chunk
             if time.monotonic() > deadline:
-                raise httpx2.ReadTimeout(f"not all there after {self._total_seconds:.0f} s", request=request)
+                raise httpx2.ReadTimeout(
+                    f"The answer was incomplete after {self._total_seconds:.0f} s.", request=request
+                )
 
     def _exchange(self, request: httpx2.Request) -> _Response:
         response = self._http.send(request, stream=True)
@@ -262,8 +296,38 @@ class PeerClient:
         raise PeerRefused(text, status=response.status_code)
 
 
+class RemotePage:
+    """One page of a source feed at a peer, as it was received, in ``body``."""
+
+    def __init__(self, feed: RemoteFeed, body: BinaryIO) -> None:
+        self.body = body
+        self._feed = feed
+        #: The page after this one, once it has been requested.
+        self.following: RemotePage | None = None
+
+    def fetch_next(self, next_url: str) -> None:
+        """Request the page that ``next_url`` leads to (network), unless the URL is empty or it was requested already.
+
+        Raises:
+            PeerError: the peer cannot be reached or refuses, the link leads out of the dataset URL of the peer, or it
+                leads to a page that was read before.
+        """
+        if next_url and self.following is None:
+            self.following = RemotePage(self._feed, self._feed.request(next_url))
+
+    def finish(self, entries: int, next_url: str) -> None:
+        """Count the ``entries`` of this page, then make sure that the next page is requested.
+
+        Raises:
+            PeerMisbehaved: more than ``MAX_EMPTY_PAGES`` pages in a row had no entry.
+            PeerError: as for ``fetch_next``.
+        """
+        self._feed.count(entries)
+        self.fetch_next(next_url)
+
+
 class RemoteFeed:
-    """The pages of a source feed at a peer, one after the other."""
+    """The pages of a source feed at a peer, in order."""
 
     def __init__(self, *, client: PeerClient, first: BinaryIO, url: str, operation: str) -> None:
         self._client = client
@@ -271,13 +335,30 @@ class RemoteFeed:
         self._url = url
         self._seen: set[str] = set()
         self._empty_pages = 0
-        self.first = first
+        self._first = first
 
-    def following(self, next_url: str) -> BinaryIO:
-        """Return the page that ``next_url`` leads to.
+    def pages(self) -> Generator[RemotePage, None, None]:
+        """Yield each page; the caller calls ``RemotePage.finish`` when it has read the page.
+
+        The caller may call ``RemotePage.fetch_next`` before that, in another thread, to receive the next page while
+        it applies the present one. A page is closed when the next one is asked for.
+        """
+        page: RemotePage | None = RemotePage(self, self._first)
+        while page is not None:
+            try:
+                with page.body:
+                    yield page
+            except GeneratorExit:
+                if page.following is not None:
+                    page.following.body.close()
+                raise
+            page = page.following
+
+    def request(self, next_url: str) -> BinaryIO:
+        """Request the page that ``next_url`` leads to (network).
 
         Raises:
-            PeerError: also if the pages go round in a circle.
+            PeerError: as for ``RemotePage.fetch_next``.
         """
         if len(next_url) > MAX_URL:
             raise PeerMisbehaved(f"Expected a next link of {MAX_URL} characters at most, received {len(next_url)}.")
@@ -286,11 +367,11 @@ class RemoteFeed:
         self._seen.add(next_url)
         self._url, body = self._client.read_page(next_url, base=self._url)
         if "$syncsource('" in self._url.lower():
-            self._operation = self._url.partition("?")[0]  # one that the peer has named itself
+            self._operation = self._url.partition("?")[0]  # an operation that the peer has named itself
         return body
 
-    def saw(self, entries: int) -> None:
-        """Note how many entries the last page had: some may be empty, but not one after the other for ever.
+    def count(self, entries: int) -> None:
+        """Count the entries of the last page, and the pages without entries.
 
         Raises:
             PeerMisbehaved: more than ``MAX_EMPTY_PAGES`` pages in a row had no entry.
@@ -300,7 +381,7 @@ class RemoteFeed:
             raise PeerMisbehaved(f"{MAX_EMPTY_PAGES} pages without an entry, and a link to yet another.")
 
     def close(self) -> None:
-        """Tell the peer that the feed is not needed any more."""
+        """Delete the operation at the peer, which is not needed any more."""
         if self._operation:
             self._client.delete(self._operation)
 
@@ -313,7 +394,7 @@ def read_answer(body: BinaryIO, url: str, *, with_results: bool) -> Answer:
     """
     try:
         reader = read_result_feed(body)
-        # A digest that does not stand at the beginning is found when all has been read.
+        # A digest behind the entries is found when all entries have been read.
         read = reader.entries() if with_results or reader.header.digest is None else ()
         results = tuple(result for result in read if result.status != 200)
         return Answer(digest=reader.header.digest, exceptions=results)

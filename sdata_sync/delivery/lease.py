@@ -70,7 +70,7 @@ _take = PreparedUpdate(_taking, int, str, int, int)
 _give_back = PreparedUpdate(_giving_back, int, str, int, int, int, str, int, str, int, int, int)
 
 
-def find_stream(peer: Peer, kind: str) -> Stream:
+def ensure_stream(peer: Peer, kind: str) -> Stream:
     """Return the stream of ``kind`` to ``peer``, new if there was none."""
     found = _find.instances(database(), Stream, peer.pk, kind)
     stream = found[0] if found else Stream.objects.get_or_create(peer=peer, kind=kind)[0]
@@ -149,7 +149,7 @@ class Lease:
         holder = holder_name()
         while True:
             if _take.execute(database(), stream.pk, holder, now(), _lease_end()):
-                return cls(find_stream(stream.peer, stream.kind), holder)
+                return cls(ensure_stream(stream.peer, stream.kind), holder)
             row = Stream.objects.filter(pk=stream.pk)
             if _end_lease_of_the_dead(row):
                 continue

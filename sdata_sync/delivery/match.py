@@ -21,7 +21,7 @@ from ..sync.identity.link import link
 from ..sync.log.digests import lock_digest
 from ..sync.log.marks import key_text
 from ..sync.log.tracked import tracked_rows
-from .pull import take_inventory
+from .pull import read_full_feed
 
 if TYPE_CHECKING:
     from ..kind import Kind
@@ -107,7 +107,7 @@ def _columns(resource: Kind) -> list[str]:
 
 
 def _remote_rows(client: PeerClient, peer: Peer, resource: Kind) -> Iterator[tuple[UUID, _Values]]:
-    for entries in take_inventory(client, peer, resource):
+    for entries in read_full_feed(client, peer, resource):
         for entry in entries:
             if entry.is_deleted or entry.payload is None:
                 continue

@@ -1,14 +1,15 @@
 """Pull the changes of a peer: read its digest and its source feed, apply each page, report the results (SData sync 5.1
 to 5.7).
 
-While a page is applied here, the results of the page before it are posted to the peer, and the page after it is
-read. An interrupted pull goes on where it stopped, because the digest moves on with every page.
+While a page is applied, the results of the page before it are posted to the peer, and the page after it is received.
+An interrupted pull continues where it stopped, because the digest of this node advances with every page.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, BinaryIO
 from uuid import uuid4
 
@@ -30,7 +31,7 @@ from ..sync.content.conditions import answer_conditions, unanswered_conditions
 from ..sync.content.deferred import settle_others, settle_waiting
 from ..sync.log.digests import load_digest
 from ..sync.runs import RunLabel, new_run
-from .client import ABSENT, PeerClient, RemoteFeed
+from .client import ABSENT, PeerClient, RemoteFeed, RemotePage
 from .progress import Watch
 from .threads.overlap import meanwhile
 
@@ -39,17 +40,20 @@ if TYPE_CHECKING:
     from ..kind import Kind
     from ..models import Peer
 
-#: What a peer answers that does not share a kind, or not with this node.
+logger = logging.getLogger(__name__)
+
+#: The statuses with which a peer answers that does not have a kind, or does not give it to this node.
 _NOT_SHARED = (*ABSENT, 401, 403)
 
 
 def read_digest_for_deletions(client: PeerClient, peer: Peer, resource: Kind) -> Digest:
-    """Read the digest that ``peer`` has of ``resource`` (SData sync 5.1, network); note it for deletions from there.
+    """Read the peer's digest of a kind (SData sync 5.1, network), and store it for the deletions that wait for it.
 
-    A source that does not say with a deletion what it has of other kinds is asked afterwards: see ``sync.conditions``.
+    A source may send a deletion without its digests of the referring kinds. Such a deletion waits until those digests
+    were read: see ``sync.content.conditions``.
 
     Raises:
-        PeerError: the peer cannot be reached, or refuses to answer.
+        PeerError: the peer cannot be reached, refuses the request, or its answer cannot be read.
     """
     using, kind = resource.database, resource.kind
     conditions = unanswered_conditions(peer.endpoint(kind), kind, using)
@@ -66,18 +70,15 @@ def read_digest_for_deletions(client: PeerClient, peer: Peer, resource: Kind) ->
     return shown
 
 
-logger = logging.getLogger(__name__)
-
-
 class Reporter:
-    """Posts the result feeds of one run, until the source does not want them."""
+    """Posts the result feeds of one run, until the source refuses one."""
 
     def __init__(self, client: PeerClient, kind: str, label: RunLabel) -> None:
         self._client, self._kind, self._label = client, kind, label
         self._is_wanted = True
 
     def report(self, results: bytes | None) -> None:
-        """Post one result feed, if there is one.
+        """Post one result feed; do nothing if ``results`` is ``None`` or the source has refused a feed before.
 
         Raises:
             PeerError: the source cannot be reached.
@@ -87,37 +88,30 @@ class Reporter:
         try:
             self._client.post_results(self._kind, results, run=self._label)
         except PeerRefused as refusal:
-            # Not every peer has the URL, and not everybody who may read may report: that is no reason to stop.
+            # Some peers have no $syncResults, and a login that may read may not be allowed to report: the pull goes on.
             self._is_wanted = False
             level = logging.DEBUG if refusal.status in ABSENT else logging.WARNING
-            logger.log(level, "The results are not reported any more: %s", refusal)
+            logger.log(level, "%s: no more results of this run are reported: %s", self._kind, refusal)
 
 
-def take_inventory(client: PeerClient, peer: Peer, resource: Kind) -> Iterator[list[Entry]]:
-    """Yield the entries of all that ``peer`` has of ``resource``, tombstones included, page by page.
+def read_full_feed(client: PeerClient, peer: Peer, resource: Kind) -> Iterator[list[Entry]]:
+    """Yield all entries of a kind at ``peer``, tombstones included, page by page (network).
 
     Raises:
-        PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
+        PeerError: the peer cannot be reached, refuses the request, or its answer cannot be read.
     """
     run = new_run(peer.url, conf.base_url)
     nothing = Digest(origin=resource.endpoint)
     feed = client.open_source(resource.kind, nothing, run=run, tracking_id=str(uuid4()), count=conf.catch_up_page_size)
-    try:
-        page = feed.first
-        while True:
-            with page as body:
-                try:
-                    reader = read_sync_feed(body)
-                    entries = list(reader.entries())
-                except (DocumentError, FeedError) as error:
-                    raise PeerMisbehaved(f"A page of {peer}: {error}") from error
-            feed.saw(len(entries))
+    with closing(feed), closing(feed.pages()) as pages:
+        for page in pages:
+            try:
+                reader = read_sync_feed(page.body)
+                entries = list(reader.entries())
+            except (DocumentError, FeedError) as error:
+                raise PeerMisbehaved(f"A page of {peer}: {error}") from error
             yield entries
-            if not reader.next_url:
-                return
-            page = feed.following(reader.next_url)
-    finally:
-        feed.close()
+            page.finish(len(entries), reader.next_url)
 
 
 def pull(
@@ -131,17 +125,23 @@ def pull(
     before_applying: Callable[[], None] = lambda: None,
     is_interrupted: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Apply all of ``resource`` that this node lacks and ``peer`` has; return how many versions the peer leaves out.
+    """Apply all changes of a kind that ``peer`` has and this node lacks.
 
-    ``known`` is what the peer is told that we have; without it, our digest. What is marked here and not numbered
-    is numbered when the feed is applied, never before the peer has been heard: this node may have been restored.
-    ``in_a_hurry`` asks for an answer at once, where little is expected. ``before_applying`` is called when the peer
-    has chosen what it sends: whatever that refers to was committed there before. ``is_interrupted`` is asked
-    between two pages. A peer leaves out what is larger than this node accepts (``MAX_BODY_BYTES``).
+    Changes of this node that have no tick yet get one when the feed is applied, not before the peer has answered:
+    this node may have been restored from a backup.
+
+    Args:
+        known: the digest that is sent to the peer; by default the digest of this node.
+        in_a_hurry: ask for an answer in one request, because few changes are expected.
+        before_applying: called when the peer has selected its changes. Whatever these refer to was committed before.
+        is_interrupted: called between two pages; True stops the pull.
+
+    Returns:
+        The number of versions that the peer leaves out because they are larger than ``MAX_BODY_BYTES`` of this node.
 
     Raises:
-        DeliveryInterrupted: it goes on later, from where it is.
-        PeerError: the peer cannot be reached, refuses, or answers what cannot be read.
+        DeliveryInterrupted: ``is_interrupted`` returned True; the next pull continues after the last page.
+        PeerError: the peer cannot be reached, refuses the request, or its answer cannot be read.
     """
     known = load_digest(resource).value if known is None else known
     pulled = _Pull(client, peer, resource, watch, is_interrupted)
@@ -158,13 +158,14 @@ def pull_in_turn(
     *,
     in_a_hurry: bool = False,
 ) -> None:
-    """Pull ``resource``; and ``ahead``, what it refers to, when it has been chosen and before it is applied.
+    """Pull a kind; before its changes are applied, pull the kinds ``ahead`` that it refers to.
 
-    Some of that may have been committed together with what refers to it, after its own kind was last looked at.
+    The peer may have committed a referenced row together with the row that refers to it, after the digest of the
+    referenced kind was compared last.
 
     Raises:
-        DeliveryInterrupted: it goes on later, from where it is.
-        PeerError
+        DeliveryInterrupted: ``is_interrupted`` returned True; the next pull continues after the last page.
+        PeerError: the peer cannot be reached, refuses the request, or its answer cannot be read.
     """
     ahead = [other for other in ahead if other.is_target]
 
@@ -177,7 +178,7 @@ def pull_in_turn(
         except DeliveryInterrupted:
             raise
         except PeerError as error:
-            # It is noted when its own turn comes. What refers to it waits here.
+            # The failure is stored when that kind is compared itself. Rows that refer to missing rows are deferred.
             facts = {"peer": peer.name, "kind": nearest.kind}
             logger.info("%s cannot go ahead of %s: %s", nearest.kind, resource.kind, error, extra=facts)
 
@@ -210,12 +211,9 @@ class _Pull:
         self._reporter = Reporter(client, resource.kind, self._label)
 
     def run(self, known: Digest, *, in_a_hurry: bool, before_applying: Callable[[], None]) -> None:
-        feed = self._open(known, in_a_hurry=in_a_hurry)
-        try:
+        with closing(self._open(known, in_a_hurry=in_a_hurry)) as feed:
             before_applying()
             self._read(feed)
-        finally:
-            feed.close()
         settle_waiting(self._resource)
 
     def _open(self, known: Digest, *, in_a_hurry: bool) -> RemoteFeed:
@@ -224,47 +222,42 @@ class _Pull:
             try:
                 return self._client.open_source(kind, known, run=self._label, tracking_id="", count=count)
             except (PeerUnreachable, PeerRefused) as error:
-                # It takes longer than a request may, or the peer knows only asynchronous calls.
+                # The selection takes longer than one request may, or the peer answers asynchronous calls only.
                 logger.info("%s: %s; asked again, asynchronously", kind, error)
         return self._client.open_source(kind, known, run=self._label, tracking_id=str(uuid4()), count=count)
 
     def _read(self, feed: RemoteFeed) -> None:
-        page: BinaryIO | None = feed.first
         report: bytes | None = None
-        while page is not None:
-            with page as body:
-                header = self._header(body)
+        with closing(feed.pages()) as pages:
+            for page in pages:
+                header = self._header(page.body)
                 self.left_out = header.left_out
                 if self._watch.total is None:
                     self._watch.begin(header.total)
-                receipt, page = self._apply(body, self._next_exchange(feed, header.next_url, report))
-            feed.saw(len(receipt.results))
-            if page is None and receipt.next_url:  # the link stood behind the entries
-                page = feed.following(receipt.next_url)
-            report = render_results(self._resource, receipt.results, receipt.digest) if receipt.results else None
-            self._watch.see(len(receipt.results), [r.status for r in receipt.results if r.status != 200])
-            if page is not None and self._is_interrupted():
-                page.close()
-                self._reporter.report(report)
-                raise DeliveryInterrupted("The pull was stopped between two pages; it goes on from here.")
+                receipt = self._apply(page, header.next_url, report)
+                page.finish(len(receipt.results), receipt.next_url)
+                report = render_results(self._resource, receipt.results, receipt.digest) if receipt.results else None
+                self._watch.see(len(receipt.results), [r.status for r in receipt.results if r.status != 200])
+                if page.following is not None and self._is_interrupted():
+                    self._reporter.report(report)
+                    raise DeliveryInterrupted("The pull was stopped between two pages; the next pull continues here.")
         self._reporter.report(report)
 
-    def _next_exchange(self, feed: RemoteFeed, next_url: str, report: bytes | None) -> Callable[[], BinaryIO | None]:
-        def exchange() -> BinaryIO | None:
+    def _apply(self, page: RemotePage, next_url: str, report: bytes | None) -> Receipt:
+        """Apply a page; at the same time report the results of the page before it and receive the page after it."""
+
+        def exchange() -> None:
             self._reporter.report(report)
-            return feed.following(next_url) if next_url else None
+            page.fetch_next(next_url)
 
-        return exchange
-
-    def _apply(self, body: BinaryIO, exchange: Callable[[], BinaryIO | None]) -> tuple[Receipt, BinaryIO | None]:
         def apply() -> Receipt:
             try:
-                return receive_feed(self._resource, body)
+                return receive_feed(self._resource, page.body)
             except (DocumentError, FeedError) as error:
                 raise PeerMisbehaved(f"A page of {self._client.url}/{self._resource.kind}: {error}") from error
 
-        page, receipt = meanwhile(exchange, apply)
-        return receipt, page
+        _, receipt = meanwhile(exchange, apply)
+        return receipt
 
     def _header(self, body: BinaryIO) -> FeedHeader:
         try:

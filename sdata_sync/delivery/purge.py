@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from django.core.exceptions import ImproperlyConfigured
-
-from ..conf import conf
 from ..exceptions import PeerError
 from ..models import Peer
 from ..registry import registry
 from ..sync.stamp.purge import Purged, purge
 from .client import PeerClient
-from .lease import find_stream, known_digest
+from .lease import ensure_stream, known_digest
 
 if TYPE_CHECKING:
     from ..core.digest import Digest
@@ -32,7 +28,7 @@ def purge_all(*, older_than: timedelta | None = None, dry_run: bool = False) -> 
 def _digest(peer: Peer, kind: str) -> Digest | None:
     """Return what the peer has: as it says now, else as it was last known, else ``None``."""
     try:
-        with closing(PeerClient(peer.url, conf.credentials(peer.credentials))) as client:
+        with PeerClient.for_peer(peer) as client:
             return client.read_digest(kind)
-    except (PeerError, ImproperlyConfigured, TypeError):
-        return known_digest(find_stream(peer, kind))
+    except PeerError:
+        return known_digest(ensure_stream(peer, kind))

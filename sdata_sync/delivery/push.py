@@ -22,6 +22,7 @@ from ..sync.select.feed import count_missing
 from ..sync.select.oversize import PeerLimit
 from ..sync.select.pages import Page, is_own, read_page, read_version
 from ..sync.stamp.scan import track_existing
+from ..sync.stamp.stamper import number_changes
 from ..tracing import span
 from .lease import Lease, known_digest, note_left_out
 from .restore import knows_more_of_us, recover
@@ -31,22 +32,28 @@ if TYPE_CHECKING:
     from ..core.digest import Digest
     from ..kind import Kind
     from ..models import Peer
-    from .client import Answer, PeerClient
+    from .client import Answer
     from .progress import Watch
+    from .session import PeerSession
 
 
 def wanted_by(peer: Peer, resource: Kind) -> Callable[[str], bool]:
-    """Return which endpoints' changes are pushed to ``peer`` at once: our own, or with relay all but its own."""
+    """Return the predicate of the endpoints whose changes are pushed to ``peer`` at once.
+
+    These are the changes of this node. With ``Peer.relay`` they are all changes but those of the peer itself.
+    """
     if not peer.relay:
         return is_own(resource)
     theirs = peer.endpoint(resource.kind)
     return lambda endpoint: not same_endpoint(endpoint, theirs)
 
 
-def lags(peer: Peer, resource: Kind, stored: StoredDigest, known: Digest, *, left_out: Collection[str] = ()) -> bool:
-    """Return True if ``peer``, with the digest ``known``, lacks something that is to be pushed at once.
+def lacks_changes(
+    peer: Peer, resource: Kind, stored: StoredDigest, known: Digest, *, left_out: Collection[str] = ()
+) -> bool:
+    """Return True if ``peer``, whose digest is ``known``, lacks a change that is pushed at once.
 
-    ``left_out`` are endpoints, in lower case, of which the peer does not believe what our digest says.
+    ``left_out`` are endpoints, in lower case, for which the peer does not accept the ticks of this node's digest.
     """
     wanted = wanted_by(peer, resource)
     return owes(resource, peer) or any(
@@ -55,13 +62,14 @@ def lags(peer: Peer, resource: Kind, stored: StoredDigest, known: Digest, *, lef
     )
 
 
-def refuse_ourselves(resource: Kind, shown: Digest) -> None:
-    """Refuse a peer that has our own name, that claims what cannot be true of us, or that must not have the kind.
+def check_peer_digest(resource: Kind, shown: Digest) -> None:
+    """Check that changes may be exchanged with the peer whose digest is ``shown``.
 
     Raises:
-        PeerMisbehaved: it is so.
+        PeerMisbehaved: the peer has the URL of this node, claims a tick that this node cannot have assigned, or one
+            of both has a partial replica that a third node filters.
     """
-    refuse_false_claim(resource, load_digest(resource), shown)
+    check_own_tick(resource, load_digest(resource), shown)
     if shown.origin and same_endpoint(shown.origin, resource.endpoint):
         raise PeerMisbehaved(
             f"The peer calls itself {shown.origin}, and so are we called; two nodes must not have one BASE_URL."
@@ -72,11 +80,13 @@ def refuse_ourselves(resource: Kind, shown: Digest) -> None:
         raise PeerMisbehaved(str(error)) from error
 
 
-def refuse_false_claim(resource: Kind, stored: StoredDigest, shown: Digest) -> None:
-    """Refuse a peer whose digest has a tick of ours that we cannot have recorded: it takes our changes for known.
+def check_own_tick(resource: Kind, stored: StoredDigest, shown: Digest) -> None:
+    """Check that the tick which a peer's digest has for this node can be true.
+
+    A peer with a higher tick takes changes that this node has not made yet for known.
 
     Raises:
-        PeerMisbehaved: the tick is more than ``MAX_TICK_LEAP`` above ours.
+        PeerMisbehaved: the tick is more than ``MAX_TICK_LEAP`` above the tick of this node.
     """
     ours, theirs = stored.value.tick(resource.endpoint), shown.tick(resource.endpoint)
     if theirs - ours > conf.max_tick_leap:
@@ -87,8 +97,8 @@ def refuse_false_claim(resource: Kind, stored: StoredDigest, shown: Digest) -> N
         )
 
 
-def refuse_part(peer: Peer, resource: Kind, stored: StoredDigest) -> None:
-    """Refuse to send a partial replica to another node than the one that filters this node.
+def check_partial_replica(peer: Peer, resource: Kind, stored: StoredDigest) -> None:
+    """Check that a partial replica of this node is sent only to the node that filters it.
 
     Raises:
         PeerError: this node has a partial replica, and ``peer`` is not the node that filters it.
@@ -106,77 +116,68 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-class Passage:
-    """One stream brought level, under a lease. ``known`` is the peer's digest as far as it is known.
+class Push:
+    """Pushes one kind to the peer of a session, under a lease.
 
-    ``number`` numbers what was committed meanwhile and tells whether it may be sent now, or must stay behind
-    something that it refers to. It stops before the next page if it is interrupted, and, once it has sent one, when
-    its time is up: however long it takes to find the first page, everybody gets ahead.
+    The session holds the known digest of the peer.
+
+    Attributes:
+        delivered: the number of entries that the peer has accepted.
+        facts: what every log record of the push carries.
     """
 
     def __init__(
         self,
+        session: PeerSession,
         resource: Kind,
         lease: Lease,
         *,
-        number: Callable[[], tuple[StoredDigest, bool]],
-        client: Callable[[], PeerClient],
-        is_interrupted: Callable[[], bool],
-        is_time_up: Callable[[], bool],
+        sends_ahead: bool = True,
         watch: Watch | None = None,
     ) -> None:
-        self._watch = watch
-        self._number_changes = number
-        self._is_our_turn = True
-        self._client = client
-        self._is_interrupted = is_interrupted
-        self._is_time_up = is_time_up
-        self._has_posted = False
-        self._peer = lease.stream.peer
+        self._session = session
         self._resource = resource
         self._lease = lease
+        self._peer = lease.stream.peer
+        self._watch = watch
+        self._sends_ahead = sends_ahead
+        #: False when a kind that this one refers to must be delivered first, by another process.
+        self._is_our_turn = True
+        self._has_posted = False
         self._run = new_run(conf.base_url, self._peer.url)
-        #: How many entries the peer has taken.
         self.delivered = 0
-        #: What every log record of it carries.
         self.facts = {"run": self._run.name, "peer": self._peer.name, "kind": resource.kind}
-        #: Endpoints, in lower case, of which the peer does not believe what our digest says.
+        #: The endpoints, in lower case, for which the peer does not accept the ticks of this node's digest.
         self._left_out = lease.stream.left_out_endpoints()
         self._peer_limit = PeerLimit(resource, self._peer)
         #: The page that was posted last.
         self._posted: Page | None = None
         self._limit = conf.page_size
         self._catch_up_limit = conf.catch_up_page_size
-        self.known = known_digest(lease.stream)
+        session.set_known(resource.kind, known_digest(lease.stream))
 
-    def bring_level(self, stored: StoredDigest) -> None:
-        """Deliver until the peer lacks nothing of what ``stored``, or a later digest of ours, contains.
+    @property
+    def known(self) -> Digest | None:
+        """The peer's digest of the kind as far as this node knows it; ``None`` if the peer must be asked."""
+        return self._session.known.get(self._resource.kind)
 
-        Raises:
-            DeliveryInterrupted: it goes on later, from where it is.
-            PeerError
-        """
-        resource, peer = self._resource, self._peer
-        refuse_part(peer, resource, stored)
-        while True:
-            if self.known is None:
-                stored = self._catch_up()
-            assert self.known is not None
-            if not self._lags(stored):
-                return
-            if not self._push(stored):
-                self.known = None
+    def _set_known(self, digest: Digest | None) -> None:
+        self._session.set_known(self._resource.kind, digest)
 
-    def bring_level_in_pages_that_fit(self, stored: StoredDigest) -> None:
-        """Push until the peer is in sync, with smaller pages if the peer answers 413.
+    def push_until_in_sync(self, stored: StoredDigest) -> None:
+        """Push until the peer lacks nothing that ``stored``, or a later digest of this node, contains.
+
+        If the peer answers 413 the pages become smaller. A version that is too large alone is left out and kept as a
+        held version.
 
         Raises:
-            DeliveryInterrupted: it goes on later, from where it is.
-            PeerError
+            DeliveryInterrupted: the session is to stop, or another process must deliver a referenced kind first. The
+                next push continues after the last page.
+            PeerError: the peer cannot be reached, refuses the request, or its answer cannot be read.
         """
         while True:
             try:
-                return self.bring_level(stored)
+                return self._push_pages(stored)
             except PeerRefused as refusal:
                 if refusal.status != 413:
                     raise
@@ -185,23 +186,34 @@ class Passage:
                     continue
                 self._limit = max(self._limit // 4, 1)
                 self._catch_up_limit = max(self._catch_up_limit // 4, 1)
-                logger.info(
-                    "%s: pages of %d from here on; %s", self._lease.stream, self._limit, refusal, extra=self.facts
-                )
-                stored = self._number()
+                logger.info("%s: pages of %d now; %s", self._lease.stream, self._limit, refusal, extra=self.facts)
+                stored = self._assign_ticks()
+
+    def _push_pages(self, stored: StoredDigest) -> None:
+        check_partial_replica(self._peer, self._resource, stored)
+        while True:
+            if self.known is None:
+                stored = self._catch_up()
+            assert self.known is not None
+            if not self._lacks_changes(stored):
+                return
+            if not self._push_immediate(stored):
+                self._set_known(None)
 
     def _leave_out(self, refusal: PeerRefused) -> StoredDigest:
-        """Leave the version that the peer finds too large, alone on its page, out of this feed and later ones."""
+        """Hold the version that the peer finds too large, alone on its page, out of this feed and later ones."""
         if self._posted is None or len(self._posted.rows) != 1:
             raise refusal
         [row], [entry] = self._posted.rows, self._posted.entries
         self._peer_limit.hold(row, len(entry.encode()), str(refusal))
         self._limit, self._catch_up_limit = conf.page_size, conf.catch_up_page_size
-        self.known = None
-        return self._number()
+        self._set_known(None)
+        return self._assign_ticks()
 
-    def try_held_again(self, *, at_once: bool) -> None:
-        """Send the versions that are held for the peer once more, each alone; give new ticks to those that it accepts.
+    def retry_held(self, *, at_once: bool) -> None:
+        """Post the versions that are held for the peer once more, each alone; restamp those that the peer accepts.
+
+        Without ``at_once`` only the versions whose ``retry_at`` has passed.
 
         Raises:
             PeerError: the peer cannot be reached, or refuses a version for another reason than its size.
@@ -222,18 +234,21 @@ class Passage:
                     continue
             self._peer_limit.release(row)
 
-    def _number(self) -> StoredDigest:
-        stored, self._is_our_turn = self._number_changes()
+    def _assign_ticks(self) -> StoredDigest:
+        """Assign ticks to all committed changes, and deliver the kinds that they refer to."""
+        stored = number_changes(self._resource)
+        if self._sends_ahead:
+            self._is_our_turn = self._session.send_ahead(self._resource)
         return stored
 
-    def _push(self, stored: StoredDigest) -> bool:
-        """Post immediate feeds while they are contiguous; false if it takes a catch-up to go on."""
+    def _push_immediate(self, stored: StoredDigest) -> bool:
+        """Post immediate feeds while the ticks are contiguous; return False if a catch-up has to follow."""
         resource, peer = self._resource, self._peer
         wanted = wanted_by(peer, resource)
         assert self.known is not None
         if resource.is_filtered:
             review(resource, peer, self.known)
-            stored = self._number()
+            stored = self._assign_ticks()
         scope = scope_for(resource, peer)
         page = read_page(
             resource, stored, self.known, limit=self._limit, wanted=wanted, scope=scope, peer_limit=self._peer_limit
@@ -244,8 +259,8 @@ class Passage:
             def read_next(
                 cursor: Digest = page.cursor, owed_behind: int | None = page.owed_behind
             ) -> tuple[StoredDigest, Page]:
-                # Every immediate page is of its own moment: it does not end with our digest being taken over.
-                numbered = self._number()
+                # The target does not take over the digest of an immediate feed, so each page has a digest of its own.
+                numbered = self._assign_ticks()
                 return numbered, read_page(
                     resource,
                     numbered,
@@ -262,51 +277,55 @@ class Passage:
             except PeerRefused as refusal:
                 if refusal.status != 400:
                     raise
-                logger.info("%s: %s; catching up", self._lease.stream, refusal, extra=self.facts)
+                logger.info("%s: %s; a catch-up follows", self._lease.stream, refusal, extra=self.facts)
                 return False
-            self._note_progress(answer, sent.states, sent_digest)
+            self._advance_known(answer, sent.states, sent_digest)
             if answer.digest is not None and knows_more_of_us(resource, answer.digest):
-                return False  # whatever it has under the ticks just sent may be something else
+                return False  # the peer may have other changes under the ticks that were just sent
             if following is None:
                 return True
             self._renew()
             stored, page = following
-        return not self._lags(stored)
+        return not self._lacks_changes(stored)
 
-    def _lags(self, stored: StoredDigest) -> bool:
+    def _lacks_changes(self, stored: StoredDigest) -> bool:
         assert self.known is not None
-        return lags(self._peer, self._resource, stored, self.known, left_out=self._left_out)
+        return lacks_changes(self._peer, self._resource, stored, self.known, left_out=self._left_out)
 
-    def _note_progress(self, answer: Answer, states: Iterable[SyncState], stored: StoredDigest) -> None:
-        assert self.known is not None
+    def _advance_known(self, answer: Answer, states: Iterable[SyncState], stored: StoredDigest) -> None:
+        """Take over the digest that the peer answered; without one, advance the known digest by what was sent."""
+        known = self.known
+        assert known is not None
         if answer.digest is not None:
-            refuse_false_claim(self._resource, stored, answer.digest)
+            check_own_tick(self._resource, stored, answer.digest)
             self._expect(all(answer.digest.contains(state) for state in states), answer.digest)
-            self.known = answer.digest
+            self._set_known(answer.digest)
         else:
             for state in states:
-                self.known = self.known.advance(state, stamp=0)
+                known = known.advance(state, stamp=0)
+            self._set_known(known)
 
     def _catch_up(self) -> StoredDigest:
-        """Push all that the peer lacks, selected against the digest that it has now; return ours of that moment.
+        """Push all changes that the peer lacks by the digest that it has now; return this node's digest of that moment.
 
-        Never against one that is remembered: at the end of the feed the peer takes over our digest, and if it
-        was restored from a backup meanwhile, that would hide what it lost.
+        The feed is never selected with a remembered digest: at its end the peer takes over this node's digest. If the
+        peer was restored from a backup meanwhile, that would hide what the peer lost.
         """
         resource = self._resource
         track_existing(resource)
-        target = self._client().read_digest(resource.kind)
-        refuse_ourselves(resource, target)
+        target = self._session.client().read_digest(resource.kind)
+        check_peer_digest(resource, target)
         if knows_more_of_us(resource, target):
-            recover(self._client(), self._peer, resource, target, is_interrupted=self._is_interrupted)
+            client = self._session.client()
+            recover(client, self._peer, resource, target, is_interrupted=lambda: self._session.is_interrupted)
         review(resource, self._peer, target)
-        stored = self._number()
+        stored = self._assign_ticks()
         scope = scope_for(resource, self._peer)
         is_missing = owes(resource, self._peer) or any(
             missing.endpoint.lower() not in self._left_out for missing in missing_ranges(stored.value, target)
         )
         if not is_missing and not is_let_in(resource, self._peer, target):
-            self.known = target
+            self._set_known(target)
             return stored
         if self._watch is not None:
             self._watch.begin(count_missing(resource, stored, target, scope))
@@ -332,20 +351,23 @@ class Passage:
             page = following
             self._renew()
         after = answer.digest or target.merge(stored.value, stamp=0)
-        self._note_end(stored, after, sent)
-        self.known = after
+        self._check_end(stored, after, sent)
+        self._set_known(after)
         return stored
 
-    def _note_end(self, stored: StoredDigest, after: Digest, sent: set[str]) -> None:
-        """Compare the peer's digest after a catch-up with ours.
+    def _check_end(self, stored: StoredDigest, after: Digest, sent: set[str]) -> None:
+        """Compare the peer's digest after a catch-up with the digest of this node.
 
-        A peer need not believe what our digest says of other endpoints, but must contain what it was sent.
+        A peer need not accept the ticks that this node's digest has for other endpoints, but must contain the changes
+        of the endpoints ``sent``.
         """
-        refuse_false_claim(self._resource, stored, after)
+        check_own_tick(self._resource, stored, after)
         lacking = {missing.endpoint.lower() for missing in missing_ranges(stored.value, after)}
         self._expect(not lacking & {*sent, self._resource.endpoint.lower()}, after)
         for endpoint in sorted(lacking - self._left_out):
-            logger.warning("%s leaves out what is claimed of %s", self._lease.stream, endpoint, extra=self.facts)
+            logger.warning(
+                "%s: the peer does not accept this node's tick for %s", self._lease.stream, endpoint, extra=self.facts
+            )
         if lacking != self._left_out:
             self._left_out = frozenset(lacking)
             note_left_out(self._lease.stream, self._left_out)
@@ -353,14 +375,15 @@ class Passage:
     def _exchange(
         self, page: Page, stored: StoredDigest, mode: SyncMode, scope: Scope | None, read_next: Callable[[], T]
     ) -> tuple[Answer, T | None]:
-        """Post ``page`` and, if it is not the last, read the next one while the peer applies it.
+        """Post ``page`` and, if it is not the last one, read the next page while the peer applies it.
 
-        ``scope`` is what the page was selected by, whatever the peer may have by now.
+        ``scope`` is the scope that the page was selected with, even if another one applies by now. When its time is
+        up a push still posts its first page, so that every push makes progress.
         """
-        if self._is_interrupted() or (self._has_posted and self._is_time_up()):
-            raise DeliveryInterrupted("The delivery was stopped between two pages; it goes on from here.")
+        if self._session.is_interrupted or (self._has_posted and self._session.is_to_stop):
+            raise DeliveryInterrupted("The push was stopped between two pages; the next push continues here.")
         if not self._is_our_turn:
-            raise DeliveryInterrupted("What it refers to is being delivered by another process, and goes first.")
+            raise DeliveryInterrupted("Another process is delivering a kind that this one refers to, which goes first.")
         if scope is not None and not self._lease.stream.is_part:
             note_given(self._resource, self._peer)
             self._lease.stream.is_part = True
@@ -370,15 +393,12 @@ class Passage:
             answer, following = self._post(page, stored, mode, scope), None
         else:
             answer, following = meanwhile(lambda: self._post(page, stored, mode, scope), read_next)
-        self._note_scope(page, scope)
-        return answer, following
-
-    def _note_scope(self, page: Page, scope: Scope | None) -> None:
         if scope is not None:
             scope.settle(page.owed)
         elif page.is_last and self._lease.stream.is_part:
             note_whole(self._resource, self._peer)
             self._lease.stream.is_part = False
+        return answer, following
 
     def _expect(self, moved_on: bool, digest: Digest) -> None:
         if not moved_on:
@@ -399,17 +419,17 @@ class Passage:
             referrers=page.referrers,
         )
         with span("post_page", **self.facts, mode=str(mode), entries=len(page.states)):
-            answer = self._client().post_page(
+            answer = self._session.client().post_page(
                 resource.kind,
                 feed,
                 run=self._run,
-                # They are for the log, and for whoever watches; the peer keeps them.
+                # The results are for the log and for a progress display; the peer stores them.
                 with_results=self._watch is not None or logger.isEnabledFor(logging.INFO),
             )
-        self._note_page(page, mode, answer)
+        self._count_page(page, mode, answer)
         return answer
 
-    def _note_page(self, page: Page, mode: SyncMode, answer: Answer) -> None:
+    def _count_page(self, page: Page, mode: SyncMode, answer: Answer) -> None:
         self.delivered += len(page.states)
         if self._watch is not None:
             self._watch.see(len(page.states), [result.status for result in answer.exceptions])
@@ -425,7 +445,7 @@ class Passage:
 
     def _renew(self) -> None:
         if not self._lease.renew(self.known):
-            raise PeerError("The stream was taken over by another process; it goes on from here.")
+            raise PeerError("Another process has taken over the lease of the stream; it continues from here.")
 
 
 def _is_contiguous(states: Iterable[SyncState], known: Digest) -> bool:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import closing
 from typing import TYPE_CHECKING
 
-from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 
 from ..conf import conf
@@ -19,7 +17,7 @@ from ..sync.stamp.renumber import HIGHEST_USABLE, Lowered, confirm, renumber
 from ..sync.stamp.restore import behind, take_higher_tick
 from .client import ABSENT, PeerClient
 from .progress import Watch
-from .pull import pull, take_inventory
+from .pull import pull, read_full_feed
 from .threads.overlap import all_at_once
 
 if TYPE_CHECKING:
@@ -28,15 +26,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How long a peer may take to say how far it knows us, when a process begins.
-HEARING_SECONDS = 2.0
+#: The longest silence of a peer in the restore check, with which a process begins.
+CHECK_SECONDS = 2.0
+#: The beginning of the outcome for a peer from which the lost changes could not be pulled.
 NOT_RECOVERED = "not recovered"
 
 
 def knows_more_of_us(resource: Kind, shown: Digest) -> bool:
     """Return True if ``shown`` has a higher tick for us than we have, or can end a recovery that was cut off.
 
-    Not if that tick is so high that it cannot be ours: see ``owed.refuse_false_claim``.
+    Not if that tick is so high that this node cannot have assigned it: see ``push.check_own_tick``.
     """
     own, noted = resource.endpoint, behind(resource)
     ours, theirs = load_digest(resource).value.tick(own), shown.tick(own)
@@ -77,7 +76,7 @@ def recover(
                 raise PeerMisbehaved(str(error)) from error
 
 
-def hear_peers(resource: Kind) -> bool:
+def check_peers(resource: Kind) -> bool:
     """Ask the peers, and tell whether this node may number: not while one that knows more keeps it to itself."""
     return not any(outcome.startswith(NOT_RECOVERED) for outcome in ask_peers(resource).values())
 
@@ -109,26 +108,21 @@ def _tick(shown: Digest | str, resource: Kind) -> int:
 
 def _shown(peer: Peer, kind: str) -> Digest | str:
     try:
-        client = PeerClient(
-            peer.url, conf.credentials(peer.credentials), timeout=HEARING_SECONDS, total=2 * HEARING_SECONDS
-        )
-        try:
+        with PeerClient.for_peer(peer, timeout=CHECK_SECONDS, total=2 * CHECK_SECONDS) as client:
             return client.read_digest(kind)
-        finally:
-            client.close()
-    except (PeerError, ImproperlyConfigured, TypeError) as error:
+    except PeerError as error:
         return f"not asked: {error}"
 
 
 def _recover(peer: Peer, resource: Kind, shown: Digest) -> str:
-    client = PeerClient(peer.url, conf.credentials(peer.credentials))
     try:
-        recover(client, peer, resource, shown)
+        with PeerClient.for_peer(peer) as client:
+            recover(client, peer, resource, shown)
     except PeerError as error:
-        logger.warning("%s: could not recover from %s: %s", resource.kind, peer, error)
+        logger.warning(
+            "%s: the changes that were lost in a restore could not be pulled from %s: %s", resource.kind, peer, error
+        )
         return f"{NOT_RECOVERED}: {error}"
-    finally:
-        client.close()
     return "recovered"
 
 
@@ -142,16 +136,16 @@ def renumber_above_peers(resource: Kind) -> tuple[Lowered, dict[str, str]]:
         try:
             highest = max(highest, _highest_at(peer, resource))
             outcomes[peer.name] = "asked"
-        except (PeerError, ImproperlyConfigured, TypeError) as error:
+        except PeerError as error:
             outcomes[peer.name] = f"not asked: {error}"
     return renumber(resource, highest), outcomes
 
 
 def _highest_at(peer: Peer, resource: Kind) -> int:
-    with closing(PeerClient(peer.url, conf.credentials(peer.credentials))) as client:
+    with PeerClient.for_peer(peer) as client:
         ticks = (
             entry.state.tick
-            for entries in take_inventory(client, peer, resource)
+            for entries in read_full_feed(client, peer, resource)
             for entry in entries
             if same_endpoint(entry.state.endpoint, resource.endpoint) and entry.state.tick <= HIGHEST_USABLE
         )
@@ -162,8 +156,7 @@ def confirm_with(peer: Peer, resource: Kind) -> Lowered:
     """Lower our entry for the endpoint of ``peer`` to what its own ``$syncDigest`` says.
 
     Raises:
-        PeerError: the peer does not answer.
-        ImproperlyConfigured: there are no credentials of that name.
+        PeerError: the peer does not answer, or there are no credentials of the name that the peer has.
     """
-    with closing(PeerClient(peer.url, conf.credentials(peer.credentials))) as client:
+    with PeerClient.for_peer(peer) as client:
         return confirm(resource, peer.endpoint(resource.kind), client.read_digest(resource.kind))

@@ -1,15 +1,13 @@
-"""Bringing one peer level: immediate when contiguous, catch-up when not."""
+"""Deliver to one peer: kind by kind, each under the lease of its stream."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
-
-from django.core.exceptions import ImproperlyConfigured
 
 from ..conf import conf
 from ..exceptions import DeliveryInterrupted, PeerError
@@ -20,7 +18,7 @@ from ..sync.db.faults import is_lost_connection
 from ..sync.log.digests import StoredDigest, load_digest
 from ..sync.scope import is_let_in, review
 from ..sync.select.oversize import PeerLimit
-from ..sync.stamp.restore import PATIENCE_SECONDS, wait_to_number
+from ..sync.stamp.restore import PATIENCE_SECONDS, ensure_checked, wait_until_checked
 from ..sync.stamp.scan import track_existing
 from ..sync.stamp.stamper import number_changes
 from ..tracing import span
@@ -28,14 +26,14 @@ from .client import PeerClient
 from .lease import (
     Lease,
     claim_comparison,
-    find_stream,
+    ensure_stream,
     forget_known_digest,
     known_digest,
     note_failure,
     release_comparison,
 )
 from .pull import pull_in_turn, read_digest_for_deletions
-from .push import Passage, lags, refuse_ourselves
+from .push import Push, check_peer_digest, lacks_changes
 from .restore import knows_more_of_us, recover
 
 if TYPE_CHECKING:
@@ -46,54 +44,60 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: When to look again at a stream that somebody else holds.
-HELD_MILLIS = 2000
-#: When to look again at a kind that refers to one of another holder's, and by what that grows while it is in vain.
+#: The pause before the next try to take the lease of a stream that another process holds.
+LEASE_MILLIS = 2000
+#: The pause before the next look at a kind that refers to a kind which another process is delivering, the factor by
+#: which the pause grows while that goes on, and the longest pause.
 TURN_MILLIS, GROWTH, MAX_TURN_MILLIS = 20, 1.5, 250
-#: When to look again after something that nobody thought of.
+#: The pause after an unexpected exception.
 UNEXPECTED_MILLIS = 1000
 
 
-class Courier:
-    """Delivers to one peer, from one thread, on connections that it keeps."""
+class PeerSession:
+    """Delivers to one peer, from one thread, on connections that stay open until ``close``.
+
+    Attributes:
+        known: the last known digest of the peer, by kind.
+        held: the kinds that another process was delivering, and the kinds that refer to one of them.
+        failed: the kinds whose last delivery in this session has failed.
+        is_interrupted: True after ``interrupt``.
+    """
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
-        self._client: PeerClient | None = None
-        self._known: dict[str, Digest] = {}
-        #: The kinds that somebody else was found delivering, and those that wait behind one of them.
+        self.known: dict[str, Digest] = {}
         self.held: set[str] = set()
-        self._turn_millis: float = TURN_MILLIS
-        #: Those that could not be delivered in this very call, and are not tried again for the sake of others.
-        self._given_up: set[str] = set()
-        #: The kinds that could not be delivered when that was last tried here.
         self.failed: set[str] = set()
-        self._is_interrupted = False
+        self.is_interrupted = False
+        self._client: PeerClient | None = None
+        self._turn_millis: float = TURN_MILLIS
+        #: The kinds that have failed during the present ``deliver``: a kind that refers to one does not try it again.
+        self._given_up: set[str] = set()
         self._deadline = math.inf
 
     def is_for(self, peer: Peer) -> bool:
-        """Tell whether ``peer`` is ours, configured as it was when we began."""
+        """Return True if ``peer`` is the peer of this session and its configuration has not changed since."""
         return all(getattr(self.peer, name) == getattr(peer, name) for name in ("pk", "url", "credentials", "relay"))
 
     @property
     def is_failing(self) -> bool:
-        """Whether something could not be delivered when that was last tried here."""
+        """Whether the last delivery of a kind has failed."""
         return bool(self.failed)
 
     def interrupt(self) -> None:
-        """Stop after the page that is under way; called from another thread."""
-        self._is_interrupted = True
+        """Stop after the page that is being posted; called from another thread."""
+        self.is_interrupted = True
 
     def allow(self, seconds: float) -> None:
-        """Stop after the page that is under way in ``seconds`` from now."""
+        """Stop after the page that is being posted in ``seconds`` from now."""
         self._deadline = time.monotonic() + seconds
 
     @property
     def is_to_stop(self) -> bool:
-        """Whether the delivery ends with the page that is under way."""
-        return self._is_interrupted or time.monotonic() > self._deadline
+        """Whether the delivery ends after the page that is being posted."""
+        return self.is_interrupted or time.monotonic() > self._deadline
 
-    def __enter__(self) -> Courier:
+    def __enter__(self) -> PeerSession:
         return self
 
     def __exit__(
@@ -102,32 +106,65 @@ class Courier:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; the next delivery opens new ones."""
+        """Close the connections; the next request opens new ones."""
         if self._client is not None:
             self._client.close()
             self._client = None
 
-    def deliver(self, resources: Iterable[Kind], *, impatient: bool = False) -> int | None:
-        """Bring the peer level in ``resources``, in their order, and return when to try again.
+    def client(self) -> PeerClient:
+        """Return the client of this session, which is logged in with the credentials of the peer.
 
-        In milliseconds since 1970; ``None`` if everything arrived. ``impatient`` does not wait for the end of a
-        back-off. What goes wrong with one kind is noted on its stream and does not keep the others.
+        Raises:
+            PeerError: ``CREDENTIALS`` has no entry that the peer names, or the entry is wrong.
         """
-        # Another may be at it for an hour, a first contact for instance: then everybody who waits asks rarely.
+        if self._client is None:
+            self._client = PeerClient.for_peer(self.peer)
+        return self._client
+
+    def set_known(self, kind: str, digest: Digest | None) -> None:
+        """Set the known digest of the peer; ``None`` if the peer must be asked."""
+        if digest is None:
+            self.known.pop(kind, None)
+        else:
+            self.known[kind] = digest
+
+    def deliver(self, resources: Iterable[Kind], *, impatient: bool = False) -> int | None:
+        """Push all changes of ``resources`` that the peer lacks, kind by kind in the given order.
+
+        An error with one kind is stored on its stream, and the other kinds go on. ``impatient`` does not wait for the
+        end of a back-off.
+
+        Returns:
+            When to try again, in milliseconds since 1970; ``None`` if all changes have arrived.
+        """
+        # Another process may hold a stream for an hour, in a first contact for instance: look less and less often.
         self._turn_millis = min(self._turn_millis * GROWTH, MAX_TURN_MILLIS) if self.held else TURN_MILLIS
         self.held.clear()
         self._given_up.clear()
         due = [self._deliver_in_turn(resource, impatient=impatient) for resource in resources]
         return min((moment for moment in due if moment is not None), default=None)
 
+    def send_ahead(self, resource: Kind, *, impatient: bool = False) -> bool:
+        """Deliver the kinds that ``resource`` refers to; return False if another process does, or on a stop.
+
+        It is called after ticks were assigned. The rows that the changes refer to were committed before, perhaps
+        after their own kind was delivered last.
+        """
+        for earlier in registry.ahead_of(resource):
+            if earlier.kind not in self._given_up:
+                due = self._deliver_in_turn(earlier, impatient=impatient)
+                if due is not None and self.is_to_stop:
+                    return False
+        return not self._must_wait(resource)
+
     def _deliver_in_turn(self, resource: Kind, *, impatient: bool) -> int | None:
-        """Deliver ``resource``, unless another process is delivering a kind that it refers to."""
+        """Deliver a kind, unless another process is delivering a kind that it refers to."""
         if self._must_wait(resource):
             return self._next_turn()
         return self._deliver_safely(resource, impatient=impatient)
 
     def _must_wait(self, resource: Kind) -> bool:
-        """Return True, and note it, if another process is delivering a kind that ``resource`` refers to."""
+        """Return True, and add the kind to ``held``, if another process is delivering a kind that it refers to."""
         waits = bool(self.held and self.held & registry.kinds_referred_to(resource))
         if waits:
             self.held.add(resource.kind)
@@ -137,6 +174,7 @@ class Courier:
         return now() + int(self._turn_millis)
 
     def _deliver_safely(self, resource: Kind, *, impatient: bool) -> int | None:
+        """Deliver a kind; log an unexpected exception, which must not stop the other kinds."""
         try:
             return self._deliver_kind(resource, impatient=impatient)
         except Exception as error:
@@ -144,149 +182,123 @@ class Courier:
                 raise
             facts = {"peer": self.peer.name, "kind": resource.kind}
             logger.exception("%s could not be delivered to %s; it is tried again", *facts.values(), extra=facts)
-            self.failed.add(resource.kind)
-            self._given_up.add(resource.kind)
+            self._give_up(resource)
             return now() + UNEXPECTED_MILLIS
+
+    def _give_up(self, resource: Kind) -> None:
+        self.failed.add(resource.kind)
+        self._given_up.add(resource.kind)
 
     def _deliver_kind(self, resource: Kind, *, impatient: bool) -> int | None:
         if not resource.is_source:
             return None
-        while not self._is_interrupted:
-            # What refers to it is numbered by now and must not get ahead of it, so another that hears is waited for.
-            stored = number_changes(resource, patience=PATIENCE_SECONDS)
-            if self._is_level(resource, stored):
+        while not self.is_interrupted:
+            # A kind that refers to this one may have its ticks already and must not be sent first. So the delivery
+            # waits while another thread runs the restore check.
+            ensure_checked(resource, patience_seconds=PATIENCE_SECONDS)
+            stored = number_changes(resource)
+            if self._is_in_sync(resource, stored):
                 self.failed.discard(resource.kind)
                 return None
-            if not self._send_ahead(resource, impatient=impatient):
+            if not self.send_ahead(resource, impatient=impatient):
                 return self._next_turn()
-            stream = find_stream(self.peer, resource.kind)
+            stream = ensure_stream(self.peer, resource.kind)
             if stream.retry_at > now() and not impatient:
                 return stream.retry_at
             lease = Lease.take(stream)
             if lease is None:
                 self.held.add(resource.kind)
-                return now() + HELD_MILLIS  # word is left; this is for a holder that dies
-            look_again, due = self._pass(resource, stored, lease)
+                return now() + LEASE_MILLIS  # the holder checks again before it releases; it may also have died
+            look_again, due = self._push(resource, stored, lease)
             if not look_again:
                 return due
         return now()
 
-    def _send_ahead(self, resource: Kind, *, impatient: bool = False) -> bool:
-        """Deliver the kinds that ``resource`` refers to; return False if another process does, or on a stop.
-
-        Called when changes have been numbered: what they refer to was committed before that, or together with them,
-        and perhaps after its own kind was last looked at.
-        """
-        for earlier in registry.ahead_of(resource):
-            if earlier.kind not in self._given_up:
-                due = self._deliver_in_turn(earlier, impatient=impatient)
-                if due is not None and self.is_to_stop:
-                    return False
-        return not self._must_wait(resource)
-
-    def _number(self, resource: Kind) -> tuple[StoredDigest, bool]:
-        """Number what has been committed; return the digest, and whether what that refers to has gone ahead."""
-        stored = number_changes(resource)
-        return stored, self._send_ahead(resource)
-
-    def _is_level(self, resource: Kind, stored: StoredDigest) -> bool:
-        """Tell whether the peer is known to have everything, from what was seen here last, else from the stream."""
-        known = self._known.get(resource.kind)
-        if known is not None and not lags(self.peer, resource, stored, known):
+    def _is_in_sync(self, resource: Kind, stored: StoredDigest) -> bool:
+        """Return True if the peer is known to have all changes: by the digest of this session, else by the stream's."""
+        known = self.known.get(resource.kind)
+        if known is not None and not lacks_changes(self.peer, resource, stored, known):
             return True
-        stream = find_stream(self.peer, resource.kind)
+        stream = ensure_stream(self.peer, resource.kind)
         if known is None:
             known = None if stream.failures else known_digest(stream)
         left_out = stream.left_out_endpoints()
-        return known is not None and not lags(self.peer, resource, stored, known, left_out=left_out)
+        return known is not None and not lacks_changes(self.peer, resource, stored, known, left_out=left_out)
 
-    def _pass(self, resource: Kind, stored: StoredDigest, lease: Lease) -> tuple[bool, int | None]:
-        """Bring the peer level under ``lease``; return whether to look once more, and when to try again."""
-        passage = self._passage(resource, lease, self._number)
+    def _push(self, resource: Kind, stored: StoredDigest, lease: Lease) -> tuple[bool, int | None]:
+        """Push a kind under ``lease``; return whether to look once more, and when to try again."""
+        push = Push(self, resource, lease)
         error: Exception | None = None
-        is_interrupted = False
+        is_interrupted = is_done = False
         try:
-            with span("deliver", **passage.facts):
-                passage.bring_level_in_pages_that_fit(stored)
+            with span("deliver", **push.facts):
+                push.push_until_in_sync(stored)
+            is_done = True
         except DeliveryInterrupted as raised:
             is_interrupted = True
-            logger.info("%s: %s", lease.stream, raised, extra=passage.facts)
+            logger.info("%s: %s", lease.stream, raised, extra=push.facts)
         except PeerError as raised:
             error = raised
-            logger.warning("%s is not level: %s", lease.stream, raised, extra=passage.facts)
+            logger.warning("%s is not in sync: %s", lease.stream, raised, extra=push.facts)
         except Exception as raised:
             error = raised
             raise
         finally:
-            look_again = lease.give_back(passage.known, error, delivered=passage.delivered)
-            self._known.pop(resource.kind, None)
+            look_again = self._release(lease, push, error, is_done=is_done)
         if error is not None:
-            self.failed.add(resource.kind)
-            self._given_up.add(resource.kind)
+            self._give_up(resource)
             lease.stream.refresh_from_db(fields=["retry_at"])
             return False, lease.stream.retry_at
         self.failed.discard(resource.kind)
         if is_interrupted:
             return False, self._next_turn()
-        if passage.known is not None:
-            self._known[resource.kind] = passage.known
         return look_again, None
 
-    def _passage(
-        self,
-        resource: Kind,
-        lease: Lease,
-        number: Callable[[Kind], tuple[StoredDigest, bool]],
-        watch: Watch | None = None,
-    ) -> Passage:
-        return Passage(
-            resource,
-            lease,
-            number=lambda: number(resource),
-            client=self.client,
-            is_interrupted=lambda: self._is_interrupted,
-            is_time_up=lambda: self.is_to_stop,
-            watch=watch,
-        )
+    def _release(self, lease: Lease, push: Push, error: Exception | None, *, is_done: bool) -> bool:
+        """Release the lease and store the known digest; this session keeps it only if the push is done."""
+        try:
+            return lease.give_back(push.known, error, delivered=push.delivered)
+        finally:
+            if not is_done:
+                self.known.pop(lease.stream.kind, None)
 
     def catch_up(self, resource: Kind, watch: Watch) -> None:
-        """Push every change of ``resource`` that the peer lacks, of any endpoint; ``watch`` counts the pages.
+        """Push every change of a kind that the peer lacks, of any endpoint; ``watch`` counts the pages.
 
         Raises:
-            PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
+            PeerError: the peer cannot be reached, refuses the request, or its answer cannot be read.
         """
-        if not wait_to_number(resource):
+        if not wait_until_checked(resource):
             raise PeerError("A peer knows more of this node than it does itself; it must be heard first.")
         track_existing(resource)
-        stored = number_changes(resource)
-        lease = self._wait_for_lease(find_stream(self.peer, resource.kind))
-        passage = self._passage(resource, lease, lambda kind: (number_changes(kind), True), watch)
-        passage.known = None
+        number_changes(resource)
+        lease = self._wait_for_lease(ensure_stream(self.peer, resource.kind))
+        push = Push(self, resource, lease, sends_ahead=False, watch=watch)
+        self.set_known(resource.kind, None)
         error: Exception | None = None
         try:
-            passage.try_held_again(at_once=True)
-            stored = number_changes(resource)
-            passage.bring_level_in_pages_that_fit(stored)
+            push.retry_held(at_once=True)
+            push.push_until_in_sync(number_changes(resource))
         except Exception as raised:
             error = raised
             raise
         finally:
-            lease.give_back(passage.known, error, delivered=passage.delivered)
-            self._known.pop(resource.kind, None)
+            self._release(lease, push, error, is_done=False)
 
-    def compare(self, resource: Kind) -> None:
-        """Compare digests with the peer, at most once per heartbeat of all processes; pull what is missing here.
+    def compare_and_pull(self, resource: Kind) -> None:
+        """Compare digests with the peer, at most once per heartbeat of all processes; pull what this node lacks.
 
-        A stall that no save would end is noticed here. What goes wrong is noted on the stream.
+        It finds changes that no save would push: of a peer that was restored, or that cannot reach this node. An
+        error is stored on the stream.
         """
-        stream = find_stream(self.peer, resource.kind)
+        stream = ensure_stream(self.peer, resource.kind)
         pause = int(conf.heartbeat_seconds * 1000)
         if self.is_to_stop or not pause or max(stream.retry_at, stream.compared_at + pause) > now():
             return
         if not claim_comparison(stream, pause):
-            return  # another process was quicker
+            return  # another process compares
         try:
-            shown = self._hear(resource)
+            shown = self._pull_missing(resource)
         except DeliveryInterrupted as raised:
             logger.info("%s: %s", stream, raised)
             release_comparison(stream)
@@ -295,22 +307,22 @@ class Courier:
             if is_lost_connection(error):
                 raise
             facts = {"peer": self.peer.name, "kind": resource.kind}
-            is_ours = not isinstance(error, PeerError)  # nobody thought of it
-            level = logging.ERROR if is_ours else logging.WARNING
-            logger.log(level, "%s could not be compared: %s", stream, error, extra=facts, exc_info=is_ours)
+            is_unexpected = not isinstance(error, PeerError)
+            level = logging.ERROR if is_unexpected else logging.WARNING
+            logger.log(level, "%s could not be compared: %s", stream, error, extra=facts, exc_info=is_unexpected)
             note_failure(stream, error)
             return
-        self._try_held_again(resource)
+        self._retry_held(resource)
         known = known_digest(stream)
-        # It has less than it was thought to have, for it was restored itself; or must be told that it has the whole.
+        # The peer has lost changes in a restore, or must be told that its replica is full.
         if known is not None and (not shown.covers(known) or is_let_in(resource, self.peer, shown)):
             forget_known_digest(stream)
-            self._known.pop(resource.kind, None)
+            self.known.pop(resource.kind, None)
 
-    def _hear(self, resource: Kind) -> Digest:
-        """Pull what the peer has more, and return its digest as it was before."""
+    def _pull_missing(self, resource: Kind) -> Digest:
+        """Pull the changes that this node lacks; return the digest that the peer had before."""
         shown = read_digest_for_deletions(self.client(), self.peer, resource)
-        refuse_ourselves(resource, shown)
+        check_peer_digest(resource, shown)
         if not resource.is_target:
             pass
         elif knows_more_of_us(resource, shown):
@@ -322,21 +334,21 @@ class Courier:
         review(resource, self.peer, shown)
         return shown
 
-    def _try_held_again(self, resource: Kind) -> None:
-        """Send the versions that were too large for the peer once more, if it is time and no other process delivers."""
+    def _retry_held(self, resource: Kind) -> None:
+        """Post the versions that were too large for the peer once more, if it is time and no other process delivers."""
         if not PeerLimit(resource, self.peer).due(at_once=False):
             return
-        lease = Lease.take(find_stream(self.peer, resource.kind))
+        lease = Lease.take(ensure_stream(self.peer, resource.kind))
         if lease is None:
             return
-        passage = self._passage(resource, lease, self._number)
+        push = Push(self, resource, lease)
         error: Exception | None = None
         try:
-            passage.try_held_again(at_once=False)
+            push.retry_held(at_once=False)
         except PeerError as raised:
             error = raised
         finally:
-            lease.give_back(passage.known, error)
+            self._release(lease, push, error, is_done=False)
 
     def _wait_for_lease(self, stream: Stream) -> Lease:
         deadline = time.monotonic() + conf.lease_seconds
@@ -345,16 +357,3 @@ class Courier:
                 raise PeerError(f"{stream} has been held by another process for {conf.lease_seconds} s.")
             time.sleep(0.05)
         return lease
-
-    def client(self) -> PeerClient:
-        """Return the client, logged in as the peer's credentials say.
-
-        Raises:
-            PeerError: there are no such credentials.
-        """
-        if self._client is None:
-            try:
-                self._client = PeerClient(self.peer.url, conf.credentials(self.peer.credentials))
-            except (ImproperlyConfigured, TypeError) as error:
-                raise PeerError(str(error)) from error
-        return self._client

@@ -5,6 +5,7 @@ and renders the changes that the digest of a peer lacks, and ``delivery`` sends 
 ``apply`` reads it, decides each entry with ``core`` and writes rows through ``content``.
 
 ==============  ========================================================================================
+``port``        the services of the delivery package that ``sync`` uses
 ``db``          the database: clock, compiled statements, row locks, retries, errors that one row causes
 ``log``         the log: marks, tracked resources, digests, wake-ups
 ``bounds``      which claims of a received digest or entry this node believes

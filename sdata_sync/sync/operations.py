@@ -28,9 +28,10 @@ from .apply.results import render_results
 from .db.clock import now
 from .db.owner import holder_name, is_gone
 from .log.digests import digest_as_json, digest_from_json
+from .port import port
 from .scope import note_given, note_whole, review, scope_for
 from .select.feed import SourceFeed, count_missing
-from .stamp.restore import wait_to_number
+from .stamp.restore import wait_until_checked
 from .stamp.scan import is_complete, track_existing
 from .stamp.stamper import number_changes
 
@@ -134,11 +135,6 @@ def _clear_away() -> None:
     Operation.objects.filter(old).delete()
 
 
-def carried_out_by(start: Callable[[int], None]) -> None:
-    """Set the function that starts an operation, given its primary key, in the delivery backend."""
-    _start[:] = [start]
-
-
 def start_after_commit(operation: Operation) -> None:
     """Start the operation in the delivery backend after the commit, unless a process is running it already.
 
@@ -149,7 +145,7 @@ def start_after_commit(operation: Operation) -> None:
     if operation.phase == Phase.RUNNING and operation.held_until > now() and not is_gone(operation.holder):
         return
     is_overdue = operation.phase == Phase.WAITING and operation.created_at < now() - WAITING_MILLIS
-    start = carry_out_in_thread if is_overdue else _start[0]
+    start = carry_out_in_thread if is_overdue else port().carry_out
     transaction.on_commit(lambda: start(operation.pk), using=router.db_for_write(Operation))
 
 
@@ -157,9 +153,6 @@ def carry_out_in_thread(pk: int) -> None:
     """Carry the operation out in a thread of this process."""
     thread = threading.Thread(target=_carry_out_and_close, args=(pk,), name=f"sdata-sync-operation-{pk}", daemon=True)
     thread.start()
-
-
-_start: list[Callable[[int], None]] = [carry_out_in_thread]
 
 
 def _carry_out_and_close(pk: int) -> None:
@@ -212,7 +205,7 @@ def _failure(status: int, code: str, message: str, path: str) -> dict[str, objec
 
 
 def _select(resource: Kind, operation: Operation, note: Callable[[int], None]) -> dict[str, object]:
-    wait_to_number(resource)
+    wait_until_checked(resource)
     if not is_complete(resource):
         Operation.objects.filter(pk=operation.pk).update(total=resource.rows().count())
     looked_at = 0

@@ -7,7 +7,7 @@ import pytest
 from django.core.management import call_command
 
 from sdata_sync.core.state import MAX_TICK
-from sdata_sync.delivery.session import Courier
+from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import ConflictRecord, Digest, DigestEntry, Endpoint, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.log.digests import load_digest
@@ -321,9 +321,9 @@ class TestTheWayBack:
             account = Account.objects.get()
             account.city = "York"
             account.save()
-            with Courier(Peer.objects.get(name=second.alias)) as courier:
-                courier.deliver([ACCOUNTS], impatient=True)
-                courier.deliver([ACCOUNTS], impatient=True)
+            with PeerSession(Peer.objects.get(name=second.alias)) as session:
+                session.deliver([ACCOUNTS], impatient=True)
+                session.deliver([ACCOUNTS], impatient=True)
         with second.at_work():
             assert Account.objects.get().city == "York"
         with victim.at_work():

@@ -12,7 +12,7 @@ from sdata_sync.delivery.catchup import catch_up
 from sdata_sync.delivery.client import MAX_EMPTY_PAGES, PeerClient
 from sdata_sync.delivery.match import find_candidates
 from sdata_sync.delivery.progress import Watch
-from sdata_sync.delivery.session import Courier
+from sdata_sync.delivery.session import PeerSession
 from sdata_sync.exceptions import PeerError
 from sdata_sync.models import Peer, Stream
 from sdata_sync.registry import registry
@@ -173,15 +173,15 @@ class TestLinks:
 
     def test_of_an_operation_that_is_nowhere(self, odd):
         odd.source = lambda server: (202, {}, "")
-        assert "202 without a Location" in pulled(odd)
+        assert "expected a Location with the answer 202" in pulled(odd)
 
 
 def ask_for_all(odd, how):
-    with Courier(odd.peer) as courier, pytest.raises(PeerError) as raised:
+    with PeerSession(odd.peer) as session, pytest.raises(PeerError) as raised:
         if how == "verify":
-            verify(courier.client(), odd.peer, ACCOUNTS, repair=False)
+            verify(session.client(), odd.peer, ACCOUNTS, repair=False)
         else:
-            find_candidates(courier.client(), odd.peer, ACCOUNTS)
+            find_candidates(session.client(), odd.peer, ACCOUNTS)
     return str(raised.value)
 
 
@@ -239,9 +239,9 @@ class TestSecrets:
         odd.digest = lambda server: (status, {}, f"<x>Refused: Token {TOKEN}</x>")
         assert TOKEN not in pulled(odd)
         Account.objects.create(name="One")
-        with Courier(odd.peer) as courier:
-            courier.compare(ACCOUNTS)
-            courier.deliver([ACCOUNTS])
+        with PeerSession(odd.peer) as session:
+            session.compare_and_pull(ACCOUNTS)
+            session.deliver([ACCOUNTS])
         assert TOKEN not in caplog.text
         stream = Stream.objects.get()
         assert stream.failures == 1
@@ -266,9 +266,9 @@ class TestWhatNobodyThoughtOf:
         assert "Traceback" in caplog.text
 
     def test_a_comparison_is_noted(self, odd, failing, caplog):
-        with Courier(odd.peer) as courier:
+        with PeerSession(odd.peer) as session:
             for resource in registry:
-                courier.compare(resource)
+                session.compare_and_pull(resource)
         assert {stream.last_error for stream in Stream.objects.all()} == {"nobody thought of it"}
         assert "Traceback" in caplog.text
 
@@ -280,8 +280,8 @@ class TestTargets:
             Account.objects.create(name="One")
             odd.digest = lambda server: (200, {}, digest_entry((APP1, 1), origin=server.endpoint))
             odd.target = lambda server: (200, {}, body)
-            with Courier(odd.peer) as courier:
-                return courier.deliver([ACCOUNTS]) is None
+            with PeerSession(odd.peer) as session:
+                return session.deliver([ACCOUNTS]) is None
 
         return deliver
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 import sdata_sync
 from sdata_sync.delivery.monitoring.status import collect_status
-from sdata_sync.delivery.session import Courier
+from sdata_sync.delivery.session import PeerSession
 from sdata_sync.kind import Kind
 from sdata_sync.models import ConflictRecord, DeferredEntry, HeldVersion, Peer, TrackedResource
 from sdata_sync.registry import registry
@@ -378,8 +378,8 @@ class TestLarge:
 
     def test_pushed_it_is_left_out_named_and_sent_when_it_is_accepted(self, sent):
         a, b = sent
-        with a.at_work(), Courier(Peer.objects.get()) as courier:
-            courier.deliver(registry, impatient=True)
+        with a.at_work(), PeerSession(Peer.objects.get()) as session:
+            session.deliver(registry, impatient=True)
         assert self.names(b) == {"first", "last"}
         with a.at_work():
             status = collect_status(a.base_url)
@@ -388,8 +388,8 @@ class TestLarge:
             assert held[0].startswith("accounts(")
         with a.at_work():
             Account.objects.create(name="another")
-        with a.at_work(), Courier(Peer.objects.get()) as courier:
-            assert courier.deliver(registry, impatient=True) is None
+        with a.at_work(), PeerSession(Peer.objects.get()) as session:
+            assert session.deliver(registry, impatient=True) is None
         assert self.names(b) == {"first", "last", "another"}
         with a.at_work(), pytest.raises(SystemExit):
             call_command("sync_catchup", "--push")

@@ -10,12 +10,12 @@ import sdata_sync
 from sdata_sync.models import DigestEntry, Operation, Peer, ScopedResource, TrackedResource
 from sdata_sync.models.operation import Phase
 from sdata_sync.registry import registry
-from sdata_sync.sync import operations
 from sdata_sync.sync.apply.applier import Applier
 from sdata_sync.sync.log.digests import load_digest
 from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account, Contact
 
+from ..seams import carrying_out_at_once
 from ..shapes.models import Article, Author, Tag
 from ..wire import APP1, PATH, UUIDS, digest_entry, digest_xml, entry_xml, feed_xml, post
 
@@ -126,12 +126,12 @@ class TestTransactionsAroundRequests:
         assert (answer.status_code, undone) == (200, [True])
         assert Account.objects.get().name == "Received"
 
-    def test_an_asynchronous_call(self, peer_client, monkeypatch):
-        monkeypatch.setattr(operations, "_start", [operations.carry_out])
+    def test_an_asynchronous_call(self, peer_client):
         Account.objects.create(name="Saved")
-        answer = peer_client.post(
-            f"{PATH}/$syncSource('one')", digest_entry(), content_type="application/atom+xml;type=entry"
-        )
+        with carrying_out_at_once():
+            answer = peer_client.post(
+                f"{PATH}/$syncSource('one')", digest_entry(), content_type="application/atom+xml;type=entry"
+            )
         assert answer.status_code == 202
         assert Operation.objects.get().phase == Phase.DONE
 

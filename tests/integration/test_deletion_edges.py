@@ -12,7 +12,7 @@ import sdata_sync
 from sdata_sync.conf import conf
 from sdata_sync.delivery.client import PeerClient
 from sdata_sync.delivery.monitoring.status import collect_status
-from sdata_sync.delivery.session import Courier
+from sdata_sync.delivery.session import PeerSession
 from sdata_sync.exceptions import PeerError
 from sdata_sync.kind import Kind
 from sdata_sync.models import (
@@ -346,8 +346,8 @@ class TestRelay:
         deliver(a, c)
         with a.at_work():
             move_and_delete()
-            with Courier(Peer.objects.get(name="node1")) as courier:
-                courier.deliver([registry.of_kind("accounts")], impatient=True)
+            with PeerSession(Peer.objects.get(name="node1")) as session:
+                session.deliver([registry.of_kind("accounts")], impatient=True)
         deliver(b, c)
         deliver(a, b)
         deliver(a, c)
@@ -637,10 +637,10 @@ class TestNoSource:
         push(a, b, ["accounts"])
         pull(b, a, ["accounts"])
         for _ in range(2):
-            with b.at_work(), Courier(Peer.objects.get(name=a.alias)) as courier:
+            with b.at_work(), PeerSession(Peer.objects.get(name=a.alias)) as session:
                 for r in registry:
                     with suppress(PeerError):
-                        courier._hear(r)
+                        session._hear(r)
         assert deferred(b) == []
 
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 import sdata_sync
 from sdata_sync.delivery.catchup import catch_up
 from sdata_sync.delivery.progress import Watch
-from sdata_sync.delivery.session import Courier
+from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import DeferredEntry, Peer, PendingReference, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.content.deferred import apply_deletions, keep_rows
@@ -120,8 +120,8 @@ class History(Steps):
 
     def deliver(self, node, offset, faults):
         self.faults = list(faults)
-        with Courier(self.peer(node, offset)) as courier:
-            courier.deliver(registry, impatient=True)
+        with PeerSession(self.peer(node, offset)) as session:
+            session.deliver(registry, impatient=True)
 
     def catch_up(self, node, offset, faults):
         self.faults = list(faults)

@@ -3,7 +3,7 @@
 import pytest
 from django.db import transaction
 
-from sdata_sync.delivery.session import Courier
+from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import ConflictRecord, DeferredEntry, DeletionCondition, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.content.deferred import apply_deletions, keep_rows
@@ -29,8 +29,8 @@ def exchange(*nodes, rounds=2):
 
 
 def deliver(here, there):
-    with here.at_work(), Courier(Peer.objects.get(name=there.alias)) as courier:
-        return courier.deliver(registry, impatient=True)
+    with here.at_work(), PeerSession(Peer.objects.get(name=there.alias)) as session:
+        return session.deliver(registry, impatient=True)
 
 
 def accounts_and_contact(a, b):

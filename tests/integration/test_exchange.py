@@ -15,7 +15,7 @@ from django.db import connections
 
 import sdata_sync
 from sdata_sync.conf import conf
-from sdata_sync.delivery.session import Courier
+from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import Peer
 from sdata_sync.registry import registry
 from sdata_sync.sync.db import clock
@@ -82,7 +82,7 @@ class Recorder:
         numbers = itertools.count(1)
         monkeypatch.setattr(httpx2.WSGITransport, "handle_request", handle_request)
         monkeypatch.setattr(marks, "randbits", lambda bits: next(numbers))
-        monkeypatch.setattr(clock.time, "time_ns", lambda: self.now * 1_000_000)
+        monkeypatch.setattr(clock, "read_ns", lambda: self.now * 1_000_000)
 
     @staticmethod
     def shown(text):
@@ -101,8 +101,8 @@ class Recorder:
 
 
 def deliver(here, there):
-    with here.at_work(), Courier(Peer.objects.get(name=there.alias)) as courier:
-        courier.deliver(registry, impatient=True)
+    with here.at_work(), PeerSession(Peer.objects.get(name=there.alias)) as session:
+        session.deliver(registry, impatient=True)
 
 
 def test_the_documents_are_as_recorded(nodes, monkeypatch):

@@ -10,7 +10,7 @@ from sdata_sync.core.digest import Digest
 from sdata_sync.delivery.client import PeerClient
 from sdata_sync.delivery.progress import Watch
 from sdata_sync.delivery.push import Passage
-from sdata_sync.delivery.session import Courier
+from sdata_sync.delivery.session import PeerSession
 from sdata_sync.exceptions import PeerUnreachable
 from sdata_sync.models import DeferredEntry, DigestEntry, Peer, ScopedResource, TrackedResource
 from sdata_sync.sync.select import feed as sources
@@ -135,8 +135,8 @@ def test_F6_what_leaves_while_pages_are_posted(office, north, monkeypatch):
         return answer
 
     monkeypatch.setattr(Passage, "_post", post)
-    with office.at_work(), Courier(Peer.objects.get(name="node1")) as courier:
-        courier.deliver([of("accounts")])
+    with office.at_work(), PeerSession(Peer.objects.get(name="node1")) as session:
+        session.deliver([of("accounts")])
     assert not any("a secret of the south" in entries for entries in posted)
 
 
@@ -194,9 +194,9 @@ def exchange(how, office, north):
             pull(north, office)
         else:
             office.settings["HEARTBEAT_SECONDS"] = 0.001
-            with office.at_work(), Courier(Peer.objects.get(name=north.alias)) as courier:
-                courier.compare(of("accounts"))
-                assert courier.deliver([of("accounts")]) is None
+            with office.at_work(), PeerSession(Peer.objects.get(name=north.alias)) as session:
+                session.compare_and_pull(of("accounts"))
+                assert session.deliver([of("accounts")]) is None
 
 
 def nothing_is_owed(office):
@@ -308,8 +308,12 @@ def test_F15_while_it_is_away(office, north, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(PeerClient, "post_page", is_away)
-        with office.at_work(), Courier(Peer.objects.get(name=north.alias)) as courier, pytest.raises(PeerUnreachable):
-            courier.catch_up(of("accounts"), Watch())
+        with (
+            office.at_work(),
+            PeerSession(Peer.objects.get(name=north.alias)) as session,
+            pytest.raises(PeerUnreachable),
+        ):
+            session.catch_up(of("accounts"), Watch())
     REGIONS["node1"] = ["north"]
     exchange("push", office, north)
     assert accounts(north) == [("Anne", "north")]
@@ -401,9 +405,9 @@ def test_F18_a_peer_that_does_not_say_that_it_has_a_part_loses_an_answer(office,
         return answer
 
     monkeypatch.setattr(PeerClient, "post_page", post_page)
-    with office.at_work(), Courier(Peer.objects.get(name=north.alias)) as courier:
-        assert courier.deliver([of("accounts")]) is not None
-        assert courier.deliver([of("accounts")], impatient=True) is None
+    with office.at_work(), PeerSession(Peer.objects.get(name=north.alias)) as session:
+        assert session.deliver([of("accounts")]) is not None
+        assert session.deliver([of("accounts")], impatient=True) is None
     uuid = str(uuid_of(office, "accounts", name="Bert")).encode()
     assert feeds
     assert not any(uuid in feed for feed in feeds)

@@ -4,7 +4,7 @@ import pytest
 
 import sdata_sync
 from sdata_sync.conf import conf
-from sdata_sync.delivery.session import Courier
+from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import ConflictRecord, Digest, Peer, ScopedResource, Stream
 from sdata_sync.registry import registry
 from sdata_sync.sync.log.digests import load_digest
@@ -128,10 +128,10 @@ def test_although_its_own_state_did_not_change(office, north, other):
 def test_the_heartbeat_notices(office, north):
     push(office, north)
     REGIONS["node1"] = ["south"]
-    with office.at_work(), Courier(Peer.objects.get(name="node1")) as courier:
+    with office.at_work(), PeerSession(Peer.objects.get(name="node1")) as session:
         Stream.objects.update(compared_at=0)
-        courier.compare(registry.of_kind("accounts"))
-        assert courier.deliver([registry.of_kind("accounts")]) is None
+        session.compare_and_pull(registry.of_kind("accounts"))
+        assert session.deliver([registry.of_kind("accounts")]) is None
     assert accounts(north) == [("Bert", "south")]
 
 
@@ -191,8 +191,8 @@ def test_a_part_is_exchanged_with_nobody_else(office, north, other):
             talk(here, there, [direction], ["accounts"])
     assert accounts(other) == []
     edit(north, "Anne", phone="1")
-    with north.at_work(), Courier(Peer.objects.get(name="node2")) as courier:
-        assert courier.deliver([registry.of_kind("accounts")]) is not None
+    with north.at_work(), PeerSession(Peer.objects.get(name="node2")) as session:
+        assert session.deliver([registry.of_kind("accounts")]) is not None
         assert "only a part" in Stream.objects.get(peer__name="node2", kind="accounts").last_error
 
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 
 from sdata_sync.delivery.catchup import catch_up
 from sdata_sync.delivery.progress import Watch
-from sdata_sync.delivery.session import Courier
+from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import DeferredEntry, Peer, Stream, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.log.digests import load_digest
@@ -74,8 +74,8 @@ class History:
 
     def deliver(self, node, offset, faults):
         self.faults = list(faults)
-        with Courier(self.peer(node, offset)) as courier:
-            courier.deliver([ACCOUNTS], impatient=True)
+        with PeerSession(self.peer(node, offset)) as session:
+            session.deliver([ACCOUNTS], impatient=True)
 
     def catch_up(self, node, offset, faults):
         self.faults = list(faults)

@@ -7,13 +7,14 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
 from sdata_sync.delivery import push as passages
-from sdata_sync.delivery import session as couriers
+from sdata_sync.delivery import push as pushing
+from sdata_sync.delivery import session as sessions
 from sdata_sync.delivery.backends import celery as tasks_of_celery
 from sdata_sync.delivery.backends import jobs
 from sdata_sync.delivery.backends.queue import claim_deliveries
 from sdata_sync.delivery.client import PeerClient
-from sdata_sync.delivery.lease import find_stream
-from sdata_sync.delivery.session import Courier
+from sdata_sync.delivery.lease import ensure_stream
+from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import Peer, Stream
 from sdata_sync.registry import registry
 from sdata_sync.sync.apply import applier as applying
@@ -56,89 +57,89 @@ def make_order(number):
 
 
 def held(peer, kind):
-    find_stream(peer, kind)
+    ensure_stream(peer, kind)
     return Stream.objects.filter(peer=peer, kind=kind)
 
 
 class TestStopping:
     def test_nothing_is_begun_after_the_page_that_was_under_way(self, a, b, peer, applied, monkeypatch):
         """What refers to it would have it sent ahead, a page for each kind."""
-        with a.at_work(), Courier(peer) as courier:
+        with a.at_work(), PeerSession(peer) as session:
             for number in range(120):
                 make_order(number)
-            usual = courier.client
+            usual = session.client
 
             def client():
                 if applied:
-                    courier.interrupt()
+                    session.interrupt()
                 return usual()
 
-            monkeypatch.setattr(courier, "client", client)
-            assert courier.deliver(registry) is not None
+            monkeypatch.setattr(session, "client", client)
+            assert session.deliver(registry) is not None
             assert len({kind for kind, _ in applied}) == 1
             assert len(applied) <= 2
             assert not Stream.objects.exclude(holder="").exists()
             assert not Stream.objects.filter(failures__gt=0).exists()
-        with a.at_work(), Courier(peer) as courier:
-            assert courier.deliver(registry) is None
+        with a.at_work(), PeerSession(peer) as session:
+            assert session.deliver(registry) is None
         assert level(a, b)
 
     def test_a_pull_stops_between_two_pages_and_goes_on_at_once(self, a, b, applied, monkeypatch):
         with a.at_work():
             for number in range(60):
                 make_order(number)
-        with b.at_work(), Courier(Peer.objects.get(name=a.alias)) as courier:
+        with b.at_work(), PeerSession(Peer.objects.get(name=a.alias)) as session:
             with monkeypatch.context() as patched:
-                patched.setattr(Courier, "is_to_stop", property(lambda self: bool(applied)))
+                patched.setattr(PeerSession, "is_to_stop", property(lambda self: bool(applied)))
                 for resource in registry:
-                    courier.compare(resource)
+                    session.compare_and_pull(resource)
             assert applied == [("accounts", 50)]
             assert not Stream.objects.exclude(last_error="").exists()
             for resource in registry:
-                courier.compare(resource)
+                session.compare_and_pull(resource)
         assert level(a, b)
 
 
 class TestWaiting:
     def test_what_is_numbered_meanwhile_stays_behind_what_another_delivers(self, a, b, peer, monkeypatch):
         a.settings["PAGE_SIZE"] = a.settings["MAX_PAGE_SIZE"] = 1
-        with a.at_work(), Courier(peer) as courier:
+        with a.at_work(), PeerSession(peer) as session:
             make_order(0)
-            assert courier.deliver(registry) is None
+            assert session.deliver(registry) is None
             make_order(1)
             make_order(2)
-            usual, looks = couriers.number_changes, []
+            usual, looks = pushing.number_changes, []
 
             def number_changes(resource, **options):
                 if resource.kind == "salesOrders":
                     looks.append(resource)
-                    if len(looks) == 2:  # between two pages
+                    if len(looks) == 1:  # between two pages
                         held(peer, "accounts").update(**SOMEBODY_ELSE)
                         make_order(3)
                 return usual(resource, **options)
 
-            monkeypatch.setattr(couriers, "number_changes", number_changes)
-            due = courier.deliver(registry)
+            monkeypatch.setattr(pushing, "number_changes", number_changes)
+            due = session.deliver(registry)
             assert due is not None
             assert due - now() < 1000
             with b.at_work():
                 assert not SalesOrder.objects.filter(order_number=3).exists()
             held(peer, "accounts").update(holder="", held_until=0)
-            assert courier.deliver(registry) is None
+            assert session.deliver(registry) is None
         assert level(a, b)
 
     def test_the_longer_another_is_at_it_the_more_rarely_is_it_asked_for(self, a, b, peer, monkeypatch):
-        monkeypatch.setattr(couriers, "now", lambda: 0)
-        with a.at_work(), Courier(peer) as courier:
+        monkeypatch.setattr(sessions, "now", lambda: 0)
+        with a.at_work(), PeerSession(peer) as session:
             make_order(1)
             held(peer, "accounts").update(**SOMEBODY_ELSE)
-            pauses = [courier.deliver(registry) for _ in range(9)]
+            pauses = [session.deliver(registry) for _ in range(9)]
             assert pauses == [20, 30, 45, 67, 101, 151, 227, 250, 250]
             held(peer, "accounts").update(holder="", held_until=0)
-            assert courier.deliver(registry) is None
+            assert session.deliver(registry) is None
             held(peer, "accounts").update(**SOMEBODY_ELSE)
             make_order(2)
-            assert courier.deliver(registry) == 20
+            assert session.deliver(registry) == 20
 
 
 class TestPosting:
@@ -214,7 +215,7 @@ class TestPosting:
         with a.at_work():
             if not is_new:
                 held(peer, "accounts")
-            monkeypatch.setattr(couriers, "number_changes", lambda *arguments, **options: 1 / 0)
+            monkeypatch.setattr(sessions, "number_changes", lambda *arguments, **options: 1 / 0)
             jobs.deliver(peer.pk, ["accounts"], post=post)
             assert pauses == [1.0]
 
@@ -256,7 +257,7 @@ class TestPosting:
     def test_what_failed_by_itself_when_it_is_due(self, a, b, peer, post, posted, monkeypatch):
         with a.at_work():
             make_order(1)
-            monkeypatch.setattr(Courier, "client", lambda self: 1 / 0)
+            monkeypatch.setattr(PeerSession, "client", lambda self: 1 / 0)
             jobs.deliver(peer.pk, post=post)
             assert ("deliver", peer.pk, ["accounts"], True) in posted
             assert all(len(kinds) == 1 and is_delayed for _, _, kinds, is_delayed in posted)

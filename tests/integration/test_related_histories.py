@@ -13,7 +13,7 @@ import sdata_sync
 from sdata_sync.conf import conf
 from sdata_sync.delivery.catchup import catch_up
 from sdata_sync.delivery.progress import Watch
-from sdata_sync.delivery.session import Courier
+from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import ChildResource, DeferredEntry, Peer, PendingReference, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.content.deferred import keep_rows
@@ -134,8 +134,8 @@ class History(Steps):
 
     def deliver(self, node, offset, faults):
         self.faults = list(faults)
-        with Courier(self.peer(node, offset)) as courier:
-            courier.deliver(registry, impatient=True)
+        with PeerSession(self.peer(node, offset)) as session:
+            session.deliver(registry, impatient=True)
 
     def catch_up(self, node, offset, faults):
         self.faults = list(faults)

@@ -6,7 +6,7 @@ from threading import Event, Thread, Timer
 import pytest
 
 import sdata_sync
-from sdata_sync.delivery import session as courier
+from sdata_sync.delivery import session as session
 from sdata_sync.delivery.audit import verify
 from sdata_sync.models import ChildResource, DeferredEntry, Peer, TrackedResource
 from sdata_sync.registry import registry
@@ -15,6 +15,7 @@ from sdata_sync.sync.stamp import restore as hearing
 from sdata_sync.sync.stamp.scan import scan
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
 
+from ..seams import port_with
 from ..shapes.models import Article, Author, Country, Coupon, Part, Profile, Tag
 from ..talk import level, pull, push
 
@@ -478,7 +479,7 @@ class TestUniqueValues:
 
 def test_what_is_committed_while_others_are_delivered_goes_behind_what_it_refers_to(a, b, monkeypatch):
     """The order is numbered after its contact's kind was looked at: the contact is sent ahead all the same."""
-    usual, created = courier.number_changes, []
+    usual, created = session.number_changes, []
 
     def number_changes(resource, **options):
         if resource.kind == "salesOrders" and not created:
@@ -488,7 +489,7 @@ def test_what_is_committed_while_others_are_delivered_goes_behind_what_it_refers
             SalesOrder.objects.create(account=account, contact=contact, order_number="1", order_date="2026-01-01")
         return usual(resource, **options)
 
-    monkeypatch.setattr(courier, "number_changes", number_changes)
+    monkeypatch.setattr(session, "number_changes", number_changes)
     seen = []
     usual_write = applying.Applier.finish
 
@@ -497,7 +498,7 @@ def test_what_is_committed_while_others_are_delivered_goes_behind_what_it_refers
         return usual_write(self, **options)
 
     monkeypatch.setattr(applying.Applier, "finish", finish)
-    with a.at_work(), courier.Courier(Peer.objects.get(name=b.alias)) as sent:
+    with a.at_work(), session.PeerSession(Peer.objects.get(name=b.alias)) as sent:
         sent.deliver(registry)
     kinds = [kind for kind, entries in seen if entries]
     assert kinds.index("accounts") < kinds.index("contacts") < kinds.index("salesOrders")
@@ -509,15 +510,15 @@ def test_what_was_committed_between_two_looks_is_pulled_behind_what_it_refers_to
         account = Account.objects.create(name="ACME")
         contact = Contact.objects.create(account=account, last_name="Doe")
         SalesOrder.objects.create(account=account, contact=contact, order_number="1", order_date="2026-01-01")
-    with b.at_work(), courier.Courier(Peer.objects.get(name=a.alias)) as looking:
-        looking.compare(registry.of_kind("salesOrders"))
+    with b.at_work(), session.PeerSession(Peer.objects.get(name=a.alias)) as looking:
+        looking.compare_and_pull(registry.of_kind("salesOrders"))
         assert SalesOrder.objects.get().contact.last_name == "Doe"
         assert not TrackedResource.objects.filter(is_incomplete=True).exists()
-        looking.compare(registry.of_kind("accounts"))
+        looking.compare_and_pull(registry.of_kind("accounts"))
     assert level(a, b)
 
 
-def test_nothing_gets_ahead_of_what_it_refers_to_while_a_process_begins(a, b, monkeypatch):
+def test_nothing_gets_ahead_of_what_it_refers_to_while_a_process_begins(a, b):
     """A request asks what the peers know of the contacts; the delivery that has numbered an order waits for it."""
     is_asking, may_end = Event(), Event()
 
@@ -527,15 +528,14 @@ def test_nothing_gets_ahead_of_what_it_refers_to_while_a_process_begins(a, b, mo
             assert may_end.wait(20)
         return True
 
-    monkeypatch.setattr(hearing, "_heard", set())
-    monkeypatch.setattr(hearing, "_ask", [ask])
-    with a.at_work(), courier.Courier(Peer.objects.get(name=b.alias)) as sent:
+    hearing.forget_checks()
+    with port_with(check_peers=ask), a.at_work(), session.PeerSession(Peer.objects.get(name=b.alias)) as sent:
         account = Account.objects.create(name="ACME")
         sent.deliver(registry)
         a.settings["ASK_PEERS_FIRST"] = True
         contact = Contact.objects.create(account=account, last_name="Doe")
         SalesOrder.objects.create(account=account, contact=contact, order_number="1", order_date="2026-01-01")
-        request = Thread(target=copy_context().run, args=(hearing.may_number, registry.of_kind("contacts")))
+        request = Thread(target=copy_context().run, args=(hearing.ensure_checked, registry.of_kind("contacts")))
         request.start()
         assert is_asking.wait(20)
         Timer(0.5, may_end.set).start()

@@ -6,10 +6,11 @@ from django.core.management import call_command
 from sdata_sync.models import ConflictRecord, Digest, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.log.digests import load_digest
-from sdata_sync.sync.stamp import restore as hearing
+from sdata_sync.sync.stamp import restore
 from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account
 
+from ..seams import port_with
 from ..wire import APP1, APP2, UUIDS, digest_xml, entry_xml, feed_xml, post, results
 
 pytestmark = pytest.mark.django_db
@@ -115,16 +116,21 @@ def test_giving_up(peer_client, backup):
     assert not TrackedResource.objects.filter(mark__isnull=False).exists()
 
 
-def test_a_peer_that_keeps_it_to_itself_is_asked_again(backup, settings, monkeypatch):
+def test_a_peer_that_keeps_it_to_itself_is_asked_again(backup, settings):
     settings.SDATA_SYNC = {**settings.SDATA_SYNC, "ASK_PEERS_FIRST": True}
     answers = [False, True]
-    monkeypatch.setattr(hearing, "_heard", set())
-    monkeypatch.setattr(hearing, "_again_at", {})
-    monkeypatch.setattr(hearing, "_ask", [lambda resource: answers.pop(0)])
-    Account.objects.create(name="since")
-    number_changes(ACCOUNTS)
-    number_changes(ACCOUNTS)
-    assert (answers, tick()) == ([True], 4)
-    hearing._again_at.clear()
-    number_changes(ACCOUNTS)
-    assert (answers, tick()) == ([], 5)
+    restore.forget_checks()
+
+    def check_peers(kind):
+        return kind is not ACCOUNTS or answers.pop(0)
+
+    with port_with(check_peers=check_peers):
+        Account.objects.create(name="since")
+        assert not restore.ensure_checked(ACCOUNTS)
+        assert not restore.ensure_checked(ACCOUNTS)  # not asked: it is too early
+        number_changes(ACCOUNTS)
+        assert (answers, tick()) == ([True], 4)
+        restore.forget_checks()
+        assert restore.ensure_checked(ACCOUNTS)
+        number_changes(ACCOUNTS)
+        assert (answers, tick()) == ([], 5)

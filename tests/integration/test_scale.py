@@ -7,7 +7,7 @@ from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
 from sdata_sync.core.digest import Digest
-from sdata_sync.delivery.session import Courier
+from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import Digest as DigestRow
 from sdata_sync.models import DigestEntry, Endpoint, Peer, TrackedResource
 from sdata_sync.registry import registry
@@ -55,10 +55,10 @@ class TestManyEndpoints:
             row.city = "Rome"
             row.save()
         assert self.statements(a, lambda: push(b, a, ["accounts"])) < 60
-        with b.at_work(), Courier(Peer.objects.get(name=a.alias)) as courier:
+        with b.at_work(), PeerSession(Peer.objects.get(name=a.alias)) as session:
             row.city = "Oslo"
             row.save()
-            assert self.statements(a, lambda: courier.deliver([ACCOUNTS])) < 60
+            assert self.statements(a, lambda: session.deliver([ACCOUNTS])) < 60
         with a.at_work():
             assert Account.objects.get().city == "Oslo"
 

@@ -11,7 +11,7 @@ from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 from rest_framework.authtoken.models import Token
 
-from sdata_sync.delivery.session import Courier
+from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import Peer, Stream, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.stamp.stamper import number_changes
@@ -161,8 +161,8 @@ def test_log_records_say_which_run_peer_kind_and_ticks(a, b, caplog):
     with a.at_work():
         Account.objects.create(name="One")
         Account.objects.create(name="Two")
-        with caplog.at_level(logging.INFO, logger="sdata_sync"), Courier(Peer.objects.get(name=b.alias)) as courier:
-            courier.deliver([registry.of_kind("accounts")])
+        with caplog.at_level(logging.INFO, logger="sdata_sync"), PeerSession(Peer.objects.get(name=b.alias)) as session:
+            session.deliver([registry.of_kind("accounts")])
     [record] = [record for record in caplog.records if getattr(record, "ticks", None)]
     assert (record.peer, record.kind, record.entries) == (b.alias, "accounts", 2)
     assert record.ticks == {registry_endpoint(a): [1, 2]}

@@ -26,6 +26,7 @@ from ...sync.log.digests import lock_digest
 from ...sync.log.tracked import tracked_rows
 from ...sync.scope import peer_of, scope_of
 from ...sync.select.catalogue import Shown, is_linked, linked_section, show
+from ...sync.stamp.restore import ensure_checked
 from ...sync.stamp.stamper import number_changes
 from ..errors import UrlNotFound
 from ..parsers import AtomFeedParser, LinkParser
@@ -132,6 +133,7 @@ class _LinkedBase(SDataView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
+        ensure_checked(self.resource)
         number_changes(self.resource)  # marked changes are treated as sent
         self.links = _Links(self.resource, peer_of(request.user))
 

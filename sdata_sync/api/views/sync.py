@@ -32,7 +32,7 @@ from ...sync.runs import RunLabel, record_results
 from ...sync.scope import peer_of, refuse_part, scope_for
 from ...sync.select.feed import MAX_BYTES, Place, RenderedPage
 from ...sync.select.oversize import PeerLimit
-from ...sync.stamp.restore import take_higher_tick
+from ...sync.stamp.restore import ensure_checked, take_higher_tick
 from ...sync.stamp.stamper import number_all_under_lock, number_changes
 from ..errors import UrlNotFound
 from ..parsers import AtomFeedParser, DigestParser
@@ -49,7 +49,12 @@ class DigestView(SDataView):
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "PUT": SET_DIGEST, "POST": SET_DIGEST}
 
     def get(self, request: Request, kind: str, operation: str) -> Response:
-        """Assign ticks to all committed changes, then answer with the digest."""
+        """Assign ticks to all committed changes, then answer with the digest.
+
+        The first request of a process reads the digests of the peers before (network): this node may have been
+        restored from a backup.
+        """
+        ensure_checked(self.resource)
         return Response(number_changes(self.resource).value)
 
     def put(self, request: Request, kind: str, operation: str) -> Response:
@@ -153,6 +158,7 @@ class SourceView(_OperationView):
         self._refuse_others(target)
         peer = peer_of(request.user) if self.resource.is_filtered else None
         limit = self._limit(request, target)
+        ensure_checked(self.resource)
         if limit is not None and limit.release_fitting():
             number_changes(self.resource)
         if name:

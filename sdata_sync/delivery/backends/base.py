@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.checks import CheckMessage
 from django.core.signals import request_started, setting_changed
 from django.utils.module_loading import import_string
 
 from ...conf import conf
-from ...sync.log.wakeup import on_wakeup
-from ...sync.operations import carried_out_by, carry_out_in_thread
-from ...sync.stamp.restore import ask_with
-from ..restore import hear_peers
+from ...sync.operations import carry_out_in_thread
+from ...sync.port import connect as connect_port
+from ..restore import check_peers
+
+if TYPE_CHECKING:
+    from ...kind import Kind
 
 _UID = "sdata_sync.delivery"
 
@@ -59,21 +61,24 @@ def get_backend() -> DeliveryBackend:
     return _backend(conf.delivery)
 
 
+class _PresentBackend:
+    """Connects ``sync`` with the backend that the setting ``DELIVERY`` names at the moment of each call."""
+
+    def wake(self, kind: str, is_own: bool) -> None:
+        get_backend().wake(kind, is_own)
+
+    def check_peers(self, kind: Kind) -> bool:
+        return check_peers(kind)
+
+    def carry_out(self, operation: int) -> None:
+        get_backend().carry_out(operation)
+
+
 def connect() -> None:
-    """Pass wake-ups on to the backend from now on."""
-    on_wakeup(_wake)
-    ask_with(hear_peers)
-    carried_out_by(_carry_out)
+    """Connect the delivery backend with ``sync``, with requests and with changes of the settings."""
+    connect_port(_PresentBackend())
     request_started.connect(_on_first_request, dispatch_uid=_UID)
     setting_changed.connect(_on_setting_changed, dispatch_uid=_UID)
-
-
-def _wake(kind: str, is_own: bool) -> None:
-    get_backend().wake(kind, is_own)
-
-
-def _carry_out(operation: int) -> None:
-    get_backend().carry_out(operation)
 
 
 def _on_first_request(**kwargs: Any) -> None:

@@ -23,12 +23,13 @@ from ...models import Peer
 from ...registry import registry
 from ...sync import operations
 from ...sync.db.clock import now
+from ...sync.stamp.restore import ensure_checked
 from ...sync.stamp.scan import scan as scan_kind
 from ..catchup import catch_up as run_engine
-from ..lease import find_stream
+from ..lease import ensure_stream
 from ..progress import Watch
 from ..purge import purge_all
-from ..session import Courier
+from ..session import PeerSession
 from .queue import Post, claim, take_claims
 
 if TYPE_CHECKING:
@@ -48,14 +49,14 @@ UNEXPECTED_SECONDS = 1.0
 _own = threading.local()
 
 
-def _courier(peer: Peer) -> Courier:
-    """Return the courier of this thread for ``peer``: with connections that are kept from one job to the next."""
-    couriers: dict[int, Courier] = _own.__dict__.setdefault("couriers", {})
-    found = couriers.get(peer.pk)
+def _session(peer: Peer) -> PeerSession:
+    """Return the session of this thread for ``peer``: with connections that are kept from one job to the next."""
+    sessions: dict[int, PeerSession] = _own.__dict__.setdefault("sessions", {})
+    found = sessions.get(peer.pk)
     if found is None or not found.is_for(peer):
         if found is not None:
             found.close()
-        found = couriers[peer.pk] = Courier(peer)
+        found = sessions[peer.pk] = PeerSession(peer)
     return found
 
 
@@ -72,17 +73,17 @@ def deliver(peer: int, kinds: Sequence[str] | None = None, *, post: Post) -> Non
     wanted = [resource for resource in registry if kinds is None or resource.kind in kinds]
     if kinds is not None:  # a heartbeat takes nobody's message out of the queue
         take_claims(peer, kinds)
-    courier = _courier(found)
-    courier.failed.clear()
-    courier.allow(DELIVERY_SECONDS)
-    _deliver_patiently(courier, wanted)
-    for kind in sorted(courier.failed):
-        retry_at = find_stream(found, kind).retry_at
+    session = _session(found)
+    session.failed.clear()
+    session.allow(DELIVERY_SECONDS)
+    _deliver_patiently(session, wanted)
+    for kind in sorted(session.failed):
+        retry_at = ensure_stream(found, kind).retry_at
         post("deliver", peer, [kind], delay=(retry_at - now()) / 1000 if retry_at > now() else UNEXPECTED_SECONDS)
-    if courier.is_to_stop:
+    if session.is_to_stop:
         post("deliver", peer, kinds)
     else:
-        _post_waiting(found, courier.held - courier.failed, post)
+        _post_waiting(found, session.held - session.failed, post)
 
 
 def _post_waiting(peer: Peer, kinds: Collection[str], post: Post) -> None:
@@ -97,10 +98,10 @@ def _post_waiting(peer: Peer, kinds: Collection[str], post: Post) -> None:
             take_claims(peer.pk, waiting)
 
 
-def _deliver_patiently(courier: Courier, wanted: Sequence[Kind]) -> None:
+def _deliver_patiently(session: PeerSession, wanted: Sequence[Kind]) -> None:
     for _ in range(TURNS):
-        due = courier.deliver(wanted)
-        if due is None or courier.is_to_stop or due - now() > PATIENCE_MILLIS:
+        due = session.deliver(wanted)
+        if due is None or session.is_to_stop or due - now() > PATIENCE_MILLIS:
             return
         time.sleep(max(due - now(), 0) / 1000)
 
@@ -116,11 +117,11 @@ def compare(peer: int, *, post: Post) -> None:
     found = Peer.objects.filter(pk=peer, enabled=True).first()
     if found is None:
         return
-    courier = _courier(found)
-    courier.allow(DELIVERY_SECONDS)
+    session = _session(found)
+    session.allow(DELIVERY_SECONDS)
     for resource in registry:
-        courier.compare(resource)
-    if courier.is_to_stop:
+        session.compare_and_pull(resource)
+    if session.is_to_stop:
         post("compare", peer)
     if found.immediate:
         deliver(peer, post=post)
@@ -147,6 +148,7 @@ def carry_out(operation: int, *, post: Post) -> None:
 def scan(*, post: Post) -> None:
     """Find what was changed past the signals, in all kinds; what is found is delivered like any change."""
     for resource in registry:
+        ensure_checked(resource)
         scan_kind(resource)
 
 

@@ -16,7 +16,7 @@ from django.db.models import Q
 from ...models import Peer, Stream
 from ...registry import registry
 from ...sync.db.clock import now
-from ..lease import find_stream
+from ..lease import ensure_stream
 from ..threads.notifier import Messenger
 from ..threads.pool import Crew
 from .base import DeliveryBackend
@@ -104,7 +104,7 @@ def claim_deliveries(kinds: dict[str, bool]) -> dict[int, list[str]]:
 
 def claim(peer: Peer, kinds: Iterable[str]) -> list[str]:
     """Return those of ``kinds`` of which no message to ``peer`` is under way, and note that one is."""
-    streams = Stream.objects.filter(pk__in=[find_stream(peer, kind).pk for kind in kinds])
+    streams = Stream.objects.filter(pk__in=[ensure_stream(peer, kind).pk for kind in kinds])
     free = list(streams.exclude(_is_posted()).values_list("kind", flat=True))
     streams.filter(kind__in=free).update(posted_at=now())
     return free

@@ -18,7 +18,7 @@ from ...conf import conf
 from ...models import Peer, Stream
 from ...registry import registry
 from ...sync.db.clock import now
-from ..session import Courier
+from ..session import PeerSession
 from ..threads.loop import Loop
 from ..threads.pool import Crew
 from .base import DeliveryBackend
@@ -145,15 +145,15 @@ class PeerThread(Loop):
     def __init__(self, backend: ThreadDelivery, peer: Peer, failing: set[str]) -> None:
         super().__init__(f"sdata-sync-{peer.name}")
         self._backend = backend
-        self._courier = Courier(peer)
-        self._courier.failed |= failing
+        self._session = PeerSession(peer)
+        self._session.failed |= failing
         self._wanted: set[str] = set()
         self._owes = False
         self.is_relay = peer.relay
 
     def is_for(self, peer: Peer) -> bool:
         """Tell whether it delivers to ``peer`` as that is configured now."""
-        return self.is_alive() and self._courier.is_for(peer)
+        return self.is_alive() and self._session.is_for(peer)
 
     def ask_for(self, kind: str) -> None:
         """Have it deliver ``kind``."""
@@ -162,18 +162,18 @@ class PeerThread(Loop):
 
     def stop(self) -> None:
         """End it after the page that it is at."""
-        self._courier.interrupt()
+        self._session.interrupt()
         super().stop()
 
     def act(self, *, woken: bool) -> float:
         """Deliver what was asked for; without having been asked, everything."""
         slots = self._backend.slots
-        with slots.taken(is_failing=self._courier.is_failing):
+        with slots.taken(is_failing=self._session.is_failing):
             due = self._deliver(woken=woken)
             if not woken or slots.are_scarce:
                 connections.close_all()
         if self.is_stopped:
-            self._courier.close()
+            self._session.close()
         poll = self._backend.poll_seconds
         return poll if due is None else min(max((due - now()) / 1000, 0.01), poll)
 
@@ -183,7 +183,7 @@ class PeerThread(Loop):
         self._owes = True  # until it is known to have arrived
         if not woken:
             for resource in registry:
-                self._courier.compare(resource)
-        due = self._courier.deliver(r for r in registry if everything or r.kind in wanted)
+                self._session.compare_and_pull(resource)
+        due = self._session.deliver(r for r in registry if everything or r.kind in wanted)
         self._owes = due is not None
         return due

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ...conf import conf
-from ...delivery.catchup import Passed, carry, catch_up
+from ...delivery.catchup import Passed, bridge, catch_up
 from ...delivery.client import PeerClient
 from ...delivery.progress import Watch
 from ...models import Peer
@@ -53,7 +53,7 @@ class Command(BaseCommand):
             raise CommandError("--source and --target go together.")
         quiet = options["json"] or not self.stdout.isatty()
         with _Bars(quiet=quiet) as bars:
-            passed = list(self._carry(options, bars) if options["source"] else self._catch_up(options, bars))
+            passed = list(self._bridge(options, bars) if options["source"] else self._catch_up(options, bars))
         if options["json"]:
             self.stdout.write(json.dumps([item.as_dict() for item in passed], indent=2))
         else:
@@ -75,11 +75,11 @@ class Command(BaseCommand):
         directions = [name for name in ("pull", "push") if options[name]] or ["pull", "push"]
         yield from catch_up(peers, resources, directions=directions, make_watch=bars.watch)
 
-    def _carry(self, options: dict[str, Any], bars: _Bars) -> Iterator[Passed]:
+    def _bridge(self, options: dict[str, Any], bars: _Bars) -> Iterator[Passed]:
         with closing(_client(options, "source")) as source, closing(_client(options, "target")) as target:
             # Kinds that are not registered here are allowed, because neither endpoint is this node's.
             for kind in options["kind"] or [resource.kind for resource in registry]:
-                yield carry(source, target, kind, bars.watch(source.url, kind, "carry"))
+                yield bridge(source, target, kind, bars.watch(source.url, kind, "bridge"))
 
     def _print(self, passed: list[Passed]) -> None:
         table = Table("peer", "kind", "direction")

@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from ...conf import conf
 from ...delivery.backends.worker import Worker
 from ...delivery.monitoring.status import collect_status
-from ...delivery.session import Courier
+from ...delivery.session import PeerSession
 from ...models import Peer
 from ...registry import registry
 
@@ -46,8 +46,8 @@ class Command(BaseCommand):
     def _deliver_once(self, *, as_json: bool) -> None:
         arrived = {}
         for peer in Peer.objects.filter(enabled=True, immediate=True):
-            with Courier(peer) as courier:
-                arrived[peer.name] = courier.deliver(registry, impatient=True) is None
+            with PeerSession(peer) as session:
+                arrived[peer.name] = session.deliver(registry, impatient=True) is None
         errors = {
             stream.peer: stream.last_error
             for kind in collect_status(conf.base_url).kinds

@@ -7,17 +7,14 @@ import json
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.table import Table
 
-from ...conf import conf
 from ...delivery.client import PeerClient
 from ...delivery.match import Candidate, Certainty, Linked, find_candidates, link_pairs
 from ...exceptions import PeerError
@@ -72,9 +69,9 @@ class Command(BaseCommand):
 
     def _candidates(self, peer: Peer, resource: Kind) -> list[Candidate]:
         try:
-            with closing(PeerClient(peer.url, conf.credentials(peer.credentials))) as client:
+            with PeerClient.for_peer(peer) as client:
                 return find_candidates(client, peer, resource)
-        except (PeerError, ImproperlyConfigured, ValueError) as error:
+        except (PeerError, ValueError) as error:
             raise CommandError(str(error)) from error
 
     def _say(self, candidates: list[Candidate], outcome: Linked | None, options: dict[str, Any]) -> None:

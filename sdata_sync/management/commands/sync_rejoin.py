@@ -7,7 +7,6 @@ from argparse import ArgumentParser
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
@@ -79,7 +78,7 @@ class Command(BaseCommand):
             raise CommandError(f"There is no enabled peer {name!r} here.")
         try:
             self._say({r.kind: asdict(confirm_with(peer, r)) for r in registry}, as_json=as_json)
-        except (PeerError, ImproperlyConfigured) as error:
+        except PeerError as error:
             raise CommandError(f"{name}: {error}") from error
 
     def _say(self, said: dict[str, dict[str, Any]], *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ...registry import registry
+from ...sync.stamp.restore import ensure_checked
 from ...sync.stamp.scan import Found, scan
 
 
@@ -30,7 +31,12 @@ class Command(BaseCommand):
         resources = [registry.of_kind(kind) for kind in kinds]
         if None in resources:
             raise CommandError(f"There is no kind {kinds[resources.index(None)]!r} here.")
-        found = {r.kind: scan(r, dry_run=options["dry_run"]) for r in resources if r is not None}
+        found: dict[str, Found] = {}
+        for resource in resources:
+            assert resource is not None
+            if not options["dry_run"]:
+                ensure_checked(resource)
+            found[resource.kind] = scan(resource, dry_run=options["dry_run"])
         if options["json"]:
             self.stdout.write(json.dumps({kind: result.as_dict() for kind, result in found.items()}, indent=2))
         else:

@@ -2,13 +2,10 @@
 
 import json
 from argparse import ArgumentParser
-from contextlib import closing
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
-from ...conf import conf
 from ...delivery.audit import Comparison, verify
 from ...delivery.client import PeerClient
 from ...exceptions import PeerError
@@ -39,11 +36,11 @@ class Command(BaseCommand):
         failed = False
         for peer in peers:
             try:
-                with closing(PeerClient(peer.url, conf.credentials(peer.credentials))) as client:
+                with PeerClient.for_peer(peer) as client:
                     for resource in registry:
                         if not options["kind"] or resource.kind in options["kind"]:
                             found.append(verify(client, peer, resource, repair=options["repair"]))
-            except (PeerError, ImproperlyConfigured, TypeError) as error:
+            except PeerError as error:
                 failed = True
                 self.stderr.write(self.style.ERROR(f"{peer}: {error}"))
         if options["json"]:

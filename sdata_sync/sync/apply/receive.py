@@ -28,7 +28,7 @@ from ..db.prepared import PreparedUpdate
 from ..log.digests import StoredDigest, lock_digest
 from ..log.wakeup import wake_after_commit
 from ..scope import note_part, refuse_part, remember
-from ..stamp.restore import behind, fall_behind, may_number
+from ..stamp.restore import behind, ensure_checked, fall_behind
 from ..stamp.stamper import number_all_under_lock
 from .applier import Applier
 from .results import UNCHANGED
@@ -92,7 +92,7 @@ def receive_feed(resource: Kind, file: BinaryIO) -> Receipt:
     reader = read_sync_feed(file)
     assert reader.header.digest is not None
     _refuse_ourselves(resource, reader.header.digest)
-    numbers = may_number(resource)
+    numbers = ensure_checked(resource)
     act = partial(_receive, resource, file, numbers=numbers)
     with span("apply_page", kind=resource.kind, source=reader.header.digest.origin):
         try:

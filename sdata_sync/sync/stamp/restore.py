@@ -12,7 +12,6 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,9 +24,12 @@ from ...core.state import FIRST_TICK
 from ...exceptions import FeedError
 from ...models import Digest as DigestRow
 from ...models import Stream, TrackedResource
+from ...registry import registry
+from ..content.cascade import kinds_within_reach
 from ..db.clock import now
 from ..db.prepared import PreparedQuery
 from ..log.wakeup import wake
+from ..port import port
 
 if TYPE_CHECKING:
     from ...core.digest import Digest
@@ -39,49 +41,63 @@ RETRY_SECONDS = 5.0
 #: How long whoever selects or delivers waits for another thread that is asking.
 PATIENCE_SECONDS = 5.0
 
-_ask: list[Callable[[Kind], bool]] = []
-_heard: set[str] = set()
+_checked: set[str] = set()
 _again_at: dict[str, float] = {}
 _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
-def ask_with(ask: Callable[[Kind], bool]) -> None:
-    """Have ``ask`` called for each kind, once in a process, before its first change is numbered.
+def is_checked(resource: Kind) -> bool:
+    """Return True if this process has done the restore check of a kind, or the settings switch the check off."""
+    return resource.kind in _checked or not conf.ask_peers_first
 
-    It returns whether this node may number; if not, it is called again later.
+
+def forget_checks() -> None:
+    """Have the next ``ensure_checked`` of each kind ask the peers again."""
+    _checked.clear()
+    _again_at.clear()
+
+
+def ensure_checked(resource: Kind, *, patience_seconds: float = 0) -> bool:
+    """Make sure that this process has read every enabled peer's digest of a kind (network), and of the kinds within
+    reach of its deletions, whose digests travel with them.
+
+    Returns:
+        False while the check of the kind is not done: another thread has been at it for longer than
+        ``patience_seconds``, or a peer has changes that this node lost and they could not be pulled. Until then no
+        tick is assigned.
     """
-    _ask[:] = [ask]
+    for kind in sorted(kinds_within_reach(resource) - {resource.kind}):
+        other = registry.of_kind(kind)
+        if other is not None and other.is_source:
+            _ensure_checked(other, patience_seconds)
+    return _ensure_checked(resource, patience_seconds)
 
 
-def may_number(resource: Kind, *, patience: float = 0) -> bool:
-    """Read the digests of all enabled peers, once per process and kind (network); return False until it is done.
-
-    ``patience`` is how many seconds to wait for somebody who is at it.
-    """
+def _ensure_checked(resource: Kind, patience_seconds: float) -> bool:
     kind = resource.kind
-    if kind in _heard or not _ask or not conf.ask_peers_first:
+    if is_checked(resource):
         return True
-    if not _locks[kind].acquire(timeout=patience):
+    if not _locks[kind].acquire(timeout=patience_seconds):
         return False
     try:
-        if kind in _heard:
+        if kind in _checked:
             return True
         if time.monotonic() < _again_at.get(kind, 0):
             return False
-        if not _ask[0](resource):
+        if not port().check_peers(resource):
             _again_at[kind] = time.monotonic() + RETRY_SECONDS
             return False
-        _heard.add(kind)
+        _checked.add(kind)
     finally:
         _locks[kind].release()
-    wake(kind)  # for those who were told to wait
+    wake(kind)  # for deliveries that found the check not done
     return True
 
 
-def wait_to_number(resource: Kind) -> bool:
-    """Wait for ``may_number``, for at most ``PATIENCE_SECONDS``, since two nodes may wait for each other."""
+def wait_until_checked(resource: Kind) -> bool:
+    """Repeat ``ensure_checked`` for at most ``PATIENCE_SECONDS``, since two nodes may wait for each other."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not may_number(resource):
+    while not ensure_checked(resource):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.02)

@@ -17,7 +17,7 @@ from ..log.digests import lock_digest
 from ..log.marks import new_uuid
 from ..log.tracked import mark_found, new_tracked, untracked_keys, without_tracked
 from ..log.wakeup import wake_after_commit
-from .restore import behind, may_number
+from .restore import behind, is_checked
 from .stamper import BATCH, number_changes, number_new
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def track_existing(resource: Kind, *, on_batch: Callable[[int], None] = lambda c
     """
     if is_complete(resource):
         return 0
-    if not may_number(resource) or behind(resource) is not None:
+    if not is_checked(resource) or behind(resource) is not None:
         return 0
     found = track_untracked(resource, on_batch=on_batch)
     DigestRow.objects.using(resource.database).update_or_create(pk=resource.kind, defaults={"is_complete": True})
@@ -46,7 +46,7 @@ def track_existing(resource: Kind, *, on_batch: Callable[[int], None] = lambda c
 
 def track_untracked(resource: Kind, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
     """Track and number every row that is not tracked, and return how many there were."""
-    if not may_number(resource) or behind(resource) is not None:
+    if not is_checked(resource) or behind(resource) is not None:
         return 0
     return sum(_track(resource, keys) for keys in untracked_keys(resource, on_batch=on_batch))
 

@@ -29,7 +29,7 @@ from ..log.digests import StoredDigest, load_digest, lock_digest
 from ..log.events import announce
 from ..log.marks import mark
 from ..log.tracked import create_tracked, note_first_state, untracked_keys, update_tracked
-from .restore import behind, may_number
+from .restore import behind, is_checked
 
 if TYPE_CHECKING:
     from ...atom.payload import Text
@@ -44,15 +44,16 @@ INTENT_GRACE_MILLIS = 60_000
 MAX_TEXT = 10_000_000
 
 
-def number_changes(resource: Kind, *, patience: float = 0) -> StoredDigest:
-    """Number what was changed here and committed, and return the digest afterwards.
+def number_changes(resource: Kind) -> StoredDigest:
+    """Assign ticks to all committed changes of this node, and return the digest afterwards (SData sync 2.2).
 
-    Runs before every delivery, every select and every answer with a digest: a digest never promises what is
-    not yet numbered. ``patience`` is how many seconds to wait while another thread hears what the peers know of us.
+    It runs before every delivery, every select and every answer with a digest, so that a digest never promises a
+    change that has no tick. No tick is assigned before the restore check is done (``restore.ensure_checked``), nor
+    while changes that were lost in a restore are missing.
     """
     database = resource.database
     position = _START
-    if not _first_mark.rows(database, resource.kind, *position) or not may_number(resource, patience=patience):
+    if not _first_mark.rows(database, resource.kind, *position) or not is_checked(resource):
         return load_digest(resource)
     if behind(resource) is not None:
         return load_digest(resource)  # restored: when what was lost has come back
