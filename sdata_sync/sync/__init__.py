@@ -1,4 +1,4 @@
-"""Synchronise kinds: the way of a change, in the order of the folders.
+"""Synchronise kinds; the folders are listed from the lowest layer to the highest.
 
 At the node where a change is made, ``capture`` marks the resource, ``stamp`` assigns the next tick, ``select`` reads
 and renders the changes that the digest of a peer lacks, and ``delivery`` sends them. At the node where a feed arrives,
@@ -7,9 +7,9 @@ and renders the changes that the digest of a peer lacks, and ``delivery`` sends 
 ==============  ========================================================================================
 ``port``        the services of the delivery package that ``sync`` uses
 ``db``          the database: clock, compiled statements, row locks, retries, errors that one row causes
-``log``         the log: marks, tracked resources, digests, wake-ups
+``log``         the log: marks, tracked resources, digests, notifications of the delivery
 ``bounds``      which claims of a received digest or entry this node believes
-``scope``       which resources a filtered peer may have, and which it must get again
+``scope``       which resources a filtered peer may have, and which must be resent to it
 ``content``     rows and payloads: references, associations, children, deferred entries
 ``capture``     changes that are written through the ORM
 ``stamp``       ticks for captured changes; restore, scan, purge

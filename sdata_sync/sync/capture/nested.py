@@ -1,4 +1,4 @@
-"""Capturing what is written inside a resource: a change to a child, or to an association, is a change of its parent."""
+"""Capture changes inside a resource: a change of a child or of an association is a change of the resource."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Inside = tuple[Kind, Children]
 
 
 def before_child_save(inside: Iterable[Inside], instance: models.Model, using: str) -> None:
-    """Mark the parent, and the one that the child had until now."""
+    """Mark the parent of the child ``instance``, and the parent that the stored row of the child has."""
     in_transaction = connections[using].in_atomic_block
     for resource, children in inside:
         values = {getattr(instance, children.link.attname)}
@@ -32,14 +32,14 @@ def before_child_save(inside: Iterable[Inside], instance: models.Model, using: s
 
 
 def after_child_save(inside: Iterable[Inside], instance: models.Model, using: str) -> None:
-    """Mark the parent again where the row is committed already; in a transaction once is enough."""
+    """Mark the parent again if the row was committed at once; in a transaction the mark before the save is enough."""
     if not connections[using].in_atomic_block:
         for resource, children in inside:
             mark_parents(resource, children, [getattr(instance, children.link.attname)], using)
 
 
 def before_child_delete(inside: Iterable[Inside], instance: models.Model, using: str) -> None:
-    """Mark the parent, and forget the child's name."""
+    """Mark the parent of the child ``instance``, and delete the stored uuid of the child."""
     for resource, children in inside:
         mark_parents(resource, children, [getattr(instance, children.link.attname)], using)
         key = key_text(children.resource.model._meta.pk, instance.pk)
@@ -49,14 +49,18 @@ def before_child_delete(inside: Iterable[Inside], instance: models.Model, using:
 def mark_parents(
     resource: Kind, children: Children, values: Iterable[Any], using: str, *, is_intent: bool = False
 ) -> None:
-    """Mark the parents that the foreign key of a child leads to with ``values``."""
+    """Mark the parents that children refer to with the foreign key ``values``.
+
+    Raises:
+        ProtectedError: the children would be deleted by a withdrawal of another row.
+    """
     if using != resource.database:
         return
     wanted = {value for value in values if value is not None}
     keys = [key for key in _parent_keys(resource, children, wanted, using) if not is_applied(resource.kind, None, key)]
     if keys:
         if is_withdrawing():
-            raise models.ProtectedError(f"Children of {resource.kind} would go with what is withdrawn.", set())
+            raise models.ProtectedError(f"Children of {resource.kind} would go with a withdrawn row.", set())
         mark(using, resource.kind, keys, is_intent=is_intent)
         if not is_intent:
             wake_after_commit(resource.kind, using)
@@ -81,7 +85,7 @@ def on_association_changed(
     using: str,
     **kwargs: Any,
 ) -> None:
-    """Mark the resources whose associations have changed, from whichever side."""
+    """Mark the resources whose associations have changed, from either side of the many-to-many field."""
     if action not in ("post_add", "post_remove", "pre_clear"):
         return
     for resource, relation in associations_through(sender):
@@ -103,7 +107,7 @@ def on_association_changed(
 
 
 def associations_through(through: type[models.Model]) -> list[tuple[Kind, Association]]:
-    """Return the associations of registered resources that ``through`` joins."""
+    """Return the associations of registered resources whose join table is that of the model ``through``."""
     return [
         (resource, relation)
         for resource in registry
@@ -113,7 +117,7 @@ def associations_through(through: type[models.Model]) -> list[tuple[Kind, Associ
 
 
 def associations(resource: Kind) -> list[Association]:
-    """Return the associations of ``resource``; what is wrong with them is for the checks to say."""
+    """Return the associations of ``resource``; none if it names missing fields, which the system checks report."""
     try:
         return [relation for relation in resource.relations if isinstance(relation, Association)]
     except FieldDoesNotExist:

@@ -1,8 +1,8 @@
-"""Capturing what is written through the ORM.
+"""Capture rows that are written through the ORM, with the signals of Django.
 
-Inside a transaction one mark is enough, and it comes first: it fixes the order of locks, tracked row before
-model row. Outside of one, Django sends ``post_save`` after the row has been committed; a process that dies in
-between must leave a trace, so there the mark is made before and again after.
+Inside a transaction one mark is enough. It is made before the write, because that fixes the order of locks: the tracked
+row before the model row. Outside a transaction, Django sends ``post_save`` after the row has been committed. A process
+that dies in between must leave a trace, so there the mark is made before the write and again after it.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _UID = "sdata_sync.capture"
 
 @dataclass(frozen=True)
 class _Watch:
-    """Why the writes of a class matter."""
+    """Hold the reasons why writes of a model are captured."""
 
-    #: The resources whose rows are written with it.
+    #: The resources whose rows are written with a row of the model.
     direct: tuple[Kind, ...] = ()
-    #: Those whose rows extend what is written: the children in multi-table inheritance.
+    #: The resources whose rows extend a row of the model: child models in multi-table inheritance.
     extended: tuple[Kind, ...] = ()
-    #: Those inside which its rows travel.
+    #: The resources that contain rows of the model as children.
     inside: tuple[Inside, ...] = ()
-    #: The references that are emptied when a row is deleted.
+    #: The relations that are emptied when a row of the model is deleted.
     referrers: tuple[Referrer, ...] = ()
 
 
@@ -54,7 +54,7 @@ _watched_associations: set[type[models.Model]] = set()
 
 
 def connect() -> None:
-    """Listen to registrations from now on, and capture what is registered already."""
+    """Capture the models of the registered resources, and follow later registrations."""
     resource_registered.connect(_rewatch, dispatch_uid=_UID)
     resource_unregistered.connect(_rewatch, dispatch_uid=_UID)
     _rewatch()
@@ -67,7 +67,7 @@ def _rewatch(**kwargs: Any) -> None:
     for model in _watched.keys() - wanted.keys():
         for signal, receiver in _RECEIVERS:
             signal.disconnect(receiver, sender=model, dispatch_uid=_UID)
-    # By class, never for all senders: a receiver for all would cost every model of the project its fast delete.
+    # Per model, never for all senders: a receiver for all senders disables the fast delete of all models of a project.
     for model in wanted.keys() - _watched.keys():
         for signal, receiver in _RECEIVERS:
             signal.connect(receiver, sender=model, dispatch_uid=_UID)
@@ -85,7 +85,7 @@ def _watch(model: type[models.Model]) -> _Watch | None:
     )
     inside = tuple(registry.parents_of(model._meta.concrete_model or model))
     referrers = referrers_of(model)
-    if not (direct or extended or inside):  # nothing that travels, but foreign keys may lead to it by its natural key
+    if not (direct or extended or inside):  # its rows are not sent, but foreign keys may name them by a natural key
         referrers = tuple(referrer for referrer in referrers if isinstance(referrer.relation, Reference))
     if not (direct or extended or inside or referrers):
         return None
@@ -103,7 +103,8 @@ def _rewatch_associations() -> None:
 
 
 def _key(resource: Kind, instance: models.Model) -> str | None:
-    # A child's instance carries its parent's key under the parent's name; loaded raw, only under its own.
+    # An instance of a child model has the key of its parent model under the parent's attribute; if it was loaded raw,
+    # only under its own.
     pk = resource.model._meta.pk
     value = getattr(instance, pk.attname, None)
     if value is None:
@@ -112,7 +113,7 @@ def _key(resource: Kind, instance: models.Model) -> str | None:
 
 
 def _is_elsewhere(sender: type[models.Model], using: str) -> bool:
-    """Tell whether ``using`` is another database than the one that holds what is shared: it has rows of its own."""
+    """Return True if ``using`` is not the database of the shared rows; other databases have rows of their own."""
     return using != router.db_for_write(sender)
 
 
@@ -125,7 +126,7 @@ def _before_save(sender: type[models.Model], instance: models.Model, using: str,
         key = _key(resource, instance)
         if is_applied(resource.kind, instance, key):
             continue
-        _births(instance).pop(resource.kind, None)  # left by a save that failed
+        _births(instance).pop(resource.kind, None)  # of an earlier save that failed
         if key is None:
             if not in_transaction:
                 _births(instance)[resource.kind] = announce_birth(using, resource.kind)
@@ -151,7 +152,7 @@ def _after_save(sender: type[models.Model], instance: models.Model, using: str, 
         assert key is not None
         births = _births(instance)
         if resource.kind in births and births[resource.kind] is None:
-            del births[resource.kind]  # marked before, in this transaction
+            del births[resource.kind]  # marked by _before_save in this transaction
             continue
         if is_applied(resource.kind, instance, key):
             note_key(resource.kind, instance, key)
@@ -171,13 +172,13 @@ def _after_save(sender: type[models.Model], instance: models.Model, using: str, 
 def _before_delete(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
     if _is_elsewhere(sender, using):
         return
-    # Django's collector is in a transaction here, always.
+    # One mark is enough: Django's collector has always opened a transaction here.
     watch = _watched[sender]
     for resource in watch.direct:
         key = _key(resource, instance)
         if key is not None and not is_applied(resource.kind, instance, key):
             if is_withdrawing():
-                raise models.ProtectedError(f"{resource.kind}({key!r}) would go with what is withdrawn.", {instance})
+                raise models.ProtectedError(f"{resource.kind}({key!r}) would go with a withdrawn row.", {instance})
             mark(using, resource.kind, [key])
             wake_after_commit(resource.kind, using)
     for resource in watch.extended:
@@ -201,7 +202,10 @@ def _mark_extension(resource: Kind, instance: models.Model, using: str, *, is_in
 
 
 def _births(instance: models.Model) -> dict[str, UUID | None]:
-    """What ``_before_save`` has to tell ``_after_save``, by kind: the birth announced, or None: marked already."""
+    """Return what ``_before_save`` leaves for ``_after_save``, by kind.
+
+    That is the uuid of a placeholder, or ``None`` if the resource is marked already.
+    """
     state: dict[str, Any] = instance._state.__dict__
     births: dict[str, UUID | None] = state.setdefault("sdata_sync_births", {})
     return births

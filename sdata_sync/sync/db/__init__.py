@@ -1,4 +1,4 @@
-"""Access the database.
+"""Access the database: time, statements, locks, retries and the errors of single rows.
 
 ==============  ========================================================================
 ``clock``       the time in milliseconds
@@ -7,6 +7,6 @@
 ``retry``       repeat a transaction after a deadlock
 ``faults``      tell errors of one row from errors of the environment
 ``isolation``   guard each row, so that its error concerns no other row
-``owner``       name the thread that holds something, and tell whether its process ended
+``owner``       name the thread that holds a lease, and tell whether its process has ended
 ==============  ========================================================================
 """

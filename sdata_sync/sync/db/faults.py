@@ -1,4 +1,4 @@
-"""Which exceptions concern the whole page, and which concern the row that was being read or written.
+"""Tell exceptions that concern the whole page from exceptions of the row that was being read or written.
 
 A fault of the environment (lost connection, deadlock, disk, memory, missing table, missing permission) ends the page,
 and the page is repeated later. Every other exception is a fault of one row: the row is held back or deferred, and
@@ -17,12 +17,12 @@ from django.db import InterfaceError, OperationalError, models
 from ...atom.text import replace_forbidden
 from ...exceptions import DeliveryInterrupted
 
-#: Characters of an exception's text that are kept.
+#: The maximum length of a description, in characters.
 MAX_DESCRIPTION = 1000
-#: Protected rows that a description names.
+#: The maximum number of protected rows that a description names.
 NAMED_ROWS = 3
 
-#: PostgreSQL: classes of SQLSTATE that the environment causes.
+#: PostgreSQL: classes of SQLSTATE that mean a fault of the environment.
 _SQLSTATE_CLASSES = frozenset(
     [
         "08",  # connection
@@ -38,7 +38,7 @@ _SQLSTATE_CLASSES = frozenset(
 _SQLSTATES = frozenset(
     ["3D000", "3F000", "42P01", "42703", "42704", "42501", "55P03", "55006", "XX001", "XX002"],
 )
-#: MySQL and MariaDB: the same.
+#: MySQL and MariaDB: error numbers that mean a fault of the environment.
 _ERRNOS = frozenset(
     [
         *(1020, 1205, 1213, 1305),  # changed since read, lock timeout, deadlock, savepoint gone with the transaction
@@ -48,15 +48,15 @@ _ERRNOS = frozenset(
         *(1036, 1290, 1792, 1836),  # read only
         *(1046, 1049, 1054, 1142, 1143, 1146, 1227, 1370),  # missing database, column, table, permission
         *(1969, 3024),  # time limit
-        *(2002, 2003, 2006, 2013, 2014, 2055),  # connection, as the client says it
+        *(2002, 2003, 2006, 2013, 2014, 2055),  # connection, numbers of the client library
     ]
 )
 #: SQLite: primary result codes. PERM, BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, CORRUPT, FULL, CANTOPEN,
 #: PROTOCOL, SCHEMA, AUTH, NOTADB.
 _SQLITE_CODES = frozenset([3, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 17, 23, 26])
-#: SQLite gives the general code 1 to these.
+#: SQLite: texts of faults of the environment that have the general code 1, or no code if the driver raises them.
 _SQLITE_TEXTS = ("no such table", "no such column", "no such view", "has no column named", "closed database")
-#: What the operating system says about disks, memory and open files.
+#: Operating system: error numbers of disks, memory and open files.
 _OS_ERRNOS = frozenset(
     [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO],
 )
@@ -65,7 +65,7 @@ _fatal: list[type[Exception]] = []
 
 
 def register_fatal(error: type[Exception]) -> None:
-    """Have exceptions of the class ``error`` end the page; a task queue registers its time limit, for instance."""
+    """Make exceptions of the class ``error`` end the page; a task queue registers the exception of its time limit."""
     _fatal.append(error)
 
 
@@ -79,12 +79,12 @@ def ends_page(error: BaseException) -> bool:
 
 
 def is_lost_connection(error: Exception) -> bool:
-    """Return True if ``error`` says that the connection with the database is gone, or is registered as fatal."""
+    """Return True if ``error`` means that the database connection is lost, or if its class is registered as fatal."""
     return isinstance(error, (*_fatal, InterfaceError))
 
 
 def breaks_transaction(error: Exception) -> bool:
-    """Return True if ``error`` only says that an earlier statement has broken the transaction (PostgreSQL)."""
+    """Return True if ``error`` only means that an earlier statement has broken the transaction (PostgreSQL)."""
     return getattr(error.__cause__, "sqlstate", None) == "25P02"
 
 
@@ -96,7 +96,7 @@ def _is_of_environment(error: Exception) -> bool:
         return number in _ERRNOS
     state = getattr(cause, "sqlstate", None)
     if state:
-        # A policy that refuses one row has the code of a missing permission.
+        # A row-level security policy that refuses one row has the SQLSTATE of a missing permission.
         is_row_policy = state == "42501" and "row-level security policy" in text
         return (state[:2] in _SQLSTATE_CLASSES or state in _SQLSTATES) and not is_row_policy
     code = getattr(cause, "sqlite_errorcode", None)
@@ -108,13 +108,16 @@ def _is_of_environment(error: Exception) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """Return the class and the text of ``error``, also where its own ``__str__`` raises."""
+    """Return the class and the text of ``error``, without characters that XML forbids.
+
+    If ``__str__`` of the exception raises, a fixed text replaces its text.
+    """
     return replace_forbidden(f"{type(error).__name__}: {_text_of(error)}"[:MAX_DESCRIPTION].rstrip(": "))
 
 
 def _text_of(error: BaseException) -> str:
     if isinstance(error, models.ProtectedError | models.RestrictedError):
-        # Its own text shows the rows by their __repr__, which may fail or load much.
+        # The text of the exception contains the __repr__ of every row, which may raise or load much data.
         rows = getattr(error, "protected_objects", None) or getattr(error, "restricted_objects", None) or ()
         named = [name_of(row) for _, row in zip(range(NAMED_ROWS), rows, strict=False)]
         return f"{error.args[0]}{': ' if named else ''}{', '.join(named)}"
@@ -122,7 +125,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def name_of(row: Any) -> str:
-    """Return the model, the key and, where ``__str__`` works, the text of a row."""
+    """Return the model and the primary key of ``row``, and its text unless its ``__str__`` raises."""
     text = _safely(lambda: str(row), "")
     label = f"{row._meta.label} {row.pk!r}"
     return f"{label} ({text[:80]})" if text else label

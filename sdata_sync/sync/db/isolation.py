@@ -1,12 +1,12 @@
-"""One bad row never blocks a kind: the guard around each row, at the source and at the target.
+"""Isolate the error of one row, at the source and at the target, so that it never blocks the other rows of its kind.
 
 At the source ``read_apart`` finds the rows that cannot be read or encoded. At the target ``row_guard`` turns an
-exception that one row causes into a ``PayloadError``, which defers that row's entry. Both let pass the exceptions that
-end the whole page (``faults.ends_page``).
+exception that one row causes into a ``PayloadError``, which defers that row's entry. Neither of them handles the
+exceptions that end the whole page (``faults.ends_page``).
 
-Some faults are only found when the transaction ends, or break it without a savepoint around the row. Then
+Some errors are detected only at the commit, or break the transaction because the row has no savepoint. Then
 ``atomically_by_row`` repeats the whole transaction in *careful* mode: every row is read and written in a savepoint of
-its own, and deferred constraints are checked after each.
+its own, and deferred constraints are checked after each row.
 """
 
 from __future__ import annotations
@@ -41,28 +41,31 @@ def override(variable: ContextVar[T], value: T) -> Iterator[None]:
 
 
 class DeferredConstraints:
-    """Checks what the database would otherwise check when the transaction ends; violations from before do not count."""
+    """Check the constraints that the database would check only at the commit.
+
+    On SQLite, violations that exist when the object is created are ignored.
+    """
 
     def __init__(self, using: str) -> None:
         self._using = using
         self._known = self._violations() if connections[using].vendor == "sqlite" else set()
 
     def check(self) -> None:
-        """Check now.
+        """Check the constraints now.
 
         Raises:
             IntegrityError: a row violates a deferred constraint.
         """
         connection = connections[self._using]
         if connection.vendor == "mysql":
-            return  # it checks each statement, and defers nothing
+            return  # the database checks after each statement and has no deferred constraints
         if connection.vendor != "sqlite":
             connection.check_constraints()
             return
         new = self._violations() - self._known
         if new:
             table, key, target = min(new, key=str)
-            raise IntegrityError(f"row {key} of the table {table} would refer to no row of the table {target}")
+            raise IntegrityError(f"row {key} of the table {table} refers to a missing row of the table {target}")
 
     def _violations(self) -> set[tuple[Any, ...]]:
         with connections[self._using].cursor() as cursor:
@@ -74,12 +77,12 @@ _careful: ContextVar[DeferredConstraints | None] = ContextVar("sdata_sync_carefu
 
 
 def is_careful() -> bool:
-    """Return True while each row is to be read and written in a savepoint of its own."""
+    """Return True in careful mode, in which each row is read and written in a savepoint of its own."""
     return _careful.get() is not None
 
 
 def check_deferred_constraints() -> None:
-    """In careful mode, check what the database would check when the transaction ends; else do nothing.
+    """In careful mode, check the constraints that the database would check only at the commit; else do nothing.
 
     Raises:
         PayloadError: a row violates a deferred constraint.
@@ -95,7 +98,10 @@ def check_deferred_constraints() -> None:
 
 
 def atomically_by_row(using: str, act: Callable[[], T]) -> T:
-    """Call ``act`` in a transaction; repeat it in careful mode if a row made the whole transaction fail."""
+    """Call ``act`` in a transaction; repeat it in careful mode if a row made the whole transaction fail.
+
+    ``act`` may be called several times. Return the result of the last call.
+    """
     try:
         return atomically(using, act)
     except SyncError:
@@ -115,13 +121,13 @@ def atomically_by_row(using: str, act: Callable[[], T]) -> T:
 class row_guard:  # noqa: N801  a context manager, named like a function
     """Turn an exception that one row causes into a ``PayloadError``, and undo what the block has written.
 
-    Without a ``savepoint`` the block must not write.
+    With ``savepoint=False`` the block must not write, because then only careful mode uses a savepoint.
 
     Raises:
         PayloadError: the row cannot be read, decoded or written.
     """
 
-    # A class, not a generator: it is entered several times for each row.
+    # A class and not a generator function, which costs more: the guard is entered several times for each row.
     __slots__ = ("_atomic", "_using")
 
     def __init__(self, using: str, *, savepoint: bool = True) -> None:
@@ -150,16 +156,16 @@ class row_guard:  # noqa: N801  a context manager, named like a function
 
 
 def refusal(error: Exception) -> PayloadError:
-    """Return what defers an entry because of ``error``; the sender learns the class only."""
+    """Return the ``PayloadError`` that defers an entry because of ``error``; the sender learns only its class."""
     return PayloadError(describe(error), public=f"The application refused it ({type(error).__name__}).")
 
 
 def read_apart(
     using: str, items: Sequence[K], read: Callable[[Sequence[K]], Mapping[str, T]]
 ) -> tuple[dict[str, T], dict[K, str]]:
-    """Return what ``read`` returns for ``items``, and for each item that makes it fail the description of the error.
+    """Call ``read`` for ``items``; return its results, and by item the description of the error that the item raises.
 
-    All items are read together; if that fails, the two halves are, until each failing item stands alone.
+    All items are read together. If that raises, each half is read, and so on until each failing item is read alone.
     """
     found: dict[str, T] = {}
     problems: dict[K, str] = {}

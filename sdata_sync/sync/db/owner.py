@@ -1,4 +1,4 @@
-"""Who holds something: a thread of a process of a host. And whether it is still there."""
+"""Name the thread that holds a lease, by host, process and thread, and tell whether its process has ended."""
 
 import os
 import socket
@@ -6,15 +6,16 @@ import threading
 
 
 def holder_name() -> str:
-    """Return the name of this thread among all threads of all processes."""
+    """Return the name of this thread: the host, the process id and the thread id."""
     return f"{_host()}/{os.getpid()}/{threading.get_ident()}"
 
 
 def is_gone(holder: str) -> bool:
-    """Tell whether ``holder`` was a process of this host, and that process is no more.
+    """Return True if ``holder`` names a process of this host that has ended.
 
-    Of other hosts nobody can tell. Were it alive after all, in a container with our host's name, two would do
-    the same for a while, which costs time and nothing else.
+    For a process of another host the result is False, because its state cannot be known here. If the process is alive
+    after all, in a container that has the name of this host, two processes do the same work for a while. That costs
+    time and nothing else.
     """
     host, _, rest = holder.partition("/")
     pid = rest.partition("/")[0]
@@ -25,7 +26,7 @@ def is_gone(holder: str) -> bool:
     except ProcessLookupError:
         return True
     except OSError:
-        pass  # somebody else's process: alive
+        pass  # the process belongs to another user, so it is alive
     return False
 
 

@@ -1,7 +1,7 @@
-"""Statements of the ORM, compiled once.
+"""Compile statements of the ORM once, and execute them many times.
 
-Building and compiling a queryset costs several times what the database takes to answer it. The few statements
-that run for every single change are compiled at their first use and then only executed; the ORM still writes them.
+Building and compiling a queryset costs several times what the database takes to answer it. The few statements that run
+for every single change are compiled by the ORM at their first use. After that they are only executed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ M = TypeVar("M", bound=models.Model)
 
 
 def can_prepare(field: models.Field[Any, Any]) -> bool:
-    """Tell whether an argument can be what ``field`` takes."""
+    """Return True if a value of ``field`` can be an argument of a prepared statement."""
     return isinstance(field, models.IntegerField | models.UUIDField | models.CharField | models.TextField)
 
 
@@ -33,7 +33,7 @@ def _stand_in(kind: Any, position: int) -> Any:
 
 
 def _is_stand_in(value: Any, known: dict[Any, int]) -> bool:
-    # Other parameters need not be hashable.
+    # A parameter of another type may not be hashable.
     return isinstance(value, int | str | UUID) and value in known
 
 
@@ -88,10 +88,11 @@ class _Prepared:
 
 
 class PreparedQuery(_Prepared, Generic[M]):
-    """A queryset with arguments.
+    """Execute a queryset with arguments that is compiled once per database.
 
-    ``build`` makes it from the arguments; ``kinds`` say what they are: ``str``, ``int``, or a field that they are
-    compared with. Without ``values_list`` it must select just the columns of its model.
+    ``build`` returns the queryset for the arguments. ``kinds`` are the types of the arguments: ``str``, ``int``, or the
+    model field that the argument is compared with. Without ``values_list`` the queryset must select exactly the columns
+    of its model.
     """
 
     def __init__(self, build: Callable[..., models.QuerySet[M, Any]], *kinds: Any) -> None:
@@ -133,7 +134,7 @@ class PreparedQuery(_Prepared, Generic[M]):
 
 
 class PreparedUpdate(_Prepared):
-    """An update of the rows of a queryset, with arguments in its conditions and its values.
+    """Execute an update with arguments in its conditions and its values that is compiled once per database.
 
     ``build`` returns the queryset and the values by name; ``kinds`` are as for ``PreparedQuery``.
     """
@@ -143,7 +144,7 @@ class PreparedUpdate(_Prepared):
         self._build = build
 
     def execute(self, using: str, *arguments: Any) -> int:
-        """Update, and return how many rows there were."""
+        """Update the rows, and return their number."""
         compiled, connection = self._statement(using), connections[using]
         with connection.cursor() as cursor:
             cursor.execute(compiled.sql, self._bind(compiled, connection, arguments))

@@ -1,7 +1,8 @@
-"""Doing again what the database has undone: deadlocks, serialization failures, locks that took too long.
+"""Repeat transactions that the database has rolled back: deadlocks, serialization failures, lock timeouts.
 
-With several writers a database may pick any transaction as the victim; whoever was picked begins anew. Inside somebody
-else's transaction that is not ours to do: it is undone whole, and whoever began it must begin again.
+With several writers a database may choose any transaction as the victim, and that transaction is repeated from its
+beginning. A transaction that the caller has begun is not repeated here: the database rolls it back as a whole, so only
+the code that began it can repeat it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ ATTEMPTS = 8
 
 
 def is_transient(error: Exception) -> bool:
-    """Tell whether the same transaction may well succeed when it is done again."""
+    """Return True if a transaction that failed with ``error`` will probably succeed when it is repeated."""
     if not isinstance(error, OperationalError):
         return False
     cause: Any = error.__cause__
@@ -34,7 +35,13 @@ def is_transient(error: Exception) -> bool:
 
 
 def atomically(using: str, act: Callable[[], T]) -> T:
-    """Call ``act`` in a transaction, and again from its beginning if the database undoes it."""
+    """Call ``act`` in a transaction, and repeat the whole transaction if the database rolls it back.
+
+    Return the result of ``act``, as ``repeated`` does.
+
+    Raises:
+        OperationalError: the last attempt failed too, or the error is not transient.
+    """
 
     def attempt() -> T:
         with transaction.atomic(using=using):
@@ -44,7 +51,13 @@ def atomically(using: str, act: Callable[[], T]) -> T:
 
 
 def repeated(using: str, act: Callable[[], T]) -> T:
-    """Call ``act``, and again after a deadlock or serialization failure, unless a transaction is open already."""
+    """Call ``act``, and call it again after a deadlock, serialization failure or lock timeout.
+
+    It is called again at most ``ATTEMPTS`` times, and never if a transaction is open already. Return its result.
+
+    Raises:
+        OperationalError: the last attempt failed too, or the error is not transient.
+    """
     if connections[using].in_atomic_block:
         return act()
     try:

@@ -1,4 +1,4 @@
-"""Helpers for statements that the ORM builds anew: how many values fit into one, and locks where there are any."""
+"""Split values into chunks that fit into one statement, and lock rows where the database can."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.db import connections, models
 M = TypeVar("M", bound=models.Model)
 T = TypeVar("T")
 
-#: Values in one statement.
+#: The maximum number of values in one statement.
 CHUNK = 5000
 
 
@@ -27,9 +27,9 @@ def locks_rows(using: str) -> bool:
 
 
 def locked(rows: models.QuerySet[M], using: str) -> models.QuerySet[M]:
-    """Return ``rows``, locked until the transaction ends where the database can lock single rows.
+    """Return ``rows`` as a queryset that locks them until the transaction ends, if the database can lock single rows.
 
-    Rows of joined tables stay unlocked where the database can tell them apart.
+    Rows of joined tables are not locked, if the database can lock the rows of one table only.
     """
     if not locks_rows(using):
         return rows

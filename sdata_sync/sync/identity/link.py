@@ -1,7 +1,8 @@
-"""Linking: a row gets the uuid that it has elsewhere; one that had another keeps it as an alias (SData sync 1.2).
+"""Link rows to the uuids that they have at other nodes; a former uuid of a row becomes an alias (SData sync 1.2).
 
-An alias is a tombstone that says by which uuid it was replaced. It travels like any change, so that all others let go
-of the old name too; whatever still comes under it is taken for a version of the resource that has the new one.
+An alias is a tombstone that names the uuid that replaces it. It is sent like any change, so that all other nodes stop
+using the former uuid too. A version that still arrives under the alias is taken as a version of the resource with the
+new uuid.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 def survivor_of(resource: Kind, tracked: TrackedResource) -> TrackedResource:
-    """Return the resource that ``tracked`` is an alias of, itself if it is none."""
+    """Return the resource that ``tracked`` is an alias of, or ``tracked`` itself if it is no alias."""
     for _ in range(MAX_ALIASES):
         following = tracked_rows(resource).filter(uuid=tracked.replaced_by).first() if tracked.replaced_by else None
         if following is None:
@@ -45,14 +46,17 @@ def survivor_of(resource: Kind, tracked: TrackedResource) -> TrackedResource:
 
 
 def link(resource: Kind, key: str, uuid: UUID | None, *, keep: bool = False, wait_for: int | None = None) -> UUID:
-    """Give the row with the local ``key`` the ``uuid``, or one of its own if that is ``None``; return it.
+    """Link the row with the local ``key`` to ``uuid``, and return the uuid that the row has then.
 
-    Under the digest's lock. With ``wait_for``, the primary key of an endpoint, that one's version is expected: the
-    row is not sent before it has come, and then it takes that version's content, or, with ``keep``, keeps its own.
-    Where a catch-up feed from there ends without it, it had come before, and ours is newer (``end_waiting``).
+    If ``uuid`` is ``None``, the row keeps its uuid, or gets a new one. The caller holds the digest's lock.
+
+    ``wait_for`` is the primary key of an endpoint whose version of the resource is expected. The row is not sent before
+    that version has arrived. Then the row takes the content of the version or, with ``keep``, keeps its own. If a
+    catch-up feed of that endpoint ends without the version, the version had arrived before, and the content of this
+    node is newer (``end_waiting``).
 
     Raises:
-        LinkError: the uuid has another row here.
+        LinkError: another row of this node has the uuid.
     """
     present = tracked_rows(resource).filter(local_key=key).first()
     if present is not None and (uuid is None or present.uuid == uuid):
@@ -60,7 +64,7 @@ def link(resource: Kind, key: str, uuid: UUID | None, *, keep: bool = False, wai
     uuid = uuid or new_uuid()
     other = tracked_rows(resource).filter(uuid=uuid).first()
     if other is not None and other.local_key is not None:
-        raise LinkError(f"{uuid} is {resource.kind}('{other.local_key}') here already; both rows cannot be one.")
+        raise LinkError(f"{uuid} has the row {resource.kind}('{other.local_key}') here already; unlink that row first.")
     if present is not None:
         _keep_waiting_version(resource, present)
         release(resource, present, replaced_by=uuid)
@@ -85,27 +89,33 @@ def link(resource: Kind, key: str, uuid: UUID | None, *, keep: bool = False, wai
 
 
 def end_waiting(resource: Kind, origin: str) -> bool:
-    """Send what was linked and waits for a version of ``origin``, which has said all; tell whether there was any."""
+    """Mark the linked resources that still wait for a version of ``origin``; return True if there were any.
+
+    Call it at the end of a catch-up feed of ``origin``, after which no such version will arrive.
+    """
     waiting = tracked_rows(resource).filter(awaited_endpoint__key=origin.lower(), mark__isnull=True)
     return bool(waiting.update(awaited_endpoint=None, keeps_content=False, restamp=True, mark=now()))
 
 
 def _revive(resource: Kind, other: TrackedResource, key: str, *, is_awaited: bool) -> None:
-    """Give a row to a resource that had none: it was deleted here, an alias, or its version waits to be written."""
+    """Give the row ``key`` to the resource ``other`` without a row: deleted, an alias, or with a deferred version."""
     rows = tracked_rows(resource).filter(pk=other.pk)
     if other.is_deferred and is_awaited:
-        rows.update(local_key=key)  # what waits is written into the row as soon as it is tried again
+        rows.update(local_key=key)  # the next retry writes the deferred version into the row
         return
     forget(resource, [other])
     rows.update(local_key=key, is_deleted=False, replaced_by=None, restamp=True, mark=now(), is_intent=False)
 
 
 def _keep_waiting_version(resource: Kind, tracked: TrackedResource) -> None:
-    """Keep, for people, the version of a row that waits and whose uuid is about to go: as one that did not stay."""
+    """Keep the deferred version of ``tracked``, whose uuid is about to be released, as the losing side of a conflict.
+
+    It is kept for people to read.
+    """
     entry = DeferredEntry.objects.using(resource.database).filter(resource=tracked).first()
     if entry is None or tracked.endpoint is None:
         return
-    logger.warning("%s %s is linked while a newer version of it waits; that is kept", resource.kind, tracked.uuid)
+    logger.warning("%s %s is relinked; its deferred version becomes a conflict record", resource.kind, tracked.uuid)
     ConflictRecord.objects.using(resource.database).create(
         resource=tracked,
         decided_at=timezone.now(),
@@ -121,7 +131,10 @@ def _keep_waiting_version(resource: Kind, tracked: TrackedResource) -> None:
 
 
 def release(resource: Kind, tracked: TrackedResource, *, replaced_by: UUID | None) -> None:
-    """Remove the uuid from its row: a uuid that was sent becomes an alias of ``replaced_by``, if there is one."""
+    """Take the uuid of ``tracked`` from its row; it becomes an alias of ``replaced_by``.
+
+    If ``replaced_by`` is ``None``, or the uuid was never sent or received, the tracked resource is deleted.
+    """
     rows = tracked_rows(resource).filter(pk=tracked.pk)
     if replaced_by is None or (tracked.tick is None and not tracked.is_deferred):
         rows.delete()
@@ -133,7 +146,7 @@ def release(resource: Kind, tracked: TrackedResource, *, replaced_by: UUID | Non
         replaced_by=replaced_by,
         restamp=True,
         extra="",
-        # Before what it was replaced by: whoever hears of both renames its row first.
+        # Earlier than the mark of the survivor, so that a node that receives both renames its row first.
         mark=now() - 1,
         is_intent=False,
         problem="",
@@ -141,11 +154,11 @@ def release(resource: Kind, tracked: TrackedResource, *, replaced_by: UUID | Non
 
 
 def rename(resource: Kind, key: str, old: UUID, uuid: UUID, *, is_edited: bool) -> None:
-    """Give the row ``key`` the ``uuid`` that has replaced ``old`` at a peer; ``old`` is released.
+    """Give the row ``key`` the ``uuid`` that has replaced ``old`` at a peer; the caller has taken ``old`` from it.
 
-    Under the digest's lock. Where both have a row here, everything that points at the old one points at the other
-    from now on, and the old one is deleted. ``is_edited`` says that the row was changed here without the others'
-    knowledge: then its content is a version of its own.
+    The caller holds the digest's lock. If both uuids have a row here, all references to the row ``key`` are changed to
+    the other row, and the row ``key`` is deleted. ``is_edited`` means that the row was changed here without the peer's
+    knowledge: then its content becomes a new version of this node.
     """
     other = tracked_rows(resource).filter(uuid=uuid).first()
     seen = {old, uuid}
@@ -156,7 +169,7 @@ def rename(resource: Kind, key: str, old: UUID, uuid: UUID, *, is_edited: bool) 
         _unite(resource, key, other.local_key)
         return
     is_gone = other is not None and other.is_deleted and other.replaced_by is None
-    if other is not None and is_gone and not is_edited:  # under its new name it was deleted
+    if other is not None and is_gone and not is_edited:  # the resource was deleted under its new uuid
         _delete(resource, key, other)
         return
     marked = now() if is_edited else None
@@ -174,7 +187,7 @@ def rename(resource: Kind, key: str, old: UUID, uuid: UUID, *, is_edited: bool) 
 
 
 def _delete(resource: Kind, key: str, deleted: TrackedResource) -> None:
-    """Delete the row ``key``, which is ``deleted`` by another name; while something protects it, that waits."""
+    """Delete the row ``key``, whose resource is ``deleted`` under another uuid; defer it while a row protects it."""
     try:
         with transaction.atomic(using=resource.database), applying(resource.kind, keys=[key]):
             for row in read_instances(resource, [key]).values():
@@ -191,7 +204,7 @@ def _unite(resource: Kind, key: str, into: str) -> None:
         return
     mark_all_referrers(old, resource.database)
     merge_rows(resource, old, new)
-    logger.info("%s: the rows %s and %s were the same thing; %s stays", resource.kind, key, into, into)
+    logger.info("%s: the rows %s and %s were merged, as the same thing; %s stays", resource.kind, key, into, into)
 
 
 def mark_referrers_of_key(resource: Kind, key: str) -> None:
@@ -202,7 +215,10 @@ def mark_referrers_of_key(resource: Kind, key: str) -> None:
 
 
 def unlink(resource: Kind, uuid: UUID) -> bool:
-    """Forget that ``uuid`` is a row here; the row stays, and is a new resource when it is next changed."""
+    """Remove the link of ``uuid`` to its row; return False if it has no row.
+
+    The row stays. It becomes a new resource at its next change.
+    """
     tracked = tracked_rows(resource).filter(uuid=uuid, local_key__isnull=False).first()
     if tracked is None:
         return False
@@ -213,8 +229,8 @@ def unlink(resource: Kind, uuid: UUID) -> bool:
 def relink(resource: Kind, uuid: UUID, key: str) -> None:
     """Link ``uuid`` to the row with the local ``key``, and unlink its former row (SData sync 1.3, PUT).
 
-    Under the digest's lock. A row that loses it becomes a resource of its own; the uuid that ``key`` had until now
-    becomes an alias.
+    The caller holds the digest's lock. The former row of ``uuid`` becomes a resource of its own. The former uuid of the
+    row ``key`` becomes an alias.
     """
     before = tracked_rows(resource).filter(uuid=uuid).first()
     if before is not None and before.local_key == key:

@@ -1,4 +1,4 @@
-"""Merge two rows that are the same thing: repoint all references to one of them, and delete the other."""
+"""Merge two rows that are the same thing: change all references to one of them to the other, and delete it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 def merge_rows(resource: Kind, old: models.Model, new: models.Model) -> None:
-    """Delete ``old``, after everything that refers to it, shared or not, was made to refer to ``new``.
+    """Change all references to ``old`` to ``new``, and delete ``old``.
 
-    Its children go with it: the list of the row that stays is complete.
+    References of models that are not registered are changed too. The children of ``old`` are deleted with it, because
+    the list of children of ``new`` is complete.
     """
     using = resource.database
     with applying(resource.kind, keys=[str(old.pk)]):
@@ -52,12 +53,13 @@ def _repoint(field: Any, old: models.Model, new: models.Model, using: str) -> No
                 if field.primary_key:
                     _follow_key(field.model, pk, becomes, using)
         except IntegrityError:
-            # Both are members of the same, or each has the one row that there may be: that of the old one goes.
-            logger.info("%s of %s stays with the row that goes", field, pk)
+            # Both rows are members of the same list, or each has the one row that may refer to it: a row that refers to
+            # ``new`` exists already, so this one goes with ``old``.
+            logger.info("%s of row %s stays with the row that is deleted by a merge", field, pk)
 
 
 def _follow_key(model: type[models.Model], was: Any, becomes: Any, using: str) -> None:
-    """Let what is tracked under a primary key that was changed be found under the new one."""
+    """Set the local keys of the resource or child whose primary key was changed from ``was`` to ``becomes``."""
     pk = model._meta.pk
     before, after = key_text(pk, was), key_text(pk, becomes)
     resource = registry.of_model(model)

@@ -1,4 +1,4 @@
-"""The digest of a kind in the database: loaded, locked, moved on."""
+"""Load, lock and save the digest of a kind."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from ...atom.payload import Text
     from ...kind import Kind
 
-#: Rows that are written in one statement.
+#: The maximum number of rows in one statement.
 BATCH = 500
-#: So many new endpoints are noted one by one.
+#: Up to this number, new endpoints are inserted one by one.
 FEW = 2
 
 
@@ -74,9 +74,9 @@ _update_entry = PreparedUpdate(
 
 
 class StoredDigest:
-    """The digest of one kind as it was when it was read.
+    """Hold the digest of one kind as it was when it was read.
 
-    ``value`` is the digest; ``endpoint_id`` and ``endpoint_url`` translate between URLs and rows.
+    ``value`` is the digest. ``endpoint_id`` and ``endpoint_url`` convert between URLs and primary keys of endpoints.
     """
 
     def __init__(self, resource: Kind, rows: list[_Row]) -> None:
@@ -86,7 +86,7 @@ class StoredDigest:
         self._urls = {row.endpoint_id: row.url for row in rows}
         self._shown = {row.key: row.shown_tick for row in rows}
         self._heard = {row.key: row.heard_tick for row in rows}
-        #: The texts of rows that were numbered together with this digest, by local key.
+        #: By local key, the content of the rows that were given ticks under the lock of this digest.
         self.numbered: dict[str, list[Text]] = {}
         entries = (
             DigestEntry(endpoint=row.url, tick=row.tick, stamp=row.stamp, conflict_priority=row.conflict_priority)
@@ -101,7 +101,7 @@ class StoredDigest:
                 endpoint=self._resource.endpoint,
                 tick=FIRST_TICK if own is None else own.tick,
                 stamp=None if own is None else own.stamp,
-                conflict_priority=self._resource.priority,  # the setting's, whatever was stored
+                conflict_priority=self._resource.priority,  # the declared one: the stored one may be out of date
             )
         )
 
@@ -110,11 +110,11 @@ class StoredDigest:
         return url.lower() in self._rows
 
     def count_others(self, *endpoints: str) -> int:
-        """Return how many endpoints the stored digest names beside ``endpoints``."""
+        """Return how many endpoints the stored digest names that are not among ``endpoints``."""
         return len(self._rows.keys() - {endpoint.lower() for endpoint in endpoints})
 
     def endpoint_id(self, url: str) -> int:
-        """Return the primary key of an endpoint, noting it if it was never seen."""
+        """Return the primary key of the endpoint ``url``; insert the endpoint if it has no row yet."""
         key = url.lower()
         if key not in self._ids:
             row, _ = Endpoint.objects.using(self._resource.database).get_or_create(key=key, defaults={"url": url})
@@ -128,29 +128,29 @@ class StoredDigest:
         return self._urls[pk]
 
     def shown_tick(self, url: str) -> int:
-        """Return the highest tick that an endpoint has shown, in a version or in its own digest."""
+        """Return the highest tick of the endpoint ``url`` in a version or in the endpoint's own digest."""
         return self._shown.get(url.lower(), FIRST_TICK)
 
     def show(self, url: str, tick: int) -> None:
-        """Note that an endpoint has shown ``tick``; it is stored by ``save``."""
+        """Raise the tick that ``shown_tick`` returns to ``tick``; ``save`` stores it."""
         self._shown[url.lower()] = max(tick, self.shown_tick(url))
 
     def heard_tick(self, url: str) -> int:
-        """Return the tick after the highest one with which a version of an endpoint has come here."""
+        """Return one more than the highest tick of a version of the endpoint ``url`` that this node has received."""
         return self._heard.get(url.lower(), FIRST_TICK)
 
     def hear(self, url: str, tick: int) -> None:
-        """Note that a version of an endpoint has come with ``tick``; it is stored by ``save``."""
+        """Record that this node has received a version of the endpoint ``url`` with ``tick``; ``save`` stores it."""
         self._heard[url.lower()] = max(tick + 1, self.heard_tick(url))
         self.show(url, tick + 1)
 
     def purge_floor(self, url: str) -> int:
-        """Return the tick of an endpoint below which its tombstones may have been purged here."""
+        """Return the tick of the endpoint ``url`` below which its tombstones may have been purged at this node."""
         row = self._rows.get(url.lower())
         return FIRST_TICK if row is None else row.purge_floor
 
     def save(self, changed: Digest) -> None:
-        """Store what ``changed`` says differently; call it under the lock."""
+        """Store the entries of ``changed`` that differ from the stored digest; the caller holds the digest's lock."""
         new = []
         for entry in changed:
             key = entry.endpoint.lower()
@@ -189,7 +189,7 @@ class StoredDigest:
         )
         keys = [entry.endpoint.lower() for entry in entries]
         pks = {row.endpoint_id: row.pk for row in created}
-        if None in pks.values():  # a database that does not return what it has inserted
+        if None in pks.values():  # the database does not return the primary keys of inserted rows
             found = DigestEntryRow.objects.using(database).filter(digest=kind)
             pks = dict(found.values_list("endpoint_id", "pk"))
         for key, entry in zip(keys, entries, strict=True):
@@ -197,12 +197,12 @@ class StoredDigest:
             self._rows[key] = _Row(pks[endpoint], endpoint, entry.endpoint, key, *self._values_of(entry))
 
     def _values_of(self, entry: DigestEntry) -> tuple[int, int | None, int, int, int]:
-        """Return what is stored of an entry, in the order of ``_update_entry``."""
+        """Return the values that are stored for ``entry``, in the order of ``_update_entry``."""
         shown, heard = self.shown_tick(entry.endpoint), self.heard_tick(entry.endpoint)
         return entry.tick, entry.stamp, entry.conflict_priority, shown, heard
 
     def _note_endpoints(self, urls: list[str]) -> None:
-        """Have a row for each of ``urls``; one or two come by themselves."""
+        """Insert the missing endpoints of ``urls`` in bulk; up to ``FEW`` of them are left to ``endpoint_id``."""
         unknown = {url.lower(): url for url in urls if url.lower() not in self._ids}
         if len(unknown) <= FEW:
             return
@@ -213,7 +213,7 @@ class StoredDigest:
 
 
 def load_digest(resource: Kind) -> StoredDigest:
-    """Read the digest of ``resource`` as it is committed."""
+    """Read the digest of ``resource`` without locking it."""
     rows = _entries.rows(resource.database, resource.kind)
     return StoredDigest(resource, [_Row(*row) for row in rows])
 
@@ -221,9 +221,9 @@ def load_digest(resource: Kind) -> StoredDigest:
 def lock_digest(resource: Kind) -> StoredDigest:
     """Lock the digest of ``resource`` until the present transaction ends, and read it.
 
-    Whoever gives ticks or applies a feed holds this lock. It is taken by the first statement of its
-    transaction. SQLite knows one lock, that of all writers: a transaction that began IMMEDIATE holds it
-    already, another takes it by writing first, before it has read anything that could be out of date then.
+    A transaction that assigns ticks or applies a feed takes this lock with its first statement. SQLite has one lock for
+    all writers. A transaction that began with IMMEDIATE holds it already. Any other transaction takes it by a write
+    before its first read, because data that was read before could be out of date.
     """
     connection = connections[resource.database]
     digests = DigestRow.objects.using(resource.database)
@@ -237,13 +237,13 @@ def lock_digest(resource: Kind) -> StoredDigest:
 
 
 def digest_as_json(digest: Digest) -> str:
-    """Return all that ``digest`` says, to be kept."""
+    """Return ``digest`` as JSON, for storing it; nothing is lost."""
     entries = [[entry.endpoint, entry.tick, entry.stamp, entry.conflict_priority] for entry in digest]
     return json.dumps({"origin": digest.origin, "part_of": digest.part_of, "entries": entries})
 
 
 def digest_from_json(text: str) -> Digest:
-    """Return what ``digest_as_json`` was given."""
+    """Return the digest that ``digest_as_json`` has converted to ``text``."""
     kept = json.loads(text)
     names = ("endpoint", "tick", "stamp", "conflict_priority")
     return Digest(

@@ -1,4 +1,4 @@
-"""Telling the application, through its signals, what came of a page: once it is committed."""
+"""Send the signals of this app that report the outcome of a page, after the page is committed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 def announce(
     resource: Kind, conflicts: Sequence[ConflictRecord], versions: Sequence[tuple[TrackedResource, bool]]
 ) -> None:
-    """Send the signals after the present transaction; ``versions`` are what was applied, and whether it waits."""
+    """Send the signals for ``conflicts`` and ``versions`` after the present transaction is committed.
+
+    ``versions`` are the resources whose received versions were stored, each with True if the version is deferred.
+    """
     model = resource.model
     if conflicts and conflict_decided.has_listeners(model):
         _after_commit(resource, partial(_send_conflicts, resource, list(conflicts)))

@@ -1,4 +1,4 @@
-"""Marks: the note that a resource was changed here, in the writer's own transaction."""
+"""Mark resources as changed at this node, in the writer's own transaction."""
 
 from collections.abc import Collection, Iterable
 from functools import cache, partial
@@ -41,11 +41,11 @@ _UPDATED = ("mark", "is_intent", "mark_user")
 def mark(
     using: str, kind: str, keys: Iterable[str | None], *, is_intent: bool = False, birth: UUID | None = None
 ) -> None:
-    """Mark the resources with the local ``keys`` as changed, tracking those that are not tracked yet.
+    """Mark the resources with the local ``keys`` as changed, and track those that are not tracked yet.
 
-    One statement for any number of keys. ``is_intent`` says that a row is about to be written outside of a
-    transaction: the mark stays, for a while, even if nothing is seen to have changed. ``birth`` is the uuid to
-    give a single new one.
+    All keys are written with one statement. ``is_intent`` means that a row is about to be written outside a
+    transaction: the mark is kept for a grace period even if the content has not changed. ``birth`` is the uuid for a
+    single resource that is not tracked yet.
     """
     connection = connections[using]
     changed, user = now(), _user()
@@ -77,8 +77,8 @@ def mark(
 def _write_marks(connection: BaseDatabaseWrapper, rows: list[tuple[Any, ...]]) -> None:
     with connection.cursor() as cursor:
         if connection.vendor == "mysql":
-            # InnoDB's upsert locks the gaps beside what it looks for, and writers deadlock over those. Most of what
-            # is marked is tracked already.
+            # An upsert of InnoDB locks the gaps beside the rows that it looks for, and writers deadlock because of
+            # these locks. Most resources are tracked already, so that a plain update is enough for them.
             rows = [row for row in rows if row[2] is None or not _mark_known_row(connection.alias, cursor, row)]
         if len(rows) == 1:
             cursor.execute(_upsert(connection.alias), rows[0])
@@ -93,13 +93,13 @@ def _mark_known_row(using: str, cursor: Any, row: tuple[Any, ...]) -> bool:
 
 
 def mark_known(using: str, kind: str, keys: Collection[str], *, is_intent: bool = False) -> None:
-    """Mark the resources with the local ``keys`` as changed if they are tracked, and leave them if they are not."""
+    """Mark the tracked resources with the local ``keys`` as changed; ignore the keys that are not tracked."""
     known = TrackedResource.objects.using(using).filter(kind=kind, local_key__in=keys)
     repeated(using, partial(known.update, mark=now(), is_intent=is_intent, mark_user=_user()))
 
 
 def key_text(pk: "models.Field[Any, Any]", value: Any) -> str:
-    """Return the local key for a primary key's ``value``: the same text for every spelling of the value."""
+    """Return the local key for the primary key ``value``: the same text for every spelling of the value."""
     try:
         return str(pk.to_python(value))
     except ValidationError:
@@ -107,21 +107,24 @@ def key_text(pk: "models.Field[Any, Any]", value: Any) -> str:
 
 
 def announce_birth(using: str, kind: str) -> UUID:
-    """Note that a row is about to be created whose key is not known yet, and return the uuid to settle it by."""
+    """Insert a placeholder for a row that is about to be created, whose primary key is not known yet.
+
+    Return the uuid of the placeholder, for ``settle_birth``.
+    """
     uuid = new_uuid()
     mark(using, kind, [None], is_intent=True, birth=uuid)
     return uuid
 
 
 def settle_birth(using: str, kind: str, uuid: UUID, key: str) -> None:
-    """Mark the row that was created as ``key``, under the uuid that its birth was announced with."""
+    """Set the local ``key`` on the placeholder that ``announce_birth`` has inserted under ``uuid``, and mark it."""
     try:
         settled = repeated(using, partial(_settle_birth, connections[using], kind, uuid, key))
-    except IntegrityError:  # somebody was quick to change the new row, and it is tracked already
+    except IntegrityError:  # another transaction has changed the new row since, so it is tracked already
         announced = TrackedResource.objects.using(using).filter(kind=kind, uuid=uuid, local_key=None)
         repeated(using, announced.delete)
         settled = False
-    if not settled:  # or it took longer than the grace, and the announcement was cleared away
+    if not settled:  # or the write took longer than the grace period, and the placeholder was deleted
         mark(using, kind, [key])
 
 
@@ -132,9 +135,10 @@ def _settle_birth(connection: BaseDatabaseWrapper, kind: str, uuid: UUID, key: s
 
 
 def new_uuid() -> UUID:
-    """Return a uuid of version 7: the time in milliseconds, then chance.
+    """Return a uuid of version 7: the time in milliseconds, then random bits.
 
-    Those made together stand together in every node's index, which spares each of them a page for each row.
+    Uuids that are made together are neighbours in the index of every node, so that a batch of new rows does not touch
+    one page of the index per row.
     """
     return UUID(int=(now() << 80) | (7 << 76) | (randbits(12) << 64) | (2 << 62) | randbits(62))
 
@@ -144,7 +148,7 @@ def _user() -> str:
 
 
 def write_uuid(connection: BaseDatabaseWrapper, uuid: UUID) -> UUID | str:
-    """Return ``uuid`` as the database takes it."""
+    """Return ``uuid`` in the form in which the database stores it."""
     return uuid if connection.features.has_native_uuid_field else uuid.hex
 
 
@@ -152,7 +156,8 @@ def write_uuid(connection: BaseDatabaseWrapper, uuid: UUID) -> UUID | str:
 def _settlement(using: str) -> str:
     quote = connections[using].ops.quote_name
     columns = ", ".join(f"{quote(name)} = %s" for name in ("local_key", *_UPDATED))
-    # By the uuid alone, which nobody else knows yet: asked for what has no key as well, InnoDB locks every birth.
+    # The uuid alone selects the placeholder, because no other transaction knows it yet. With a condition on the
+    # missing local key as well, InnoDB would lock the placeholders of all writers.
     return (
         f"UPDATE {quote(TrackedResource._meta.db_table)} SET {columns} "  # noqa: S608  names of our own columns
         f"WHERE {quote('kind')} = %s AND {quote('uuid')} = %s"
@@ -171,8 +176,8 @@ def _known_mark(using: str) -> str:
 
 @cache
 def _upsert(using: str) -> str:
-    # Written out once: the ORM's bulk_create with update_conflicts makes the same statement, but compiling it
-    # anew for each save would cost more than the save.
+    # Built once per database: the ORM's bulk_create with update_conflicts makes the same statement, but compiling it
+    # for each save would cost more than the save.
     connection = connections[using]
     meta = TrackedResource._meta
     fields: list[models.Field[Any, Any]] = [meta.get_field(name) for name in _VALUES]  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Applying is not changing: what is being applied is not captured. Everything else is."""
+"""Suppress the capture of resources that are being applied; all other changes are captured."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -26,10 +26,11 @@ _applied: ContextVar[_Applied | None] = ContextVar("sdata_sync_applied", default
 def applying(
     kind: str, *, keys: Iterable[str] = (), instances: tuple[models.Model, ...] = ()
 ) -> AbstractContextManager[None]:
-    """Do not capture what happens to these resources inside; it nests.
+    """Do not capture changes of these resources inside the ``with`` block; blocks may be nested.
 
-    Only these: a receiver of the application that changes something else while an entry is applied makes a
-    change of its own, and that one is to be captured.
+    The resources are named by their local ``keys``, and by ``instances`` that may not have a key yet. Changes of other
+    resources are captured: if a signal receiver of the application changes another row while an entry is applied, that
+    is a change of this node.
     """
     return override(_applied, _Applied(kind, set(keys), instances, _applied.get()))
 
@@ -37,14 +38,14 @@ def applying(
 class _Deleting(Enum):
     LOCAL = "a change of this node"
     RECEIVED = "a deletion that was received"
-    WITHDRAWN = "a row that only this node is not to have any more"
+    WITHDRAWN = "a row that is withdrawn from this node only"
 
 
 _deleting: ContextVar[_Deleting] = ContextVar("sdata_sync_deleting", default=_Deleting.LOCAL)
 
 
 def applying_deletions() -> AbstractContextManager[None]:
-    """Apply received deletions inside: a reference that they empty is no change of the row that has it."""
+    """Treat deletions inside the block as received: a reference that they empty is no change of the referring row."""
     return override(_deleting, _Deleting.RECEIVED)
 
 
@@ -54,22 +55,22 @@ def is_applying_deletions() -> bool:
 
 
 def withdrawing() -> AbstractContextManager[None]:
-    """Delete rows inside that only this node is not to have any more: what leads to them is not to change by that."""
+    """Treat deletions inside the block as withdrawals from this node: the referring rows must not change by them."""
     return override(_deleting, _Deleting.WITHDRAWN)
 
 
 def is_withdrawing() -> bool:
-    """Return True while rows are deleted that go from this node only."""
+    """Return True while rows are deleted that are withdrawn from this node only."""
     return _deleting.get() is _Deleting.WITHDRAWN
 
 
 def is_applied(kind: str, instance: models.Model | None, key: str | None) -> bool:
-    """Tell whether the resource is being applied right now."""
+    """Return True if the resource with this ``instance`` or local ``key`` is being applied at present."""
     return _level(kind, instance, key) is not None
 
 
 def note_key(kind: str, instance: models.Model, key: str) -> None:
-    """Add the new key of a row that is being applied, so that writes by that key are not captured either."""
+    """Add the new local ``key`` of a row that is being applied, so that writes by that key are not captured either."""
     level = _level(kind, instance, key)
     if level is not None:
         level.keys.add(key)
@@ -88,10 +89,10 @@ _receivers: list[Any] = []
 
 
 def register_receivers(receivers: Iterable[Any]) -> None:
-    """Note the signal receivers of this app, so that ``is_own_receiver`` tells them from an application's."""
+    """Register the signal receivers of this app, so that ``is_own_receiver`` tells them from the application's."""
     _receivers.extend(receivers)
 
 
 def is_own_receiver(receiver: Any) -> bool:
-    """Return True if ``receiver``, of a model's signals, belongs to this app."""
+    """Return True if ``receiver``, which receives a signal of a model, belongs to this app."""
     return receiver in _receivers

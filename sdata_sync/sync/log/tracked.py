@@ -1,4 +1,4 @@
-"""Write and read the log: one ``TrackedResource`` for each resource; find the rows that have none."""
+"""Read and write the log, one ``TrackedResource`` for each resource, and find the rows that have none."""
 
 from __future__ import annotations
 
@@ -40,23 +40,24 @@ _INSERTED_COLUMNS = ("kind", "uuid", *_MARKED_COLUMNS, "is_deferred", "is_incomp
 
 
 def tracked_rows(resource: Kind) -> models.QuerySet[TrackedResource]:
-    """Return what is tracked of ``resource``."""
+    """Return the ``TrackedResource`` rows of ``resource``."""
     return TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
 
 
 def update_tracked(using: str, rows: Sequence[TrackedResource], *, with_marks: bool = True) -> None:
-    """Write ``rows`` back; they exist and are locked.
+    """Write the columns of ``rows`` back; the rows exist and are locked.
 
-    Without their marks, if somebody may have marked them since they were read: in this very transaction, that is.
+    With ``with_marks=False`` the marks in the database are kept, because this transaction may have marked the rows
+    since it has read them.
     """
     columns, values_of = (_MARKED_COLUMNS, _marked_values_of) if with_marks else (_COLUMNS, _values_of)
     _write(using, _UPDATE, (*columns, "id"), [(*values_of(row), row.pk) for row in rows])
 
 
 def new_tracked(kind: str, uuid: UUID) -> TrackedResource:
-    """Return a resource that is not stored yet."""
+    """Return a new ``TrackedResource`` that is not stored yet."""
     names, defaults = _blank()
-    # By position: the keyword way asks each of the fields for its default.
+    # By position: the constructor with keywords asks each of the other fields for its default.
     tracked = TrackedResource.from_db("", names, defaults)
     tracked._state.adding, tracked._state.db = True, None
     tracked.kind, tracked.uuid = kind, uuid
@@ -71,20 +72,20 @@ def _blank() -> tuple[list[str], list[Any]]:
 
 
 def note_first_state(tracked: TrackedResource) -> None:
-    """Note the state of ``tracked`` as the one under which this node first knew it, unless that is noted already."""
+    """Set the first state of ``tracked`` at this node to its present state, unless a first state is set already."""
     if tracked.first_tick is None and tracked.tick is not None:
         tracked.first_endpoint_id, tracked.first_tick = tracked.endpoint_id, tracked.tick
 
 
 def create_tracked(using: str, rows: Sequence[TrackedResource]) -> None:
-    """Insert new ``rows``; their primary keys stay unknown."""
+    """Insert new ``rows``; their primary keys are not read back."""
     connection = connections[using]
     values = [(row.kind, write_uuid(connection, row.uuid), *_marked_values_of(row), False, False) for row in rows]
     _write(using, _INSERT, _INSERTED_COLUMNS, values)
 
 
 def mark_found(using: str, pks: Sequence[int]) -> None:
-    """Mark rows that were found changed, unless they have been marked meanwhile."""
+    """Mark the resources ``pks``, whose rows were found changed, unless they were marked meanwhile."""
     found = TrackedResource.objects.using(using).filter(pk__in=pks, mark__isnull=True)
     found.update(mark=now(), is_intent=False, mark_user=current_user())
 
@@ -97,16 +98,16 @@ _values_of = _getter(*_COLUMNS)
 _marked_values_of = _getter(*_MARKED_COLUMNS)
 
 
-# Written out: the ORM's bulk_update would make a CASE with a branch for each row and column, and its bulk_create
-# prepares each value of each row, which is several times the cost of the statements.
+# The statements are not built by the ORM: its bulk_update would make a CASE with a branch for each row and column, and
+# its bulk_create prepares each value of each row, which costs several times as much as the statements.
 
 
 @dataclass(frozen=True)
 class _Statement:
-    """One statement in two forms, with names and places to be filled in: for each row, and for all of them.
+    """Hold one statement as two templates: one that is executed for each row, and one for all rows together.
 
-    The latter is PostgreSQL's, which otherwise parses and plans the statement anew for each row; it takes an array for
-    each column.
+    The second one is for PostgreSQL, which would parse and plan the first one again for each row. It takes one array
+    for each column.
     """
 
     for_each: str
@@ -142,7 +143,7 @@ def _filled_in(using: str, statement: str, names: tuple[str, ...]) -> str:
     connection = connections[using]
     fields: list[models.Field[Any, Any]] = [TrackedResource._meta.get_field(name) for name in names]  # type: ignore[misc]
     columns = [connection.ops.quote_name(field.column or "") for field in fields]
-    # Not a varchar of so many characters: a cast to one cuts off what is too long, where a column would refuse it.
+    # Not varchar(n): a cast to varchar(n) truncates a value that is too long, while the column refuses it.
     types = ["text" if isinstance(field, models.CharField) else field.rel_db_type(connection) for field in fields]
     changed = columns[:-1]
     return statement.format(
@@ -160,9 +161,9 @@ BATCH = 1000
 
 
 def untracked_keys(resource: Kind, *, on_batch: Callable[[int], None] = lambda count: None) -> Iterator[list[str]]:
-    """Yield the local keys that are not tracked, of each chunk of the table; each begins where the last one ended.
+    """Yield the untracked local keys of each batch of ``BATCH`` rows, in the order of the primary key.
 
-    ``on_batch`` is told afterwards how many rows were looked at.
+    After each batch ``on_batch`` is called with the number of rows in it.
     """
     last: Any = None
     while True:
@@ -178,7 +179,7 @@ def untracked_keys(resource: Kind, *, on_batch: Callable[[int], None] = lambda c
 
 
 def without_tracked(resource: Kind, keys: list[str]) -> list[str]:
-    """Return those of ``keys`` that are not tracked, in their order."""
+    """Return those of ``keys`` that are not tracked, in the same order."""
     rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, local_key__in=keys)
     tracked = set(rows.values_list("local_key", flat=True))
     return [key for key in keys if key not in tracked]
