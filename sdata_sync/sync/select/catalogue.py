@@ -1,6 +1,6 @@
 """Show resources to clients that open the URLs in feeds (SData core 2.1, 2.7; SData sync 1.3).
 
-To look at a resource changes nothing: what has no uuid yet does not get one by it.
+Reading a resource changes nothing: a row that has no uuid yet does not get one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shown:
-    """One resource as it is shown: ``etag`` is a hash of its content, ``updated`` in milliseconds since 1970."""
+    """Hold one resource as clients see it; ``etag`` is a hash of its content, ``updated`` is in ms since 1970."""
 
     key: str
     uuid: UUID | None
@@ -42,7 +42,11 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """Part of a collection: ``after`` is where the next part begins, empty on the last; ``total`` counts all."""
+    """Hold part of a collection.
+
+    ``after`` is the cursor after which the next part begins, empty on the last part. ``total`` is the number of
+    resources in all parts.
+    """
 
     resources: list[Shown]
     after: str
@@ -50,10 +54,12 @@ class Section:
 
 
 def section(resource: Kind, rows: models.QuerySet[Any], *, after: str, start_index: int, count: int) -> Section:
-    """Return ``count`` of ``rows`` by their keys, from behind the key ``after``, or from ``start_index`` on.
+    """Return ``count`` of ``rows`` in the order of their keys, after the key ``after``.
+
+    Without ``after`` the section begins at ``start_index``, which counts from 1.
 
     Raises:
-        ValidationError: ``after`` is no key.
+        ValidationError: ``after`` is not a key of the model.
     """
     ordered = rows.order_by("pk")
     if after:
@@ -73,13 +79,16 @@ def section(resource: Kind, rows: models.QuerySet[Any], *, after: str, start_ind
 def linked_section(
     resource: Kind, scope: models.QuerySet[Any] | None, *, after: str, start_index: int, count: int, bare: bool
 ) -> Section:
-    """Return those of the resources that have a uuid, in the order in which they got it; ``bare`` without content.
+    """Return ``count`` resources that have a uuid, in the order in which they got it.
+
+    ``scope`` restricts the rows. The section begins after the cursor ``after`` or, without it, at ``start_index``,
+    which counts from 1. With ``bare`` the resources are returned without their content.
 
     Raises:
-        ValidationError: ``after`` is no place in this list.
+        ValidationError: ``after`` is not a cursor of this list.
     """
     if after and not (after.isascii() and after.isdigit() and len(after) < 19):
-        raise ValidationError(f"Expected the place of a next link as it was given, received {after[:60]!r}.")
+        raise ValidationError(f"Expected the cursor of a next link, unchanged; received {after[:60]!r}.")
     linked = is_linked(tracked_rows(resource)).order_by("pk").values_list("pk", "local_key")
     begin, end = (0, count + 1) if after else (start_index - 1, start_index + count)
     if scope is None:
@@ -105,8 +114,8 @@ def is_linked(rows: models.QuerySet[TrackedResource]) -> models.QuerySet[Tracked
 
 
 def show(resource: Kind, keys: Sequence[str], *, bare: bool = False) -> dict[str, Shown]:
-    """Return the resources with the local ``keys`` that are there; ``bare`` is without their content."""
-    # What cannot be read is shown without its content.
+    """Return the resources with the local ``keys`` that have a row; with ``bare`` without their content."""
+    # A row that cannot be read is shown without its content.
     rows, unreadable = read_apart(resource.database, keys, lambda some: read_rows(resource, some))
     linked = _linked(resource, rows)
     waiting = waiting_of(resource, linked.values())

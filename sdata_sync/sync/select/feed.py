@@ -1,8 +1,8 @@
-"""The source feed: what a target lacks, page by page, as of the moment when it was selected (SData sync 5.2, 5.6).
+"""Render the source feed page by page: what a target lacked when the feed was selected (SData sync 5.2, 5.6).
 
-The feed is not stored. An operation keeps two digests, the target's and ours, and each page is selected between
-them; where it begins stands in the link that leads to it. So no page costs more than another. What changes
-meanwhile has a tick beyond our digest of that moment and belongs to a later feed.
+The feed is not stored. An operation keeps two digests of the moment of selection, the target's and this node's, and
+each page is selected between them. The link to a page contains its cursor, so no page costs more than another. A later
+change has a tick beyond this node's digest of that moment and belongs to a later feed.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from ..scope import Scope
     from .oversize import PeerLimit
 
-#: The parameter with which a target says how large a page it accepts; other implementations skip it.
+#: The URL parameter with the size in bytes of the largest page that a target accepts; other implementations ignore it.
 MAX_BYTES = "maxBytes"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a page begins: at ``tick`` of the endpoint with the primary key ``endpoint``.
+    """Hold the cursor of a page, which begins at ``tick`` of the endpoint with the primary key ``endpoint``.
 
-    With an ``endpoint`` of 0, which there is not, it is among the matters of scope before that: behind the tracked
-    resource with the primary key ``tick``.
+    No endpoint has the primary key 0. ``endpoint`` 0 marks a page of resent resources, which precede all changes: it
+    begins after the tracked resource with the primary key ``tick``.
     """
 
     endpoint: int
@@ -44,30 +44,30 @@ class Place:
 
     @classmethod
     def of_owed(cls, behind: int) -> Self:
-        """Return the place behind a matter of scope."""
+        """Return the cursor of the resent resources after the one with the primary key ``behind``."""
         return cls(endpoint=0, tick=behind)
 
     @property
     def owed(self) -> int | None:
-        """Behind which matter of scope the page begins, ``None`` if it is behind all of them."""
+        """Return the primary key after which the page's resent resources begin; ``None`` if the page follows them."""
         return self.tick if self.endpoint == 0 else None
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Read what ``str`` gave.
+        """Read a cursor from ``text``, which ``str()`` has returned for it.
 
         Raises:
-            FeedError: the text is not a place.
+            FeedError: the text is not a cursor.
         """
         endpoint, _, tick = text.partition(".")
         if not (text.isascii() and endpoint.isdigit() and tick.isdigit() and len(text) < 40):
-            raise FeedError(f"Expected the place of a next link as it was given, received {text[:60]!r}.")
+            raise FeedError(f"Expected the place of a next link, unchanged; received {text[:60]!r}.")
         return cls(endpoint=int(endpoint), tick=int(tick))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderedPage:
-    """One page of a feed as it is sent."""
+    """Hold one page of a feed as it is sent."""
 
     content: bytes
     is_last: bool
@@ -75,9 +75,10 @@ class RenderedPage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFeed:
-    """The changes that ``target`` lacks of what ``source``, our digest of some moment, contains.
+    """Hold a feed of the changes that the digest ``source`` contains and the digest ``target`` lacks.
 
-    ``url`` is the feed's own, ``total`` the number of entries when they were counted.
+    ``source`` is this node's digest of the moment of selection. ``url`` is the URL of the feed. ``total`` is the number
+    of its entries when they were counted.
     """
 
     resource: Kind
@@ -96,13 +97,13 @@ class SourceFeed:
         peer_limit: PeerLimit | None = None,
         extra: str = "",
     ) -> RenderedPage:
-        """Return the page of ``count`` entries that begins at ``place``, or, without one, at ``start_index``.
+        """Return the page of ``count`` entries that begins at the cursor ``place``.
 
-        ``peer_limit`` leaves out what is larger than the target accepts; ``extra`` is a parameter that goes into the
-        next link.
+        Without ``place`` it begins at ``start_index``, which counts from 1. ``peer_limit`` leaves out versions that are
+        larger than the target accepts. ``extra`` is a parameter that is added to the next link.
 
         Raises:
-            FeedError: the place is none of this feed.
+            FeedError: ``place`` is not a cursor of this feed.
         """
         stored = load_digest(self.resource)
         stored.value = self.source
@@ -144,7 +145,7 @@ class SourceFeed:
         raise FeedError(f"Expected the place of a next link of this feed, received {place}.")
 
     def _skip(self, stored: StoredDigest, entries: int) -> Digest:
-        """Return the target's digest as it would be had it the first ``entries``."""
+        """Return the target's digest as if the target had applied the first ``entries`` entries."""
         reached: dict[str, int] = {}
         for missing, is_inhabited in missing_and_inhabited(self.resource, stored, self.target):
             if entries <= 0:
@@ -167,7 +168,7 @@ def _next_place(stored: StoredDigest, cursor: Digest) -> Place:
 
 
 def count_missing(resource: Kind, stored: StoredDigest, target: Digest, scope: Scope | None = None) -> int:
-    """Return the number of entries of a feed from ``stored`` to ``target``, within ``scope``."""
+    """Return the number of entries in a feed of what ``stored`` contains and ``target`` lacks, within ``scope``."""
     ranges = [
         in_range(resource, stored, missing)
         for missing, is_inhabited in missing_and_inhabited(resource, stored, target)

@@ -1,7 +1,7 @@
-"""Versions that are larger than one peer accepts: feeds to that peer leave them out, and they are tried again.
+"""Leave versions that are larger than one peer accepts out of the feeds to that peer, and retry them.
 
-The end of a catch-up feed tells the peer that it has a version that was left out. So the resource gets a new tick when
-the peer has become able to take it. A version that replaces it, smaller perhaps, has a tick of its own anyway.
+At the end of a catch-up feed the peer's digest contains the left-out version too. So the resource gets a new tick when
+the peer can accept its version. A version that replaces it, perhaps a smaller one, has a tick of its own anyway.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Bytes of a feed besides its entries.
+#: The number of bytes that are reserved for the parts of a feed other than its entries.
 HEADING_BYTES = 64 * 1024
 FIRST_PAUSE_MILLIS = 10 * 60 * 1000
 LONGEST_PAUSE_MILLIS = 24 * 60 * 60 * 1000
 
 
 class PeerLimit:
-    """Which versions of a kind feeds to ``peer`` leave out; of what is not a peer (``None``) nothing is stored.
+    """Hold which versions of a kind are left out of the feeds to ``peer``.
 
-    ``max_bytes`` is the largest feed that the target accepts, if it has said so; what cannot fit is held from then on.
-    ``count`` is how many versions are left out.
+    For a client that is no peer (``None``) nothing is stored. ``max_bytes`` is the size of the largest feed that the
+    target accepts, if it has told it; a version that does not fit is left out from then on. ``count`` is the number of
+    left-out versions.
     """
 
     def __init__(self, resource: Kind, peer: Peer | None, *, max_bytes: int | None = None) -> None:
@@ -42,15 +43,15 @@ class PeerLimit:
 
     @property
     def count(self) -> int:
-        """How many versions are held for the peer."""
+        """Return the number of versions that are left out for the peer."""
         return len(self._held)
 
     def leaves_out(self, row: TrackedResource) -> bool:
-        """Return True if the version that ``row`` has is held for the peer."""
+        """Return True if the present version of ``row`` is left out for the peer."""
         return self._held.get(row.pk) == (row.endpoint_id, row.tick)
 
     def is_exceeded(self, row: TrackedResource, entry: str) -> bool:
-        """Return True if the rendered ``entry`` of ``row`` cannot fit into a feed; then it is held from now on."""
+        """Return True if the rendered ``entry`` of ``row`` does not fit into a feed; it is left out from then on."""
         if self.max_bytes is None or len(entry) * 4 <= self.max_bytes:
             return False
         size = len(entry.encode())
@@ -60,9 +61,9 @@ class PeerLimit:
         return True
 
     def hold(self, row: TrackedResource, size_bytes: int, reason: str) -> None:
-        """Leave the version that ``row`` has out of the feeds to the peer."""
+        """Leave the present version of ``row`` out of the feeds to the peer, and log the ``reason``."""
         logger.error(
-            "%s('%s') is held back from %s: its entry has %d bytes, %s",
+            "%s('%s') is left out of feeds to %s: its entry has %d bytes, %s",
             self._resource.kind,
             row.local_key or row.uuid,
             self._peer,
@@ -88,9 +89,9 @@ class PeerLimit:
         )
 
     def due(self, *, at_once: bool) -> list[TrackedResource]:
-        """Return the resources whose held version is to be tried again: when its time has come, or ``at_once``.
+        """Return the resources whose left-out version is due for a retry; with ``at_once`` all of them.
 
-        What is held of a version that the resource does not have any more is forgotten.
+        Left-out versions that were replaced by newer ones are deleted from the database.
         """
         present = _present(self._resource, self._peer)
         stale = _held(self._resource, self._peer).exclude(pk__in=present.values("pk"))
@@ -98,7 +99,7 @@ class PeerLimit:
         return [h.resource for h in present.select_related("resource") if at_once or h.retry_at <= now()]
 
     def release_fitting(self) -> bool:
-        """Give new ticks to the resources whose held versions fit into ``max_bytes``; return True if there were any."""
+        """Mark the resources whose left-out versions fit into ``max_bytes`` for new ticks; return True if any did."""
         fitting = _present(self._resource, self._peer).filter(size_bytes__lte=self.max_bytes or 0)
         rows = [held.resource for held in fitting.select_related("resource")]
         for row in rows:
@@ -106,7 +107,7 @@ class PeerLimit:
         return bool(rows)
 
     def postpone(self, row: TrackedResource) -> None:
-        """Note that the peer has refused the version again; the pauses become longer."""
+        """Record that the peer has refused the version of ``row`` again; each pause is longer than the one before."""
         for held in _held(self._resource, self._peer).filter(resource=row):
             pause = min(FIRST_PAUSE_MILLIS * 2 ** min(held.attempts, 20), LONGEST_PAUSE_MILLIS)
             HeldVersion.objects.using(self._resource.database).filter(pk=held.pk).update(
@@ -114,7 +115,7 @@ class PeerLimit:
             )
 
     def release(self, row: TrackedResource) -> None:
-        """Give the resource a new tick: the peer accepts its version now."""
+        """Mark ``row`` for a new tick, because the peer accepts its version now."""
         self._held.pop(row.pk, None)
         _held(self._resource, self._peer).filter(resource=row).delete()
         TrackedResource.objects.using(self._resource.database).filter(
@@ -123,7 +124,7 @@ class PeerLimit:
         wake_after_commit(self._resource.kind, self._resource.database)
 
 
-#: The version that is held is the one that the resource has now.
+#: The condition that the left-out version is the present version of its resource.
 _IS_PRESENT = Q(endpoint_id=F("resource__endpoint_id"), tick=F("resource__tick"))
 
 
@@ -140,7 +141,7 @@ def _present(resource: Kind, peer: Peer | None) -> QuerySet[HeldVersion]:
 
 
 def held_names(resource: Kind) -> dict[int, list[str]]:
-    """Return the names of the resources whose present version is held for a peer, by the primary key of the peer."""
+    """Return the names and sizes of the resources whose present version is left out, by primary key of the peer."""
     found: dict[int, list[str]] = {}
     for version in _of_kind(resource).filter(_IS_PRESENT).select_related("resource").order_by("pk"):
         name = version.resource.local_key or version.resource.uuid

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..scope import Scope
     from .oversize import PeerLimit
 
-#: So many endpoints are looked at one by one; of more it is asked first which of them have anything at all.
+#: Up to this number, endpoints are queried one by one; for more, one query finds those that have resources here.
 FEW = 8
 
 
@@ -48,10 +48,10 @@ def missing_and_inhabited(
     *,
     wanted: Callable[[str], bool] = lambda endpoint: True,
 ) -> list[tuple[TickRange, bool]]:
-    """Return what ``target`` lacks, each range with whether there may be anything in it.
+    """Return the ranges of ticks that ``target`` lacks, each with True if this node may have resources in it.
 
-    ``wanted`` narrows the endpoints. Of most of many endpoints a node holds nothing: others have changed their rows
-    since.
+    ``wanted`` restricts the endpoints. With many endpoints, this node has no version of most of them, because other
+    endpoints have changed the same rows since.
     """
     ranges = [missing for missing in missing_ranges(stored.value, target) if wanted(missing.endpoint)]
     if len(ranges) <= FEW:
@@ -77,12 +77,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(kw_only=True, slots=True)
 class Page:
-    """Part of what a target lacks.
+    """Hold one page of what a target lacks.
 
-    ``entries`` are rendered, ``states`` and ``rows`` are theirs. ``cursor`` is the target's digest as it would be had
-    it taken all of the page: the next page is what it lacks. ``is_last`` says that there is no next page.
-    ``referrers`` are, where an entry is a deletion, this node's digests of the kinds that refer to this one.
-    ``owed`` are the resources of a page of matters of scope, and the next such page goes on behind ``owed_behind``.
+    ``entries`` are rendered; ``states`` and ``rows`` belong to them, in the same order. ``cursor`` is the target's
+    digest as if the target had applied the whole page: the next page is what that digest lacks. ``is_last`` is true if
+    there is no next page. ``referrers`` is set if an entry is a deletion: this node's digests of the kinds that refer
+    to this one. On a page of resent resources, ``owed`` are their uuids, and the next such page begins after the
+    primary key ``owed_behind``.
     """
 
     cursor: Digest
@@ -95,7 +96,7 @@ class Page:
     owed: list[UUID] = field(default_factory=list)
 
     def is_cut_to(self, limit: int) -> bool:
-        """Drop the last entries if all together have more than ``limit`` bytes, but not the first; tell whether."""
+        """Drop last entries until the rest has at most ``limit`` bytes, but keep the first; return True if any went."""
         size = 0
         for number, entry in enumerate(self.entries):
             size += len(entry) if entry.isascii() else len(entry.encode())
@@ -118,19 +119,20 @@ def read_page(
 ) -> Page:
     """Return the first ``limit`` changes that ``target`` lacks, by endpoint and tick (SData sync 2.5, 4.4).
 
-    ``stored`` is this node's digest; what is recorded after it was read belongs to a later feed. ``wanted``
-    narrows the endpoints whose changes are looked at.
+    ``stored`` is this node's digest; a change that is recorded after it was read belongs to a later feed. ``wanted``
+    restricts the endpoints whose changes are selected.
 
-    A page is cut short where it would become larger than what we ourselves would accept.
+    A page is cut short before it becomes larger than a page that this node itself accepts.
 
-    ``scope`` narrows the resources to what a peer may have; what it may not have any more is a deletion there. What
-    it must hear of although its digest contains it comes first, on pages of its own,
-    behind the one with the primary key ``owed_behind``; ``None`` if all of it was sent.
+    ``scope`` restricts the resources to those that a peer may have; a resource that it may not have any more is sent as
+    a deletion. Resources that must be resent, although the peer's digest contains them, come first, on pages of their
+    own. The page begins after the resent resource with the primary key ``owed_behind``; ``None`` means that all of them
+    were sent.
 
     ``peer_limit`` leaves out versions that are larger than the peer accepts.
 
-    A version is sent only with the state that it has: where the content of a row is not what its state was
-    given for, somebody has changed it since, and it will come again under its own number.
+    A version is sent only with its own state. If the content of a row differs from the content that its state was
+    assigned to, the row was changed since. It is left out, and is sent later with the tick of that change.
     """
     page = _select(
         resource,
@@ -148,7 +150,7 @@ def read_page(
 
 
 def read_version(resource: Kind, stored: StoredDigest, row: TrackedResource, scope: Scope | None) -> Page | None:
-    """Return a page with the present version of one resource, ``None`` if it cannot or must not be sent."""
+    """Return a page with the present version of one resource, or ``None`` if it cannot or must not be sent."""
     page = Page(cursor=stored.value)
     if row.endpoint_id is not None and row.tick is not None:
         _render(resource, stored, stored.endpoint_url(row.endpoint_id), [row], page, scope, None)
@@ -267,7 +269,7 @@ def _render(
         elif row.is_deferred:
             payload = deferred.get(row.pk)
         elif row.is_deleted:
-            # Whoever may not have what it goes by now hears that it is gone.
+            # A peer that may not have the survivor is told of a deletion without it.
             new = row.replaced_by if row.replaced_by and (scope is None or scope.has(row.replaced_by)) else None
             payload = resource.template.render_empty(
                 identity(uuid=str(row.uuid), deleted=True, replaced_by=new, scoped=is_owed)
@@ -298,11 +300,11 @@ def _most_bytes(peer_limit: PeerLimit | None) -> int:
 def _stamp_anew(resource: Kind, row: TrackedResource, problem: str) -> None:
     """Mark a row whose version the feed leaves out, so that it gets a new tick, even if it is changed back meanwhile.
 
-    The end of a catch-up feed tells the target that it has the version that was left out. A row with a ``problem`` is
+    At the end of a catch-up feed the target's digest contains the left-out version too. A row with a ``problem`` is
     held back until it can be read and rendered.
     """
     if problem:
-        logger.error("%s('%s') cannot be sent: %s", resource.endpoint, row.local_key, problem)
+        logger.error("%s('%s') is held back: %s", resource.endpoint, row.local_key, problem)
     TrackedResource.objects.using(resource.database).filter(
         pk=row.pk, tick=row.tick, endpoint=row.endpoint_id, local_key__isnull=False
     ).update(restamp=True, mark=Coalesce("mark", now()), problem=problem)
@@ -312,7 +314,10 @@ def _stamp_anew(resource: Kind, row: TrackedResource, problem: str) -> None:
 def _contents(
     resource: Kind, stored: StoredDigest, tracked: list[TrackedResource]
 ) -> tuple[dict[str, list[Text]], dict[str, str]]:
-    """Return the contents of the rows and their problems, by local key; rows just stamped as they were then."""
+    """Return the contents of the rows and their problems, by local key.
+
+    A row that was just given its tick has the content that it had then.
+    """
     alive = [row.local_key for row in tracked if row.local_key and not (row.is_deleted or row.is_deferred)]
     contents = {key: texts for key in alive if (texts := stored.numbered.get(key)) is not None}
     unread = {key for key in alive if key not in contents}
@@ -330,7 +335,7 @@ def _render_row(
     *,
     scoped: bool,
 ) -> tuple[str | None, str]:
-    """Return the payload of a row, ``None`` if it cannot be sent under its state; and the problem, if there is one."""
+    """Return the payload of a row, ``None`` if it cannot be sent with its state, and the problem, empty for none."""
     if texts is None or row.local_key is None or resource.etag(texts, row.extra) != row.etag:
         return None, problem
     attributes = identity(uuid=str(row.uuid), key=row.local_key, url=url, scoped=scoped)
@@ -350,7 +355,7 @@ def _deferred_payloads(resource: Kind, tracked: list[TrackedResource]) -> tuple[
     uuids = {row.pk: str(row.uuid) for row in waiting}
     found = DeferredEntry.objects.using(resource.database).filter(resource__in=list(uuids)).select_related("resource")
     states = {row.pk: (row.endpoint_id, row.tick) for row in waiting}
-    # Not one that has come meanwhile, under another state.
+    # Without entries that were received meanwhile: they belong to other states.
     entries = [e for e in found if (e.resource.endpoint_id, e.resource.tick) == states[e.resource_id]]
     payloads = {e.resource_id: _deferred_payload(resource, e, uuids[e.resource_id]) for e in entries}
     return payloads, {e.resource_id for e in entries if e.is_deleted}
@@ -363,11 +368,11 @@ def _deferred_payload(resource: Kind, entry: DeferredEntry, uuid: str) -> str:
 
 
 def _referring_digests(resource: Kind) -> dict[str, Digest]:
-    """Return this node's digests of the kinds of which a deletion of ``resource`` takes rows along.
+    """Return this node's digests of the kinds whose rows a deletion of ``resource`` takes along.
 
-    They are read after the page with the deletions, and what was committed before is given its ticks first: so they
-    contain what was changed together with a deletion. What the node that made a deletion had is contained too, where
-    this node has only passed the deletion on.
+    They are read after the page with the deletions, and all committed changes are given their ticks first. So they
+    contain every change that was made together with a deletion. For a deletion that this node has only received, they
+    contain what the node that made it had (``told_digests``).
     """
     told = told_digests(resource)
     digests: dict[str, Digest] = {}
@@ -377,16 +382,16 @@ def _referring_digests(resource: Kind) -> dict[str, Digest]:
             continue
         if other.is_source:
             digests[kind] = number_changes(other).value.merge(told.get(kind, Digest()), stamp=0)
-        else:  # an empty digest says that the kind is not given to others
+        else:  # an empty digest tells the target that this node does not send the kind
             digests[kind] = Digest(origin=other.endpoint)
     return digests
 
 
 def entry_id(resource: Kind, key: str | None, uuid: UUID) -> str:
-    """Return the id of an entry: the URL of the row, or the uuid where there is no row."""
+    """Return the id of an entry: the URL of the row, or the uuid as a URN if there is no row."""
     return resource.resource_url(key) if key is not None else uuid.urn
 
 
 def is_own(resource: Kind) -> Callable[[str], bool]:
-    """Return what narrows a page to the changes made here."""
+    """Return a function for ``wanted`` that restricts a page to the changes made at this node."""
     return lambda endpoint: same_endpoint(endpoint, resource.endpoint)

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Purged:
-    """How many tombstones went, and how many stay; ``missed_by`` names the peers that will not learn of some."""
+    """Hold how many tombstones were removed and how many were kept.
+
+    ``missed_by`` names the peers that lack a removed tombstone, and so will not learn of that deletion.
+    """
 
     removed: int
     kept: int
@@ -40,10 +43,10 @@ class Purged:
 
 
 def purge(resource: Kind, peers: Mapping[str, Digest | None], *, older_than: timedelta | None, dry_run: bool) -> Purged:
-    """Remove the tombstones that all ``peers`` have, and with ``older_than`` all tombstones before that time.
+    """Remove the tombstones that all ``peers`` have, and with ``older_than`` all tombstones of a greater age.
 
-    ``peers`` are the known digests of the enabled peers by name, ``None`` for one whose digest is not known: it may
-    lack everything.
+    ``peers`` are the known digests of the enabled peers by name. A peer whose digest is not known (``None``) may lack
+    every tombstone. With ``dry_run`` the tombstones are only counted.
     """
     stones = TrackedResource.objects.using(resource.database).filter(
         kind=resource.kind, is_deleted=True, is_deferred=False, local_key__isnull=True, mark__isnull=True
@@ -69,12 +72,12 @@ def purge(resource: Kind, peers: Mapping[str, Digest | None], *, older_than: tim
 def _contained(
     resource: Kind, stones: QuerySet[TrackedResource], digests: list[Digest | None]
 ) -> QuerySet[TrackedResource]:
-    """Narrow ``stones`` to those that every digest contains."""
+    """Return those of ``stones`` that every digest contains; all of them if there are no digests."""
     if any(digest is None for digest in digests):
         return stones.none()
     everywhere = Q()
     stored = load_digest(resource)
-    # With no peer there is nobody to wait for.
+    # Without peers no node can lack a tombstone.
     for entry in stored.value if digests else ():
         tick = min(digest.tick(entry.endpoint) for digest in digests if digest is not None)
         everywhere |= Q(endpoint_id=stored.endpoint_id(entry.endpoint), tick__lt=tick)
@@ -82,14 +85,14 @@ def _contained(
 
 
 def _remove(resource: Kind, chosen: QuerySet[TrackedResource]) -> None:
-    # In chunks, without the collector: what refers to a tombstone is deleted by hand.
+    # In chunks and without Django's collector: rows that refer to a tombstone are deleted explicitly.
     while _remove_some(resource, chosen):
         pass
 
 
 def _remove_some(resource: Kind, chosen: QuerySet[TrackedResource]) -> bool:
     with transaction.atomic(using=resource.database):
-        lock_digest(resource)  # nobody applies a newer version or brings one back to life meanwhile
+        lock_digest(resource)  # so that no page applies a newer version or revives a resource meanwhile
         stones = list(locked(chosen, resource.database)[:500])
         pks = [row.pk for row in stones]
         _raise_floors(resource, stones)
@@ -100,7 +103,7 @@ def _remove_some(resource: Kind, chosen: QuerySet[TrackedResource]) -> bool:
 
 
 def _raise_floors(resource: Kind, stones: Iterable[TrackedResource]) -> None:
-    """Note per endpoint below which tick tombstones have been purged: what comes again under such a tick is old."""
+    """Raise the purge floors of the endpoints of ``stones``: an unknown version with a tick below the floor is old."""
     highest: dict[int, int] = {}
     for row in stones:
         if row.endpoint_id is not None and row.tick is not None:
@@ -112,9 +115,10 @@ def _raise_floors(resource: Kind, stones: Iterable[TrackedResource]) -> None:
 
 
 def forget_endpoints(resource: Kind, *, dry_run: bool) -> int:
-    """Remove from the digest the endpoints of which no version is here, and return how many there were.
+    """Remove from the digest the endpoints of which this node has no version, and return their number.
 
-    What digests say of them is ignored until a version of theirs comes. This node and its peers stay.
+    Claims of received digests about them are ignored until a version of theirs arrives. The endpoints of this node and
+    of its peers stay. With ``dry_run`` the endpoints are only counted.
     """
     with transaction.atomic(using=resource.database):
         lock_digest(resource)

@@ -1,7 +1,7 @@
-"""The way back of a node whose clock was driven out of reach by a false claim, before such claims were bounded.
+"""Lower ticks that a false claim has raised out of reach, at a node from before such claims were bounded.
 
-The node lowers its own tick to above every version of its that is known anywhere. Each peer then confirms: an
-administrator lets it lower its entry for that endpoint to what the endpoint's own ``$syncDigest`` says.
+The node lowers its own tick to above every version of its own that any node has. Each peer then confirms: its
+administrator lets it lower its entry for that endpoint to the tick in the endpoint's own ``$syncDigest``.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from ...core.digest import Digest
     from ...kind import Kind
 
-#: Versions of this node with a tick beyond it were given by a clock that had been driven out of reach.
+#: Higher ticks of this node's versions were assigned while its clock was out of reach.
 HIGHEST_USABLE = MAX_TICK // 2
-#: Ticks above the highest known version that may have been used by versions which are known nowhere any more.
+#: The number of ticks above the highest known version that versions may have used which no node has any more.
 MARGIN = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lowered:
-    """By which tick another was replaced; both are equal if nothing was to be done."""
+    """Hold a tick before and after it was lowered; both are equal if nothing had to be done."""
 
     before: int
     after: int
 
 
 def renumber(resource: Kind, highest_elsewhere: int) -> Lowered:
-    """Lower this node's tick to just above its versions, if it is out of reach; stamp anew what it gave up there.
+    """Lower this node's tick to above its versions if it is out of reach, and assign new ticks to versions up there.
 
     ``highest_elsewhere`` is the highest tick of a version of this node that a peer has.
     """
@@ -68,17 +68,17 @@ def _renumber(resource: Kind, highest_elsewhere: int) -> Lowered:
         mark=Coalesce("mark", F("stamp")), is_intent=False, mark_user=F("user"), restamp=True
     )
     number_all_under_lock(resource, stored)
-    # What the peers are remembered to have was learned under the ticks that are given up.
+    # The known digests of the peers count in the ticks that are given up.
     Stream.objects.filter(kind=resource.kind).update(known_digest="")
     return Lowered(before=own.tick, after=wanted)
 
 
 def confirm(resource: Kind, endpoint: str, shown: Digest) -> Lowered:
-    """Lower our entry for ``endpoint`` if it is higher than what the endpoint's own digest, ``shown``, says.
+    """Lower this node's entry for ``endpoint`` if it is higher than the tick in ``shown``, the endpoint's own digest.
 
-    It becomes the tick after the highest version of the endpoint that is held here: what the endpoint has recorded
-    since it was renumbered has not come. Versions that are held with a tick beyond ``shown`` count as older than any
-    that the endpoint brings.
+    The entry becomes the tick after the highest version of the endpoint that this node has, because changes that the
+    endpoint has recorded since it lowered its tick have not arrived. Versions that this node has with a tick beyond
+    ``shown`` count from now on as older than any version that the endpoint sends.
     """
     return atomically(resource.database, partial(_confirm, resource, endpoint, shown.tick(endpoint)))
 

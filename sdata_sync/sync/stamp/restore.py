@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from ...kind import Kind
     from ..log.digests import StoredDigest
 
-#: When the peers are asked again after one that knows more of this node would not give it back.
+#: The time until the peers are asked again, if a peer that has lost changes of this node did not return them.
 RETRY_SECONDS = 5.0
-#: How long whoever selects or delivers waits for another thread that is asking.
+#: How long a selection or a delivery waits while another thread asks the peers.
 PATIENCE_SECONDS = 5.0
 
 _checked: set[str] = set()
@@ -116,7 +116,7 @@ _noted: PreparedQuery[DigestRow] = PreparedQuery(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Behind:
-    """The ticks of ours, ``since <= tick < until``, that may have been given a second time after a restore."""
+    """Hold a restore gap: the ticks of this node, ``since <= tick < until``, that may have been assigned twice."""
 
     since: int
     until: int
@@ -126,9 +126,10 @@ class Behind:
 
 
 def fall_behind(resource: Kind, stored: StoredDigest) -> Behind:
-    """Note that a peer knows higher ticks of this node, or return the noted gap; under the digest's lock.
+    """Store a restore gap, because a peer knows higher ticks of this node, or return the gap that is stored already.
 
-    It stays noted, across pages, processes and failures, until ``take_higher_tick`` ends it.
+    The caller holds the digest's lock. The gap stays stored, across pages, processes and failures, until
+    ``take_higher_tick`` closes it.
     """
     if (noted := behind(resource)) is not None:
         return noted
@@ -141,19 +142,19 @@ def fall_behind(resource: Kind, stored: StoredDigest) -> Behind:
 
 
 def behind(resource: Kind) -> Behind | None:
-    """Return what ``fall_behind`` has noted, ``None`` if this node knows itself best."""
+    """Return the restore gap that ``fall_behind`` has stored, or ``None`` if no peer knows higher ticks."""
     for since, until in _noted.rows(resource.database, resource.kind):
         return Behind(since=since or FIRST_TICK, until=until)
     return None
 
 
 def _confirmed(resource: Kind, ours: int) -> int:
-    """Return up to where all peers were known to have our changes: those are from before the backup was made."""
+    """Return the tick below which all peers have this node's changes, which are from before the backup."""
     own, ticks = resource.endpoint, []
     for stream in Stream.objects.filter(kind=resource.kind):
         known = stream.known_ticks()
         if known is None:
-            return FIRST_TICK  # forgotten since: whatever is ours may have a used tick
+            return FIRST_TICK  # the peer's digest is not known any more: every tick of this node may be used twice
         ticks.append(known.get(own, FIRST_TICK))
     return min(ticks, default=FIRST_TICK if ours > FIRST_TICK else ours)
 
@@ -161,11 +162,12 @@ def _confirmed(resource: Kind, ours: int) -> int:
 def take_higher_tick(resource: Kind, stored: StoredDigest, shown: Digest, where: str) -> bool:
     """After a restore, continue above the tick that ``shown`` has for this node; return True if there was a gap.
 
-    Under the digest's lock, when all that could be got back has come. ``where`` says who showed it. What this node
-    has numbered since the backup was made is marked, to be numbered again.
+    The caller holds the digest's lock, and has pulled all the lost changes that peers return. ``where`` names the
+    source of ``shown`` in the note. The changes that this node has given ticks since the backup was made are marked, so
+    that they get new ticks.
 
     Raises:
-        FeedError: the tick is so high that it cannot be ours.
+        FeedError: the tick in ``shown`` is more than ``MAX_TICK_LEAP`` above the tick of this node.
     """
     own = resource.endpoint
     ours, theirs = stored.value.tick(own), shown.tick(own)
@@ -175,8 +177,8 @@ def take_higher_tick(resource: Kind, stored: StoredDigest, shown: Digest, where:
     check_leap(resource, ours, theirs)
     noted = noted or fall_behind(resource, stored)
     note = (
-        f"{where} knows our tick {theirs}, we stood at {noted.until}. This node was restored from a backup, or another "
-        "node has our BASE_URL. It goes on from the higher tick."
+        f"{where} knows tick {theirs} of this node, which was at tick {noted.until}. This node was restored from a "
+        "backup, or another node has the same BASE_URL. It continues from the higher tick."
     )
     logger.error("%s: %s", own, note)
     DigestRow.objects.using(resource.database).filter(pk=resource.kind).update(
@@ -184,26 +186,26 @@ def take_higher_tick(resource: Kind, stored: StoredDigest, shown: Digest, where:
     )
     stored.save(stored.value.raised(own, theirs, stamp=now()))
     _number_again(resource, stored, noted)
-    # What the peers are remembered to have was learned under the ticks that are given up.
+    # The known digests of the peers count in the ticks that are given up.
     Stream.objects.filter(kind=resource.kind).update(known_digest="")
     return True
 
 
 def check_leap(resource: Kind, ours: int, theirs: int) -> None:
-    """Refuse a claim about ourselves that cannot be true.
+    """Refuse a claim about the tick of this node that cannot be true.
 
     Raises:
         FeedError: the claimed tick is more than ``MAX_TICK_LEAP`` above the tick of this node.
     """
     if theirs - ours > conf.max_tick_leap:
         raise FeedError(
-            f"Expected a tick of at most {ours + conf.max_tick_leap} for {resource.endpoint}, which stands at {ours}; "
+            f"Expected a tick of at most {ours + conf.max_tick_leap} for {resource.endpoint}, which is at {ours}; "
             f"received {theirs}."
         )
 
 
 def _number_again(resource: Kind, stored: StoredDigest, given: Behind) -> None:
-    # Not from ``until`` on: those are our own lost changes, which have just come back.
+    # Not from ``until`` on: those are the lost changes of this node, which have just been pulled.
     TrackedResource.objects.using(resource.database).filter(
         kind=resource.kind,
         endpoint_id=stored.endpoint_id(resource.endpoint),

@@ -25,15 +25,16 @@ if TYPE_CHECKING:
 
 
 def is_complete(resource: Kind) -> bool:
-    """Tell whether that has been done, once and for all."""
+    """Return True if ``track_existing`` has tracked all rows of ``resource``; it does that only once."""
     return DigestRow.objects.using(resource.database).filter(pk=resource.kind, is_complete=True).exists()
 
 
 def track_existing(resource: Kind, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
-    """Track and number every row that is not tracked yet, if that was never done; return how many there were.
+    """Track every untracked row and assign its tick, if that was never done; return the number of these rows.
 
-    Each batch is a transaction, and what is tracked is passed over the next time: an interruption costs nothing.
-    ``on_batch`` is told how many rows were looked at.
+    Nothing is done before the restore check, or while there is a restore gap. Each batch is a transaction, and rows
+    that are tracked already are skipped the next time, so an interruption costs nothing. After each batch ``on_batch``
+    is called with the number of rows in it.
     """
     if is_complete(resource):
         return 0
@@ -52,7 +53,7 @@ def track_untracked(resource: Kind, *, on_batch: Callable[[int], None] = lambda 
 
 
 def count_untracked(resource: Kind, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
-    """Return how many rows are not tracked."""
+    """Return the number of untracked rows."""
     return sum(len(keys) for keys in untracked_keys(resource, on_batch=on_batch))
 
 
@@ -65,7 +66,7 @@ def _track(resource: Kind, keys: list[str]) -> int:
 def _track_under_lock(resource: Kind, keys: list[str]) -> int:
     stored = lock_digest(resource)
     new = []
-    for key in without_tracked(resource, keys):  # once more, under the lock
+    for key in without_tracked(resource, keys):  # checked again, under the lock
         row = new_tracked(resource.kind, new_uuid())
         row.local_key = key
         new.append(row)
@@ -78,7 +79,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class Found:
-    """How many rows are not as they were tracked."""
+    """Count the rows that differ from what is tracked."""
 
     looked_at: int = 0
     new: int = 0
@@ -89,22 +90,26 @@ class Found:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Return the number of rows that differ or cannot be read."""
         return self.new + self.changed + self.deleted + self.unreadable
 
     def as_dict(self) -> dict[str, int]:
-        """Return the numbers, for JSON; ``unreadable`` only if there is any."""
+        """Return the counts, for JSON; ``unreadable`` only if it is not 0."""
         return {name: number for name, number in asdict(self).items() if number or name != "unreadable"}
 
 
 def scan(resource: Kind, *, dry_run: bool = False, on_batch: Callable[[int], None] = lambda count: None) -> Found:
-    """Compare every row with what is tracked, in chunks, and number what differs; ``dry_run`` only counts."""
+    """Compare every row with what is tracked, in chunks, and assign ticks to the differences; return their counts.
+
+    With ``dry_run`` the differences are only counted. After each chunk ``on_batch`` is called with the number of rows
+    in it.
+    """
     found = Found()
     if not dry_run:
         take_over_known(resource)
     last = 0
     rows = TrackedResource.objects.using(resource.database).filter(
-        # Not what is linked, and waits for the other side's version.
+        # Linked rows that wait for the version of a peer have no tick, and are left out.
         kind=resource.kind,
         local_key__isnull=False,
         mark__isnull=True,
@@ -129,10 +134,10 @@ def _compare(resource: Kind, chunk: list[TrackedResource], found: Found, *, dry_
     for tracked in chunk:
         texts = contents.get(tracked.local_key or "")
         if (problem := problems.get(tracked.local_key or "")) is not None:
-            logger.error("%s('%s') cannot be compared: %s", resource.endpoint, tracked.local_key, problem)
+            logger.error("%s('%s') cannot be read or encoded: %s", resource.endpoint, tracked.local_key, problem)
             found.unreadable += 1
         elif texts is None:
-            # A version that waits to be written has its key, and may well have no row.
+            # A deferred version may have a local key although the row does not exist.
             if tracked.is_deferred:
                 continue
             found.deleted += 1

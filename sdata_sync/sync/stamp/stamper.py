@@ -1,4 +1,4 @@
-"""The stamper: gives every committed mark the next tick, and moves the digest on (SData sync 2.2)."""
+"""Assign the next tick to every committed mark, and advance the digest (SData sync 2.2)."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BATCH = 1000
-#: How long a mark made before a write outside of a transaction waits for the mark after it.
+#: How long an intent, the mark before a write outside a transaction, waits for the mark after the write.
 INTENT_GRACE_MILLIS = 60_000
-#: What libxml2, and with it most peers, accepts as one text.
+#: The size in bytes of the longest text that libxml2, and with it most peers, accepts.
 MAX_TEXT = 10_000_000
 
 
@@ -56,7 +56,7 @@ def number_changes(resource: Kind) -> StoredDigest:
     if not _first_mark.rows(database, resource.kind, *position) or not is_checked(resource):
         return load_digest(resource)
     if behind(resource) is not None:
-        return load_digest(resource)  # restored: when what was lost has come back
+        return load_digest(resource)  # restored from a backup: ticks are assigned when the lost changes are back
     while True:
         stored, batch = atomically_by_row(database, partial(_number_batch, resource, position))
         if len(batch) < BATCH:
@@ -72,14 +72,14 @@ def _number_batch(resource: Kind, position: _Position) -> tuple[StoredDigest, li
 
 
 def number_all_under_lock(resource: Kind, stored: StoredDigest) -> None:
-    """Number all marks in a transaction that holds the digest's lock already."""
+    """Assign ticks to all marks, in a transaction that holds the digest's lock already."""
     position = _START
     while batch := _next_batch(resource, position):
         number(resource, stored, batch)
         position = _behind(batch[-1])
 
 
-#: A position among the marks, which are gone through by time: the arguments of ``_marked``.
+#: A cursor over the marks, which are read in the order of their times: time and primary key, as for ``_marked``.
 _Position = tuple[int, int]
 _START: _Position = (-(2**63), 0)
 
@@ -94,8 +94,8 @@ def _marked(kind: str, mark: int, pk: int) -> QuerySet[TrackedResource]:
 
 
 def _locked(kind: str, mark: int, pk: int) -> QuerySet[TrackedResource]:
-    # Rows that a writer holds are that writer's until it commits; they are numbered then. Waiting for them
-    # would make everybody wait for the longest transaction.
+    # Rows that a writer has locked are skipped; they get their ticks after the writer's commit. Waiting for them would
+    # make every delivery wait for the longest transaction.
     return _marked(kind, mark, pk).select_for_update(skip_locked=True)[:BATCH]
 
 
@@ -111,7 +111,7 @@ def _next_batch(resource: Kind, position: _Position) -> list[TrackedResource]:
 
 
 def number(resource: Kind, stored: StoredDigest, marked: Sequence[TrackedResource]) -> None:
-    """Number ``marked``, rows that are locked, under the lock of the digest that ``stored`` was read under."""
+    """Assign ticks to the locked rows ``marked``, under the digest's lock with which ``stored`` was read."""
     if not marked:
         return
     if any(tracked.extra for tracked in marked):
@@ -125,7 +125,7 @@ def number(resource: Kind, stored: StoredDigest, marked: Sequence[TrackedResourc
 
 
 def number_new(resource: Kind, stored: StoredDigest, new: Sequence[TrackedResource]) -> None:
-    """Number rows that were never tracked, under the lock; ``new`` are their resources, not stored yet."""
+    """Assign ticks to untracked rows, under the digest's lock; ``new`` are their resources, not stored yet."""
     if not new:
         return
     stamper = _Stamper(resource, stored)
@@ -133,7 +133,7 @@ def number_new(resource: Kind, stored: StoredDigest, new: Sequence[TrackedResour
     for tracked in new:
         tracked.mark = stamper.now
         stamper.settle(tracked, contents, problems)
-    # What is gone already, or cannot be written as XML, is not among them; the latter stays marked.
+    # A row that does not exist any more has neither; a row that cannot be sent is stored with its mark and its problem.
     create_tracked(resource.database, [row for row in new if row.tick is not None or row.problem])
     stamper.changed.clear()
     stamper.forgotten.clear()
@@ -141,7 +141,7 @@ def number_new(resource: Kind, stored: StoredDigest, new: Sequence[TrackedResour
 
 
 def is_young_intent(tracked: TrackedResource, now: int) -> bool:
-    """Return True if a writer may still be writing the row, which was marked outside of a transaction."""
+    """Return True if ``tracked`` is an intent and its writer may still be writing the row; ``now`` in milliseconds."""
     return tracked.is_intent and now - (tracked.mark or 0) < INTENT_GRACE_MILLIS
 
 
@@ -162,14 +162,14 @@ class _Stamper:
         self.conflicts: list[ConflictRecord] = []
 
     def find_waiting_deletions(self, marked: Sequence[TrackedResource]) -> None:
-        """Note which of ``marked`` have a deletion that waits."""
+        """Find those of ``marked`` that have a deferred deletion."""
         deferred = [row.pk for row in marked if row.is_deferred]
         if deferred:
             entries = waiting_deletions(self.resource).filter(resource__in=deferred)
             self.waiting_deletions.update(entries.values_list("resource_id", flat=True))
 
     def settle(self, tracked: TrackedResource, contents: dict[str, list[Text]], problems: dict[str, str]) -> None:
-        """Give one marked resource its tick, or clear its mark, or hold it back."""
+        """Assign a tick to one marked resource, or clear its mark, or hold it back."""
         key = tracked.local_key
         texts = None if key is None else contents.get(key)
         if texts is not None:
@@ -177,9 +177,9 @@ class _Stamper:
         elif key is not None and key in problems:
             self._hold_back(tracked, problems[key])
         elif self._is_young_intent(tracked):
-            pass  # the row may be on its way
+            pass  # the writer may not have committed the row yet
         elif tracked.tick is None and not tracked.is_deferred and not tracked.restamp:
-            # Nobody has ever heard of it. Without a key it was announced, and whoever did so is gone.
+            # No other node knows it. Without a key it is a placeholder, and its writer has not created the row in time.
             (self.forgotten if tracked.local_key else self.stale_births).append(tracked.pk)
         elif (tracked.is_deleted and not tracked.restamp) or (tracked.is_deferred and tracked.local_key is None):
             self._clear(tracked)
@@ -216,9 +216,10 @@ class _Stamper:
         self.stored.numbered[tracked.local_key or ""] = texts
 
     def _loses_to_deletion(self, tracked: TrackedResource, texts: list[Text]) -> bool:
-        """Decide an edit of a row whose deletion waits; return True if the deletion wins, and goes on waiting.
+        """Decide between a local edit of a row and its deferred deletion; return True if the deletion wins.
 
-        Neither was made in knowledge of the other: the row was still here when it was edited.
+        The deletion then stays deferred. The two are in conflict, because the row still existed here when it was
+        edited.
         """
         deletion = SyncState(
             endpoint=self.stored.endpoint_url(tracked.endpoint_id or 0),
@@ -246,7 +247,7 @@ class _Stamper:
         )
         if not outcome.source_wins:
             return False
-        if outcome.record:  # others must learn that the deletion won over the later stamp
+        if outcome.record:  # other nodes must learn that the deletion won over the later stamp
             tracked.stamp = stamp_after(mark, tracked.stamp)
             tracked.endpoint_id, tracked.tick = self.stored.endpoint_id(own), self.next_tick
             self.next_tick += 1
@@ -256,10 +257,10 @@ class _Stamper:
     def _hold_back(self, tracked: TrackedResource, problem: str) -> None:
         """Leave a change without a tick because its row cannot be read, encoded or rendered; it is tried again.
 
-        A change without a tick is not promised by the digest.
+        The digest does not contain a change without a tick, so no peer counts it as received.
         """
         if problem != tracked.problem:
-            logger.error("%s('%s') cannot be sent: %s", self.resource.endpoint, tracked.local_key, problem)
+            logger.error("%s('%s') is held back: %s", self.resource.endpoint, tracked.local_key, problem)
             tracked.problem = problem
             self.changed.append(tracked)
 
@@ -286,7 +287,7 @@ class _Stamper:
         for name, text in zip(self.resource.property_names, texts, strict=True):
             try:
                 if len((text or "").encode("utf-8", "replace")) > MAX_TEXT:
-                    return f"{name}: XML parsers take {MAX_TEXT} bytes of text at most."
+                    return f"{name}: the text is longer than the {MAX_TEXT} bytes that XML parsers accept."
                 escape(text or "")
             except UnrepresentableText as error:
                 return f"{name}: {error}"
@@ -313,12 +314,12 @@ class _Stamper:
             self.undeferred.append(tracked)
         if self._is_young_intent(tracked):
             tracked.problem, tracked.restamp = "", False
-            self.changed.append(tracked)  # the second mark is on its way, and finds nothing more to number
+            self.changed.append(tracked)  # the mark after the write follows, and finds the content unchanged
         else:
             self._clear(tracked)
 
     def write(self) -> None:
-        """Store everything that was settled."""
+        """Store the outcomes of all ``settle`` calls, and the advanced digest."""
         database = self.resource.database
         update_tracked(database, self.changed)
         ConflictRecord.objects.using(database).bulk_create(self.conflicts)
@@ -338,9 +339,9 @@ class _Stamper:
 
 
 def track_missing(resource: Kind) -> int:
-    """Mark every row that is not tracked yet, and return how many there were.
+    """Mark every untracked row, and return the number of these rows.
 
-    It reads the keys of the whole table, in chunks.
+    The keys of the whole table are read, in batches.
     """
     found = 0
     for keys in untracked_keys(resource):
