@@ -1,14 +1,15 @@
-"""What is believed of a received digest and of the states of received entries, and what is left out.
+"""Limit which claims of a received digest, and of the states of received entries, this node believes.
 
-A claim that cannot be true is left out and reported; the rest of the feed is applied. Three claims are bounded:
+A claim that cannot be true is left out and reported; the rest of the feed is applied. Three kinds of claims are
+bounded:
 
-* about this node itself: a tick beyond its own is believed from an enabled peer only, where it starts the restore
-  procedure (``rejoining``), and only within ``MAX_TICK_LEAP``;
-* about other endpoints: a tick up to ``MAX_TICK_LEAP`` above the highest that the endpoint itself, or a version of it
-  that was held here, has shown. An endpoint may say twice as much of itself: after a restore it goes on above what
-  others have claimed of it;
-* about new endpoints: the digest of a kind takes over ``MAX_ENDPOINTS`` of them, and none that was forgotten with
-  ``sync_purge --endpoints``.
+* about this node itself: a tick beyond its own is believed from an enabled peer only, and only within
+  ``MAX_TICK_LEAP``. It starts the restore procedure (``stamp.restore``);
+* about other endpoints: a tick is believed up to ``MAX_TICK_LEAP`` above the highest tick in the endpoint's own digest
+  or in a version of it that this node has received. An endpoint may claim a tick of itself up to twice that distance:
+  after a restore it continues above the ticks that other endpoints have claimed of it;
+* about new endpoints: the digest of a kind accepts at most ``MAX_ENDPOINTS`` other endpoints, and none that was
+  forgotten with ``sync_purge --endpoints``.
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Endpoints that a report names.
+#: The maximum number of claims that a report names.
 NAMED = 3
 
 
 def check_size(digest: Digest) -> Digest:
-    """Return ``digest``, which was received.
+    """Return the received ``digest`` unchanged, after checking its size.
 
     Raises:
-        FeedError: it names more than ``MAX_ENDPOINTS`` endpoints beside its own and this node's.
+        FeedError: ``digest`` names more than ``MAX_ENDPOINTS`` endpoints beside its own and this node's.
     """
-    others = len(digest) - 2  # its own, and this node's
+    others = len(digest) - 2  # without its own endpoint and this node's
     if others > conf.max_endpoints:
         raise FeedError(
             f"Expected a digest of at most {conf.max_endpoints} other endpoints (SDATA_SYNC['MAX_ENDPOINTS']), "
@@ -54,14 +55,17 @@ def check_size(digest: Digest) -> Digest:
 
 
 def is_restore(ours: int, claimed: int, origin: str) -> bool:
-    """Return True if a claim that this node is at ``claimed`` is believed: from an enabled peer, within the bound."""
+    """Return True if the claim of ``origin`` that this node is at tick ``claimed``, and not ``ours``, is believed.
+
+    It is believed within ``MAX_TICK_LEAP``, from an enabled peer.
+    """
     return 0 <= claimed - ours <= conf.max_tick_leap and Peer.of_endpoint(origin) is not None
 
 
 def believed(resource: Kind, digest: Digest) -> Digest:
-    """Return what is believed of a digest that is not taken over, but that something waits for.
+    """Return the believed part of a received digest that is not adopted, but that a deferred deletion waits for.
 
-    An endpoint that the digest of this node would not name, or not at that tick, would be waited for in vain.
+    The deletion would wait for ever for an endpoint that this node's digest would not name, or not at that tick.
     """
     stored = load_digest(resource)
     forgotten = _forgotten(resource, (entry.endpoint for entry in digest if entry.endpoint not in stored))
@@ -76,9 +80,9 @@ def believed(resource: Kind, digest: Digest) -> Digest:
 
 
 class Bounds:
-    """The bounds of one page: ``source`` is its digest as far as it is believed.
+    """Apply the bounds to one page; ``source`` is the believed part of its digest.
 
-    ``restores`` says whether a claim about this node itself may be one that it has forgotten.
+    ``restores`` is true if the digest may have a tick of this node that this node has lost in a restore.
     """
 
     def __init__(self, resource: Kind, stored: StoredDigest, source: Digest, *, restores: bool) -> None:
@@ -89,7 +93,7 @@ class Bounds:
         self._new: set[str] = set()
         self._others = stored.count_others(resource.endpoint, source.origin)
         self._forgotten = _forgotten(resource, (e.endpoint for e in source if e.endpoint not in stored))
-        #: By endpoint, as it is spelled: the highest tick with which an entry is applied.
+        #: The highest tick with which an entry is applied, by endpoint as the entries spell it.
         self._allowed: dict[str, int] = {}
         self._leap = conf.max_tick_leap
         self._notes: list[str] = []
@@ -101,7 +105,7 @@ class Bounds:
         own = source.entry(source.origin)
         if own is not None and own not in left_out:
             self._stored.show(own.endpoint, own.tick)
-        # Of an endpoint that is known here the source may well have all that this node has.
+        # Of a known endpoint the source may well have all that this node has, so this node's tick replaces the claim.
         known = [replace(e, tick=self._stored.value.tick(e.endpoint)) for e in left_out if e.endpoint in self._stored]
         source = source.without(entry.endpoint for entry in left_out)
         for entry in known:
@@ -143,7 +147,7 @@ class Bounds:
         return True
 
     def refuse(self, state: SyncState) -> str:
-        """Return why an entry with ``state`` cannot be applied, empty if it can."""
+        """Return why an entry with ``state`` cannot be applied, or an empty text if it can."""
         allowed = self._allowed.get(state.endpoint)
         if allowed is None:
             allowed = self._allowed[state.endpoint] = self._highest_allowed(state.endpoint)
@@ -168,11 +172,11 @@ class Bounds:
         return f"The tick {state.tick} of {endpoint} is too far above the ticks that it has shown."
 
     def note(self, claim: str) -> None:
-        """Note something that cannot be true, for the report."""
+        """Add a claim that cannot be true to the report."""
         self._notes.append(claim)
 
     def report(self) -> None:
-        """Log and store what was left out; call it when the page has been applied."""
+        """Log the claims that were left out and store them on the endpoint; call it after the page is applied."""
         if not self._notes:
             return
         more = f" and {len(self._notes) - NAMED} more" if len(self._notes) > NAMED else ""

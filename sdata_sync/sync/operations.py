@@ -1,7 +1,8 @@
-"""Carrying out the calls that outlive their request (SData core 11.5; SData sync 5.2, 5.3).
+"""Run operations: calls of ``$syncSource`` and ``$syncTarget`` that outlive their request.
 
-The operation is a row. Whoever claims the row carries it out; whoever asks how far it is, and finds that nobody is
-at it any more, has it carried out anew. To do so twice changes nothing.
+See SData core 11.5 and SData sync 5.2, 5.3. An operation is a row with a lease. The process that takes the lease runs
+the operation. If a client asks for the progress and the lease has expired, the operation is started again. Running it
+twice changes nothing.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How long whoever carries an operation out may be silent before somebody else takes it up.
+#: How long an operation may show no progress before another process takes its lease.
 SILENCE_MILLIS = 60_000
-#: How long an operation waits for a worker.
+#: How long an operation waits for a worker before a thread of the asked process runs it.
 WAITING_MILLIS = 10_000
 #: How long a deleted operation can still be read: some clients delete before they follow ``next``.
 DELETED_MILLIS = 60_000
-#: How long one is kept that nobody deletes.
+#: How long an operation is stored that no client deletes.
 KEPT_MILLIS = 24 * 60 * 60 * 1000
 MAX_TRACKING_ID = 200
 
@@ -63,10 +64,13 @@ def begin(
     body: bytes | None = None,
     peer: Peer | None = None,
 ) -> Operation:
-    """Return the operation that ``tracking_id`` names, new if there was none: a repeated call starts nothing.
+    """Return the operation with the ``tracking_id``; create it if there is none, so that a repeated call starts none.
+
+    ``target`` is the digest posted to ``$syncSource``, ``body`` the feed posted to ``$syncTarget``, and ``peer`` the
+    peer whose user made the request.
 
     Raises:
-        FeedError: the id is too long.
+        FeedError: ``tracking_id`` is longer than ``MAX_TRACKING_ID`` characters.
     """
     if len(tracking_id) > MAX_TRACKING_ID:
         raise FeedError(f"Expected a trackingID of {MAX_TRACKING_ID} characters at most, received {len(tracking_id)}.")
@@ -89,7 +93,10 @@ def begin(
 
 
 def select_now(resource: Kind, target: Digest, *, run: RunLabel, peer: Peer | None = None) -> Operation:
-    """Return a ``$syncSource`` operation that is done, not stored: it need not be if the feed has just one page."""
+    """Select at once, and return a finished ``$syncSource`` operation that is not stored.
+
+    It need not be stored if its feed has only one page; see ``keep``.
+    """
     tracking_id = str(uuid4())
     operation = Operation(
         kind=resource.kind,
@@ -108,13 +115,13 @@ def select_now(resource: Kind, target: Digest, *, run: RunLabel, peer: Peer | No
 
 
 def keep(operation: Operation) -> None:
-    """Store what ``select_now`` returned, so that the other pages can be asked for."""
+    """Store an operation that ``select_now`` has returned, so that a client can request its other pages."""
     _clear_away()
     operation.save()
 
 
 def find(resource: Kind, role: Role, tracking_id: str) -> Operation | None:
-    """Return the operation that ``tracking_id`` names, if it can be read still."""
+    """Return the operation with the ``tracking_id``; ``None`` if there is none, or its time after deletion is over."""
     operation = Operation.objects.filter(kind=resource.kind, role=role, key=tracking_id.lower()).first()
     if operation is None or _is_past(operation):
         return None
@@ -122,7 +129,7 @@ def find(resource: Kind, role: Role, tracking_id: str) -> Operation | None:
 
 
 def delete(operation: Operation) -> None:
-    """End an operation; for a minute it stays readable."""
+    """End an operation; it stays readable for ``DELETED_MILLIS``."""
     Operation.objects.filter(pk=operation.pk, deleted_at=0).update(deleted_at=now())
 
 
@@ -138,7 +145,8 @@ def _clear_away() -> None:
 def start_after_commit(operation: Operation) -> None:
     """Start the operation in the delivery backend after the commit, unless a process is running it already.
 
-    Here, if nobody has begun for a while: the worker that was told may not be running.
+    If no worker has begun it within ``WAITING_MILLIS``, a thread of this process runs it, because the worker may not be
+    running.
     """
     if operation.is_ended:
         return
@@ -150,7 +158,7 @@ def start_after_commit(operation: Operation) -> None:
 
 
 def carry_out_in_thread(pk: int) -> None:
-    """Carry the operation out in a thread of this process."""
+    """Run the operation with the primary key ``pk`` in a thread of this process."""
     thread = threading.Thread(target=_carry_out_and_close, args=(pk,), name=f"sdata-sync-operation-{pk}", daemon=True)
     thread.start()
 
@@ -159,27 +167,32 @@ def _carry_out_and_close(pk: int) -> None:
     try:
         carry_out(pk)
     except Exception:
-        logger.exception("Operation %d is left to whoever asks for it next", pk)
+        logger.exception("Operation %d was not finished; the next request for it starts it again", pk)
     finally:
         connections.close_all()
 
 
 def carry_out(pk: int) -> None:
-    """Claim the operation and run it to its end; do nothing if another process is running it."""
+    """Take the lease of the operation and run it to its end; do nothing if another process is running it.
+
+    Raises:
+        LookupError: the kind of the operation is not registered any more.
+        OperationalError: the database is busy or cannot be reached.
+    """
     operation = Operation.objects.filter(pk=pk).first()
     if operation is None:
-        return  # deleted meanwhile, and cleared away
+        return  # a client has deleted it, and its row was removed meanwhile
     held = Operation.objects.filter(pk=pk, holder=operation.holder, held_until=operation.held_until)
     if operation.is_ended or (operation.held_until > now() and not is_gone(operation.holder)):
         return
-    # A name of its own: the same thread may take the same operation up a second time.
+    # A name for this run only, because the same thread may run the same operation a second time.
     holder = f"{holder_name()[:80]}/{uuid4().hex[:12]}"
     if not held.update(phase=Phase.RUNNING, holder=holder, held_until=now() + SILENCE_MILLIS):
         return
     mine = Operation.objects.filter(pk=pk, holder=holder)
     resource = registry.of_kind(operation.kind)
     if resource is None:
-        raise LookupError(f"There is no resource kind {operation.kind} any more.")
+        raise LookupError(f"The kind {operation.kind} of the operation is not registered any more.")
     work = _select if operation.role == Role.SOURCE else _apply
     try:
         with span("operation", kind=operation.kind, role=str(operation.role)):
@@ -187,11 +200,11 @@ def carry_out(pk: int) -> None:
     except (DocumentError, FeedError) as error:
         outcome = _failure(error.status, error.application_code, str(error), getattr(error, "payload_path", ""))
     except OperationalError:
-        mine.update(held_until=0)  # the database is busy or away: whoever asks next tries again
+        mine.update(held_until=0)  # the database is busy or cannot be reached: the next request starts it again
         raise
     except Exception:
-        logger.exception("%s failed", operation)
-        outcome = _failure(500, "Failure", "Failed through a fault of this side. Nothing was applied.", "")
+        logger.exception("Operation %s failed because of an unexpected error", operation)
+        outcome = _failure(500, "Failure", "Failed because of an internal error. Nothing was applied.", "")
     mine.update(**outcome, body=None)
 
 
@@ -241,7 +254,7 @@ def _apply(resource: Kind, operation: Operation, note: Callable[[int], None]) ->
 
 
 def source_feed(resource: Kind, operation: Operation) -> SourceFeed:
-    """Return the feed of a ``$syncSource`` operation that is done."""
+    """Return the feed of a finished ``$syncSource`` operation."""
     return SourceFeed(
         resource=resource,
         source=digest_from_json(operation.source_digest),
@@ -253,12 +266,12 @@ def source_feed(resource: Kind, operation: Operation) -> SourceFeed:
 
 
 def operation_url(resource: Kind, operation: Operation) -> str:
-    """Return the URL of an operation: absolute, with the id as the caller spelled it."""
+    """Return the absolute URL of an operation, with the tracking id as the caller spelled it."""
     return resource.operation_url(operation.role, operation.tracking_id)
 
 
 def check_success(operation: Operation) -> None:
-    """Raise what the operation failed with.
+    """Raise the stored error of ``operation`` if it has failed.
 
     Raises:
         OperationFailed: the operation has failed.

@@ -1,4 +1,7 @@
-"""Results that an engine reports to us as the source (SData sync 5.7): counted, and kept where something is to say."""
+"""Record the results that an engine reports to this node as the source (SData sync 5.7).
+
+All results are counted. Results other than 200 are stored.
+"""
 
 from __future__ import annotations
 
@@ -20,22 +23,22 @@ if TYPE_CHECKING:
     from ..atom.entry import ReceivedResult
     from ..kind import Kind
 
-#: Of one run, at most so many results are kept; all are counted.
+#: The maximum number of results that are stored for one run; all are counted.
 KEPT_RESULTS = 10_000
-#: So many runs of a kind are kept.
+#: The maximum number of runs that are stored for one kind.
 KEPT_RUNS = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunLabel:
-    """How an engine names one of its runs (SData sync 4.1): ``runName`` and ``runStamp``, which need not be a date."""
+    """Hold ``runName`` and ``runStamp``, the name of an engine's run (SData sync 4.1); the stamp may be no date."""
 
     name: str = ""
     stamp: str = ""
 
     @property
     def params(self) -> dict[str, str]:
-        """The parameters of a URL."""
+        """Return the parameters of a URL that name the run."""
         return {"runName": self.name, "runStamp": self.stamp}
 
 
@@ -45,9 +48,9 @@ def new_run(source: str, target: str) -> RunLabel:
 
 
 def record_results(resource: Kind, results: Iterable[ReceivedResult], *, label: RunLabel, target: str) -> Run:
-    """Note what became of a page of our changes at ``target``; in one transaction, or not at all.
+    """Record the results of one page of this node's changes at ``target``, in one transaction; return the run.
 
-    What an entry's earlier result said is forgotten when it has been taken since.
+    The stored results of a resource are deleted when ``target`` has applied a version of it.
     """
     with transaction.atomic():
         run, _ = Run.objects.get_or_create(

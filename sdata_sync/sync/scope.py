@@ -35,15 +35,16 @@ if TYPE_CHECKING:
 
 
 def chooses_part(source: Digest) -> bool:
-    """Return True if ``source`` is of an enabled peer that lets this node have only a part of the kind."""
+    """Return True if ``source`` is the digest of an enabled peer that filters the kind for this node."""
     chooses = source.part_of and same_endpoint(source.part_of, source.origin)
     return bool(chooses) and Peer.of_endpoint(source.origin) is not None
 
 
 def note_part(resource: Kind, ours: Digest, source: Digest) -> None:
-    """Note, under the digest's lock, whether what came from ``source`` makes of ours a part of it, or the whole.
+    """Record whether this node's replica is partial or full, after a feed with the digest ``source`` was applied.
 
-    Only the word of an enabled peer counts: a part is exchanged with the node that chooses it and with no other.
+    The caller holds the digest's lock. Only an enabled peer is believed, because a partial replica exchanges the kind
+    with the node that filters it and with no other node.
     """
     digests = DigestRow.objects.using(resource.database)
     if chooses_part(source):
@@ -58,29 +59,29 @@ def note_part(resource: Kind, ours: Digest, source: Digest) -> None:
 
 
 def refuse_part(resource: Kind, ours: Digest, theirs: Digest) -> None:
-    """Refuse to exchange a kind of which one of both has only a part, unless that is the other one's choice.
+    """Refuse to exchange a kind if one of the two nodes has a partial replica that the other one does not filter.
 
     Raises:
-        FeedRefused: one of both has a partial replica, and the other one is not the node that filters it.
+        FeedRefused: this node or the origin of ``theirs`` has a partial replica that a third node filters.
     """
     if ours.part_of and not same_endpoint(ours.part_of, theirs.origin):
         raise FeedRefused(
-            f"{resource.endpoint} has only a part of its kind, which {ours.part_of} chooses; it is exchanged with "
-            f"that node and with no other. Received a digest of {theirs.origin or 'nobody'}.",
+            f"{resource.endpoint} has a partial replica, which {ours.part_of} filters; it is exchanged with "
+            f"that node and with no other. Received a digest of {theirs.origin or 'an unnamed endpoint'}.",
             application_code="HoldsPart",
             payload_path="digest",
         )
     is_theirs = theirs.part_of and not same_endpoint(theirs.part_of, theirs.origin)
     if is_theirs and not same_endpoint(theirs.part_of, resource.endpoint):
         raise FeedRefused(
-            f"{theirs.origin} has only a part of its kind, which {theirs.part_of} chooses; it is exchanged with that "
+            f"{theirs.origin} has a partial replica, which {theirs.part_of} filters; it is exchanged with that "
             f"node and with no other.",
             application_code="HoldsPart",
             payload_path="digest",
         )
 
 
-#: What is owed and can be sent: not what has no number yet, nor what waits to be written.
+#: The condition of resources that must be resent and can be sent: they have a tick and are not deferred.
 _OWED: dict[str, Any] = {"is_owed": True, "resource__tick__isnull": False, "resource__is_deferred": False}
 
 
@@ -90,27 +91,27 @@ def scope_of(resource: Kind, peer: Peer | None) -> models.QuerySet[Any] | None:
 
 
 def peer_of(user: Any) -> Peer | None:
-    """Return the peer that logs in as ``user``, ``None`` if there is none."""
+    """Return the peer that logs in as ``user``, or ``None`` if there is none."""
     return Peer.objects.filter(user=user.pk).first() if user is not None and user.is_authenticated else None
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What ``peer`` has of a filtered resource, as of the last ``review``; it may be stricter by now."""
+    """Hold what ``peer`` has of a filtered kind, as of the last ``review``; the filter may be stricter by now."""
 
     resource: Kind
     peer: Peer | None
 
     def sorted_out(self, tracked: Sequence[TrackedResource]) -> dict[int, bool]:
-        """Return what of ``tracked`` the peer is to hear of, by primary key, and whether as something withdrawn."""
+        """Return those of ``tracked`` that are sent to the peer, by primary key, with True for withdrawn ones."""
         allowed = self._allowed(row.local_key for row in tracked)
-        if self.peer is None:  # a stranger: nothing is remembered of what it has
+        if self.peer is None:  # the client is no peer: what it has is not stored
             return {row.pk: False for row in tracked if row.local_key in allowed and not row.is_deferred}
         found: dict[int, bool] = {}
         for chunk in chunks(row.pk for row in tracked):
             found.update(self._rows().filter(resource__in=chunk).values_list("resource_id", "is_withdrawn"))
         return {
-            # What waits to be written is in no row yet that could be asked for.
+            # A deferred version is in no row yet that the filter could select.
             row.pk: found[row.pk] or (row.local_key is not None and row.local_key not in allowed)
             for row in tracked
             if row.pk in found and not row.is_deferred
@@ -124,13 +125,14 @@ class Scope:
         return _noted_of(self.resource, self.peer)
 
     def has(self, uuid: UUID) -> bool:
-        """Tell whether the peer has the resource called ``uuid``, and may."""
+        """Return True if the peer has the resource ``uuid`` and may have it."""
         return self._rows().filter(resource__uuid=uuid, is_withdrawn=False).exists()
 
     def owed(self, *, behind: int, limit: int) -> list[TrackedResource]:
-        """Return the first ``limit`` of what the peer must hear of although its digest says that it has.
+        """Return the first ``limit`` resources that must be resent, although the peer's digest contains them.
 
-        By endpoint and tick; ``behind`` is the primary key of the one to go on behind, 0 to begin.
+        They are ordered by endpoint and tick. ``behind`` is the primary key of the resource after which to continue; 0
+        begins with the first.
         """
         rows = self._owed()
         last = TrackedResource.objects.using(self.resource.database).filter(pk=behind)
@@ -145,32 +147,32 @@ class Scope:
         return rows.filter(pk__in=self._rows().filter(**_OWED).values("resource"))
 
     def settle(self, uuids: Iterable[UUID]) -> None:
-        """Note that the peer has heard of the resources called ``uuids``."""
+        """Record that the resources ``uuids`` were resent to the peer."""
         for chunk in chunks(uuids):
             self._rows().filter(is_owed=True, resource__uuid__in=chunk).update(is_owed=False)
 
     def count_owed(self) -> int:
-        """Return how much the peer must hear of although its digest says that it has."""
+        """Return the number of resources that must be resent, although the peer's digest contains them."""
         return self._owed().count()
 
     def count(self, tracked: models.QuerySet[TrackedResource]) -> int:
-        """Return how many of ``tracked`` the peer is to hear of."""
+        """Return how many of ``tracked`` are sent to the peer."""
         if self.peer is None:
             return 0
         return tracked.filter(scopes__peer=self.peer).count()
 
 
 def owes(resource: Kind, peer: Peer | None) -> bool:
-    """Tell whether ``peer`` must hear of something that its digest contains."""
+    """Return True if a resource must be resent to ``peer``, although the peer's digest contains it."""
     if peer is None or not resource.is_filtered:
         return False
     return _noted_of(resource, peer).filter(**_OWED).exists()
 
 
 def scope_for(resource: Kind, peer: Peer | None) -> Scope | None:
-    """Return the scope of a peer that may have only a part, ``None`` if it may have everything.
+    """Return the scope of ``peer`` if it may have only some rows, or ``None`` if it may have all of them.
 
-    One that was let in has a scope until it has heard of all that it lacked.
+    A peer that may have all rows since its last ``review`` keeps a scope until the rows that it lacked are resent.
     """
     if resource.is_filtered and (resource.declared.queryset_for(peer) is not None or owes(resource, peer)):
         return Scope(resource, peer)
@@ -178,20 +180,20 @@ def scope_for(resource: Kind, peer: Peer | None) -> Scope | None:
 
 
 def is_let_in(resource: Kind, peer: Peer, shown: Digest) -> bool:
-    """Tell whether ``peer`` takes what it has for a part, and may have everything now, and lacks nothing for it.
+    """Return True if ``peer`` calls its replica partial, may have all rows now, and nothing must be resent to it.
 
-    It learns from the next feed that it has the whole, be it empty.
+    It learns from the next feed, even from an empty one, that its replica is full.
     """
     return same_endpoint(shown.part_of, resource.endpoint) and scope_for(resource, peer) is None
 
 
 def note_given(resource: Kind, peer: Peer) -> None:
-    """Note, before ``peer`` is given a part, that its digest may contain from now on what it was not shown."""
+    """Record, before ``peer`` gets a partial replica, that its digest may contain changes that it was not sent."""
     Stream.objects.update_or_create(peer=peer, kind=resource.kind, defaults={"is_part": True})
 
 
 def note_whole(resource: Kind, peer: Peer) -> None:
-    """Note that ``peer`` has taken a feed of the whole, and is owed nothing: what it has its digest says."""
+    """Record that ``peer`` has a full replica and nothing must be resent: its digest alone tells what it has."""
     if Stream.objects.filter(peer=peer.pk, kind=resource.kind, is_part=True).update(is_part=False):
         _noted_of(resource, peer).delete()
 
@@ -202,9 +204,10 @@ def _noted_of(resource: Kind, peer: Peer | None) -> models.QuerySet[ScopedResour
 
 
 def review(resource: Kind, peer: Peer | None, known: Digest | None) -> None:
-    """Compare what ``peer``, whose digest is ``known``, has with what it may have; note what it is owed.
+    """Compare what ``peer`` has with what it may have, and record the resources that must be resent to it.
 
-    It reads the keys of all rows that the peer may have.
+    ``known`` is the peer's digest, or ``None`` if it is not known. The keys of all rows that the peer may have are
+    read.
     """
     if peer is not None and resource.is_filtered:
         atomically(resource.database, partial(_review_under_lock, resource, peer, known))
@@ -217,7 +220,7 @@ def _review_under_lock(resource: Kind, peer: Peer, known: Digest | None) -> None
     was_given = Stream.objects.filter(peer=peer.pk, kind=resource.kind, is_part=True).exists()
     if allowed is None:
         if not was_given:
-            scopes.delete()  # of what it has sent itself
+            scopes.delete()  # they only record what the peer has sent itself
             return
         allowed = _keys(resource, resource.rows()) or set()
     active = scopes.filter(is_withdrawn=False, resource__local_key__isnull=False)
@@ -239,9 +242,10 @@ def _may_have_all(resource: Kind, peer: Peer, known: Digest) -> bool:
 
 
 def _note_held(resource: Kind, stored: StoredDigest, peer: Peer, known: Digest, allowed: set[str]) -> None:
-    """Note what ``peer`` may have and must hear of: what it may not have any more, and what was deleted.
+    """Record the resources that ``peer`` may still have and must delete: rows outside its scope, and deleted rows.
 
-    Of a row that was changed since it may have an older version. So it hears the uuid of one that it never had.
+    The peer may have an older version of a row that was changed since. So it is also sent the uuid of a row that it
+    never had.
     """
     rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
     for chunk in chunks(rows.exclude(scopes__peer=peer.pk).values_list("pk", flat=True)):
@@ -261,7 +265,7 @@ def _note(
     *,
     is_withdrawn: bool,
 ) -> None:
-    """Note that rows have entered or left a scope; what the peer will not hear of by its digest is owed to it."""
+    """Record that the resources ``tracked`` have entered or left a scope; resend those that the digest contains."""
     scopes = ScopedResource.objects.using(resource.database)
     present = scopes.filter(peer=peer.pk, resource__in=[row.pk for row in tracked])
     noted = set(present.values_list("resource_id", flat=True))
@@ -273,7 +277,7 @@ def _note(
     )
     own = peer.endpoint(resource.kind)
     owed = [row for row in tracked if known is None or _contains(stored, known, row)]
-    if not is_withdrawn:  # what the peer itself made it has
+    if not is_withdrawn:  # the peer has the versions that it has made itself
         owed = [row for row in owed if row.pk in noted or not _is_of(stored, row, own)]
     scopes.filter(peer=peer.pk, resource__in=owed).update(is_owed=True)
 
@@ -283,7 +287,7 @@ def _is_of(stored: StoredDigest, row: TrackedResource, endpoint: str) -> bool:
 
 
 def remember(resource: Kind, origin: str, uuids: Sequence[UUID]) -> None:
-    """Note that the peer with the endpoint ``origin`` has what it has just sent; what it may not have is withdrawn."""
+    """Record that the peer at ``origin`` has the resources that it has just sent; withdraw those it may not have."""
     if not resource.is_filtered or not origin:
         return
     peer = Peer.objects.filter(url__iexact=origin.rpartition("/")[0]).first()
@@ -312,7 +316,7 @@ def owe_again(resource: Kind, tracked: TrackedResource) -> None:
 
 
 def _among(resource: Kind, rows: models.QuerySet[Any] | None, keys: Sequence[str]) -> set[str]:
-    """Return those of ``keys`` that are among ``rows``; all of them if there is no such restriction."""
+    """Return those of ``keys`` that are among ``rows``; all of them if ``rows`` is ``None``."""
     if rows is None or not keys:
         return set(keys)
     pk = resource.model._meta.pk
