@@ -1,4 +1,4 @@
-"""Compute from a ``SyncResource`` all that the engine needs for one model: columns, payloads, etags, URLs."""
+"""Compute from a ``SyncResource`` everything that the engine needs for one model: columns, payloads, etags, URLs."""
 
 from __future__ import annotations
 
@@ -39,33 +39,33 @@ def plural(noun: str) -> str:
 
 
 def all_rows(model: type[models.Model], using: str) -> models.QuerySet[Any]:
-    """Return all rows of a model, past its managers: they may hide some, or capture what is written."""
+    """Return all rows of ``model``, without its managers, which may hide rows or capture writes."""
     return models.QuerySet(model, using=using)
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceProperty:
-    """One property of a payload: its element's ``name``, the model ``field``, and how its values are written."""
+    """Describe one property of a payload: the ``name`` of its element, the model ``field`` and the textual ``form``."""
 
     name: str
     field: models.Field[Any, Any]
     form: TextualForm
 
     def read(self, text: Text) -> Any:
-        """Return the value that ``text`` stands for.
+        """Return the value of the column for ``text``.
 
         Raises:
-            ValueError: with what was expected and what came.
+            ValueError: ``text`` is not a value of the field; the message tells what was expected and received.
         """
         if text is not None:
             return self.form.to_python(text)
         if isinstance(self.field, models.JSONField) and not self.field.null:
-            return models.Value(None, self.field)  # the JSON null, where the column takes no SQL null
+            return models.Value(None, self.field)  # the JSON null, because the column accepts no SQL null
         return None
 
 
 class Kind:
-    """One registered model: everything that the engine computes from its ``SyncResource``, once.
+    """Hold everything that the engine computes, once, from the ``SyncResource`` of one registered model.
 
     ``declared`` is that ``SyncResource``. ``kind`` is the name in the URL. A list of children has a ``Kind`` of its
     own, with ``is_inside`` set and a name like ``salesOrders.orderLines``.
@@ -85,27 +85,27 @@ class Kind:
 
     @property
     def is_source(self) -> bool:
-        """Whether other nodes may have this node's changes of the kind."""
+        """Return True if other nodes may have this node's changes of the kind."""
         return self.declared.is_source
 
     @property
     def is_target(self) -> bool:
-        """Whether this node takes changes of the kind from other nodes."""
+        """Return True if this node accepts changes of the kind from other nodes."""
         return self.declared.is_target
 
     @property
     def is_filtered(self) -> bool:
-        """Whether different peers may have different rows."""
+        """Return True if different peers may have different rows."""
         return type(self.declared).queryset_for is not SyncResource.queryset_for
 
     @property
     def decides_itself(self) -> bool:
-        """Whether the application decides conflicts with ``SyncResource.resolve``."""
+        """Return True if the application decides conflicts with ``SyncResource.resolve``."""
         return type(self.declared).resolve is not SyncResource.resolve
 
     @property
     def may_find_duplicates(self) -> bool:
-        """Whether a received row may be taken for another one."""
+        """Return True if a received row may be matched with another row as its duplicate."""
         declared = self.declared
         return declared.on_duplicate == "link" or type(declared).find_duplicate is not SyncResource.find_duplicate
 
@@ -114,22 +114,22 @@ class Kind:
 
     @property
     def endpoint(self) -> str:
-        """The URL of this collection at this node: its identity."""
+        """Return the URL of this collection at this node, which is its identity."""
         return f"{conf.base_url}/{self.kind}"
 
     @property
     def priority(self) -> int:
-        """The conflict priority in force."""
+        """Return the conflict priority: the declared one, else that of the settings."""
         return conf.conflict_priority if self.declared.conflict_priority is None else self.declared.conflict_priority
 
     @property
     def database(self) -> str:
-        """The alias of the database that holds the rows, and with them their tracking."""
+        """Return the alias of the database of the rows and of their ``TrackedResource`` rows."""
         return router.db_for_write(self.model)
 
     @cached_property
     def model_fields(self) -> list[models.Field[Any, Any]]:
-        """The model's fields that travel.
+        """Return the model fields that are sent in payloads.
 
         Raises:
             FieldDoesNotExist: ``fields`` or ``exclude`` names a field that the model does not have, or both are given.
@@ -157,12 +157,15 @@ class Kind:
 
     @cached_property
     def parent_name(self) -> str:
-        """The name of a child's foreign key to its parent; set by the parent."""
+        """Return the name of a child's foreign key to its parent; the parent sets it."""
         return self.declared.parent
 
     @cached_property
     def properties(self) -> tuple[ResourceProperty, ...]:
-        """The plain properties of the payload, in their order; what has no textual form is left to the checks."""
+        """Return the plain properties of the payload, in their order.
+
+        A field without a textual form is left out; the system checks report it.
+        """
         return tuple(
             ResourceProperty(self.name_of(field), field, form)
             for field in self.model_fields
@@ -171,18 +174,18 @@ class Kind:
 
     @cached_property
     def relations(self) -> tuple[Relation, ...]:
-        """The properties that lead to other rows; they stand in the payload behind the plain ones."""
+        """Return the properties that refer to other rows; they follow the plain properties in the payload."""
         related = [self._relation(field) for field in self.model_fields if field.is_relation]
         return (*related, *(self._children(name, child) for name, child in self.declared.children.items()))
 
     @property
     def property_names(self) -> list[str]:
-        """The names of the properties and relations, in the order of a resource's contents."""
+        """Return the names of the properties and relations, in the order of a resource's content."""
         return [*(prop.name for prop in self.properties), *(relation.name for relation in self.relations)]
 
     @cached_property
     def child_lists(self) -> tuple[Children, ...]:
-        """The lists of children among the relations."""
+        """Return the lists of children among the relations."""
         return tuple(relation for relation in self.relations if isinstance(relation, Children))
 
     def _relation(self, field: models.Field[Any, Any]) -> Relation:
@@ -196,11 +199,11 @@ class Kind:
 
     def _children(self, name: str, child: type[SyncResource]) -> Children:
         if getattr(child, "model", None) is None:
-            raise FieldDoesNotExist(f"{child.__name__} has no model.")
+            raise FieldDoesNotExist(f"{child.__name__} has no model; set its attribute `model`.")
         resource = Kind(child.model, child, inside=f"{self.kind}.{name}")
         link = self._link(child)
         resource.parent_name = link.name
-        resource.namespace = self.namespace  # they stand in their parent's element
+        resource.namespace = self.namespace  # the elements of the children are inside the element of the parent
         return Children(name=name, resource=resource, link=link)
 
     def _link(self, child: type[SyncResource]) -> models.ForeignKey[Any, Any]:
@@ -220,7 +223,7 @@ class Kind:
         return links[0]
 
     def name_of(self, field: models.Field[Any, Any]) -> str:
-        """Return what a field is called in the payload."""
+        """Return the name of ``field`` in the payload."""
         return self.declared.field_names.get(field.name) or camel_case(field.name)
 
     def _by_tag(self, namespace: str) -> dict[str, ResourceProperty | Relation]:
@@ -230,28 +233,28 @@ class Kind:
             spaces = (f"{{{namespace}}}" if namespace else "", f"{{{self.namespace}}}", "")
             every: tuple[ResourceProperty | Relation, ...] = (*self.properties, *self.relations)
             known = {f"{space}{prop.name}": prop for space in spaces for prop in every}
-            if len(self._tags) < 100:  # namespaces come from peers
+            if len(self._tags) < 100:  # peers choose the namespaces, so the cache must be limited
                 self._tags[namespace] = known
         return known
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """The names to select: those of the properties in their order, then what the relations stand on."""
+        """Return the columns to select: those of the properties in their order, then those of the relations."""
         return (*(prop.field.attname for prop in self.properties), *self.relation_columns)
 
     @cached_property
     def relation_columns(self) -> tuple[str, ...]:
-        """The columns that the relations stand on, in their order."""
+        """Return the columns that hold the relations, in their order."""
         return tuple(column for relation in self.relations for column in relation.columns)
 
     @cached_property
     def template(self) -> PayloadTemplate:
-        """What writes this kind's payloads."""
+        """Return the template that renders the payloads of this kind."""
         namespace = "" if self.is_inside else self.namespace
         return PayloadTemplate.of(self.element_name, namespace, tuple(prop.name for prop in self.properties))
 
     def rows(self) -> models.QuerySet[Any]:
-        """Return all rows, past the model's managers: they may hide some, or capture what is written."""
+        """Return all rows, without the model's managers, which may hide rows or capture writes."""
         return all_rows(self.model, self.database)
 
     def resource_url(self, key: str) -> str:
@@ -263,18 +266,18 @@ class Kind:
         return f"{self.endpoint}/${role}('{_quoted(tracking_id)}')"
 
     def texts(self, values: Iterable[Any]) -> list[Text]:
-        """Return the plain properties' texts for column ``values`` in the order of ``columns``; a null is ``None``.
+        """Return the field texts of the plain properties for ``values`` in the order of ``columns``; null is ``None``.
 
-        What ``sdata_sync.sync.content`` finds out about the relations stands behind them in a resource's contents.
+        In a resource's content they are followed by the texts of the relations, which ``sdata_sync.sync.content`` adds.
         """
         return [None if value is None else prop.form.to_text(value) for prop, value in zip(self.properties, values)]  # noqa: B905
 
     def texts_of(self, instance: models.Model) -> list[Text]:
-        """Return the plain properties' texts for an instance."""
+        """Return the field texts of the plain properties of ``instance``."""
         return self.texts(self.values_of(instance))
 
     def values_of(self, instance: models.Model) -> list[Any]:
-        """Return an instance's values in the order of ``columns``."""
+        """Return the values of ``instance`` in the order of ``columns``."""
         stored = instance.__dict__
         values = [_plain(stored[name] if name in stored else getattr(instance, name)) for name in self.columns]
         for position, field in self._described:
@@ -284,9 +287,10 @@ class Kind:
 
     @cached_property
     def _described(self) -> tuple[tuple[int, models.Field[Any, Any]], ...]:
-        """The positions, among the columns, of fields whose attribute is a descriptor of the application.
+        """Return the positions among the columns, and the fields, whose attribute is a descriptor of the application.
 
-        Such an attribute may hold another type than the column: money with its currency instead of a number.
+        Such an attribute may hold another type than the column, for instance money with its currency instead of a
+        number.
         """
         return tuple(
             (position, prop.field)
@@ -304,7 +308,7 @@ class Kind:
             return self.template.render(attributes, contents, extra)
         plain = len(self.properties)
         related = [
-            # What cannot be said is not mentioned: whoever reads it leaves it as it is.
+            # A relation that cannot be rendered is left out: the reader then keeps the present value.
             "" if relation.problem(text) else relation.render(text, keys)
             for relation, text in zip(self.relations, contents[plain:], strict=True)
         ]
@@ -312,16 +316,18 @@ class Kind:
 
     @staticmethod
     def etag(texts: Sequence[Text], extra: str = "") -> str:
-        """Return a hash of a resource's content: its texts, and what of its payload is kept as it came."""
-        # Neither separator can be in a text that XML holds.
+        """Return a hash of a resource's content: its field texts, and the stored XML of elements not known here."""
+        # No text that XML can hold contains one of the separators.
         content = "\x03".join(["\x01" if text is None else text for text in texts])
         return blake2b(f"{content}\x02{extra}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
     def read_payload(self, payload: Payload, within: str = "") -> Reading:
-        """Return what a payload says of the properties and relations, and the XML of elements not known here.
+        """Return the properties and relations that ``payload`` contains, and the XML of elements not known here.
+
+        ``within`` is the path of the parent element, for error messages.
 
         Raises:
-            PayloadError: an element is not what the field takes.
+            PayloadError: the payload is of another element, or the value of an element does not fit its field.
         """
         if payload.name.lower() != self.element_name.lower():
             raise PayloadError(f"Expected a payload of <{self.element_name}>, received <{payload.name}>.")
@@ -350,7 +356,7 @@ class Kind:
 
 
 def _is_generic(field: Any) -> bool:
-    # Not by its class: to import that, a project without content types would have to have them.
+    # Not by its class, which a project without content types cannot import.
     return hasattr(field, "ct_field") and hasattr(field, "fk_field")
 
 

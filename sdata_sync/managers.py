@@ -70,7 +70,7 @@ class SyncQuerySet(models.QuerySet[M]):
             marked = self._chain()  # type: ignore[attr-defined]
             marked._is_marked = True
             updated = int(super(SyncQuerySet, marked).bulk_update(objs, *args, **kwargs))
-            self._mark_parents([instance.pk for instance in objs])  # those too to which children have been moved
+            self._mark_parents([instance.pk for instance in objs])  # also the parents to which children were moved
         return updated
 
     def update(self, **kwargs: Any) -> int:
@@ -87,7 +87,7 @@ class SyncQuerySet(models.QuerySet[M]):
                 marked = self.filter(pk__in=part)
                 marked._is_marked = True
                 updated += super(SyncQuerySet, marked).update(**kwargs)
-            self._mark_parents(keys)  # those too to which children have been moved
+            self._mark_parents(keys)  # also the parents to which children were moved
         self._result_cache = None
         return updated
 

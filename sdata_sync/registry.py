@@ -1,4 +1,4 @@
-"""Register models, and order their kinds: a kind that is referred to is synchronised first (SData sync 6.1)."""
+"""Register models, and order their kinds: a kind that other kinds refer to is synchronised first (SData sync 6.1)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Model = type[models.Model]
 
 
 def sync_orders(resources: Mapping[_Model, Kind]) -> dict[_Model, int]:
-    """Return the order of each model: its resource's own, else one above all that it refers to."""
+    """Return the ``syncOrder`` of each model: the declared one, else one more than that of all models it refers to."""
     needed = {model: set(referred_to(resource, resources)) - {(model, False), (model, True)}
               for model, resource in resources.items()}  # fmt: skip
     orders: dict[_Model, int] = {}
@@ -35,7 +35,7 @@ def sync_orders(resources: Mapping[_Model, Kind]) -> dict[_Model, int]:
 
 
 def _next(left: list[_Model], needed: Mapping[_Model, set[tuple[_Model, bool]]]) -> _Model:
-    """Return a model that waits for no other; in a circle, one that can do without what it waits for."""
+    """Return a model of ``left`` that refers to no other of them; in a cycle, one whose references may be empty."""
     waiting = set(left)
     for may_wait_for_nullable in (False, True):
         for model in left:
@@ -46,10 +46,10 @@ def _next(left: list[_Model], needed: Mapping[_Model, set[tuple[_Model, bool]]])
 
 
 def referred_to(resource: Kind, resources: Mapping[_Model, Kind]) -> Iterator[tuple[_Model, bool]]:
-    """Yield the registered models that a resource, or a child of it, refers to, and whether it can do without."""
+    """Yield the registered models that ``resource`` or its children refer to; True if the reference may be empty."""
     try:
         relations = [*resource.relations, *(r for lists in resource.child_lists for r in lists.resource.relations)]
-    except FieldDoesNotExist:  # said by the checks
+    except FieldDoesNotExist:  # the system checks report it
         return
     for relation in relations:
         if isinstance(relation, Reference | Association) and relation.model in resources:
@@ -58,18 +58,18 @@ def referred_to(resource: Kind, resources: Mapping[_Model, Kind]) -> Iterator[tu
 
 R = TypeVar("R", bound=type[SyncResource])
 
-#: Sent with ``resource`` after a registration and after its end.
+#: Sent with ``resource`` after its registration, and after its registration has ended.
 resource_registered = Signal()
 resource_unregistered = Signal()
 
 
 class Registry:
-    """The registered resources, by model. Registration is reversible."""
+    """Hold the registered resources by model; registration is reversible."""
 
     def __init__(self) -> None:
         self._resources: dict[type[models.Model], Kind] = {}
         self._orders: dict[type[models.Model], int] | None = None
-        #: What goes ahead of each kind: asked for every page that is delivered.
+        #: The result of ``ahead_of`` by kind, cached because it is needed for every page that is delivered.
         self._ahead: dict[str, list[Kind]] = {}
 
     def __iter__(self) -> Iterator[Kind]:
@@ -78,20 +78,20 @@ class Registry:
         return iter(sorted(self._resources.values(), key=lambda resource: (orders[resource.model], resource.kind)))
 
     def orders(self) -> dict[type[models.Model], int]:
-        """Return the ``syncOrder`` of each model: its resource's own, else one above all that it refers to.
+        """Return the ``syncOrder`` of each model: the declared one, else one more than that of all models it refers to.
 
-        Where references go round in a circle, those that may be empty do not count: they are filled in later
-        (SData sync 6.1).
+        In a cycle of references, those that may be empty do not count, because they are filled in later (SData sync
+        6.1).
         """
         if self._orders is None:
             self._orders = sync_orders(self._resources)
         return self._orders
 
     def add(self, model: type[models.Model], resource_class: type[SyncResource]) -> Kind:
-        """Register ``model``.
+        """Register ``model`` with ``resource_class``, and return its ``Kind``.
 
         Raises:
-            RegistrationError: it is registered already, abstract, or a proxy.
+            RegistrationError: ``model`` is no model, is abstract or a proxy, or is registered already.
         """
         if not (isinstance(model, type) and issubclass(model, models.Model)):
             raise RegistrationError(f"Expected a model, received {model!r}.")
@@ -111,7 +111,7 @@ class Registry:
         """End the registration of ``model``.
 
         Raises:
-            RegistrationError: it is not registered.
+            RegistrationError: ``model`` is not registered.
         """
         if model not in self._resources:
             raise RegistrationError(f"{model._meta.label} is not registered.")
@@ -120,11 +120,11 @@ class Registry:
         resource_unregistered.send(sender=type(self), resource=resource)
 
     def of_model(self, model: type[models.Model]) -> Kind | None:
-        """Return the resource of ``model``, or ``None``."""
+        """Return the ``Kind`` of ``model``, or ``None`` if it is not registered."""
         return self._resources.get(model)
 
     def of_kind(self, kind: str) -> Kind | None:
-        """Return the kind whose path is ``kind`` without case, or ``None``."""
+        """Return the ``Kind`` that is named ``kind``, ignoring case, or ``None`` if there is none."""
         wanted = kind.lower()
         return next((resource for resource in self._resources.values() if resource.kind.lower() == wanted), None)
 
@@ -149,7 +149,7 @@ class Registry:
         self._ahead = {}
 
     def parents_of(self, model: type[models.Model]) -> list[tuple[Kind, Children]]:
-        """Return the resources of which rows of ``model`` are children, and the lists."""
+        """Return the resources whose children are rows of ``model``, each with its list of children."""
         return [
             (resource, children)
             for resource in self._resources.values()
@@ -159,7 +159,7 @@ class Registry:
 
 
 def child_lists(resource: Kind) -> tuple[Children, ...]:
-    """Return the lists of children of ``resource``; what is wrong with them is for the checks to say."""
+    """Return the lists of children of ``resource``; none if one is misdeclared, which the system checks report."""
     try:
         return resource.child_lists
     except FieldDoesNotExist:
@@ -173,7 +173,7 @@ def register(*models_: type[models.Model]) -> Callable[[R], R]:
     """Register the decorated ``SyncResource`` for one or more models.
 
     Raises:
-        RegistrationError: a model cannot be registered, or the decorated class is no ``SyncResource``.
+        RegistrationError: a model cannot be registered (see ``Registry.add``), or the class is no ``SyncResource``.
     """
 
     def decorate(resource_class: R) -> R:
@@ -187,14 +187,18 @@ def register(*models_: type[models.Model]) -> Callable[[R], R]:
 
 
 def unregister(*models_: type[models.Model]) -> None:
-    """End the registration of models; what is tracked of them stays in the database."""
+    """End the registration of models; their ``TrackedResource`` rows stay in the database.
+
+    Raises:
+        RegistrationError: a model is not registered.
+    """
     for model in models_:
         registry.remove(model)
 
 
 @contextmanager
 def registered(model: type[models.Model], resource_class: type[SyncResource] = SyncResource) -> Iterator[Kind]:
-    """Register ``model`` inside the context only; for tests."""
+    """Register ``model`` for the duration of a ``with`` block; for tests."""
     resource = registry.add(model, resource_class)
     try:
         yield resource

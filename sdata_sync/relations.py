@@ -1,7 +1,7 @@
 """Describe the relations of a model, and read and write each of them in a payload.
 
 Relations are references, associations and children. A relation travels as uuids, never as local keys (SData sync 6.1).
-Its *text* is the same at every moment and in every process of a node, so that it can be hashed with the other texts:
+Its *text* is the same at all times and in every process of a node, so that it can be hashed with the other texts:
 the uuid for a reference, the sorted uuids for an association, the elements of the children in the order of their uuids.
 ``sdata_sync.sync.content`` looks up which uuid belongs to which row.
 """

@@ -6,7 +6,7 @@
 ``resource_applied``          ``uuid``, ``local_key`` (``None`` if it was deleted), ``state``: one received version
 ============================  ===================================================================================
 
-The sender is the model of the resource; ``resource`` is its ``Kind``. An exception of a receiver is logged.
+The sender is the model of the resource; ``resource`` is its ``SyncResource``. An exception of a receiver is logged.
 """
 
 from django.dispatch import Signal

@@ -13,7 +13,7 @@ except ImportError:  # OpenTelemetry is an optional dependency
 
 
 def span(name: str, **facts: Any) -> AbstractContextManager[Any]:
-    """Return a span called ``sdata_sync.<name>`` with ``facts`` as its attributes, for the time of a ``with``."""
+    """Return a context manager for a span ``sdata_sync.<name>`` that has ``facts`` as its attributes."""
     if trace is None:
         return nullcontext()
     attributes: Mapping[str, Any] = {f"sdata_sync.{key}": value for key, value in facts.items()}

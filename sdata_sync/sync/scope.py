@@ -265,7 +265,10 @@ def _note(
     *,
     is_withdrawn: bool,
 ) -> None:
-    """Record that the resources ``tracked`` have entered or left a scope; resend those that the digest contains."""
+    """Record that the resources ``tracked`` have entered or left a scope; resend those that ``known`` contains.
+
+    ``known`` is the digest of ``peer``. If it is ``None``, all of them are resent.
+    """
     scopes = ScopedResource.objects.using(resource.database)
     present = scopes.filter(peer=peer.pk, resource__in=[row.pk for row in tracked])
     noted = set(present.values_list("resource_id", flat=True))

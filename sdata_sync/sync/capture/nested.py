@@ -60,7 +60,7 @@ def mark_parents(
     keys = [key for key in _parent_keys(resource, children, wanted, using) if not is_applied(resource.kind, None, key)]
     if keys:
         if is_withdrawing():
-            raise models.ProtectedError(f"Children of {resource.kind} would go with a withdrawn row.", set())
+            raise models.ProtectedError(f"Children of {resource.kind} would be deleted by a withdrawal.", set())
         mark(using, resource.kind, keys, is_intent=is_intent)
         if not is_intent:
             wake_after_commit(resource.kind, using)

@@ -178,7 +178,7 @@ def _before_delete(sender: type[models.Model], instance: models.Model, using: st
         key = _key(resource, instance)
         if key is not None and not is_applied(resource.kind, instance, key):
             if is_withdrawing():
-                raise models.ProtectedError(f"{resource.kind}({key!r}) would go with a withdrawn row.", {instance})
+                raise models.ProtectedError(f"{resource.kind}({key!r}) would be deleted by a withdrawal.", {instance})
             mark(using, resource.kind, [key])
             wake_after_commit(resource.kind, using)
     for resource in watch.extended:

@@ -53,9 +53,9 @@ def _repoint(field: Any, old: models.Model, new: models.Model, using: str) -> No
                 if field.primary_key:
                     _follow_key(field.model, pk, becomes, using)
         except IntegrityError:
-            # Both rows are members of the same list, or each has the one row that may refer to it: a row that refers to
-            # ``new`` exists already, so this one goes with ``old``.
-            logger.info("%s of row %s stays with the row that is deleted by a merge", field, pk)
+            # Both rows are members of the same association, or each has the one row that may refer to it. A row that
+            # refers to ``new`` exists already, so this one keeps its reference to ``old``, which is deleted.
+            logger.info("%s of row %s keeps its reference to the row that the merge deletes", field, pk)
 
 
 def _follow_key(model: type[models.Model], was: Any, becomes: Any, using: str) -> None:

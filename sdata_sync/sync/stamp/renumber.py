@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: Higher ticks of this node's versions were assigned while its clock was out of reach.
 HIGHEST_USABLE = MAX_TICK // 2
-#: The number of ticks above the highest known version that versions may have used which no node has any more.
+#: The number of ticks to skip above the highest known version: versions that no node has any more may have used them.
 MARGIN = 2**20
 
 

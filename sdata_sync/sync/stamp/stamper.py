@@ -133,7 +133,8 @@ def number_new(resource: Kind, stored: StoredDigest, new: Sequence[TrackedResour
     for tracked in new:
         tracked.mark = stamper.now
         stamper.settle(tracked, contents, problems)
-    # A row that does not exist any more has neither; a row that cannot be sent is stored with its mark and its problem.
+    # A row that does not exist any more has no tick and no problem, and is not stored. A row that cannot be sent is
+    # stored with its mark and its problem.
     create_tracked(resource.database, [row for row in new if row.tick is not None or row.problem])
     stamper.changed.clear()
     stamper.forgotten.clear()
