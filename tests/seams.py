@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import httpx2
+
+from sdata_sync.delivery import client
 from sdata_sync.sync import operations, port
 
 
@@ -17,6 +20,17 @@ def port_with(**services) -> Iterator[None]:
         yield
     finally:
         port.connect(before)
+
+
+def record_requests(monkeypatch, requests: list) -> None:
+    """Append method and URL of each request to a peer to ``requests``."""
+    inner = client.default_transport
+
+    def handle(request):
+        requests.append((request.method, str(request.url)))
+        return inner.handle_request(request)
+
+    monkeypatch.setattr(client, "default_transport", httpx2.MockTransport(handle))
 
 
 def carrying_out_at_once():

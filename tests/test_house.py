@@ -94,3 +94,33 @@ def test_one_module_writes_the_status_column(column, writer):
             if isinstance(node, ast.Attribute) and node.attr == column and isinstance(node.ctx, ast.Store):
                 found.add(path.name)
     assert found == {writer}
+
+
+def test_tests_use_no_private_names():
+    """No test imports, calls or replaces a name of the app that begins with an underscore."""
+    found = []
+    for path in Path(__file__).parent.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        imports = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and f"{node.module}".startswith("sdata_sync")
+        ]
+        names = {alias.asname or alias.name for node in imports for alias in node.names}
+        found += [
+            f"{path.name}: import {alias.name}" for node in imports for alias in node.names if _is_private(alias.name)
+        ]
+        for node in ast.walk(tree):
+            is_member = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+            if is_member and node.value.id in names and _is_private(node.attr):
+                found.append(f"{path.name}:{node.lineno}: {node.value.id}.{node.attr}")
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setattr":
+                texts = [str(each.value) for each in node.args[:2] if isinstance(each, ast.Constant)]
+                found += [f"{path.name}:{node.lineno}: {t}" for t in texts if _is_private(t.rpartition(".")[2])]
+    assert found == []
+
+
+def _is_private(name):
+    return (
+        name.startswith("_") and not name.endswith("__") and name not in ("_meta", "_default_manager", "_base_manager")
+    )

@@ -6,6 +6,7 @@ import pytest
 from django.core import serializers
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import F
+from django.db.models.signals import pre_save
 from django.test import RequestFactory
 
 import sdata_sync
@@ -273,9 +274,7 @@ class TestAutocommit:
         original = Account.save_base
 
         def save_base(self, **kwargs):
-            from sdata_sync.sync.capture.signals import _before_save
-
-            _before_save(Account, self, "default")
+            pre_save.send(Account, instance=self, raw=False, using="default", update_fields=None)
             number()
             models_signals_off(monkeypatch)
             original(self, **kwargs)
@@ -335,14 +334,14 @@ def models_signals_off(monkeypatch, *, only_after=False):
 
     from sdata_sync.sync.capture import signals as capture
 
-    for signal, receiver in capture._RECEIVERS:
+    for signal, receiver in capture.RECEIVERS:
         if signal is signals.post_save or not only_after:
-            signal.disconnect(receiver, sender=Account, dispatch_uid=capture._UID)
-    reconnect = [(s, r) for s, r in capture._RECEIVERS]
+            signal.disconnect(receiver, sender=Account, dispatch_uid=capture.UID)
+    reconnect = [(s, r) for s, r in capture.RECEIVERS]
 
     def undo():
         for signal, receiver in reconnect:
-            signal.connect(receiver, sender=Account, dispatch_uid=capture._UID)
+            signal.connect(receiver, sender=Account, dispatch_uid=capture.UID)
 
     _UNDO.append(undo)
 

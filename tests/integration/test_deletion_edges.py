@@ -13,7 +13,6 @@ from sdata_sync.conf import conf
 from sdata_sync.delivery.client import PeerClient
 from sdata_sync.delivery.monitoring.status import collect_status
 from sdata_sync.delivery.session import PeerSession
-from sdata_sync.exceptions import PeerError
 from sdata_sync.kind import Kind
 from sdata_sync.models import (
     ConflictRecord,
@@ -22,6 +21,7 @@ from sdata_sync.models import (
     DigestEntry,
     Endpoint,
     Peer,
+    Stream,
     TrackedResource,
 )
 from sdata_sync.registry import registry
@@ -31,6 +31,7 @@ from sdata_sync.sync.stamp.purge import forget_endpoints
 from sdata_sync.sync.stamp.stamper import number_changes
 from testproject.crm.models import Account, Contact
 
+from ..seams import record_requests
 from ..shapes.models import Firm, Note, Person
 from ..talk import level, pull, push
 from ..wire import digest_xml, entry_xml, feed_xml, post, results
@@ -461,10 +462,7 @@ class TestForgotten:
                 for st in k.streams
             ]
         calls = []
-        usual = PeerClient._send
-        monkeypatch.setattr(
-            PeerClient, "_send", lambda self, m, u, **k: (calls.append((m, u)), usual(self, m, u, **k))[1]
-        )
+        record_requests(monkeypatch, calls)
         for n in range(3):
             with a.at_work():
                 c = Contact.objects.first()
@@ -582,10 +580,10 @@ class TestSurrogate:
 
         usual = contents.contents_of
 
-        def contents_of(resource, rows, *rest):
+        def contents_of(resource, rows, *rest, **options):
             if resource.kind == "accounts" and any("bad" in map(str, v) for v in rows.values()):
                 raise ValueError("cannot read \udc80 this")
-            return usual(resource, rows, *rest)
+            return usual(resource, rows, *rest, **options)
 
         monkeypatch.setattr(contents, "contents_of", contents_of)
         push(a, b)
@@ -638,9 +636,9 @@ class TestNoSource:
         pull(b, a, ["accounts"])
         for _ in range(2):
             with b.at_work(), PeerSession(Peer.objects.get(name=a.alias)) as session:
+                Stream.objects.update(compared_at=0)
                 for r in registry:
-                    with suppress(PeerError):
-                        session._hear(r)
+                    session.compare_and_pull(r)
         assert deferred(b) == []
 
 
@@ -654,7 +652,7 @@ class TestReferrersClaim:
 
         monkeypatch.setattr(
             pages,
-            "_referring_digests",
+            "referring_digests",
             lambda r: {
                 "contacts": Digest(
                     [DigestEntry(endpoint="http://x/y/contacts", tick=2**62)], origin=f"{a.base_url}/contacts"
@@ -687,16 +685,13 @@ def test_status_says_level_while_a_deletion_waits(a, b, capsys):
 
 
 def test_idle_relay_control(nodes, a, b, monkeypatch):
-    from sdata_sync.delivery.client import PeerClient
-
     accounts_and_contact(a, b)
     exchange(a, b, nodes[2])
     with a.at_work():
         Peer.objects.update(relay=True)
     deliver(a, b)
     calls = []
-    usual = PeerClient._send
-    monkeypatch.setattr(PeerClient, "_send", lambda self, m, u, **k: (calls.append((m, u)), usual(self, m, u, **k))[1])
+    record_requests(monkeypatch, calls)
     for n in range(2):
         with a.at_work():
             c = Contact.objects.first()

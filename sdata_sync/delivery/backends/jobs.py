@@ -23,7 +23,6 @@ from ...models import Peer
 from ...registry import registry
 from ...sync import operations
 from ...sync.db.clock import now
-from ...sync.stamp.restore import ensure_checked
 from ...sync.stamp.scan import scan as scan_kind
 from ..catchup import catch_up as run_engine
 from ..lease import ensure_stream
@@ -148,7 +147,6 @@ def carry_out(operation: int, *, post: Post) -> None:
 def scan(*, post: Post) -> None:
     """Find what was changed past the signals, in all kinds; what is found is delivered like any change."""
     for resource in registry:
-        ensure_checked(resource)
         scan_kind(resource)
 
 

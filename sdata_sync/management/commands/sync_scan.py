@@ -7,7 +7,6 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ...registry import registry
-from ...sync.stamp.restore import ensure_checked
 from ...sync.stamp.scan import Found, scan
 
 
@@ -34,8 +33,6 @@ class Command(BaseCommand):
         found: dict[str, Found] = {}
         for resource in resources:
             assert resource is not None
-            if not options["dry_run"]:
-                ensure_checked(resource)
             found[resource.kind] = scan(resource, dry_run=options["dry_run"])
         if options["json"]:
             self.stdout.write(json.dumps({kind: result.as_dict() for kind, result in found.items()}, indent=2))

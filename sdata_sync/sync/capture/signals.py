@@ -32,7 +32,7 @@ from .nested import (
 if TYPE_CHECKING:
     from ...kind import Kind
 
-_UID = "sdata_sync.capture"
+UID = "sdata_sync.capture"
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ _watched_associations: set[type[models.Model]] = set()
 
 def connect() -> None:
     """Capture the models of the registered resources, and follow later registrations."""
-    resource_registered.connect(_rewatch, dispatch_uid=_UID)
-    resource_unregistered.connect(_rewatch, dispatch_uid=_UID)
+    resource_registered.connect(_rewatch, dispatch_uid=UID)
+    resource_unregistered.connect(_rewatch, dispatch_uid=UID)
     _rewatch()
 
 
@@ -65,12 +65,12 @@ def _rewatch(**kwargs: Any) -> None:
 
     wanted = {model: watch for model in apps.get_models(include_auto_created=True) if (watch := _watch(model))}
     for model in _watched.keys() - wanted.keys():
-        for signal, receiver in _RECEIVERS:
-            signal.disconnect(receiver, sender=model, dispatch_uid=_UID)
+        for signal, receiver in RECEIVERS:
+            signal.disconnect(receiver, sender=model, dispatch_uid=UID)
     # Per model, never for all senders: a receiver for all senders disables the fast delete of all models of a project.
     for model in wanted.keys() - _watched.keys():
-        for signal, receiver in _RECEIVERS:
-            signal.connect(receiver, sender=model, dispatch_uid=_UID)
+        for signal, receiver in RECEIVERS:
+            signal.connect(receiver, sender=model, dispatch_uid=UID)
     _watched.clear()
     _watched.update(wanted)
     _rewatch_associations()
@@ -95,9 +95,9 @@ def _watch(model: type[models.Model]) -> _Watch | None:
 def _rewatch_associations() -> None:
     wanted = {relation.through for resource in registry for relation in associations(resource)}
     for through in _watched_associations - wanted:
-        signals.m2m_changed.disconnect(on_association_changed, sender=through, dispatch_uid=_UID)
+        signals.m2m_changed.disconnect(on_association_changed, sender=through, dispatch_uid=UID)
     for through in wanted - _watched_associations:
-        signals.m2m_changed.connect(on_association_changed, sender=through, dispatch_uid=_UID)
+        signals.m2m_changed.connect(on_association_changed, sender=through, dispatch_uid=UID)
     _watched_associations.clear()
     _watched_associations.update(wanted)
 
@@ -211,9 +211,9 @@ def _births(instance: models.Model) -> dict[str, UUID | None]:
     return births
 
 
-_RECEIVERS: tuple[tuple[Any, Any], ...] = (
+RECEIVERS: tuple[tuple[Any, Any], ...] = (
     (signals.pre_save, _before_save),
     (signals.post_save, _after_save),
     (signals.pre_delete, _before_delete),
 )
-register_receivers(receiver for _, receiver in _RECEIVERS)
+register_receivers(receiver for _, receiver in RECEIVERS)

@@ -145,7 +145,7 @@ def read_page(
         peer_limit=peer_limit,
     )
     if page.referrers is not None:
-        page.referrers = _referring_digests(resource)
+        page.referrers = referring_digests(resource)
     return page
 
 
@@ -367,7 +367,7 @@ def _deferred_payload(resource: Kind, entry: DeferredEntry, uuid: str) -> str:
     return entry.payload
 
 
-def _referring_digests(resource: Kind) -> dict[str, Digest]:
+def referring_digests(resource: Kind) -> dict[str, Digest]:
     """Return this node's digests of the kinds whose rows a deletion of ``resource`` takes along.
 
     They are read after the page with the deletions, and all committed changes are given their ticks first. So they

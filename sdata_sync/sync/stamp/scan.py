@@ -17,7 +17,7 @@ from ..log.digests import lock_digest
 from ..log.marks import new_uuid
 from ..log.tracked import mark_found, new_tracked, untracked_keys, without_tracked
 from ..log.wakeup import wake_after_commit
-from .restore import behind, is_checked
+from .restore import behind, is_checked, wait_until_checked
 from .stamper import BATCH, number_changes, number_new
 
 if TYPE_CHECKING:
@@ -102,11 +102,14 @@ def scan(resource: Kind, *, dry_run: bool = False, on_batch: Callable[[int], Non
     """Compare every row with what is tracked, in chunks, and assign ticks to the differences; return their counts.
 
     With ``dry_run`` the differences are only counted. After each chunk ``on_batch`` is called with the number of rows
-    in it.
+    in it. The first scan of a process reads the digests of the peers before (network). While a peer has changes that
+    this node lost in a restore, differences are counted and marked, but no tick is assigned and no row is tracked.
     """
     found = Found()
     if not dry_run:
         take_over_known(resource)
+        if not wait_until_checked(resource):
+            logger.warning("%s: no ticks are assigned until lost changes were pulled; see sync_rejoin", resource.kind)
     last = 0
     rows = TrackedResource.objects.using(resource.database).filter(
         # Linked rows that wait for the version of a peer have no tick, and are left out.
@@ -119,7 +122,7 @@ def scan(resource: Kind, *, dry_run: bool = False, on_batch: Callable[[int], Non
         _compare(resource, chunk, found, dry_run=dry_run)
         last = chunk[-1].pk
         on_batch(len(chunk))
-    find_new = count_untracked if dry_run else track_untracked
+    find_new = count_untracked if dry_run or not is_checked(resource) else track_untracked
     found.new = find_new(resource, on_batch=on_batch)
     if not dry_run:
         number_changes(resource)
