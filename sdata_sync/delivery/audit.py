@@ -18,7 +18,7 @@ from ..sync.db.statements import chunks
 from ..sync.log.tracked import mark_found
 from ..sync.log.wakeup import wake
 from ..sync.stamp.restore import ensure_checked
-from ..sync.stamp.stamper import number_changes
+from ..sync.stamp.stamper import assign_ticks
 from .pull import read_full_feed
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Comparison:
         """Whether nothing was found."""
         return not any(self.counts.values())
 
-    def note(self, what: str, uuid: UUID) -> None:
+    def count(self, what: str, uuid: UUID) -> None:
         """Count one difference."""
         self.counts[what] += 1
         named = self.examples.setdefault(what, [])
@@ -81,14 +81,14 @@ def verify(client: PeerClient, peer: Peer, resource: Kind, *, repair: bool) -> C
         PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
     """
     ensure_checked(resource)
-    ours = number_changes(resource).value
+    ours = assign_ticks(resource).value
     theirs = client.read_digest(resource.kind)
-    comparison = Comparison(peer=peer.name, kind=resource.kind, digests_agree=ours.level_with(theirs))
+    comparison = Comparison(peer=peer.name, kind=resource.kind, digests_agree=ours.in_sync_with(theirs))
     verifier = _Verifier(resource, ours, theirs, comparison)
     for entries in read_full_feed(client, peer, resource):
         verifier.look_at(entries)
     # What is changed there while it is read is on no page, and is not missing for that.
-    if client.read_digest(resource.kind).level_with(theirs):
+    if client.read_digest(resource.kind).in_sync_with(theirs):
         verifier.find_missing_there()
     if repair and verifier.odd:
         _send_again(resource, verifier.odd)
@@ -120,10 +120,10 @@ class _Verifier:
         if tracked is None or (tracked.is_deleted and not entry.is_deleted):
             # A tombstone that was purged, or a deletion of ours that is on its way to them.
             if not entry.is_deleted and self._is_settled(tracked):
-                self._comparison.note("missing_here", entry.uuid)
+                self._comparison.count("missing_here", entry.uuid)
             return
         if tracked.problem:
-            self._comparison.note("unreadable", entry.uuid)
+            self._comparison.count("unreadable", entry.uuid)
             return
         if tracked.is_deferred or tracked.mark is not None or not self._is_settled(tracked):
             return
@@ -134,10 +134,10 @@ class _Verifier:
                 )
         except PayloadError as error:
             logger.error("%s %s cannot be compared: %s", self._resource.kind, entry.uuid, error)
-            self._comparison.note("unreadable", entry.uuid)
+            self._comparison.count("unreadable", entry.uuid)
             return
         if not is_equal:
-            self._comparison.note("different", entry.uuid)
+            self._comparison.count("different", entry.uuid)
             self.odd.append(tracked.pk)
 
     def _is_settled(self, tracked: TrackedResource | None) -> bool:
@@ -165,7 +165,7 @@ class _Verifier:
         )
         for tracked in rows.select_related("endpoint").order_by("pk").iterator(1000):
             if tracked.uuid.bytes not in self._seen and self._is_settled(tracked):
-                self._comparison.note("missing_there", tracked.uuid)
+                self._comparison.count("missing_there", tracked.uuid)
                 self.odd.append(tracked.pk)
 
 
@@ -174,5 +174,5 @@ def _send_again(resource: Kind, pks: list[int]) -> None:
         # The digest of the peer contains the present ticks, so the versions need new ones.
         TrackedResource.objects.using(resource.database).filter(pk__in=chunk).update(restamp=True)
         mark_found(resource.database, chunk)
-    number_changes(resource)
+    assign_ticks(resource)
     wake(resource.kind)

@@ -94,7 +94,7 @@ def known_digest(stream: Stream) -> Digest | None:
     )
 
 
-def heard_from(origin: str, kind: str) -> bool:
+def end_backoff(origin: str, kind: str) -> bool:
     """End the back-off of the peer whose endpoint is ``origin``: it has just shown that it is there."""
     # A peer that pushes page after page need not be looked up for each of them.
     if time.monotonic() - _heard.get((origin, kind), -math.inf) < FIRST_BACKOFF_SECONDS:
@@ -123,13 +123,13 @@ def forget_known_digest(stream: Stream) -> None:
     Stream.objects.filter(pk=stream.pk).update(known_digest="")
 
 
-def note_left_out(stream: Stream, endpoints: Collection[str]) -> None:
+def store_left_out(stream: Stream, endpoints: Collection[str]) -> None:
     """Note the endpoints, in lower case, of which the peer does not believe what our digest says."""
     stream.left_out = "\n".join(sorted(endpoints))
     Stream.objects.filter(pk=stream.pk).update(left_out=stream.left_out)
 
 
-def note_failure(stream: Stream, error: Exception) -> None:
+def store_failure(stream: Stream, error: Exception) -> None:
     """Note that something failed that was no delivery."""
     Stream.objects.filter(pk=stream.pk).update(last_error=str(error)[:2000], last_error_at=now())
 

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 
 
 @dataclass(kw_only=True)
-class Watch:
-    """Counts what passes in one direction of one kind; a progress bar is made of it by overriding ``moved``.
+class Progress:
+    """Counts what passes in one direction of one kind; a progress bar is made of it by overriding ``changed``.
 
     ``total`` is ``None`` until it is known. ``entries`` passed so far; of these ``conflicts`` lost against the
     target's version and ``deferred`` wait there until they can be applied.
@@ -18,12 +18,12 @@ class Watch:
     deferred: int = 0
     others: int = field(default=0)
 
-    def begin(self, total: int | None) -> None:
+    def set_total(self, total: int | None) -> None:
         """Note how many entries are to come, if the source says so."""
         self.total = self.entries + total if total is not None else None
-        self.moved()
+        self.changed()
 
-    def see(self, entries: int, exceptional: Iterable[int]) -> None:
+    def count(self, entries: int, exceptional: Iterable[int]) -> None:
         """Note a page of ``entries``; ``exceptional`` are the HTTP statuses of those that were not simply taken."""
         self.entries += entries
         for status in exceptional:
@@ -33,9 +33,9 @@ class Watch:
                 self.deferred += 1
             else:
                 self.others += 1
-        self.moved()
+        self.changed()
 
-    def moved(self) -> None:
+    def changed(self) -> None:
         """Do what is to be done when a number has changed."""
 
     def as_dict(self) -> dict[str, int]:

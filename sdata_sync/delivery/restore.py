@@ -13,12 +13,12 @@ from ..core.state import same_endpoint
 from ..exceptions import FeedError, PeerError, PeerMisbehaved, PeerRefused
 from ..models import Peer
 from ..sync.log.digests import load_digest, lock_digest
-from ..sync.stamp.renumber import HIGHEST_USABLE, Lowered, confirm, renumber
-from ..sync.stamp.restore import behind, take_higher_tick
+from ..sync.stamp.lower_tick import HIGHEST_USABLE, Lowered, confirm, lower_own_tick
+from ..sync.stamp.restore import restore_gap, take_higher_tick
 from .client import ABSENT, PeerClient
-from .progress import Watch
+from .progress import Progress
 from .pull import pull, read_full_feed
-from .threads.overlap import all_at_once
+from .threads.overlap import call_all
 
 if TYPE_CHECKING:
     from ..core.digest import Digest
@@ -37,7 +37,7 @@ def knows_more_of_us(resource: Kind, shown: Digest) -> bool:
 
     Not if that tick is so high that this node cannot have assigned it: see ``push.check_own_tick``.
     """
-    own, noted = resource.endpoint, behind(resource)
+    own, noted = resource.endpoint, restore_gap(resource)
     ours, theirs = load_digest(resource).value.tick(own), shown.tick(own)
     if theirs - ours > conf.max_tick_leap:
         return False
@@ -62,7 +62,7 @@ def recover(
     """
     logger.warning("%s: %s knows more of us than we do; pulling what was lost", resource.kind, peer)
     try:
-        pull(client, peer, resource, Watch(), is_interrupted=is_interrupted)
+        pull(client, peer, resource, Progress(), is_interrupted=is_interrupted)
     except PeerRefused as refusal:
         if refusal.status not in (*ABSENT, 401, 403):
             raise  # busy, or broken for the moment: it may give it back later
@@ -90,7 +90,7 @@ def ask_peers(resource: Kind) -> dict[str, str]:
     if not peers:
         return {}
     # Those that are away cost one waiting time together.
-    shown = all_at_once(lambda peer: _shown(peer, resource.kind), peers)
+    shown = call_all(lambda peer: _shown(peer, resource.kind), peers)
     outcomes: dict[str, str] = {}
     for peer, digest in sorted(zip(peers, shown, strict=True), key=lambda item: _tick(item[1], resource), reverse=True):
         if isinstance(digest, str):
@@ -126,7 +126,7 @@ def _recover(peer: Peer, resource: Kind, shown: Digest) -> str:
     return "recovered"
 
 
-def renumber_above_peers(resource: Kind) -> tuple[Lowered, dict[str, str]]:
+def lower_above_peers(resource: Kind) -> tuple[Lowered, dict[str, str]]:
     """Lower this node's tick above every version of its that is known here and at the peers that answer.
 
     Returns the ticks, and what each enabled peer came to: "asked", or why it could not be asked.
@@ -138,7 +138,7 @@ def renumber_above_peers(resource: Kind) -> tuple[Lowered, dict[str, str]]:
             outcomes[peer.name] = "asked"
         except PeerError as error:
             outcomes[peer.name] = f"not asked: {error}"
-    return renumber(resource, highest), outcomes
+    return lower_own_tick(resource, highest), outcomes
 
 
 def _highest_at(peer: Peer, resource: Kind) -> int:

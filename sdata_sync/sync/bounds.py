@@ -171,7 +171,7 @@ class Bounds:
             return f"This node has not recorded tick {state.tick} yet, and the claim is not believed."
         return f"The tick {state.tick} of {endpoint} is too far above the ticks that it has shown."
 
-    def note(self, claim: str) -> None:
+    def add_claim(self, claim: str) -> None:
         """Add a claim that cannot be true to the report."""
         self._notes.append(claim)
 

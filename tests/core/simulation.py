@@ -129,7 +129,7 @@ def talk_until_quiet(nodes: list[Node], size: int = 3, rounds: int = 12) -> None
                 if source is not target:
                     catch_up(source, target, size)
         if all(
-            digest.level_with(node.digest) and held == node.held
+            digest.in_sync_with(node.digest) and held == node.held
             for node, (digest, held) in zip(nodes, before, strict=True)
         ):
             return

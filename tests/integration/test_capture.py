@@ -15,18 +15,18 @@ from sdata_sync.models import DeferredEntry, DigestEntry, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.log.suppression import applying
 from sdata_sync.sync.select.pages import read_page
-from sdata_sync.sync.stamp import stamper as numbering
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp import stamper as stamping
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
-from ..shapes.models import BulkAccount, Coupon, FavouritePlace, Place, Restaurant
+from ..shapes.models import BulkAccount, Coupon, Cursor, FavouritePlace, Restaurant
 
 ACCOUNTS = registry.of_model(Account)
 
 
 def number(resource=ACCOUNTS) -> int:
     """Number what is marked, and return the next tick."""
-    return number_changes(resource).value.tick(resource.endpoint)
+    return assign_ticks(resource).value.tick(resource.endpoint)
 
 
 def log(kind="accounts") -> list[tuple]:
@@ -113,7 +113,7 @@ class TestInsideATransaction:
         row.rank = F("rank") + 1
         row.save()
         assert number(bulk) == 3
-        stored = number_changes(bulk)
+        stored = assign_ticks(bulk)
         [entry] = read_page(bulk, stored, stored.value.__class__(), limit=10).entries
         assert "<rank>2</rank>" in entry
 
@@ -126,7 +126,7 @@ class TestInsideATransaction:
 
     def test_a_model_that_is_not_registered_costs_nothing(self, django_assert_num_queries):
         with django_assert_num_queries(1):
-            Place.objects.create(name="x")
+            Cursor.objects.create(name="x")
 
     def test_stamps_do_not_go_back(self):
         account = Account.objects.create(name="a")
@@ -168,7 +168,7 @@ class TestInheritance:
 
     @pytest.fixture
     def places(self):
-        with sdata_sync.registered(Place) as resource:
+        with sdata_sync.registered(Cursor) as resource:
             yield resource
 
     def test_a_child_has_its_parents_fields(self, restaurants):
@@ -177,14 +177,14 @@ class TestInheritance:
     def test_a_child_saved_through_its_parent(self, restaurants):
         restaurant = Restaurant.objects.create(name="a", stars=1)
         number(restaurants)
-        place = Place.objects.get()
+        place = Cursor.objects.get()
         place.name = "b"
         place.save()
         assert number(restaurants) == 3
         assert restaurant.pk == int(log("restaurants")[0][0])
 
     def test_a_parent_that_is_nobodys_parent(self, restaurants):
-        Place.objects.create(name="only a place")
+        Cursor.objects.create(name="only a place")
         assert number(restaurants) == 1
 
     def test_a_parent_saved_through_its_child(self, places):
@@ -200,7 +200,7 @@ class TestInheritance:
     def test_a_child_deleted_through_its_parent(self, restaurants):
         Restaurant.objects.create(name="a")
         number(restaurants)
-        Place.objects.get().delete()
+        Cursor.objects.get().delete()
         assert number(restaurants) == 3
 
     def test_a_proxy(self, places):
@@ -251,7 +251,7 @@ class TestAutocommit:
             with connection.execute_wrapper(undo_every_first):
                 account.name = "b"
                 account.save()
-                Place.objects.get(pk=restaurant.pk).save()
+                Cursor.objects.get(pk=restaurant.pk).save()
             assert len(undone) >= 6
             assert marked() == {str(account.pk)}
             assert marked("restaurants") == {str(restaurant.pk)}
@@ -263,7 +263,7 @@ class TestAutocommit:
         self.crash_on_save(monkeypatch, account, name="b")
         assert number() == 3
         assert marked(), "while the mark is young, the writer may still be at it"
-        monkeypatch.setattr(numbering, "INTENT_GRACE_MILLIS", 0)
+        monkeypatch.setattr(stamping, "INTENT_GRACE_MILLIS", 0)
         assert number() == 3
         assert marked() == set()
 
@@ -288,7 +288,7 @@ class TestAutocommit:
         models_signals_off(monkeypatch, only_after=True)
         Account.objects.create(name="a")
         assert number() == 1, "its key is not known, and its writer may still be there"
-        monkeypatch.setattr(numbering, "INTENT_GRACE_MILLIS", 0)
+        monkeypatch.setattr(stamping, "INTENT_GRACE_MILLIS", 0)
         number()
         assert number() == 2
         assert log() == [(str(Account.objects.get().pk), 1, False)]
@@ -304,7 +304,7 @@ class TestAutocommit:
             account.save()
         account.name = "b"
         account.save()
-        monkeypatch.setattr(numbering, "INTENT_GRACE_MILLIS", 0)
+        monkeypatch.setattr(stamping, "INTENT_GRACE_MILLIS", 0)
         assert number() == 3
         assert TrackedResource.objects.count() == 1
         assert marked() == set()
@@ -405,7 +405,7 @@ class TestHeldBack:
         number()
         account.name = "\x07"
         account.save()
-        stored = number_changes(ACCOUNTS)
+        stored = assign_ticks(ACCOUNTS)
         page = read_page(ACCOUNTS, stored, stored.value.__class__(), limit=10)
         assert page.entries == []
 
@@ -413,13 +413,13 @@ class TestHeldBack:
 @pytest.mark.django_db
 class TestPages:
     def read(self, **kwargs):
-        stored = number_changes(ACCOUNTS)
+        stored = assign_ticks(ACCOUNTS)
         return read_page(ACCOUNTS, stored, stored.value.__class__(), **kwargs)
 
     def test_pages_continue_where_the_last_one_ended(self):
         for n in range(5):
             Account.objects.create(name=str(n))
-        stored = number_changes(ACCOUNTS)
+        stored = assign_ticks(ACCOUNTS)
         cursor, sizes, ticks = stored.value.__class__(), [], []
         while True:
             page = read_page(ACCOUNTS, stored, cursor, limit=2)
@@ -434,8 +434,8 @@ class TestPages:
 
     def test_a_version_that_changed_since_is_not_sent_under_its_old_state(self):
         account = Account.objects.create(name="a")
-        stored = number_changes(ACCOUNTS)
-        stored.numbered.clear()
+        stored = assign_ticks(ACCOUNTS)
+        stored.stamped_texts.clear()
         account.name = "b"
         account.save()
         assert read_page(ACCOUNTS, stored, stored.value.__class__(), limit=10).entries == []
@@ -443,8 +443,8 @@ class TestPages:
 
     def test_what_was_written_past_the_signals_is_found_on_the_way(self):
         Account.objects.create(name="a")
-        stored = number_changes(ACCOUNTS)
-        stored.numbered.clear()
+        stored = assign_ticks(ACCOUNTS)
+        stored.stamped_texts.clear()
         with connection.cursor() as cursor:
             cursor.execute("UPDATE crm_account SET name = 'raw'")
         assert read_page(ACCOUNTS, stored, stored.value.__class__(), limit=10).entries == []

@@ -44,15 +44,15 @@ class Stamped(models.Model):
     updated = models.DateTimeField(auto_now=True)
 
 
-class Place(models.Model):
+class Cursor(models.Model):
     name = models.CharField(max_length=50)
 
 
-class Restaurant(Place):
+class Restaurant(Cursor):
     stars = models.IntegerField(default=0)
 
 
-class FavouritePlace(Place):
+class FavouritePlace(Cursor):
     class Meta:
         proxy = True
 

@@ -26,7 +26,7 @@ from ...sync.db.clock import now
 from ...sync.stamp.scan import scan as scan_kind
 from ..catchup import catch_up as run_engine
 from ..lease import ensure_stream
-from ..progress import Watch
+from ..progress import Progress
 from ..purge import purge_all
 from ..session import PeerSession
 from .queue import Post, claim, take_claims
@@ -133,7 +133,7 @@ def catch_up(peer: int | None = None, *, post: Post) -> None:
             post("catch_up", each)
         return
     found = Peer.objects.filter(pk=peer, enabled=True)
-    done = list(run_engine(found, registry, directions=("pull", "push"), make_watch=lambda *_: Watch()))
+    done = list(run_engine(found, registry, directions=("pull", "push"), make_progress=lambda *_: Progress()))
     errors = [f"{passed.kind} {passed.direction}: {passed.error}" for passed in done if passed.error]
     if errors:
         raise PeerError("; ".join(errors))

@@ -17,8 +17,8 @@ from ...models import Peer, Stream
 from ...registry import registry
 from ...sync.db.clock import now
 from ..lease import ensure_stream
-from ..threads.notifier import Messenger
-from ..threads.pool import Crew
+from ..threads.notifier import Notifier
+from ..threads.pool import Pool
 from .base import DeliveryBackend
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class QueueDelivery(DeliveryBackend):
     """Leaves the work to a task queue; subclasses say how to ``post`` to it."""
 
     def __init__(self) -> None:
-        self._crew = Crew()
+        self._pool = Pool()
 
     def post(self, job: str, *arguments: object, delay: float = 0) -> None:
         """Put a job into the queue; errors of the queue are raised as they are."""
@@ -48,24 +48,24 @@ class QueueDelivery(DeliveryBackend):
 
     def wake(self, kind: str, is_own: bool) -> None:
         """Notify the workers, from a thread, so that a writer never waits for an unreachable broker."""
-        self._messenger().say(kind, is_own)
+        self._notifier().notify(kind, is_own)
 
     def carry_out(self, operation: int) -> None:
         """Have a worker carry the operation out."""
-        self._messenger().ask(operation)
+        self._notifier().request_operation(operation)
 
     def drain(self, seconds: float | None = None) -> bool:
         """Wait until everything is said, or the time is up; return whether it is."""
-        return self._crew.drain(seconds)
+        return self._pool.drain(seconds)
 
     def stop(self) -> None:
         """End the thread."""
-        self._crew.stop()
+        self._pool.stop()
 
-    def _messenger(self) -> Messenger:
-        return self._crew.hire("messenger", lambda: Messenger(self._announce, self._order))
+    def _notifier(self) -> Notifier:
+        return self._pool.start("notifier", lambda: Notifier(self._send_kinds, self._send_operation))
 
-    def _announce(self, kinds: dict[str, bool]) -> None:
+    def _send_kinds(self, kinds: dict[str, bool]) -> None:
         claimed = claim_deliveries(kinds)
         try:
             while claimed:
@@ -76,7 +76,7 @@ class QueueDelivery(DeliveryBackend):
             for peer, wanted in claimed.items():
                 take_claims(peer, wanted)
 
-    def _order(self, operation: int) -> None:
+    def _send_operation(self, operation: int) -> None:
         self.post("carry_out", operation)
 
 

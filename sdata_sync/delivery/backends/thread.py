@@ -20,7 +20,7 @@ from ...registry import registry
 from ...sync.db.clock import now
 from ..session import PeerSession
 from ..threads.loop import Loop
-from ..threads.pool import Crew
+from ..threads.pool import Pool
 from .base import DeliveryBackend
 
 #: How old the list of peers may be when something is to be delivered.
@@ -33,7 +33,7 @@ class ThreadDelivery(DeliveryBackend):
 
     def __init__(self, poll_seconds: float | None = None) -> None:
         self._poll_seconds = poll_seconds
-        self._crew = Crew()
+        self._pool = Pool()
         self.slots = Slots(conf.max_deliveries)
 
     @property
@@ -50,7 +50,7 @@ class ThreadDelivery(DeliveryBackend):
 
     def refresh(self) -> None:
         """Have the list of peers read anew, if that is due."""
-        supervisor = self._crew.find(_SUPERVISOR)
+        supervisor = self._pool.find(_SUPERVISOR)
         if not isinstance(supervisor, Supervisor):
             self.serve()
         elif supervisor.is_due:
@@ -58,22 +58,22 @@ class ThreadDelivery(DeliveryBackend):
 
     def serve(self) -> None:
         """Look once for what was left when the last process ended."""
-        if self._crew.find(_SUPERVISOR) is None:
-            self._crew.hire(_SUPERVISOR, lambda: Supervisor(self))
+        if self._pool.find(_SUPERVISOR) is None:
+            self._pool.start(_SUPERVISOR, lambda: Supervisor(self))
 
     def _peer_threads(self) -> list[PeerThread]:
-        loops = (self._crew.find(name) for name in self._crew.names())
+        loops = (self._pool.find(name) for name in self._pool.names())
         return [loop for loop in loops if isinstance(loop, PeerThread)]
 
-    def employ(self, peers: list[Peer], failing: Mapping[int, set[str]]) -> None:
+    def reconcile(self, peers: list[Peer], failing: Mapping[int, set[str]]) -> None:
         """Have a thread for each of ``peers``, and for no other; ``failing`` are the kinds that fail, by peer."""
         wanted = {peer.pk: peer for peer in peers}
         self.slots.are_scarce = len(wanted) > conf.max_deliveries
-        for name in self._crew.names():
+        for name in self._pool.names():
             if name != _SUPERVISOR and name not in wanted:
-                self._crew.dismiss(name)
+                self._pool.stop_loop(name)
         for pk, peer in wanted.items():
-            self._crew.hire(
+            self._pool.start(
                 pk,
                 lambda: PeerThread(self, peer, failing.get(pk, set())),  # noqa: B023
                 lambda thread: thread.is_for(peer),  # noqa: B023
@@ -81,11 +81,11 @@ class ThreadDelivery(DeliveryBackend):
 
     def drain(self, seconds: float | None = None) -> bool:
         """Wait until everything that can be delivered is delivered, or the time is up; return whether it is."""
-        return self._crew.drain(seconds)
+        return self._pool.drain(seconds)
 
     def stop(self, seconds: float | None = None) -> None:
         """End the threads after the page that each is at, for which they have ``seconds``."""
-        self._crew.stop(seconds)
+        self._pool.stop(seconds)
 
 
 class Slots:
@@ -132,7 +132,7 @@ class Supervisor(Loop):
         failing: defaultdict[int, set[str]] = defaultdict(set)
         for peer, kind in Stream.objects.filter(failures__gt=0).values_list("peer_id", "kind"):
             failing[peer].add(kind)
-        self._backend.employ(peers, failing)
+        self._backend.reconcile(peers, failing)
         self._looked = time.monotonic()
         if not woken:
             connections.close_all()

@@ -12,9 +12,9 @@ from ...models.operation import Phase
 from ...registry import registry
 from ...sync.operations import carry_out_in_thread
 from ..threads.loop import Loop
-from ..threads.notifier import Messenger
-from ..threads.pg_notify import Listener, has_bell, ring
-from ..threads.pool import Crew
+from ..threads.notifier import Notifier
+from ..threads.pg_notify import Listener, can_notify, notify
+from ..threads.pool import Pool
 from .base import DeliveryBackend
 from .thread import ThreadDelivery
 
@@ -26,33 +26,33 @@ _OPERATIONS = "$operations"
 #: The shortest pause between two looks, and by what it grows while nothing is found.
 FIRST_PAUSE, GROWTH = 0.01, 1.5
 #: The longest pause where a bell is heard.
-BELL_PAUSE = 2.0
+NOTIFIED_PAUSE = 2.0
 
 
 class WorkerDelivery(DeliveryBackend):
     """Leaves the delivery to ``sync_deliver``: rings the bell where there is one, else that looks by itself."""
 
     def __init__(self) -> None:
-        self._crew = Crew()
-        self._has_bell: bool | None = None
+        self._pool = Pool()
+        self._can_notify: bool | None = None
 
     def wake(self, kind: str, is_own: bool) -> None:
         """Have the bell rung, from a thread."""
-        if self._is_heard():
-            self._messenger().say(kind, is_own)
+        if self._uses_notify():
+            self._notifier().notify(kind, is_own)
 
     def carry_out(self, operation: int) -> None:
         """Leave it to the worker as well."""
-        if self._is_heard():
-            self._messenger().ask(operation)
+        if self._uses_notify():
+            self._notifier().request_operation(operation)
 
-    def _is_heard(self) -> bool:
-        if self._has_bell is None:
-            self._has_bell = has_bell()
-        return self._has_bell
+    def _uses_notify(self) -> bool:
+        if self._can_notify is None:
+            self._can_notify = can_notify()
+        return self._can_notify
 
-    def _messenger(self) -> Messenger:
-        return self._crew.hire("messenger", lambda: Messenger(ring, lambda operation: ring([_OPERATIONS])))
+    def _notifier(self) -> Notifier:
+        return self._pool.start("notifier", lambda: Notifier(notify, lambda operation: notify([_OPERATIONS])))
 
 
 class Worker:
@@ -60,21 +60,21 @@ class Worker:
 
     def __init__(self, longest_pause: float) -> None:
         self._delivery = ThreadDelivery()
-        self._crew = Crew()
+        self._pool = Pool()
         self._longest_pause = longest_pause
 
     def start(self) -> None:
         """Start the threads that deliver, and the lookout that wakes them."""
         self._delivery.serve()
-        is_heard = has_bell()
-        pause = max(self._longest_pause, BELL_PAUSE) if is_heard else self._longest_pause
-        lookout = self._crew.hire("lookout", lambda: Lookout(self._delivery, pause))
+        is_heard = can_notify()
+        pause = max(self._longest_pause, NOTIFIED_PAUSE) if is_heard else self._longest_pause
+        lookout = self._pool.start("lookout", lambda: Lookout(self._delivery, pause))
         if is_heard:
-            self._crew.hire("listener", lambda: Listener(lookout.wake))
+            self._pool.start("listener", lambda: Listener(lookout.wake))
 
     def stop(self) -> None:
         """End after the pages that are under way."""
-        self._crew.stop()
+        self._pool.stop()
         # A page takes no longer than a peer may take to answer; nothing else waits for this process to end.
         self._delivery.stop(max(conf.timeout_seconds, conf.drain_seconds))
 

@@ -17,7 +17,7 @@ from ...registry import registry
 from ...sync.apply.receive import OUTCOMES
 from ...sync.db.clock import now
 from ...sync.log.digests import StoredDigest, load_digest
-from ...sync.select.oversize import held_names
+from ...sync.select.oversize import oversize_names
 from ..lease import known_digest
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _of_kind(resource: Kind, peers: Iterable[Peer]) -> KindStatus:
     row = DigestRow.objects.using(resource.database).filter(pk=resource.kind).first() or DigestRow(pk=resource.kind)
     tracked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
     oldest = tracked.filter(mark__isnull=False, problem="").aggregate(mark=Min("mark"))["mark"]
-    held = held_names(resource)
+    held = oversize_names(resource)
     streams = {stream.peer_id: stream for stream in Stream.objects.filter(kind=resource.kind).select_related("peer")}
     return KindStatus(
         kind=resource.kind,
@@ -168,7 +168,7 @@ def _of_kind(resource: Kind, peers: Iterable[Peer]) -> KindStatus:
         .count(),
         received={name: getattr(row, name) for name in OUTCOMES},
         conflicts=row.conflicts,
-        is_behind=row.behind_until is not None,
+        is_behind=row.gap_until is not None,
         rejoined=row.rejoined_note,
         rejoined_at=row.rejoined_at,
         streams=tuple(

@@ -18,34 +18,34 @@ PAUSES = (0.2, 30.0)
 IDLE_SECONDS = 5.0
 
 
-class Messenger(Loop):
+class Notifier(Loop):
     """Collects what is to be said while it is saying something, and says that in one go.
 
-    ``announce`` tells others that kinds were changed, by kind whether the change is our own; ``order`` has an
+    ``send_signals`` tells others that kinds were changed, by kind whether the change is our own; ``order`` has an
     operation carried out. What cannot be said is said later; should the process end first, that costs time: who
     delivers looks by itself, and whoever waits for an operation asks again.
     """
 
-    def __init__(self, announce: Callable[[dict[str, bool]], None], order: Callable[[int], None]) -> None:
+    def __init__(self, send_kinds: Callable[[dict[str, bool]], None], send_operation: Callable[[int], None]) -> None:
         super().__init__("sdata-sync-messenger")
-        self._announce, self._order = announce, order
+        self._send_kinds, self._send_operation = send_kinds, send_operation
         #: Held for a moment: what is said while the words are taken must not be among those taken already.
         self._lock = threading.Lock()
         self._kinds: dict[str, bool] = {}
         self._operations: set[int] = set()
         self._failures = 0
 
-    def say(self, kind: str, is_own: bool) -> None:
+    def notify(self, kind: str, is_own: bool) -> None:
         """Have it said that something of ``kind`` was committed."""
-        self._note({kind: is_own}, set())
+        self._collect({kind: is_own}, set())
         self.wake()
 
-    def ask(self, operation: int) -> None:
+    def request_operation(self, operation: int) -> None:
         """Have an operation carried out."""
-        self._note({}, {operation})
+        self._collect({}, {operation})
         self.wake()
 
-    def _note(self, kinds: dict[str, bool], operations: set[int]) -> None:
+    def _collect(self, kinds: dict[str, bool], operations: set[int]) -> None:
         with self._lock:
             for kind, is_own in kinds.items():
                 self._kinds[kind] = is_own or self._kinds.get(kind, False)
@@ -58,12 +58,12 @@ class Messenger(Loop):
             operations, self._operations = self._operations, set()
         try:
             if kinds:
-                self._announce(kinds)
+                self._send_kinds(kinds)
             while operations:
-                self._order(next(iter(operations)))
+                self._send_operation(next(iter(operations)))
                 operations.pop()
         except Exception as error:  # whatever the other side raises: a broker has errors of its own
-            return self._say_later(kinds, operations, error)
+            return self._send_later(kinds, operations, error)
         if self._failures:
             logger.warning("What waits to be delivered can be announced again")
             self._failures = 0
@@ -71,8 +71,8 @@ class Messenger(Loop):
             connections.close_all()
         return IDLE_SECONDS
 
-    def _say_later(self, kinds: dict[str, bool], operations: set[int], error: Exception) -> float:
-        self._note(kinds, operations)
+    def _send_later(self, kinds: dict[str, bool], operations: set[int], error: Exception) -> float:
+        self._collect(kinds, operations)
         if not self._failures:
             logger.warning("What waits to be delivered cannot be announced; it is tried again: %r", error)
         self._failures += 1

@@ -12,7 +12,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def meanwhile(wait: Callable[[], A], work: Callable[[], B]) -> tuple[A, B]:
+def overlap(wait: Callable[[], A], work: Callable[[], B]) -> tuple[A, B]:
     """Call ``wait`` in a thread of its own and ``work`` in this one, and return what both returned.
 
     ``wait`` must not use the database. What ``work`` raises comes first, but never before ``wait`` has ended.
@@ -42,7 +42,7 @@ def meanwhile(wait: Callable[[], A], work: Callable[[], B]) -> tuple[A, B]:
     return answers[0], done
 
 
-def all_at_once(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
+def call_all(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
     """Call ``function``, which must neither raise nor use the database, with each of ``items``; return all answers.
 
     Not with a pool of the standard library: that cannot be used any more when a process is ending.

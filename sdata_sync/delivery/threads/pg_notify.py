@@ -22,7 +22,7 @@ CHANNEL = "sdata_sync"
 LISTENING_SECONDS = 1.0
 
 
-def has_bell() -> bool:
+def can_notify() -> bool:
     """Tell whether the database has one, and its driver can listen."""
     if connections[database()].vendor != "postgresql":
         return False
@@ -31,7 +31,7 @@ def has_bell() -> bool:
     return bool(is_psycopg3)
 
 
-def ring(kinds: Iterable[str]) -> None:
+def notify(kinds: Iterable[str]) -> None:
     """Notify the listening processes that changes of ``kinds`` were committed.
 
     Not in a writer's transaction: PostgreSQL has all that notify commit one after the other.
@@ -42,11 +42,11 @@ def ring(kinds: Iterable[str]) -> None:
 
 
 class Listener(Loop):
-    """Calls ``on_ring`` whenever the bell is rung."""
+    """Calls ``on_notify`` whenever the bell is rung."""
 
-    def __init__(self, on_ring: Callable[[], None]) -> None:
+    def __init__(self, on_notify: Callable[[], None]) -> None:
         super().__init__("sdata-sync-listener")
-        self._on_ring = on_ring
+        self._on_notify = on_notify
         self._raw: Any = None
 
     def act(self, *, woken: bool) -> float:
@@ -58,7 +58,7 @@ class Listener(Loop):
             with connection.cursor() as cursor:
                 cursor.execute(f"LISTEN {CHANNEL}")
             self._raw = raw
-            self._on_ring()  # for what was said before
+            self._on_notify()  # for what was said before
         for _ in raw.notifies(timeout=LISTENING_SECONDS, stop_after=1):
-            self._on_ring()
+            self._on_notify()
         return 0.0

@@ -24,7 +24,7 @@ T = TypeVar("T", bound=Loop)
 PARKING_SECONDS = 5.0
 
 
-class Crew:
+class Pool:
     """Loops by name."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Crew:
         """Return the names of all of them."""
         return list(self._loops)
 
-    def hire(self, name: Hashable, make: Callable[[], T], fits: Callable[[T], bool] = Loop.is_alive) -> T:
+    def start(self, name: Hashable, make: Callable[[], T], fits: Callable[[T], bool] = Loop.is_alive) -> T:
         """Return the loop called ``name``, a new one if there is none that ``fits``."""
         with self._lock:
             found = self._loops.get(name)
@@ -68,7 +68,7 @@ class Crew:
             made.start()
             return made
 
-    def dismiss(self, name: Hashable) -> None:
+    def stop_loop(self, name: Hashable) -> None:
         """End the loop called ``name`` after what it is at."""
         with self._lock:
             found = self._loops.pop(name, None)

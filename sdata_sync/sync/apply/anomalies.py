@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Suspicions:
+class Anomalies:
     """Clocks that are ahead, and endpoints that give one tick to two changes; said loudly, and noted for people."""
 
     def __init__(self, resource: Kind, stored: StoredDigest, now: int) -> None:
@@ -29,11 +29,11 @@ class Suspicions:
         self._now = now
         self._ahead: dict[str, int] = {}
 
-    def _note(self, endpoint: str, **values: object) -> None:
+    def _store(self, endpoint: str, **values: object) -> None:
         row = Endpoint.objects.using(self._resource.database).filter(pk=self._stored.endpoint_id(endpoint))
         row.update(**values)
 
-    def compare(self, entry: Entry, held: SyncState) -> None:
+    def check_tick(self, entry: Entry, held: SyncState) -> None:
         """Note if one tick names two changes: two live nodes have one BASE_URL. Nothing is merged."""
         state = entry.state
         if state.tick != held.tick or state.stamp == held.stamp or not same_endpoint(state.endpoint, held.endpoint):
@@ -44,9 +44,9 @@ class Suspicions:
             "or one was restored and used ticks again. Compare the nodes, and give each its own."
         )
         logger.error("%s: %s", state.endpoint, note)
-        self._note(state.endpoint, clone_seen_at=timezone.now(), clone_note=note)
+        self._store(state.endpoint, clone_seen_at=timezone.now(), clone_note=note)
 
-    def see(self, state: SyncState) -> None:
+    def check_stamp(self, state: SyncState) -> None:
         """Note if the stamp is of the future."""
         ahead = state.stamp - self._now
         if ahead > conf.max_clock_skew_seconds * 1000:
@@ -61,4 +61,4 @@ class Suspicions:
                 endpoint,
                 ahead / 1000,
             )
-            self._note(endpoint, clock_ahead=ahead, clock_ahead_at=timezone.now())
+            self._store(endpoint, clock_ahead=ahead, clock_ahead_at=timezone.now())

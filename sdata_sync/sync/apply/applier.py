@@ -14,12 +14,12 @@ from ..content.conditions import Condition
 from ..content.contents import LocalVersion
 from ..db.isolation import row_guard
 from ..identity.link import end_waiting
-from ..log.events import announce
-from ..scope import chooses_part
-from .anomalies import Suspicions
+from ..log.events import send_signals
+from ..scope import filters_this_node
+from .anomalies import Anomalies
 from .batch import Batch, Plan, Version
-from .conflicts import Contest
-from .duplicates import Joiner
+from .conflicts import ConflictResolution
+from .duplicates import Merger
 from .recorder import Recorder
 from .results import UNCHANGED, lost_result, refused_result, result_of
 from .store import store
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ...models import TrackedResource
     from ..bounds import Bounds
     from ..log.digests import StoredDigest
-    from ..stamp.restore import Behind
+    from ..stamp.restore import RestoreGap
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Applier:
         resource: Kind,
         stored: StoredDigest,
         *,
-        behind: Behind | None,
+        gap: RestoreGap | None,
         referrers: Mapping[str, Digest] | None = None,
         bounds: Bounds,
     ) -> None:
@@ -61,8 +61,8 @@ class Applier:
         self.has_written = False
         #: How many entries and versions that stood here were made without knowledge of each other.
         self.conflicts = 0
-        self._recorder = Recorder(resource, stored, bounds.source, behind=behind)
-        self._suspicions = Suspicions(resource, stored, self._recorder.now)
+        self._recorder = Recorder(resource, stored, bounds.source, gap=gap)
+        self._anomalies = Anomalies(resource, stored, self._recorder.now)
 
     @cached_property
     def _condition(self) -> Condition:
@@ -76,23 +76,23 @@ class Applier:
     def apply(self, entries: Sequence[Entry]) -> None:
         """Apply ``entries``, each of another resource."""
         batch = Batch(self.resource, entries, lambda: self._condition)
-        self._recorder.number_edits(list(batch.tracked.values()), batch.instances)
+        self._recorder.stamp_edits(list(batch.tracked.values()), batch.instances)
         batch.look_up_references(entries)
         for entry in entries:
             refused = self._refused(entry, batch)
             if refused is not None:
                 batch.results[entry.uuid] = refused
                 continue
-            batch.results[entry.uuid] = self._settle(entry, batch)
-            self._recorder.see(entry.state)
-            self._suspicions.see(entry.state)
+            batch.results[entry.uuid] = self._apply_entry(entry, batch)
+            self._recorder.advance_past(entry.state)
+            self._anomalies.check_stamp(entry.state)
         store(batch, self._recorder.now)
-        joiner = Joiner(self._recorder, batch)
-        joiner.join()
+        merger = Merger(self._recorder, batch)
+        merger.merge_all()
         self.results += batch.results.values()
-        self.conflicts += len(batch.conflicts) + joiner.conflicts
+        self.conflicts += len(batch.conflicts) + merger.conflicts
         self.has_written = self.has_written or bool(batch.versions)
-        announce(self.resource, batch.conflicts, [(v.tracked, v.error is not None) for v in batch.versions])
+        send_signals(self.resource, batch.conflicts, [(v.tracked, v.error is not None) for v in batch.versions])
 
     def rejoin(self) -> None:
         """Continue above the highest tick that the source has from this node; reassign ticks that were used twice."""
@@ -101,7 +101,7 @@ class Applier:
     def finish(self, *, merge: bool) -> Digest:
         """Move the digest on (SData sync 5.5), store it and return it; ``merge`` after the last catch-up page."""
         digest = self._recorder.finish(merge=merge)
-        self._suspicions.store()
+        self._anomalies.store()
         self._bounds.report()
         if merge and end_waiting(self.resource, self._recorder.source.origin):
             self._recorder.has_recorded = True
@@ -114,7 +114,7 @@ class Applier:
         if reason:
             return refused_result(self.resource, entry, tracked, 409, "ClaimLeftOut", reason)
         if entry.is_withdrawn and not self._is_filtered_by_source:
-            self._bounds.note(f"that {entry.uuid} does not belong here")
+            self._bounds.add_claim(f"that {entry.uuid} does not belong here")
             reason = "Only the enabled peer that chooses this node's part may withdraw a resource from it."
             return refused_result(self.resource, entry, tracked, 403, "NotTrusted", reason)
         return None
@@ -122,9 +122,9 @@ class Applier:
     @cached_property
     def _is_filtered_by_source(self) -> bool:
         """Whether the source is the enabled peer that chooses this node's part."""
-        return chooses_part(self._recorder.source)
+        return filters_this_node(self._recorder.source)
 
-    def _settle(self, entry: Entry, batch: Batch) -> Result:
+    def _apply_entry(self, entry: Entry, batch: Batch) -> Result:
         """Decide one entry; an exception that it causes defers it and no other."""
         try:
             with row_guard(self._using, savepoint=False):
@@ -137,11 +137,11 @@ class Applier:
 
     def _decide(self, entry: Entry, batch: Batch) -> Result:
         tracked = batch.tracked.get(entry.uuid)
-        held = None if tracked is None else self._recorder.held_state(tracked)
+        held = None if tracked is None else self._recorder.local_state(tracked)
         relation = self._relation(entry, held)
         if relation is Relation.KNOWN:
             if held is not None:
-                self._suspicions.compare(entry, held)
+                self._anomalies.check_tick(entry, held)
             return result_of(self.resource, entry, tracked, message=UNCHANGED)
         is_alias = tracked is not None and tracked.replaced_by is not None and not entry.is_deleted
         if relation is not Relation.CONCURRENT or is_alias:
@@ -149,7 +149,7 @@ class Applier:
         assert held is not None
         assert tracked is not None
         local = LocalVersion(self.resource, tracked, batch.instance_of(tracked), allocate=True)
-        return self._settle_conflict(batch.version(entry), held, local, batch)
+        return self._resolve_conflict(batch.version(entry), held, local, batch)
 
     def _relation(self, entry: Entry, held: SyncState | None) -> Relation:
         target = self._recorder.target
@@ -176,7 +176,7 @@ class Applier:
         endpoint, source, target = state.endpoint, self._recorder.source, self._recorder.target
         if not same_endpoint(endpoint, source.origin) or not target.contains(state):
             return False
-        if state.tick < max(self._stored.heard_tick(endpoint), self._stored.purge_floor(endpoint)):
+        if state.tick < max(self._stored.received_tick(endpoint), self._stored.purge_floor(endpoint)):
             return False  # an old page, or a tombstone that was purged
         if held is None:
             return True
@@ -187,11 +187,13 @@ class Applier:
         """Return True if the peer that chooses our part may show or take away what we hold here."""
         return self._is_filtered_by_source and (held is None or self._recorder.source.contains(held))
 
-    def _settle_conflict(self, version: Version, held: SyncState, local: LocalVersion, batch: Batch) -> Result:
+    def _resolve_conflict(self, version: Version, held: SyncState, local: LocalVersion, batch: Batch) -> Result:
         entry, tracked = version.entry, version.tracked
         # What our digest contained falsely is decided by the stamps, as between endpoints of one priority.
         by_priority = not self._recorder.target.contains(entry.state)
-        outcome = Contest(self._recorder, batch, version, held=held, local=local, by_priority=by_priority).settle()
+        outcome = ConflictResolution(
+            self._recorder, batch, version, held=held, local=local, by_priority=by_priority
+        ).decide()
         state = entry.state if outcome.source_wins else held
         if outcome.record:
             state = self._recorder.record(entry.uuid, state, entry.state, held)

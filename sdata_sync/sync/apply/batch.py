@@ -17,7 +17,7 @@ from ...exceptions import PayloadError
 from ...models import ConflictRecord, TrackedResource
 from ...relations import Reading
 from ..content.contents import waiting_of
-from ..content.resolve import Known, RowAction, RowChange, keep_waiting, prepare_row, targets_of
+from ..content.resolve import ReferenceCache, RowAction, RowChange, keep_waiting, prepare_row, targets_of
 from ..content.rows import read_instances_apart, unreadable_row
 from ..db.faults import describe, ends_page
 from ..db.isolation import row_guard
@@ -143,7 +143,7 @@ class Batch:
         self.tracked = {row.uuid: row for row in tracked}
         keys = [row.local_key for row in tracked if row.local_key]
         self.instances, self._unreadable = read_instances_apart(resource, keys)
-        self.known = Known()
+        self.known = ReferenceCache()
         self.results: dict[UUID, Result] = {}
         self.versions: list[Version] = []
         self.touched: dict[UUID, TrackedResource] = {}

@@ -18,7 +18,7 @@ from ...exceptions import PayloadError
 from ...models import ConflictRecord, TrackedResource
 from ..content.contents import LocalVersion, merged, value_of
 from ..content.nested_writer import write_inside
-from ..content.resolve import Known, RowAction, RowChange, prepare_row, set_values
+from ..content.resolve import ReferenceCache, RowAction, RowChange, prepare_row, set_values
 from ..content.rows import read_instances
 from ..content.writer import write_rows
 from ..db.faults import ends_page
@@ -118,7 +118,7 @@ def use_other_version(resource: Kind, record: ConflictRecord) -> None:
 
 
 def _write(resource: Kind, tracked: TrackedResource, instance: models.Model | None, payload: str) -> None:
-    change = prepare_row(resource, instance, resource.read_payload(Payload.from_xml(payload)), Known())
+    change = prepare_row(resource, instance, resource.read_payload(Payload.from_xml(payload)), ReferenceCache())
     if change.pending:
         raise PayloadError("It refers to something that is not here.")
     instance = change.instance
@@ -140,7 +140,7 @@ def _adopt(resource: Kind, uuid: UUID, key: str) -> None:
         raise PayloadError("The resource is not tracked any more.")
 
 
-class Contest:
+class ConflictResolution:
     """A received version, and what stands here: its state ``held``, and its content as it was before.
 
     Without ``by_priority`` the stamps decide alone.
@@ -164,7 +164,7 @@ class Contest:
         self._held = held
         self._local = local
 
-    def settle(self) -> Resolution:
+    def decide(self) -> Resolution:
         """Return the outcome, by the rules or as the application says; it is noted, for people, with the batch.
 
         A version that the application has merged takes the received one's place.
@@ -182,7 +182,7 @@ class Contest:
         )
         if not same_content:
             outcome = self._as_the_application_says(outcome)
-            self._note(outcome)
+            self._record(outcome)
         if version.entry.is_withdrawn and outcome.source_wins:
             # Nothing that others must learn: it is gone from here only.
             outcome = replace(outcome, record=False)
@@ -239,7 +239,7 @@ class Contest:
         version.row = RowChange(instance=instance, names=names, action=action)
         version.keep_waiting(resource, ())
 
-    def _note(self, outcome: Resolution) -> None:
+    def _record(self, outcome: Resolution) -> None:
         version = self._version
         logger.info(
             "%s %s: conflict between %s and %s, won by the %s (%s)",

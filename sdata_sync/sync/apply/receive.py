@@ -22,14 +22,14 @@ from ...models import Digest as DigestRow
 from ...models import Peer
 from ...tracing import span
 from ..bounds import Bounds, is_restore
-from ..content.deferred import settle, settle_others
+from ..content.deferred import retry_deferred, retry_others
 from ..db.isolation import atomically_by_row
 from ..db.prepared import PreparedUpdate
 from ..log.digests import StoredDigest, lock_digest
 from ..log.wakeup import wake_after_commit
-from ..scope import note_part, refuse_part, remember
-from ..stamp.restore import behind, ensure_checked, fall_behind
-from ..stamp.stamper import number_all_under_lock
+from ..scope import check_partial_exchange, remember, update_partial
+from ..stamp.restore import ensure_checked, note_restore_gap, restore_gap
+from ..stamp.stamper import assign_ticks_under_lock
 from .applier import Applier
 from .results import UNCHANGED
 
@@ -53,7 +53,7 @@ _count = PreparedUpdate(_counting, str, *[int] * len(_NAMES))
 
 
 def count_received(resource: Kind, results: Iterable[Result], *, conflicts: int) -> None:
-    """Add ``results`` to the numbers of the kind; call it under the lock of its digest."""
+    """Add ``results`` to the assigns_ticks of the kind; call it under the lock of its digest."""
     counts = Counter(_outcome(result) for result in results)
     if counts:
         counts["conflicts"] = conflicts
@@ -92,8 +92,8 @@ def receive_feed(resource: Kind, file: BinaryIO) -> Receipt:
     reader = read_sync_feed(file)
     assert reader.header.digest is not None
     _refuse_ourselves(resource, reader.header.digest)
-    numbers = ensure_checked(resource)
-    act = partial(_receive, resource, file, numbers=numbers)
+    assigns_ticks = ensure_checked(resource)
+    act = partial(_receive, resource, file, assigns_ticks=assigns_ticks)
     with span("apply_page", kind=resource.kind, source=reader.header.digest.origin):
         try:
             return atomically_by_row(resource.database, act)
@@ -118,23 +118,23 @@ def _highest_own_tick(resource: Kind, file: BinaryIO, limit: int) -> int:
     return max(s.tick for s in states if same_endpoint(s.endpoint, resource.endpoint) and s.tick < limit)
 
 
-def _receive(resource: Kind, file: BinaryIO, *, numbers: bool, claimed: int = 0) -> Receipt:
+def _receive(resource: Kind, file: BinaryIO, *, assigns_ticks: bool, claimed: int = 0) -> Receipt:
     file.seek(0)  # perhaps not for the first time
     reader = read_sync_feed(file)
     source, mode = reader.header.digest, reader.header.sync_mode
     assert source is not None
     stored = lock_digest(resource)
     ours = stored.value
-    refuse_part(resource, ours, source)
+    check_partial_exchange(resource, ours, source)
     if claimed:  # instead of what the digest says of this node: too little, or too much to be believed
         source = source.with_entry(DigestEntry(endpoint=resource.endpoint, tick=claimed))
     restores = _shows_restore(resource, ours.tick(resource.endpoint), source, mode)
-    noted = fall_behind(resource, stored) if restores else behind(resource)
+    noted = note_restore_gap(resource, stored) if restores else restore_gap(resource)
     bounds = Bounds(resource, stored, source, restores=restores)
     source = bounds.source
-    if numbers and noted is None:
-        number_all_under_lock(resource, stored)
-    applier = Applier(resource, stored, behind=noted, referrers=reader.header.referrers, bounds=bounds)
+    if assigns_ticks and noted is None:
+        assign_ticks_under_lock(resource, stored)
+    applier = Applier(resource, stored, gap=noted, referrers=reader.header.referrers, bounds=bounds)
     check = _EntryCheck(resource, stored, source, mode)
     # Where two may be one thing, the second must be seen by the first.
     size = 1 if resource.may_find_duplicates else BATCH
@@ -146,11 +146,11 @@ def _receive(resource: Kind, file: BinaryIO, *, numbers: bool, claimed: int = 0)
         applier.rejoin()
     digest = applier.finish(merge=is_end)
     count_received(resource, applier.results, conflicts=applier.conflicts)
-    note_part(resource, ours, source)
+    update_partial(resource, ours, source)
     remember(resource, source.origin, [result.uuid for result in applier.results])
-    if applier.has_written or not digest.level_with(ours):
-        settle(resource)
-        transaction.on_commit(partial(settle_others, resource), using=resource.database, robust=True)
+    if applier.has_written or not digest.in_sync_with(ours):
+        retry_deferred(resource)
+        transaction.on_commit(partial(retry_others, resource), using=resource.database, robust=True)
     if applier.has_written or applier.has_recorded:
         wake_after_commit(resource.kind, resource.database, is_own=applier.has_recorded)
     return Receipt(results=applier.results, digest=digest, source=source, next_url=reader.next_url)
@@ -202,7 +202,7 @@ class _EntryCheck:
         self._stored = stored
         self._source = source
         self._is_immediate = mode is SyncMode.IMMEDIATE
-        self._order = TickOrder(stored.value, contiguous=self._is_immediate)
+        self._send_operation = TickOrder(stored.value, contiguous=self._is_immediate)
 
     def checked(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Yield ``entries``.
@@ -213,7 +213,7 @@ class _EntryCheck:
         for number, entry in enumerate(entries, start=1):
             path = f"feed/entry[{number}]/syncState/tick"
             if not self._is_of_ours_beyond(entry.state, path):
-                error = self._order.check(entry.state)
+                error = self._send_operation.check(entry.state)
                 if error is not None:
                     raise FeedRefused(str(error), application_code=error.fault, payload_path=path)
             yield entry

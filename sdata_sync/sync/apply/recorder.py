@@ -13,9 +13,9 @@ from ...core.state import SyncState, same_endpoint, stamp_after
 from ..content.contents import LocalVersion
 from ..db.clock import now
 from ..identity.link import link
-from ..log.tracked import note_first_state, tracked_rows
-from ..stamp.restore import Behind, take_higher_tick
-from ..stamp.stamper import number, number_all_under_lock
+from ..log.tracked import set_first_state, tracked_rows
+from ..stamp.restore import RestoreGap, take_higher_tick
+from ..stamp.stamper import assign_ticks_under_lock, stamp_rows
 
 if TYPE_CHECKING:
     from ...core.digest import Digest
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class _Restored:
     """What a node does while it gets back what it has lost: nothing is numbered before that has ended."""
 
-    behind: Behind
+    gap: RestoreGap
     #: Edits since the restore, which have no number yet, or one that may have been used before.
     edited: set[UUID]
     #: What is to get a number of its own afterwards.
@@ -40,10 +40,10 @@ class Recorder:
 
     ``digest`` is this node's, moving on with what is recorded. ``target`` is what it was before: decisions are made
     against that, and what is recorded while a feed is applied makes no difference to them, unless this node was
-    restored, ``behind``, and gets its own changes back.
+    restored, ``gap``, and gets its own changes back.
     """
 
-    def __init__(self, resource: Kind, stored: StoredDigest, source: Digest, *, behind: Behind | None) -> None:
+    def __init__(self, resource: Kind, stored: StoredDigest, source: Digest, *, gap: RestoreGap | None) -> None:
         self.resource = resource
         self.source = source
         self.digest = self.target = stored.value
@@ -51,10 +51,10 @@ class Recorder:
         #: Whether others have something to learn from here.
         self.has_recorded = False
         self._stored = stored
-        self._restored = None if behind is None else _Restored(behind=behind, edited=set(), anew=[])
+        self._restored = None if gap is None else _Restored(gap=gap, edited=set(), anew=[])
         self._highest: dict[str, SyncState] = {}
 
-    def number_edits(self, tracked: Sequence[TrackedResource], instances: Mapping[str, models.Model]) -> None:
+    def stamp_edits(self, tracked: Sequence[TrackedResource], instances: Mapping[str, models.Model]) -> None:
         """Number what of ``tracked`` was edited here and committed while we waited for its rows.
 
         A local edit like any other, which the decision must see.
@@ -62,17 +62,17 @@ class Recorder:
         marked = [row for row in tracked if row.mark is not None and not row.problem]
         if self._restored is not None:
             edited = [row for row in marked if self._is_edited(row, instances)]
-            doubtful = [row for row in tracked if self._has_doubtful_tick(row, self._restored.behind)]
+            doubtful = [row for row in tracked if self._has_doubtful_tick(row, self._restored.gap)]
             self._restored.edited.update(row.uuid for row in (*edited, *doubtful))
         elif marked:
-            self._number(marked)
+            self._stamp(marked)
 
-    def _number(self, marked: Sequence[TrackedResource]) -> None:
+    def _stamp(self, marked: Sequence[TrackedResource]) -> None:
         self._stored.value = self.digest  # with the ticks that outcomes were recorded under
-        number(self.resource, self._stored, marked)
+        stamp_rows(self.resource, self._stored, marked)
         self.digest = self._stored.value
 
-    def numbered(self, key: str) -> TrackedResource:
+    def stamped_row(self, key: str) -> TrackedResource:
         """Return the resource of the row ``key``, tracked and numbered: a version like any other."""
         rows = tracked_rows(self.resource).filter(local_key=key)
         row = rows.first()
@@ -80,12 +80,12 @@ class Recorder:
             link(self.resource, key, None)
             row = rows.get()
         if row.mark is not None and not row.problem and self._restored is None:
-            self._number([row])
+            self._stamp([row])
         return row
 
-    def _has_doubtful_tick(self, tracked: TrackedResource, behind: Behind) -> bool:
+    def _has_doubtful_tick(self, tracked: TrackedResource, gap: RestoreGap) -> bool:
         own = self._stored.endpoint_id(self.resource.endpoint)
-        return tracked.endpoint_id == own and tracked.tick is not None and tracked.tick in behind
+        return tracked.endpoint_id == own and tracked.tick is not None and tracked.tick in gap
 
     def _is_edited(self, tracked: TrackedResource, instances: Mapping[str, models.Model]) -> bool:
         if tracked.restamp:
@@ -100,7 +100,7 @@ class Recorder:
         """Tell whether the resource was edited here since this node was restored."""
         return self._restored is not None and uuid in self._restored.edited
 
-    def held_state(self, tracked: TrackedResource) -> SyncState | None:
+    def local_state(self, tracked: TrackedResource) -> SyncState | None:
         """Return the sync state of the version that this node holds, ``None`` if it has none yet."""
         if tracked.mark is not None and (tracked.problem or self.has_lost_edit(tracked.uuid)):
             # An edit that is not numbered, because it is held back or we were restored: the local version all the same.
@@ -113,11 +113,11 @@ class Recorder:
 
     def set_state(self, tracked: TrackedResource, state: SyncState) -> None:
         """Give ``tracked`` the state of a version; it is not stored here."""
-        note_first_state(tracked)
+        set_first_state(tracked)
         tracked.endpoint_id = self._stored.endpoint_id(state.endpoint)
         tracked.tick, tracked.stamp, tracked.user = state.tick, state.stamp, state.user[:150]
         tracked.awaited_endpoint_id, tracked.keeps_content = None, False
-        note_first_state(tracked)
+        set_first_state(tracked)
 
     def record(self, uuid: UUID, winner: SyncState, *both: SyncState) -> SyncState:
         """Record the outcome of a decision as a change of this node, and return its sync state.
@@ -139,7 +139,7 @@ class Recorder:
         own = self.resource.endpoint
         return max(self.digest.tick(own), self.source.tick(own))
 
-    def see(self, state: SyncState) -> None:
+    def advance_past(self, state: SyncState) -> None:
         """Note that the version of ``state`` has been dealt with."""
         self._highest[state.endpoint.lower()] = state
 
@@ -148,7 +148,7 @@ class Recorder:
         self._mark_anew()
         self._stored.value = self.digest
         take_higher_tick(self.resource, self._stored, self.source, f"the feed of {self.source.origin or 'a peer'}")
-        number_all_under_lock(self.resource, self._stored)
+        assign_ticks_under_lock(self.resource, self._stored)
         self.digest = self._stored.value
 
     def finish(self, *, merge: bool) -> Digest:
@@ -156,7 +156,7 @@ class Recorder:
         self._mark_anew()
         digest = self.digest
         for state in self._highest.values():
-            self._stored.hear(state.endpoint, state.tick)
+            self._stored.receive(state.endpoint, state.tick)
             digest = digest.advance(state, stamp=self.now)
         if merge and same_endpoint(self.source.part_of, self.resource.endpoint):
             digest = digest.merge(self.source.of_origin_alone(), stamp=self.now)

@@ -44,12 +44,12 @@ def store(batch: Batch, now: int) -> None:
     write_rows(resource, [v.row for v in versions if v.row is not None and v.error is None])
     waited = [v.tracked.pk for v in versions if v.tracked.is_deferred or v.tracked.is_incomplete]
     for version in versions:
-        _note_outcome(resource, version)
+        _set_outcome(resource, version)
     _make_room(resource, versions, now)
     create_tracked(resource.database, [v.tracked for v in versions if v.is_new])
     update_tracked(resource.database, list(batch.touched.values()), with_marks=False)
     forget(resource, [v.tracked for v in versions if v.tracked.is_deferred and v.plan is not Plan.DEFER])
-    _note_pending(resource, [v for v in versions if _has_pending(v)], waited)
+    _store_pending(resource, [v for v in versions if _has_pending(v)], waited)
     _defer(resource, [v for v in versions if v.error is not None])
     _amend_results(batch)
 
@@ -79,10 +79,10 @@ def _clear_marks(resource: Kind, replaced: Iterable[TrackedResource], now: int) 
         rows.update(mark=None, is_intent=False, problem="")
 
 
-def _note_outcome(resource: Kind, version: Version) -> None:
+def _set_outcome(resource: Kind, version: Version) -> None:
     tracked, row = version.tracked, version.row
     if row is not None and row.error is not None:
-        _find_twin(resource, version, row.error, is_new=row.is_new)
+        _find_duplicate(resource, version, row.error, is_new=row.is_new)
     tracked.restamp = False
     if version.plan is Plan.DEFER:
         tracked.is_deleted = False
@@ -99,7 +99,7 @@ def _note_outcome(resource: Kind, version: Version) -> None:
         tracked.etag = resource.etag(row.texts, version.reading.extra)
 
 
-def _find_twin(resource: Kind, version: Version, error: PayloadError, *, is_new: bool) -> None:
+def _find_duplicate(resource: Kind, version: Version, error: PayloadError, *, is_new: bool) -> None:
     """Look once more for the same thing: what came in the same feed may have been the first of the two."""
     version.defer(error)
     if not is_new:
@@ -140,7 +140,7 @@ def _has_pending(version: Version) -> bool:
     return version.plan is not Plan.DEFER and version.row is not None and bool(version.row.pending)
 
 
-def _note_pending(resource: Kind, incomplete: Sequence[Version], replaced: Sequence[int]) -> None:
+def _store_pending(resource: Kind, incomplete: Sequence[Version], replaced: Sequence[int]) -> None:
     if incomplete or replaced:
         _find_created(resource, incomplete)
         pending = {v.tracked.pk: v.row.pending for v in incomplete if v.row is not None}

@@ -36,7 +36,7 @@ from ..db.faults import name_of
 from ..db.isolation import row_guard
 from ..db.statements import chunks
 from ..log.digests import load_digest
-from ..log.events import announce
+from ..log.events import send_signals
 from ..log.marks import key_text, mark
 from ..log.suppression import applying
 from ..log.wakeup import wake_after_commit
@@ -322,7 +322,7 @@ def _reason_to_wait(condition: Condition, change: RowChange) -> DeletionWaits | 
 def _rows_of_source(resource: Kind, keys: Collection[str], condition: Condition) -> list[str]:
     """Return the names of those of the rows ``keys`` that the source of ``condition`` still has."""
     seen = condition.seen.get(resource.kind) or Digest()
-    tracked = _within_part(resource, _tracked(resource, keys), condition.origin)
+    tracked = _within_partial(resource, _tracked(resource, keys), condition.origin)
     urls = _endpoint_urls(resource, tracked)
     still = [row for row in tracked if _still_has(seen, urls, resource, row)]
     return _names(resource, [row.local_key or "" for row in still])
@@ -339,7 +339,7 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:NAMED_ROWS])}{more}"
 
 
-def _within_part(resource: Kind, tracked: list[TrackedResource], origin: str) -> list[TrackedResource]:
+def _within_partial(resource: Kind, tracked: list[TrackedResource], origin: str) -> list[TrackedResource]:
     """Return those of ``tracked`` that the source has at all: this node may let it have only a part of the kind."""
     peer = Peer.of_endpoint(origin)
     if peer is None or scope_of(resource, peer) is None:
@@ -434,7 +434,7 @@ def confirm_taken(prepared: Sequence[TakenRecord]) -> None:
         TrackedResource.objects.using(resource.database).filter(pk__in=unknown).update(restamp=True)
         records = [item.record for item in gone]
         ConflictRecord.objects.using(resource.database).bulk_create(records)
-        announce(resource, records, [])
+        send_signals(resource, records, [])
 
 
 @contextmanager

@@ -49,7 +49,7 @@ class Condition:
                 seen[kind] = Digest()  # the source's changes of it never come here
             else:
                 seen[kind] = None if digest is None else believed(other, digest)
-        _note_told(resource, {kind: digest for kind, digest in seen.items() if digest and kind != resource.kind})
+        _store_told(resource, {kind: digest for kind, digest in seen.items() if digest and kind != resource.kind})
         return cls(origin=source.origin, seen=seen)
 
     @classmethod
@@ -91,7 +91,7 @@ def _digest(ticks: Mapping[str, int]) -> Digest:
     return Digest(DigestEntry(endpoint=endpoint, tick=tick) for endpoint, tick in ticks.items())
 
 
-def _note_told(resource: Kind, said: Mapping[str, Digest]) -> None:
+def _store_told(resource: Kind, said: Mapping[str, Digest]) -> None:
     """Keep what a source has said of other kinds, as far as this node does not have it; under the digest's lock."""
     told = told_digests(resource)
     lacking: dict[str, dict[str, int]] = {}

@@ -26,11 +26,11 @@ from ..db.statements import locked
 from ..log.digests import lock_digest
 from ..log.tracked import update_tracked
 from ..log.wakeup import wake_after_commit
-from ..scope import owe_again
+from ..scope import resend_again
 from .cascade import kinds_within_reach, without_referrers
 from .conditions import Condition, forget_met_conditions
 from .pending import fill_in, is_waiting, kinds_waiting_for, store_pending
-from .resolve import Known, RowAction, RowChange, Target, prepare_row
+from .resolve import ReferenceCache, RowAction, RowChange, Target, prepare_row
 from .rows import read_instances_apart, unreadable_row
 from .writer import write_rows
 
@@ -123,7 +123,7 @@ def awaited(error: PayloadError) -> dict[str, list[Target]]:
     return {"": list(error.waits_for)} if error.waits_for else {}
 
 
-def settle(resource: Kind, *, is_alone: bool = False) -> int:
+def retry_deferred(resource: Kind, *, is_alone: bool = False) -> int:
     """Fill in the references that have come, and try the deferred entries again; return how many could be applied.
 
     In the transaction of the page, under the digest's lock. Their states stay what they are: to apply is not
@@ -177,27 +177,27 @@ def _retry_deletions(resource: Kind) -> int:
     return applied
 
 
-def settle_waiting(resource: Kind) -> None:
+def retry_waiting(resource: Kind) -> None:
     """Fill in references and retry deferred entries of ``resource``, if there are any, in a new transaction."""
     waits = _any_deferred.rows(resource.database, resource.kind) or is_waiting(resource)
     if not waits:
         return
-    if atomically_by_row(resource.database, partial(_settle_under_lock, resource)):
-        settle_others(resource)
+    if atomically_by_row(resource.database, partial(_retry_under_lock, resource)):
+        retry_others(resource)
 
 
-def _settle_under_lock(resource: Kind) -> int:
+def _retry_under_lock(resource: Kind) -> int:
     lock_digest(resource)
-    return settle(resource, is_alone=True)
+    return retry_deferred(resource, is_alone=True)
 
 
-def settle_all(resource: Kind) -> None:
+def retry_all(resource: Kind) -> None:
     """Retry the entries of all kinds that may have waited for a row of ``resource``."""
-    settle_waiting(resource)
-    settle_others(resource)
+    retry_waiting(resource)
+    retry_others(resource)
 
 
-def settle_others(resource: Kind) -> None:
+def retry_others(resource: Kind) -> None:
     """Retry the entries of the other kinds that wait for ``resource``, each kind in a new transaction."""
     waiting = set(kinds_waiting_for(resource))
     # A deletion may have been refused because of what pointed at the row, and does not any more.
@@ -208,8 +208,8 @@ def settle_others(resource: Kind) -> None:
         if other is None:
             continue
         try:
-            if atomically_by_row(other.database, partial(_settle_under_lock, other)):
-                settle_others(other)
+            if atomically_by_row(other.database, partial(_retry_under_lock, other)):
+                retry_others(other)
         except Exception as error:
             if is_lost_connection(error):
                 raise
@@ -271,11 +271,11 @@ def _retry_batch(resource: Kind, entries: Sequence[DeferredEntry], conditions: M
         tracked = rows[entry.resource_id]
         change = changes.get(entry.pk)
         if tracked.local_key in unreadable:
-            _note_failure(resource, entry, tracked, PayloadError(unreadable[tracked.local_key]))
+            _store_failure(resource, entry, tracked, PayloadError(unreadable[tracked.local_key]))
         elif change is not None and change.error is not None:
-            _note_failure(resource, entry, tracked, change.error)
+            _store_failure(resource, entry, tracked, change.error)
         else:
-            _note_applied(resource, entry, tracked, change, "")
+            _store_applied(resource, entry, tracked, change, "")
             applied += 1
     return applied
 
@@ -298,7 +298,7 @@ def apply_deletions(resource: Kind, entries: Collection[int]) -> int:
     """Apply the deferred deletions ``entries``, primary keys, with all that they take along; return their number.
 
     What goes with them is a change of this node, recorded as a conflict. Rows with an edit that has no tick yet are
-    left alone: give it one first (``number_changes``).
+    left alone: give it one first (``assign_ticks``).
     """
 
     def act() -> int:
@@ -307,7 +307,7 @@ def apply_deletions(resource: Kind, entries: Collection[int]) -> int:
         return _retry_batch(resource, list(chosen), {})
 
     applied = atomically_by_row(resource.database, act)
-    settle_all(resource)
+    retry_all(resource)
     return applied
 
 
@@ -340,13 +340,13 @@ def _retry_one(resource: Kind, entry: DeferredEntry, tracked: TrackedResource) -
     except PayloadError as raised:
         error = raised
     if error is not None:
-        _note_failure(resource, entry, tracked, error)
+        _store_failure(resource, entry, tracked, error)
         return False
-    _note_applied(resource, entry, tracked, change, extra)
+    _store_applied(resource, entry, tracked, change, extra)
     return True
 
 
-def _note_failure(resource: Kind, entry: DeferredEntry, tracked: TrackedResource, error: PayloadError) -> None:
+def _store_failure(resource: Kind, entry: DeferredEntry, tracked: TrackedResource, error: PayloadError) -> None:
     entry.attempts += 1
     entry.reason, entry.payload_path = replace_forbidden(str(error)), error.payload_path[:300]
     if entry.application_code != PayloadError.WITHDRAWN:
@@ -356,7 +356,7 @@ def _note_failure(resource: Kind, entry: DeferredEntry, tracked: TrackedResource
     store_pending(resource, {tracked.pk: awaited(error)}, replaced=[tracked.pk])
 
 
-def _note_applied(
+def _store_applied(
     resource: Kind, entry: DeferredEntry, tracked: TrackedResource, change: RowChange | None, extra: str
 ) -> None:
     pending = {} if change is None else change.pending
@@ -368,7 +368,7 @@ def _note_applied(
     update_tracked(resource.database, [tracked], with_marks=False)
     store_pending(resource, {tracked.pk: pending}, replaced=[tracked.pk])
     forget(resource, [tracked])
-    owe_again(resource, tracked)
+    resend_again(resource, tracked)
 
 
 def _change(resource: Kind, entry: DeferredEntry, key: str | None) -> tuple[RowChange, str]:
@@ -383,4 +383,4 @@ def _change(resource: Kind, entry: DeferredEntry, key: str | None) -> tuple[RowC
     if not entry.payload:
         raise PayloadError("Expected a payload, found none.")
     reading = resource.read_payload(Payload.from_xml(entry.payload))
-    return prepare_row(resource, instance, reading, Known()), reading.extra
+    return prepare_row(resource, instance, reading, ReferenceCache()), reading.extra

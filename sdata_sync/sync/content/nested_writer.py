@@ -27,7 +27,7 @@ from .resolve import RowAction, RowChange, members_of, prepare_row
 from .rows import read_instances
 
 
-class Claims:
+class ChildOwnership:
     """The parents that are written together, by local key, and those that stand."""
 
     def __init__(
@@ -78,7 +78,7 @@ class Claims:
             rivals.append(self._states.get(holder))
         return not any(rival is not None and _is_after(rival, state) for rival in rivals)
 
-    def robbed_by(self, parent: str, key: str | None) -> set[str]:
+    def previous_parents(self, parent: str, key: str | None) -> set[str]:
         """Return the parent that loses the child to ``parent`` and is not written itself."""
         holder = self._present.get(key or "")
         return set() if holder is None or holder == parent or holder in self._parents else {holder}
@@ -147,13 +147,13 @@ class _ChildrenWriter:
         self._kept: list[tuple[UUID, str, RowChange]] = []
         self._deleted: dict[str, RowChange] = {}
         #: Parents that are not written here, and lose a child to one that is.
-        self._robbed: set[str] = set()
+        self._previous_parents: set[str] = set()
 
     def write(self, write_rows: WriteRows) -> None:
         standing, _ = read_children(self._relation, list(self._parents))
         keys = self._keys_by_uuid(standing)
         instances = read_instances(self._resource, set(keys.values()) | set(standing))
-        claims = Claims(self._owner, self._relation, self._parents, instances)
+        claims = ChildOwnership(self._owner, self._relation, self._parents, instances)
         for parent, change in self._parents.items():
             mine = {key for key, of in standing.items() if of == parent}
             self._decide(parent, change, mine, keys, instances, claims)
@@ -165,7 +165,7 @@ class _ChildrenWriter:
         self._raise_first(deletions)
         self._write_kept(kept_rows, write_rows)
         self._store_identities()
-        refresh_etags(self._owner, self._robbed)
+        refresh_etags(self._owner, self._previous_parents)
 
     def _write_kept(self, changes: list[RowChange], write_rows: WriteRows) -> None:
         try:
@@ -213,7 +213,7 @@ class _ChildrenWriter:
         mine: set[str],
         keys: dict[UUID, str],
         instances: dict[str, Any],
-        claims: Claims,
+        claims: ChildOwnership,
     ) -> None:
         received = self._received(change)
         going = set(mine) if received.is_complete else set()
@@ -224,7 +224,7 @@ class _ChildrenWriter:
             elif claims.may_have(parent, child.uuid, key):
                 going.discard(key or "")
                 self._keep(change, child, instances.get(key or ""))
-                self._robbed |= claims.robbed_by(parent, key)
+                self._previous_parents |= claims.previous_parents(parent, key)
         for key in going & instances.keys():
             self._deleted[key] = RowChange(instance=instances[key], action=RowAction.DELETE)
 

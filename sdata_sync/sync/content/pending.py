@@ -17,7 +17,7 @@ from ..db.prepared import PreparedQuery
 from ..db.statements import chunks
 from ..log.suppression import applying
 from .references import members, set_members
-from .resolve import Known, Target, members_of, reference_values
+from .resolve import ReferenceCache, Target, members_of, reference_values
 
 if TYPE_CHECKING:
     from ...kind import Kind
@@ -97,7 +97,7 @@ def fill_in(resource: Kind) -> list[int]:
 
 
 def _fill_in(resource: Kind, batch: list[PendingReference]) -> set[int]:
-    known = Known()
+    known = ReferenceCache()
     known.look_up((reference.kind, reference.uuid) for reference in batch)
     come = [reference for reference in batch if known.key((reference.kind, reference.uuid)) is not None]
     by_name = {relation.name: relation for relation in resource.relations}
@@ -118,7 +118,7 @@ def _fill_in(resource: Kind, batch: list[PendingReference]) -> set[int]:
     return waited - left
 
 
-def _is_written(resource: Kind, relation: Relation, reference: PendingReference, known: Known) -> bool:
+def _is_written(resource: Kind, relation: Relation, reference: PendingReference, known: ReferenceCache) -> bool:
     """Write one reference into its row; return False, and log why, if that row cannot take it."""
     try:
         with row_guard(resource.database):
@@ -131,7 +131,7 @@ def _is_written(resource: Kind, relation: Relation, reference: PendingReference,
         return False
 
 
-def _write(resource: Kind, relation: Relation, reference: PendingReference, known: Known) -> None:
+def _write(resource: Kind, relation: Relation, reference: PendingReference, known: ReferenceCache) -> None:
     """Write one reference into its row, which has had the same content all the while: nothing is changed by it."""
     key = reference.resource.local_key or ""
     target = (reference.kind, reference.uuid)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Target = tuple[str, UUID]
 
 
-class Known:
+class ReferenceCache:
     """The local keys of what a batch of payloads refers to, looked up together."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Known:
 
 
 @dataclass(kw_only=True, slots=True)
-class Placed:
+class ResolvedReferences:
     """What became of a reading's relations.
 
     ``columns`` were set on the instance. ``pending`` is what has not come yet, by property. ``lists`` are the
@@ -84,39 +84,48 @@ class Placed:
     lists: dict[str, ReceivedList | ReceivedChildren] = field(default_factory=dict)
 
 
-def place(resource: Kind, instance: models.Model, reading: Reading, known: Known) -> Placed:
+def resolve_references(
+    resource: Kind, instance: models.Model, reading: Reading, known: ReferenceCache
+) -> ResolvedReferences:
     """Set the columns of ``instance`` that ``reading``'s relations stand on.
 
     Raises:
         PayloadError: something that the row cannot be without has not come yet (``waits_for``), or never will.
     """
-    placed = Placed()
+    resolved = ResolvedReferences()
     for relation in resource.relations:
         if relation.name not in reading.related:
             continue
         received = reading.related[relation.name]
         if isinstance(received, ReceivedList | ReceivedChildren):
-            _note_list(relation, received, known, placed)
+            _resolve_list(relation, received, known, resolved)
         else:
             try:
-                _place_reference(resource, relation, instance, received, known, placed)
+                _resolve_reference(resource, relation, instance, received, known, resolved)
             except PayloadError as error:
                 path = f"{resource.element_name}/{relation.name}"
                 raise PayloadError(f"In {path}: {error}", payload_path=path, waits_for=error.waits_for) from error
-    return placed
+    return resolved
 
 
-def _note_list(relation: Relation, received: ReceivedList | ReceivedChildren, known: Known, placed: Placed) -> None:
-    placed.lists[relation.name] = received
+def _resolve_list(
+    relation: Relation, received: ReceivedList | ReceivedChildren, known: ReferenceCache, resolved: ResolvedReferences
+) -> None:
+    resolved.lists[relation.name] = received
     if isinstance(received, ReceivedList):
         targets = list(_targets(relation, received))
         missing = [target for target in targets if known.key(target) is None]
         if missing:
-            placed.pending[relation.name] = missing
+            resolved.pending[relation.name] = missing
 
 
-def _place_reference(
-    resource: Kind, relation: Relation, instance: models.Model, text: Text, known: Known, placed: Placed
+def _resolve_reference(
+    resource: Kind,
+    relation: Relation,
+    instance: models.Model,
+    text: Text,
+    known: ReferenceCache,
+    resolved: ResolvedReferences,
 ) -> None:
     values: Sequence[object] = (None,) * len(relation.columns)
     if text is not None and text.startswith(NATURAL) and isinstance(relation, Reference):
@@ -127,13 +136,13 @@ def _place_reference(
         if key is not None:
             values = reference_values(resource, relation, target, key)
         elif relation.is_nullable:
-            placed.pending[relation.name] = [target]
+            resolved.pending[relation.name] = [target]
         else:
             kind, uuid = target
             raise PayloadError(f"it refers to {kind} {uuid}, which has not come yet.", waits_for=[target])
     for column, value in zip(relation.columns, values, strict=True):
         setattr(instance, column, value)
-        placed.columns.add(column)
+        resolved.columns.add(column)
 
 
 def reference_values(resource: Kind, relation: Relation, target: Target, key: str) -> Sequence[object]:
@@ -179,7 +188,7 @@ def _kind(relation: Relation) -> str:
 
 
 def members_of(
-    relation: Association, received: ReceivedList, present: Mapping[str, Sequence[str]], key: str, known: Known
+    relation: Association, received: ReceivedList, present: Mapping[str, Sequence[str]], key: str, known: ReferenceCache
 ) -> set[str]:
     """Return the local keys of the members that the row ``key`` has after ``received``, of those that are here."""
     kind = _kind(relation)
@@ -221,7 +230,7 @@ class RowChange:
     waiting: Taken = field(default_factory=dict)
     lists: Mapping[str, ReceivedList | ReceivedChildren] = field(default_factory=dict)
     pending: Mapping[str, Sequence[Target]] = field(default_factory=dict)
-    known: Known = field(default_factory=Known)
+    known: ReferenceCache = field(default_factory=ReferenceCache)
     #: The state of the version that it is written for, where there is one.
     state: SyncState | None = None
     texts: list[Text] = field(default_factory=list)
@@ -238,7 +247,7 @@ class RowChange:
         return self.action in (RowAction.DELETE, RowAction.WITHDRAW)
 
 
-def prepare_row(resource: Kind, instance: models.Model | None, reading: Reading, known: Known) -> RowChange:
+def prepare_row(resource: Kind, instance: models.Model | None, reading: Reading, known: ReferenceCache) -> RowChange:
     """Return the change that ``reading`` makes to the row of ``instance``, or, if that is ``None``, to a new one.
 
     Raises:
@@ -249,13 +258,13 @@ def prepare_row(resource: Kind, instance: models.Model | None, reading: Reading,
     names = set_values(instance, reading.values, is_new=action is RowAction.CREATE)
     if not resource.relations:
         return RowChange(instance=instance, names=names, action=action, known=known)
-    placed = place(resource, instance, reading, known)
+    resolved = resolve_references(resource, instance, reading, known)
     return RowChange(
         instance=instance,
-        names=names | placed.columns,
+        names=names | resolved.columns,
         action=action,
-        pending=placed.pending,
-        lists=placed.lists,
+        pending=resolved.pending,
+        lists=resolved.lists,
         known=known,
     )
 

@@ -16,7 +16,7 @@ from ..db.isolation import row_guard
 from ..log.digests import lock_digest
 from ..log.tracked import tracked_rows, update_tracked
 from .pending import store_pending
-from .resolve import Known, prepare_row
+from .resolve import ReferenceCache, prepare_row
 from .rows import read_instances
 from .writer import write_rows
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 BATCH = 500
 
 
-def take_over_known(resource: Kind) -> int:
+def adopt_known_elements(resource: Kind) -> int:
     """Write into the rows what is kept of them and has a field by now; return how many rows that were.
 
     Nothing is changed by it: the resources have had that content all the while.
@@ -62,7 +62,7 @@ def _take_over(resource: Kind, tracked: TrackedResource) -> bool:
         reading = _without_edited(resource, instance, reading)
     try:
         with row_guard(resource.database):
-            change = prepare_row(resource, instance, reading, Known())
+            change = prepare_row(resource, instance, reading, ReferenceCache())
             write_rows(resource, [change])
         error = change.error
     except PayloadError as raised:

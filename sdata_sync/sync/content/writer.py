@@ -115,7 +115,7 @@ def _self_written(resource: Kind) -> list[str]:
 def _validate(resource: Kind, change: RowChange, *, whole: bool) -> None:
     instance = change.instance
     exclude = set(_unchecked(resource, change.names, change.is_new))
-    exclude.update(_settled(resource, instance))
+    exclude.update(_not_validated(resource, instance))
     if not whole:
         exclude.update(_plainly_right(resource, instance))
     try:
@@ -134,7 +134,7 @@ def _validate(resource: Kind, change: RowChange, *, whole: bool) -> None:
         change.error = refusal(error)
 
 
-def _settled(resource: Kind, instance: models.Model) -> Iterator[str]:
+def _not_validated(resource: Kind, instance: models.Model) -> Iterator[str]:
     """Yield the names of the fields about whose values there is nothing to ask."""
     values = instance.__dict__
     for name, attname in _json_columns(resource.model):
@@ -225,7 +225,7 @@ def _written_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
                 _update_in_bulk(resource, names, instances)
             _take_along(resource, before, changes)
             write_inside(resource, changes, write_rows)
-            _note_texts(resource, changes)
+            _set_texts(resource, changes)
             _check_now(resource)
     except Exception as error:
         if ends_page(error):
@@ -278,7 +278,7 @@ def _take_along(resource: Kind, before: Mapping[Any, models.Model], changes: Seq
             rows.update(**{link.attname: models.Case(*cases)})
 
 
-def _note_texts(resource: Kind, changes: list[RowChange]) -> None:
+def _set_texts(resource: Kind, changes: list[RowChange]) -> None:
     if _is_fragile(resource) or resource.child_lists:
         contents = _stored_contents(resource, changes)
         for change in changes:

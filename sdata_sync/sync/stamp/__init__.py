@@ -3,7 +3,7 @@
 ============  ====================================================
 ``restore``   notice that this node was restored from a backup
 ``stamper``   assign ticks to marked resources, advance the digest
-``renumber``  lower ticks that a false claim has raised
+``lower_own_tick``  lower ticks that a false claim has raised
 ``scan``      find changes that no signal reported
 ``purge``     remove tombstones and endpoints
 ============  ====================================================
