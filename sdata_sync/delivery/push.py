@@ -106,8 +106,8 @@ def check_partial_replica(peer: Peer, resource: Kind, stored: StoredDigest) -> N
     chosen_by = stored.value.part_of
     if chosen_by and not same_endpoint(chosen_by, peer.endpoint(resource.kind)):
         raise PeerError(
-            f"This node has only a part of the {resource.kind}, which {chosen_by} chooses; they are exchanged with "
-            f"that node and with no other. Take them out of what {peer} gets, or let it have all of them."
+            f"This node has a partial replica of the {resource.kind}, which {chosen_by} filters. It is exchanged with "
+            f"that node and with no other. Take the kind out of what {peer} gets, or let this node have all rows."
         )
 
 

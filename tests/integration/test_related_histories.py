@@ -160,7 +160,7 @@ class History(Steps):
             for node in self.nodes:
                 with node.at_work():
                     errors = [p.error for p in self.caught_up(Peer.objects.all()) if p.error]
-                    assert all("only a part" in error for error in errors), errors
+                    assert all("a partial replica" in error for error in errors), errors
 
     def kept(self):
         for node in self.nodes:

@@ -1,4 +1,4 @@
-"""Suspecting: what the states of received entries give away about the endpoints they come from."""
+"""Detect anomalies in the sync states of received entries: clocks that are ahead, and ticks that were used twice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Anomalies:
-    """Clocks that are ahead, and endpoints that give one tick to two changes; said loudly, and noted for people."""
+    """Logs clocks that are ahead and endpoints that assign one tick to two changes; stores both on the Endpoint."""
 
     def __init__(self, resource: Kind, stored: StoredDigest, now: int) -> None:
         self._resource = resource
@@ -34,7 +34,7 @@ class Anomalies:
         row.update(**values)
 
     def check_tick(self, entry: Entry, held: SyncState) -> None:
-        """Note if one tick names two changes: two live nodes have one BASE_URL. Nothing is merged."""
+        """Store a warning if one tick has two changes: two nodes have one BASE_URL. Nothing is merged."""
         state = entry.state
         if state.tick != held.tick or state.stamp == held.stamp or not same_endpoint(state.endpoint, held.endpoint):
             return
@@ -47,13 +47,13 @@ class Anomalies:
         self._store(state.endpoint, clone_seen_at=timezone.now(), clone_note=note)
 
     def check_stamp(self, state: SyncState) -> None:
-        """Note if the stamp is of the future."""
+        """Remember an endpoint whose stamp is more than ``MAX_CLOCK_SKEW_SECONDS`` ahead of this node's clock."""
         ahead = state.stamp - self._now
         if ahead > conf.max_clock_skew_seconds * 1000:
             self._ahead[state.endpoint] = max(ahead, self._ahead.get(state.endpoint, 0))
 
     def store(self) -> None:
-        """Store what was noted of clocks, once for each endpoint."""
+        """Log and store the clocks that are ahead, once for each endpoint."""
         for endpoint, ahead in self._ahead.items():
             logger.warning(
                 "%s stamps its changes %.1f s ahead of our clock: it will win conflicts that it should not. "

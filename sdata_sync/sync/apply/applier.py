@@ -1,4 +1,4 @@
-"""Applying: what is done with each entry of a feed. ``core`` decides; this reads, calls and writes."""
+"""Apply the entries of a feed: read the local state, let ``core`` decide, and write the outcome."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 class Applier:
     """Applies the entries of one feed, in the transaction that holds the digest's lock.
 
-    ``bounds`` say what is believed of the feed. ``referrers`` are the digests of other kinds that it carries for its
-    deletions. ``results`` say what became of the entries, in their order.
+    ``bounds`` decide which claims of the feed this node believes. ``referrers`` are the digests of other kinds in the
+    feed, for its deletions. ``results`` are the results of the entries, in their order.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Applier:
         self._referrers = referrers
         self.results: list[Result] = []
         self.has_written = False
-        #: How many entries and versions that stood here were made without knowledge of each other.
+        #: The number of entries that were concurrent with the local version.
         self.conflicts = 0
         self._recorder = Recorder(resource, stored, bounds.source, gap=gap)
         self._anomalies = Anomalies(resource, stored, self._recorder.now)
@@ -70,7 +70,7 @@ class Applier:
 
     @property
     def has_recorded(self) -> bool:
-        """Whether a change of this node was recorded that its peers must get."""
+        """Whether a change of this node was recorded that must be delivered to its peers."""
         return self._recorder.has_recorded
 
     def apply(self, entries: Sequence[Entry]) -> None:
@@ -99,7 +99,7 @@ class Applier:
         self._recorder.rejoin()
 
     def finish(self, *, merge: bool) -> Digest:
-        """Move the digest on (SData sync 5.5), store it and return it; ``merge`` after the last catch-up page."""
+        """Advance the digest (SData sync 5.5), store it and return it; ``merge`` after the last catch-up page."""
         digest = self._recorder.finish(merge=merge)
         self._anomalies.store()
         self._bounds.report()
@@ -108,7 +108,7 @@ class Applier:
         return digest
 
     def _refused(self, entry: Entry, batch: Batch) -> Result | None:
-        """Return the result of an entry that must not be applied, ``None`` if it may be."""
+        """Return the result of an entry that must not be applied, or ``None`` if the entry may be applied."""
         tracked = batch.tracked.get(entry.uuid)
         reason = self._bounds.refuse(entry.state)
         if reason:
@@ -121,11 +121,11 @@ class Applier:
 
     @cached_property
     def _is_filtered_by_source(self) -> bool:
-        """Whether the source is the enabled peer that chooses this node's part."""
+        """Whether the source is the enabled peer that filters the kind for this node."""
         return filters_this_node(self._recorder.source)
 
     def _apply_entry(self, entry: Entry, batch: Batch) -> Result:
-        """Decide one entry; an exception that it causes defers it and no other."""
+        """Decide one entry; an exception that the entry causes defers this entry alone."""
         try:
             with row_guard(self._using, savepoint=False):
                 return self._decide(entry, batch)
@@ -154,13 +154,14 @@ class Applier:
     def _relation(self, entry: Entry, held: SyncState | None) -> Relation:
         target = self._recorder.target
         if self._recorder.has_lost_edit(entry.uuid) and not target.contains(entry.state):
-            return Relation.CONCURRENT  # whatever the endpoints: our own lost change did not know of the edit
+            # At any endpoint: a change that this node lost in a restore was made without knowledge of the edit.
+            return Relation.CONCURRENT
         relation = decide(entry.state, held, self._recorder.source, target)
         if entry.is_scoped and relation is Relation.KNOWN and self._is_matter_of_scope(held):
             return Relation.NEWER
         if relation is Relation.KNOWN and self._is_falsely_known(entry.state, held):
             logger.error(
-                "%s: tick %s of %s was claimed to be here and was not; it is applied now",
+                "%s: the digest of this node contained tick %s of %s by a false claim; the change is applied now",
                 self.resource.kind,
                 entry.state.tick,
                 entry.state.endpoint,
@@ -169,9 +170,9 @@ class Applier:
         return relation
 
     def _is_falsely_known(self, state: SyncState, held: SyncState | None) -> bool:
-        """Return True if our digest contains a change that an endpoint brings itself, and the change never came here.
+        """Return True if this node's digest contains a change that arrives only now, from its own endpoint.
 
-        Then another node has claimed too much of that endpoint.
+        Then another node has claimed too high a tick for that endpoint.
         """
         endpoint, source, target = state.endpoint, self._recorder.source, self._recorder.target
         if not same_endpoint(endpoint, source.origin) or not target.contains(state):
@@ -180,16 +181,16 @@ class Applier:
             return False  # an old page, or a tombstone that was purged
         if held is None:
             return True
-        # A version of another endpoint may have replaced it, unless our digest goes beyond the endpoint's own word.
+        # A version of another endpoint may have replaced the change, unless this node's tick is above the endpoint's.
         return not same_endpoint(held.endpoint, endpoint) and target.tick(endpoint) > source.tick(endpoint)
 
     def _is_matter_of_scope(self, held: SyncState | None) -> bool:
-        """Return True if the peer that chooses our part may show or take away what we hold here."""
+        """Return True if the source filters the kind for this node and has seen this node's present version."""
         return self._is_filtered_by_source and (held is None or self._recorder.source.contains(held))
 
     def _resolve_conflict(self, version: Version, held: SyncState, local: LocalVersion, batch: Batch) -> Result:
         entry, tracked = version.entry, version.tracked
-        # What our digest contained falsely is decided by the stamps, as between endpoints of one priority.
+        # A change that the digest contained falsely is decided by the stamps, as between endpoints of equal priority.
         by_priority = not self._recorder.target.contains(entry.state)
         outcome = ConflictResolution(
             self._recorder, batch, version, held=held, local=local, by_priority=by_priority
@@ -203,7 +204,7 @@ class Applier:
             self._recorder.set_state(tracked, state)
             batch.touched[tracked.uuid] = tracked
         if tracked.problem:
-            # An edit that is held back has won. Should it be undone, that is a change still.
+            # A held-back edit has won. It gets a tick even if it is undone before that.
             tracked.restamp = True
             batch.touched[tracked.uuid] = tracked
         if outcome.by is Rule.SAME_CONTENT:

@@ -45,7 +45,7 @@ def ask_application(
     remote: Mapping[str, Any] | None,
     outcome: Resolution,
 ) -> Decision:
-    """Return what the application's ``resolve`` says, ``None`` where it leaves it to the rules or fails."""
+    """Return the decision of the application's ``resolve``, or ``None`` if the rules are to decide or it fails."""
     conflict = Conflict(
         kind=resource.kind,
         uuid=entry.uuid,
@@ -59,7 +59,7 @@ def ask_application(
     except Exception as error:
         if ends_page(error):
             raise
-        # The page must not wait for somebody to mend the application: the rules decide, and it is said.
+        # An error of the application must not block the page: the rules decide, and the error is logged.
         logger.exception("resolve() of %r failed; the rules decide", resource)
         return None
     if decision is None or decision in ("local", "remote"):
@@ -78,7 +78,7 @@ def ask_application(
 def record_of(
     tracked: TrackedResource, entry: Entry, held: SyncState, local: LocalVersion, *, remote_won: bool, rule: str
 ) -> ConflictRecord:
-    """Return the record of a decision, not stored yet."""
+    """Return the record of a decision; the caller stores it."""
     remote = "" if entry.is_deleted or entry.payload is None else entry.payload.xml(uuid=str(entry.uuid))
     return ConflictRecord(
         resource=tracked,
@@ -97,11 +97,11 @@ def record_of(
 
 
 def use_other_version(resource: Kind, record: ConflictRecord) -> None:
-    """Write the version that did not stay into the row: a change of this node like any other.
+    """Write the version that has lost a conflict into the row, as a change of this node.
 
     Raises:
-        PayloadError: it cannot be written.
-        ValidationError: the model refuses it.
+        PayloadError: the version cannot be written.
+        ValidationError: the model refuses the version.
     """
     database = resource.database
     with transaction.atomic(using=database):
@@ -120,13 +120,13 @@ def use_other_version(resource: Kind, record: ConflictRecord) -> None:
 def _write(resource: Kind, tracked: TrackedResource, instance: models.Model | None, payload: str) -> None:
     change = prepare_row(resource, instance, resource.read_payload(Payload.from_xml(payload)), ReferenceCache())
     if change.pending:
-        raise PayloadError("It refers to something that is not here.")
+        raise PayloadError("The version refers to a resource that this node does not have.")
     instance = change.instance
     instance.full_clean(exclude=[f.name for f in instance._meta.fields if f.attname not in change.names])
     instance.save(using=resource.database, force_insert=change.is_new)
     write_inside(resource, [change], write_rows)
     if change.is_new:
-        # It comes back to life under the name that everybody knows it by.
+        # The row comes back under the uuid that all nodes know.
         _adopt(resource, tracked.uuid, str(instance.pk))
 
 
@@ -137,13 +137,13 @@ def _adopt(resource: Kind, uuid: UUID, key: str) -> None:
     marked.delete()
     adopted = rows.filter(uuid=uuid).update(local_key=key, is_deleted=False, mark=mark, mark_user=user)
     if not adopted:
-        raise PayloadError("The resource is not tracked any more.")
+        raise PayloadError("The TrackedResource has been deleted meanwhile.")
 
 
 class ConflictResolution:
-    """A received version, and what stands here: its state ``held``, and its content as it was before.
+    """Resolves the conflict of a received version with the local one, of state ``held`` and content ``local``.
 
-    Without ``by_priority`` the stamps decide alone.
+    Without ``by_priority`` the stamps alone decide.
     """
 
     def __init__(
@@ -165,9 +165,9 @@ class ConflictResolution:
         self._local = local
 
     def decide(self) -> Resolution:
-        """Return the outcome, by the rules or as the application says; it is noted, for people, with the batch.
+        """Return the outcome, by the rules or by the application, and add its conflict record to the batch.
 
-        A version that the application has merged takes the received one's place.
+        A version that the application has merged replaces the received one.
         """
         version, held, recorder = self._version, self._held, self._recorder
         version.is_concurrent = True
@@ -184,7 +184,7 @@ class ConflictResolution:
             outcome = self._as_the_application_says(outcome)
             self._record(outcome)
         if version.entry.is_withdrawn and outcome.source_wins:
-            # Nothing that others must learn: it is gone from here only.
+            # Not recorded for other nodes: the row leaves only this node.
             outcome = replace(outcome, record=False)
         return outcome
 

@@ -1,8 +1,8 @@
 """Make one resource of two that are the same thing: a received version, and a row that has its unique value or new
 uuid.
 
-Both versions are decided like a conflict. Of the two uuids the smaller one survives, at every node, and the other
-becomes its alias. So two nodes that do this at the same time get the same result.
+The content is decided like a conflict. The smaller of the two uuids survives at every node, and the other one becomes
+its alias. So two nodes that merge at the same time get the same result.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ class DuplicateMerge:
     is_conflict: bool = False
 
     def merge(self, held: SyncState, source: Digest, target: Digest) -> Resolution:
-        """Make one resource of both, and return whose content it has.
+        """Merge both resources, and return the decision whose content stays.
 
-        The received one is stored already, without a row.
+        The received resource is stored already, without a row.
 
         Raises:
-            PayloadError: its content cannot be written.
+            PayloadError: the received content cannot be written.
         """
         local = LocalVersion(self.resource, self.duplicate, self.instance, allocate=True)
         same_content = self._has_same_content(local)
@@ -96,7 +96,7 @@ class DuplicateMerge:
         return contents == local.contents
 
     def _written(self) -> RowChange:
-        """Write the received content into the row, and return what became of it."""
+        """Write the received content into the row, and return the change."""
         change = prepare_row(self.resource, self.instance, self.reading, self.known)
         waiting = waiting_of(self.resource, [self.duplicate]).get(self.duplicate.local_key or "", {})
         keep_waiting(self.resource, change, self.reading.related, waiting)
@@ -106,7 +106,7 @@ class DuplicateMerge:
         return change
 
     def _wait_for(self, change: RowChange) -> None:
-        """Note what the row waits for with the resource that has it now."""
+        """Move the pending references to the resource that has the row now."""
         owner = tracked_rows(self.resource).get(local_key=self.duplicate.local_key)
         gone = [self.duplicate.pk, *self._received().values_list("pk", flat=True)]
         store_pending(self.resource, {owner.pk: change.pending}, replaced=gone)
@@ -138,14 +138,14 @@ class DuplicateMerge:
 
 
 def keep_alias(resource: Kind, uuid: UUID, survivor: UUID) -> None:
-    """Send the alias again: ``uuid`` was replaced by the uuid of the ``survivor``."""
+    """Make ``uuid`` an alias of ``survivor`` and mark it, so that it is sent."""
     tracked_rows(resource).filter(uuid=uuid).update(
         local_key=None, is_deleted=True, replaced_by=survivor, restamp=True, mark=now() - 1
     )
 
 
 def revive(resource: Kind, deleted: TrackedResource, reading: Reading, known: ReferenceCache) -> None:
-    """Bring a deleted resource back to life with the content that came under its old name: a change of ours.
+    """Bring back a deleted resource with the content that was received under its alias: a change of this node.
 
     Raises:
         PayloadError: the content cannot be written.
@@ -165,17 +165,17 @@ def revive(resource: Kind, deleted: TrackedResource, reading: Reading, known: Re
 
 
 class Merger:
-    """Joins the versions of a batch to the rows and resources that they are one thing with."""
+    """Merges the versions of a batch with the rows and resources that are the same thing."""
 
     def __init__(self, recorder: Recorder, batch: Batch) -> None:
         self._resource = recorder.resource
         self._recorder = recorder
         self._batch = batch
-        #: How many of them had to be decided.
+        #: The number of conflicts among them.
         self.conflicts = 0
 
     def merge_all(self) -> None:
-        """Do what is to be done for each version that was written."""
+        """Carry out the plans that concern a second resource."""
         for version in self._batch.versions:
             if version.plan is not Plan.DEFER and self._is_merged(version):
                 try:
@@ -186,7 +186,7 @@ class Merger:
 
     @staticmethod
     def _is_merged(version: Version) -> bool:
-        """Return True if ``version`` concerns more than its own resource."""
+        """Return True if the plan of ``version`` concerns a second resource or the alias of its own."""
         is_renamed = version.tracked.replaced_by != version.entry.replaced_by
         return is_renamed or version.plan in (Plan.RENAME, Plan.KEEP, Plan.MERGE, Plan.RESURRECT)
 
@@ -205,11 +205,11 @@ class Merger:
             self._revive(version, version.survivor)
 
     def _rows(self, uuid: UUID) -> QuerySet[TrackedResource]:
-        # Made for those few that need one: a queryset costs more than all else that is done here for a version.
+        # Made only where it is needed: building a queryset costs more than the rest of the loop.
         return tracked_rows(self._resource).filter(uuid=uuid)
 
     def _revive(self, version: Version, survivor: TrackedResource) -> None:
-        """Decide what came under an old name against the deletion of what has the new one."""
+        """Decide a version that was received under an alias against the deletion of the surviving resource."""
         resource, recorder, entry = self._resource, self._recorder, version.entry
         survivor.refresh_from_db(using=resource.database)
         held = recorder.local_state(survivor)

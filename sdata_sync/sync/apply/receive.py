@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ...atom.entry import Entry, Result
     from ...kind import Kind
 
-#: What may become of an entry.
+#: The outcomes of an entry.
 OUTCOMES = ("applied", "ignored", "lost", "deferred")
 _NAMES = (*OUTCOMES, "conflicts")
 _STATUSES = {409: "lost", 202: "deferred"}
@@ -53,7 +53,7 @@ _count = PreparedUpdate(_counting, str, *[int] * len(_NAMES))
 
 
 def count_received(resource: Kind, results: Iterable[Result], *, conflicts: int) -> None:
-    """Add ``results`` to the assigns_ticks of the kind; call it under the lock of its digest."""
+    """Add ``results`` to the counters of the kind; the caller holds the lock of its digest."""
     counts = Counter(_outcome(result) for result in results)
     if counts:
         counts["conflicts"] = conflicts
@@ -64,15 +64,15 @@ def _outcome(result: Result) -> str:
     return _STATUSES.get(result.status) or ("ignored" if result.message == UNCHANGED else "applied")
 
 
-#: Entries that are decided and written together.
+#: The number of entries that are decided and written together.
 BATCH = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """What became of a page: a result for each entry, in their order, and our digest afterwards.
+    """The outcome of a page: the results of the entries in their order, and the digest of this node afterwards.
 
-    ``source`` is the digest that the page came with, ``next_url`` where the page after it is, if there is one.
+    ``source`` is the digest in the page. ``next_url`` is the link to the next page, or empty.
     """
 
     results: list[Result]
@@ -84,7 +84,8 @@ class Receipt:
 def receive_feed(resource: Kind, file: BinaryIO) -> Receipt:
     """Apply one page of a sync feed (SData sync 5.3 to 5.5, 5.8).
 
-    Data, states and digest move together or not at all; the same page posted again changes nothing.
+    Data, states and digest are written in one transaction. The same page posted again changes nothing. The first page
+    of a process reads the digests of the peers before (network).
 
     Raises:
         DocumentError, FeedError: nothing of the feed is applied.
@@ -98,13 +99,13 @@ def receive_feed(resource: Kind, file: BinaryIO) -> Receipt:
         try:
             return atomically_by_row(resource.database, act)
         except _OwnTickShown as shown:
-            # An entry shows a tick of ours that its feed's digest does not name: this node was restored.
+            # An entry has a tick of this node that is above the tick in the feed's digest: this node was restored.
             claimed = _highest_own_tick(resource, file, shown.limit) + 1
             return atomically_by_row(resource.database, partial(act, claimed=claimed))
 
 
 class _OwnTickShown(SyncError):
-    """An entry carries a tick of this node that it has not recorded, and is believed."""
+    """An entry has a tick of this node that the node has not recorded, and the claim is believed."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -119,14 +120,14 @@ def _highest_own_tick(resource: Kind, file: BinaryIO, limit: int) -> int:
 
 
 def _receive(resource: Kind, file: BinaryIO, *, assigns_ticks: bool, claimed: int = 0) -> Receipt:
-    file.seek(0)  # perhaps not for the first time
+    file.seek(0)  # a repeated transaction reads the feed again
     reader = read_sync_feed(file)
     source, mode = reader.header.digest, reader.header.sync_mode
     assert source is not None
     stored = lock_digest(resource)
     ours = stored.value
     check_partial_exchange(resource, ours, source)
-    if claimed:  # instead of what the digest says of this node: too little, or too much to be believed
+    if claimed:  # replaces the digest's tick of this node, which is too low or too high to be believed
         source = source.with_entry(DigestEntry(endpoint=resource.endpoint, tick=claimed))
     restores = _shows_restore(resource, ours.tick(resource.endpoint), source, mode)
     noted = note_restore_gap(resource, stored) if restores else restore_gap(resource)
@@ -136,11 +137,11 @@ def _receive(resource: Kind, file: BinaryIO, *, assigns_ticks: bool, claimed: in
         assign_ticks_under_lock(resource, stored)
     applier = Applier(resource, stored, gap=noted, referrers=reader.header.referrers, bounds=bounds)
     check = _EntryCheck(resource, stored, source, mode)
-    # Where two may be one thing, the second must be seen by the first.
+    # Where duplicates are possible, each entry must see the row of the one before.
     size = 1 if resource.may_find_duplicates else BATCH
     for batch in _batches(check.checked(reader.entries()), size):
         applier.apply(batch)
-    # Only now: the link to a next page may stand behind the entries.
+    # Read now: the link to the next page may follow the entries.
     is_end = mode is SyncMode.CATCH_UP and not reader.next_url
     if is_end and noted is not None and source.tick(resource.endpoint) >= noted.until:
         applier.rejoin()
@@ -157,13 +158,13 @@ def _receive(resource: Kind, file: BinaryIO, *, assigns_ticks: bool, claimed: in
 
 
 def _shows_restore(resource: Kind, ours: int, source: Digest, mode: SyncMode | None) -> bool:
-    """Return True if the source knows ticks of this node that the node does not, and is believed: it was restored.
+    """Return True if the source has a higher tick of this node than the node itself and is believed: a restore.
 
-    What this node recorded under them and lost comes back with a catch-up feed, so nothing is numbered before its end;
-    an immediate feed is refused, which makes its sender catch this node up.
+    The lost changes come back with a catch-up feed, and no tick is assigned before its end. An immediate feed is
+    refused, which makes its sender start a catch-up.
 
     Raises:
-        FeedRefused: an immediate feed shows it.
+        FeedRefused: the feed is an immediate feed.
     """
     theirs = source.tick(resource.endpoint)
     if theirs <= ours:
@@ -195,7 +196,7 @@ def _refuse_ourselves(resource: Kind, source: Digest) -> None:
 
 
 class _EntryCheck:
-    """Checks the ticks of the entries of one page, in the order in which they stand."""
+    """Checks the ticks of the entries of one page, in their order."""
 
     def __init__(self, resource: Kind, stored: StoredDigest, source: Digest, mode: SyncMode | None) -> None:
         self._resource = resource
@@ -219,7 +220,7 @@ class _EntryCheck:
             yield entry
 
     def _is_of_ours_beyond(self, state: SyncState, path: str) -> bool:
-        """Return True if an entry carries a tick of this node that it has not recorded, and is not believed."""
+        """Return True if an entry has a tick of this node that it has not recorded, and the claim is not believed."""
         own = self._resource.endpoint
         ours = self._stored.value.tick(own)
         if not same_endpoint(state.endpoint, own) or state.tick < max(ours, self._source.tick(own)):
@@ -236,10 +237,10 @@ class _EntryCheck:
 
 
 def _batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
-    """Group ``entries`` by ``size``; two of one resource are never together: the second is decided by the first.
+    """Group ``entries`` in batches of ``size``, each entry of a batch of another resource.
 
-    One that gives a resource another uuid stands alone: what comes before it may have done so already, and what comes
-    after it may be of the row that it renames.
+    An entry that gives a resource another uuid is a batch of its own: an earlier entry may have done so already, and a
+    later entry may be of the renamed row.
     """
     batch: list[Entry] = []
     uuids: set[UUID] = set()

@@ -1,4 +1,4 @@
-"""Recording: the states that this node holds, the ticks that it gives, and its digest, while a feed is applied."""
+"""Record the sync states of resources, the ticks of this node and its digest while a feed is applied."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class _Restored:
-    """What a node does while it gets back what it has lost: nothing is numbered before that has ended."""
+    """The state of a node that gets back changes it lost in a restore: no tick is assigned until that has ended."""
 
     gap: RestoreGap
-    #: Edits since the restore, which have no number yet, or one that may have been used before.
+    #: The uuids of edits since the restore, which have no tick or a tick that may have been used before.
     edited: set[UUID]
-    #: What is to get a number of its own afterwards.
+    #: The uuids of the resources that get a tick afterwards.
     anew: list[UUID]
 
 
 class Recorder:
-    """What this node holds and records, in the transaction that holds the digest's lock.
+    """Records states and ticks, in the transaction that holds the digest's lock.
 
-    ``digest`` is this node's, moving on with what is recorded. ``target`` is what it was before: decisions are made
-    against that, and what is recorded while a feed is applied makes no difference to them, unless this node was
-    restored, ``gap``, and gets its own changes back.
+    ``digest`` is the digest of this node, which advances with each recorded change. ``target`` is the digest from
+    before the feed. Decisions use ``target``, so that changes recorded during the feed do not affect them. During a
+    restore ``gap`` they do, because this node gets its own changes back.
     """
 
     def __init__(self, resource: Kind, stored: StoredDigest, source: Digest, *, gap: RestoreGap | None) -> None:
@@ -48,16 +48,16 @@ class Recorder:
         self.source = source
         self.digest = self.target = stored.value
         self.now = now()
-        #: Whether others have something to learn from here.
+        #: A change of this node was recorded that must be delivered to its peers.
         self.has_recorded = False
         self._stored = stored
         self._restored = None if gap is None else _Restored(gap=gap, edited=set(), anew=[])
         self._highest: dict[str, SyncState] = {}
 
     def stamp_edits(self, tracked: Sequence[TrackedResource], instances: Mapping[str, models.Model]) -> None:
-        """Number what of ``tracked`` was edited here and committed while we waited for its rows.
+        """Assign ticks to edits of ``tracked`` that were committed while this transaction waited for the row locks.
 
-        A local edit like any other, which the decision must see.
+        The decisions must see these local edits.
         """
         marked = [row for row in tracked if row.mark is not None and not row.problem]
         if self._restored is not None:
@@ -68,12 +68,12 @@ class Recorder:
             self._stamp(marked)
 
     def _stamp(self, marked: Sequence[TrackedResource]) -> None:
-        self._stored.value = self.digest  # with the ticks that outcomes were recorded under
+        self._stored.value = self.digest  # with the ticks of the outcomes that were recorded
         stamp_rows(self.resource, self._stored, marked)
         self.digest = self._stored.value
 
     def stamped_row(self, key: str) -> TrackedResource:
-        """Return the resource of the row ``key``, tracked and numbered: a version like any other."""
+        """Return the TrackedResource of the row ``key``; track the row and assign a tick if it has none."""
         rows = tracked_rows(self.resource).filter(local_key=key)
         row = rows.first()
         if row is None:
@@ -97,13 +97,13 @@ class Recorder:
         return contents is None or self.resource.etag(contents, tracked.extra) != tracked.etag
 
     def has_lost_edit(self, uuid: UUID) -> bool:
-        """Tell whether the resource was edited here since this node was restored."""
+        """Return True if the resource was edited at this node since the restore."""
         return self._restored is not None and uuid in self._restored.edited
 
     def local_state(self, tracked: TrackedResource) -> SyncState | None:
-        """Return the sync state of the version that this node holds, ``None`` if it has none yet."""
+        """Return the sync state of the version at this node, or ``None`` if there is none."""
         if tracked.mark is not None and (tracked.problem or self.has_lost_edit(tracked.uuid)):
-            # An edit that is not numbered, because it is held back or we were restored: the local version all the same.
+            # An edit without a tick, held back or made since a restore, is the local version all the same.
             own, stamp = self.resource.endpoint, stamp_after(tracked.mark, tracked.stamp)
             return SyncState(endpoint=own, tick=self._free_tick(), stamp=stamp, user=tracked.mark_user)
         if tracked.tick is None or tracked.endpoint_id is None:
@@ -112,7 +112,7 @@ class Recorder:
         return SyncState(endpoint=url, tick=tracked.tick, stamp=tracked.stamp, user=tracked.user)
 
     def set_state(self, tracked: TrackedResource, state: SyncState) -> None:
-        """Give ``tracked`` the state of a version; it is not stored here."""
+        """Set the sync state of a version on ``tracked``; the caller stores it."""
         set_first_state(tracked)
         tracked.endpoint_id = self._stored.endpoint_id(state.endpoint)
         tracked.tick, tracked.stamp, tracked.user = state.tick, state.stamp, state.user[:150]
@@ -122,7 +122,7 @@ class Recorder:
     def record(self, uuid: UUID, winner: SyncState, *both: SyncState) -> SyncState:
         """Record the outcome of a decision as a change of this node, and return its sync state.
 
-        While this node is restored that of the ``winner``: the outcome is numbered when that has ended.
+        During a restore gap return the state of the ``winner``: the outcome gets its tick when the gap has ended.
         """
         if self._restored is not None:
             self._restored.anew.append(uuid)
@@ -135,12 +135,12 @@ class Recorder:
         return state
 
     def _free_tick(self) -> int:
-        # Beyond whatever anybody has seen of us, should we have been restored from a backup.
+        # Above every tick that the source has seen of this node, which may have been restored from a backup.
         own = self.resource.endpoint
         return max(self.digest.tick(own), self.source.tick(own))
 
     def advance_past(self, state: SyncState) -> None:
-        """Note that the version of ``state`` has been dealt with."""
+        """Advance the digest past ``state``, whose version has been applied or ignored."""
         self._highest[state.endpoint.lower()] = state
 
     def rejoin(self) -> None:
@@ -152,7 +152,7 @@ class Recorder:
         self.digest = self._stored.value
 
     def finish(self, *, merge: bool) -> Digest:
-        """Move the digest on (SData sync 5.5), store it and return it; ``merge`` after the last catch-up page."""
+        """Advance the digest (SData sync 5.5), store it and return it; ``merge`` after the last catch-up page."""
         self._mark_anew()
         digest = self.digest
         for state in self._highest.values():

@@ -1,4 +1,4 @@
-"""Storing: a batch of decided versions is written: rows, tracked resources, what waits, and the results amended."""
+"""Store a batch of decided versions: rows, tracked resources, deferred entries and pending references."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=512)
 def _by_key(count: int) -> PreparedQuery[TrackedResource]:
-    """Return the query for what is tracked under ``count`` local keys: primary key, local key, uuid."""
+    """Return the query for the tracked resources of ``count`` local keys: primary key, local key, uuid."""
     return PreparedQuery(
         lambda kind, *keys: (
             TrackedResource.objects.filter(kind=kind, local_key__in=keys)
@@ -36,10 +36,10 @@ def _by_key(count: int) -> PreparedQuery[TrackedResource]:
 
 
 def store(batch: Batch, now: int) -> None:
-    """Write the versions of ``batch``; those that cannot be written wait."""
+    """Write the versions of ``batch``; defer those that cannot be written."""
     resource, versions = batch.resource, batch.versions
     ConflictRecord.objects.using(resource.database).bulk_create(batch.conflicts)
-    # Before the rows: what an application's receivers mark from here on is a change of theirs.
+    # Before the rows are written: a mark that the application's receivers set from here on is a change of this node.
     _clear_marks(resource, [v.tracked for v in versions if not v.is_new], now)
     write_rows(resource, [v.row for v in versions if v.row is not None and v.error is None])
     waited = [v.tracked.pk for v in versions if v.tracked.is_deferred or v.tracked.is_incomplete]
@@ -55,7 +55,7 @@ def store(batch: Batch, now: int) -> None:
 
 
 def defer_late(batch: Batch, version: Version, error: PayloadError) -> None:
-    """Have a version wait that was stored already, without a row."""
+    """Defer a version that was stored already, without a row."""
     version.defer(error)
     uuid = version.entry.uuid
     rows = tracked_rows(batch.resource).filter(uuid=uuid)
@@ -65,9 +65,9 @@ def defer_late(batch: Batch, version: Version, error: PayloadError) -> None:
 
 
 def _clear_marks(resource: Kind, replaced: Iterable[TrackedResource], now: int) -> None:
-    """Take back the marks of what a received version replaces: an edit that lost, or never was one.
+    """Clear the marks of rows that a received version replaces: their edits have lost, or changed nothing.
 
-    Not the mark of somebody who is writing the row this very moment: that row is still to come.
+    The mark of a writer that is about to write the row stays.
     """
     keys = []
     for tracked in replaced:
@@ -90,17 +90,17 @@ def _set_outcome(resource: Kind, version: Version) -> None:
     tracked.is_deleted, tracked.extra = False, version.reading.extra
     if version.plan is Plan.KEEP:
         return
-    if version.plan is not Plan.WRITE:  # a version to merge or to bring back counts as deleted until that is done
+    if version.plan is not Plan.WRITE:  # a version to merge or to bring back counts as deleted until then
         tracked.is_deleted, tracked.local_key, tracked.etag = True, None, ""
     else:
         assert row is not None
         tracked.local_key = str(row.instance.pk)
-        # Of what was written, which is not always what came: a model may complete what it saves.
+        # The etag of the written row, which may differ from the entry: a save() may complete the row.
         tracked.etag = resource.etag(row.texts, version.reading.extra)
 
 
 def _find_duplicate(resource: Kind, version: Version, error: PayloadError, *, is_new: bool) -> None:
-    """Look once more for the same thing: what came in the same feed may have been the first of the two."""
+    """Look for a duplicate once more after a failed write: the other row may be an entry of the same feed."""
     version.defer(error)
     if not is_new:
         return
@@ -118,8 +118,8 @@ def _find_duplicate(resource: Kind, version: Version, error: PayloadError, *, is
 def _make_room(resource: Kind, versions: Iterable[Version], now: int) -> None:
     """Remove the local keys of new rows from other tracked resources that still have them.
 
-    That is left from a row that was deleted past the ORM and whose key the database gives again, or was
-    made by application code that wrote the new row again while it was being applied.
+    Such a key is left from a row that was deleted without a signal and whose key the database has assigned again, or
+    from application code that wrote the new row again while it was applied.
     """
     created = {
         v.tracked.local_key: v.entry.uuid for v in versions if v.row is not None and v.row.is_new and not v.error
@@ -156,7 +156,7 @@ def _defer(resource: Kind, failed: Sequence[Version]) -> None:
 
 
 def _find_created(resource: Kind, versions: Iterable[Version]) -> None:
-    """Find the primary keys of the tracked resources that were just created."""
+    """Read the primary keys of the tracked resources that were just inserted."""
     by_uuid = {version.tracked.uuid: version.tracked for version in versions if version.is_new}
     if by_uuid:
         rows = tracked_rows(resource).filter(uuid__in=list(by_uuid))

@@ -1,15 +1,14 @@
 """Find the rows that a deletion takes along with ``on_delete=CASCADE``, and defer received deletions because of them.
 
-A deletion arrives before, after or without the changes that its source made together with it, for instance a
-contact that was moved away from the deleted account. So a deletion that would take other rows along is deferred
-until this node has all that the source had recorded of those kinds when it sent the deletion. The digest moves on
-meanwhile.
+A deletion arrives before, after or without the changes that its source made together with it, for instance a contact
+that was moved away from the deleted account. So a deletion that would delete other rows as well is deferred until this
+node has all changes of those kinds that the source had when it sent the deletion. The digest advances meanwhile.
 
-Of the rows that the deletion would take along even then,
+Of the rows that the deletion would delete even then,
 
 * a resource that the source still has holds the deletion back, until the resource changes or an administrator decides;
-* a resource that the source has never seen, or has deleted itself, goes with it. That is a change of this node, and it
-  is recorded as a conflict with both sides.
+* a resource that the source has never seen, or has deleted itself, is deleted with it. That is a change of this node,
+  and it is recorded as a conflict with both versions.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
     from .conditions import Condition
     from .resolve import RowChange
 
-#: Rules that are known to leave the referring row; every other one may delete it. The last two are Django 6.1's.
+#: The ``on_delete`` rules that keep the referring row; any other rule may delete it. The last two are of Django 6.1.
 _KEEPING = ("PROTECT", "RESTRICT", "SET_NULL", "SET_DEFAULT", "DO_NOTHING", "DB_SET_NULL", "DB_SET_DEFAULT")
 _KEEPING_RULES = tuple(rule for name in _KEEPING if (rule := getattr(models, name, None)) is not None)
 
@@ -84,7 +83,7 @@ def parents_of_children(children: Kind, instances: Collection[models.Model]) -> 
 
 
 def without_referrers(resource: Kind, instances: Sequence[models.Model]) -> list[models.Model]:
-    """Return those of ``instances`` that take nothing along, as far as one query for each relation tells."""
+    """Return those of ``instances`` that no row refers to, by one query for each relation."""
     model = resource.model
     if model._meta.parents or any(True for _ in _generic_relations(model)):
         return []
@@ -113,7 +112,7 @@ def are_kept_referring(resource: Kind, instances: Collection[models.Model]) -> b
 
 
 def kinds_within_reach(resource: Kind) -> frozenset[str]:
-    """Return the kinds of which a deletion of ``resource`` may take rows along, by this node's models."""
+    """Return the kinds of which a deletion of a row of ``resource`` may delete rows, by the models of this node."""
     return _kinds_within_reach(resource.model)
 
 
@@ -220,14 +219,14 @@ def _owners(
     return keys
 
 
-#: Rows that the reason of a deletion names.
+#: The number of rows that the reason of a deletion names.
 NAMED_ROWS = 3
-#: What stands in a conflict record as the rule.
+#: The rule in the conflict record.
 CASCADE_RULE = "deleted with what it referred to"
 
 
 def hold_back(resource: Kind, deletions: Sequence[RowChange]) -> None:
-    """Set a ``DeletionWaits`` on each deletion that must wait; set ``taken`` on the deletions that need not."""
+    """Set a ``DeletionWaits`` error on each deletion that must wait, and ``taken`` on all others."""
     concerned = [change for change in deletions if change.error is None]
     if not concerned:
         return
@@ -236,7 +235,7 @@ def hold_back(resource: Kind, deletions: Sequence[RowChange]) -> None:
             if not taken_along(resource, [change.instance for change in concerned]):
                 return
     except PayloadError:
-        pass  # one of them cannot be walked through; which one is found below
+        pass  # the relations of one of them cannot be read; the loop below finds which one
     going = {str(change.instance.pk) for change in concerned}
     for change in concerned:
         try:
@@ -247,9 +246,9 @@ def hold_back(resource: Kind, deletions: Sequence[RowChange]) -> None:
 
 
 def hold_back_children(children: Kind, deletions: Sequence[RowChange]) -> None:
-    """Set a ``PayloadError`` on each deletion of a child that would take other resources along than its parent.
+    """Set a ``PayloadError`` on each deletion of a child that would delete other resources than its parent.
 
-    The parent's new contents are deferred with it. They are applied once no row here refers to the child any more.
+    The parent's version is deferred with it. It is applied when no row of this node refers to the child any more.
     """
     if not kinds_within_reach(children) or not _taken_beside_parents(children, deletions):
         return
@@ -281,7 +280,7 @@ def _examine(resource: Kind, change: RowChange, going: set[str]) -> None:
 
 
 def _waiting_deletions(resource: Kind, keys: Collection[str]) -> set[str]:
-    """Return those of the rows ``keys`` whose own deletion has come and waits."""
+    """Return those of the rows ``keys`` that have a deferred deletion of their own."""
     entries = waiting_deletions(resource)
     found: set[str] = set()
     for chunk in chunks(sorted(keys)):
@@ -340,7 +339,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _within_partial(resource: Kind, tracked: list[TrackedResource], origin: str) -> list[TrackedResource]:
-    """Return those of ``tracked`` that the source has at all: this node may let it have only a part of the kind."""
+    """Return those of ``tracked`` that are in the scope of the source, which may have a partial replica."""
     peer = Peer.of_endpoint(origin)
     if peer is None or scope_of(resource, peer) is None:
         return tracked
@@ -352,7 +351,7 @@ def _within_partial(resource: Kind, tracked: list[TrackedResource], origin: str)
 
 
 def _still_has(seen: Digest, urls: Mapping[int, str], resource: Kind, row: TrackedResource) -> bool:
-    """Return True if a source with the digest ``seen`` has the present version of ``row``, or an earlier one still."""
+    """Return True if a source with the digest ``seen`` has the present version of ``row`` or an earlier one."""
     if _contains(seen, urls, row.endpoint_id, row.tick):
         return True
     return _contains(seen, urls, row.first_endpoint_id, row.first_tick) and not _was_deleted_there(resource, row)
@@ -365,10 +364,10 @@ def _contains(seen: Digest, urls: Mapping[int, str], endpoint: int | None, tick:
 
 
 def _was_deleted_there(resource: Kind, row: TrackedResource) -> bool:
-    """Return True if a deletion of ``row`` came and lost against the very version that stands here.
+    """Return True if a deletion of ``row`` was received and lost the conflict against the present version.
 
-    The source lacks that version, so it has not learned yet that its deletion has lost. After a later change of the row
-    that is not known any more.
+    The source lacks that version, so it still has the row as deleted. After a later change of the row this is not known
+    any more.
     """
     lost = ConflictRecord.objects.using(resource.database).filter(resource=row.pk, remote_won=False, remote_payload="")
     return lost.filter(local_stamp=row.stamp).exists()
@@ -387,7 +386,7 @@ def _endpoint_urls(resource: Kind, tracked: Iterable[TrackedResource]) -> dict[i
 
 @dataclass(kw_only=True, eq=False)
 class TakenRecord:
-    """What one resource that a deletion takes along was, before it went."""
+    """The state of one resource before a deletion deletes it as well."""
 
     resource: Kind
     tracked: TrackedResource
@@ -395,9 +394,9 @@ class TakenRecord:
 
 
 def prepare_records(resource: Kind, change: RowChange) -> list[TakenRecord]:
-    """Return the records of what the deletion ``change`` is about to take along; ``confirm_taken`` stores them.
+    """Return the records of the resources that the deletion ``change`` will delete; ``confirm_taken`` stores them.
 
-    A resource whose own deletion waits is not among them: it goes by that.
+    A resource with a deferred deletion of its own is not among them: it is deleted by that.
     """
     deletion = change.state or SyncState(endpoint=resource.endpoint, tick=0, stamp=0)
     prepared: list[TakenRecord] = []
@@ -419,14 +418,14 @@ def ensure_tracked(resource: Kind, keys: Collection[str]) -> None:
 
 
 def confirm_taken(prepared: Sequence[TakenRecord]) -> None:
-    """Record what has gone with a deletion as changes of this node, each as a conflict with both sides."""
+    """Record resources that a deletion has deleted as changes of this node, each as a conflict with both versions."""
     by_resource: dict[Kind, list[TakenRecord]] = {}
     for item in prepared:
         by_resource.setdefault(item.resource, []).append(item)
     for resource, items in by_resource.items():
         left = existing_keys(resource, [item.tracked.local_key or "" for item in items])
         gone = [item for item in items if item.tracked.local_key not in left]
-        changed = [item.tracked.local_key or "" for item in items]  # also what lost a child
+        changed = [item.tracked.local_key or "" for item in items]  # also the parents that lost a child
         mark(resource.database, resource.kind, sorted(changed))
         wake_after_commit(resource.kind, resource.database)
         # A resource that never had a tick gets one, so that the record of its deletion is kept.
@@ -439,7 +438,7 @@ def confirm_taken(prepared: Sequence[TakenRecord]) -> None:
 
 @contextmanager
 def applying_waiting(change: RowChange) -> Iterator[None]:
-    """Do not capture, inside, the end of rows whose own deletion has come and waits."""
+    """Inside the ``with`` block, do not capture the deletion of rows that have a deferred deletion of their own."""
     with ExitStack() as stack:
         for resource, keys in change.waiting.items():
             if keys:

@@ -1,4 +1,4 @@
-"""Children: rows that travel inside their parent, matched by their uuids (SData sync 6.1)."""
+"""Read children, which are sent inside their parent and are identified by their uuids (SData sync 6.1)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ...relations import KEY, PROBLEM, Children, Reading, Received, ReceivedChil
 from ..db.statements import chunks
 from ..log.marks import key_text, new_uuid
 
-#: Makes the contents of rows: ``contents_of``, which makes those of children by this module.
+#: The function ``contents.contents_of``, which calls this module for children.
 Contents = Callable[[Kind, Mapping[str, Sequence[Any]]], dict[str, list[Text]]]
 
 
 def children_texts(
     relation: Children, keys: Collection[str], contents_of: Contents, *, allocate: bool
 ) -> dict[str, Text]:
-    """Return the children of the rows ``keys`` as one text for each: their elements, in the order of their uuids."""
+    """Return one text for each of the rows ``keys``: the elements of its children, ordered by uuid."""
     resource = relation.resource
     parents, rows = read_children(relation, keys)
     contents = contents_of(resource, rows)
@@ -72,7 +72,7 @@ def read_children(relation: Children, keys: Collection[str]) -> tuple[dict[str, 
 
 
 def _keys_by_link(relation: Children, keys: Sequence[str]) -> dict[Any, str]:
-    """Return the parents' local keys by what their children's foreign keys hold, which need not be primary keys."""
+    """Return the local keys of parents by the values of their children's foreign keys, which may be other columns."""
     target = relation.link.target_field
     pk = target.model._meta.pk
     if target.primary_key:
@@ -108,7 +108,7 @@ def merged_children(relation: Children, present: Text, received: ReceivedChildre
     """Return the text that ``present`` becomes when ``received`` is applied to it, without writing anything.
 
     Raises:
-        PayloadError: a child has no uuid, so that nobody can tell which one it is.
+        PayloadError: a child has no uuid.
     """
     resource = relation.resource
     standing = _readings(resource, present or "")

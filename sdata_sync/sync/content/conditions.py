@@ -1,4 +1,4 @@
-"""What a received deletion waits for before it takes other rows along: that this node has what its source had."""
+"""Conditions of received deletions: a deletion may delete other rows when this node has the changes its source had."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class Condition:
-    """What the deletions of one page wait for.
+    """The condition of the deletions of one page.
 
     ``origin`` is the source's endpoint. ``seen`` is, by kind, the source's digest when it sent the deletions; ``None``
-    while the source has to be asked. ``pk`` is the primary key of the stored ``DeletionCondition``, ``None`` if it is
-    not stored.
+    until the digest was read from the source. ``pk`` is the primary key of the stored ``DeletionCondition``, ``None``
+    if it is not stored.
     """
 
     origin: str
@@ -37,7 +37,7 @@ class Condition:
     def of_feed(cls, resource: Kind, source: Digest, said: Mapping[str, Digest] | None) -> Condition:
         """Return the condition of a page from ``source``; ``said`` are the digests of other kinds that it carries.
 
-        What the source says is told on to others together with the deletions (``told_digests``).
+        The digests are sent to other nodes together with the deletions (``told_digests``).
         """
         known = {kind.lower(): digest for kind, digest in (said or {}).items()}
         seen: dict[str, Digest | None] = {}
@@ -46,7 +46,7 @@ class Condition:
             if kind == resource.kind:
                 seen[kind] = source
             elif other is None or not other.is_target:
-                seen[kind] = Digest()  # the source's changes of it never come here
+                seen[kind] = Digest()  # this node never receives the source's changes of it
             else:
                 seen[kind] = None if digest is None else believed(other, digest)
         _store_told(resource, {kind: digest for kind, digest in seen.items() if digest and kind != resource.kind})
@@ -64,12 +64,12 @@ class Condition:
         return DeletionCondition.objects.using(using).create(origin=self.origin, seen=json.dumps(seen)).pk
 
     def lacking(self, kinds: Iterable[str]) -> list[str]:
-        """Return those of ``kinds`` of which this node does not have all that the source had."""
+        """Return those of ``kinds`` of which this node lacks a change that the source had."""
         return sorted(kind for kind in kinds if not self._is_reached(kind))
 
     def _is_reached(self, kind: str) -> bool:
         seen, resource = self.seen.get(kind, Digest()), registry.of_kind(kind)
-        if seen is None:  # not asked yet; a source that cannot be asked counts as never having seen a row
+        if seen is None:  # not read yet; a source that does not share the kind counts as without any row
             return Peer.of_endpoint(self.origin) is None
         if resource is None:
             return True
@@ -77,7 +77,8 @@ class Condition:
         return all(
             ours.tick(entry.endpoint) >= entry.tick
             for entry in seen
-            # Of itself this node knows best. A part promises nothing but what its source has recorded itself.
+            # This node's own changes count by its own digest. A partial replica contains only its source's own changes
+            # for sure.
             if not same_endpoint(entry.endpoint, resource.endpoint)
             and (not ours.part_of or same_endpoint(entry.endpoint, ours.part_of))
         )
@@ -92,7 +93,10 @@ def _digest(ticks: Mapping[str, int]) -> Digest:
 
 
 def _store_told(resource: Kind, said: Mapping[str, Digest]) -> None:
-    """Keep what a source has said of other kinds, as far as this node does not have it; under the digest's lock."""
+    """Store the digests of other kinds that a source has sent, as far as this node lacks changes in them.
+
+    The caller holds the digest's lock.
+    """
     told = told_digests(resource)
     lacking: dict[str, dict[str, int]] = {}
     for kind in {*told, *said}:
@@ -108,7 +112,7 @@ def _store_told(resource: Kind, said: Mapping[str, Digest]) -> None:
 
 
 def told_digests(resource: Kind) -> dict[str, Digest]:
-    """Return what sources of deletions of ``resource`` had of other kinds and this node may lack, by kind."""
+    """Return the stored digests, by kind, that sources of deletions of ``resource`` had and this node may lack."""
     row = DigestRow.objects.using(resource.database).filter(pk=resource.kind).values_list("told_digests", flat=True)
     return {kind: _digest(ticks) for kind, ticks in json.loads(row.first() or "{}").items()}
 
@@ -116,7 +120,8 @@ def told_digests(resource: Kind) -> dict[str, Digest]:
 def unanswered_conditions(origin: str, kind: str, using: str) -> list[int]:
     """Return the primary keys of the conditions that lack the digest that the source ``origin`` has of ``kind``.
 
-    Call it before the digest is read: only a digest that was read after the deletion had come tells enough.
+    It is called before the digest is read: only a digest that was read after the deletion arrived answers the
+    condition.
     """
     dataset = origin.rpartition("/")[0].lower()
     rows = DeletionCondition.objects.using(using).filter(origin__istartswith=f"{dataset}/")
@@ -124,7 +129,7 @@ def unanswered_conditions(origin: str, kind: str, using: str) -> list[int]:
 
 
 def answer_conditions(conditions: Collection[int], kind: str, seen: Digest, using: str) -> None:
-    """Note the digest of ``kind`` that a source has shown when it was asked; an empty one if it does not share it."""
+    """Store the digest of ``kind`` that was read from a source; it is empty if the source does not share the kind."""
     for row in DeletionCondition.objects.using(using).filter(pk__in=conditions):
         said = json.loads(row.seen)
         if said.get(kind, {}) is None:

@@ -1,6 +1,6 @@
 """Read the content of resources: the texts of their properties and relations, which the etag is a hash of.
 
-``LocalVersion`` is the version of one resource that this node holds, as conflict decisions and records need it.
+``LocalVersion`` is the version of one resource at this node, for conflict decisions and records.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from .children import children_texts, merged_children
 from .references import association_texts, generic_texts, keys_of, reference_texts
 from .rows import read_rows
 
-#: What rows wait for: by local key and property, the kinds and uuids.
+#: The targets of pending references, kinds and uuids, by local key and property.
 Waiting = Mapping[str, Mapping[str, Sequence[tuple[str, UUID]]]]
 
 
@@ -70,7 +70,7 @@ def contents_of(
 ) -> dict[str, list[Text]]:
     """Return the contents of ``rows``, columns by local key.
 
-    ``waiting`` is what rows refer to that has not come yet: it belongs to their contents, though not to their columns.
+    ``waiting`` are the targets of pending references, which belong to the content although the columns are empty.
     """
     contents = {key: resource.texts(values) for key, values in rows.items()}
     position = len(resource.properties)
@@ -101,13 +101,13 @@ def _texts(
         values = {key: value for key, (value,) in columns.items()}
         texts = reference_texts(resource, relation, values, allocate=allocate)
         awaited = {key: str(uuid) for key, ((_, uuid), *_) in pending.items()}
-    # Somebody may have given the row another one meanwhile: that overrules what is waited for.
+    # The application may have set another target meanwhile, which overrules the pending one.
     texts.update((key, text) for key, text in awaited.items() if key in texts and texts[key] is None)
     return texts
 
 
 def waiting_of(resource: Kind, tracked: Iterable[TrackedResource]) -> Waiting:
-    """Return what the rows of ``tracked`` refer to that has not come yet."""
+    """Return the targets of the pending references of ``tracked``."""
     incomplete = {row.pk: row.local_key for row in tracked if row.is_incomplete and row.local_key}
     if not incomplete:
         return {}
@@ -124,7 +124,7 @@ def merged(resource: Kind, plain: list[Text], reading: Reading, present: Sequenc
     ``plain`` are the texts of its plain properties then; ``present`` are its contents now, ``None`` for a new row.
 
     Raises:
-        PayloadError: the children that came cannot be told apart.
+        PayloadError: a received child has no uuid.
     """
     contents = list(plain)
     for relation, text in zip(resource.relations, _related(resource, present), strict=True):
@@ -171,14 +171,14 @@ def _kind(relation: Relation) -> str:
 
 
 class LocalVersion:
-    """What stands here when a conflicting version comes: taken before that one touches the instance."""
+    """The version of this node at the moment when a conflicting version arrives, before the instance is changed."""
 
     def __init__(
         self, resource: Kind, tracked: TrackedResource, instance: models.Model | None, *, allocate: bool
     ) -> None:
-        #: Its values by column, for the application's ``resolve``; ``None`` if there is no row, or no ``resolve``.
+        #: The values by column, for the application's ``resolve``; ``None`` without a row or without ``resolve``.
         self.values: dict[str, Any] | None = None
-        #: The texts of its properties and relations, ``None`` if there is no row or it cannot be encoded.
+        #: The texts of properties and relations; ``None`` without a row or if the row cannot be encoded.
         self.contents: list[Text] | None = None
         self.payload = ""
         if tracked.is_deferred:
@@ -187,7 +187,7 @@ class LocalVersion:
         elif instance is not None:
             if resource.decides_itself:
                 self.values = {name: value_of(instance, name) for name in resource.columns}
-            # By column: an attribute of the instance may be another type than the column's value.
+            # The stored columns are read: an attribute of the instance may have another type than its column.
             contents, _ = read_contents(resource, [tracked], allocate=allocate)
             self.contents = contents.get(tracked.local_key or "")
             texts = _readable_texts(resource, instance) if self.contents is None else self.contents
@@ -195,7 +195,7 @@ class LocalVersion:
 
 
 def value_of(instance: models.Model, name: str) -> Any:
-    """Return an attribute of ``instance``, or what it stores under that name where a descriptor or property raises."""
+    """Return an attribute of ``instance``, or the value in its ``__dict__`` if a descriptor or property raises."""
     try:
         return getattr(instance, name)
     except Exception as error:
@@ -205,7 +205,7 @@ def value_of(instance: models.Model, name: str) -> Any:
 
 
 def _readable_texts(resource: Kind, instance: models.Model) -> list[Text]:
-    """Return the texts of a row that cannot be encoded as a whole; what cannot be encoded is ``None``."""
+    """Return the texts of a row, with ``None`` for each value that cannot be encoded."""
     texts: list[Text] = []
     for prop in resource.properties:
         value = instance.__dict__.get(prop.field.attname)
@@ -224,11 +224,11 @@ def _shown_payload(resource: Kind, tracked: TrackedResource, texts: list[Text]) 
     except Exception as error:
         if ends_page(error):
             raise
-        # Not empty: that would say that the version was a deletion.
+        # An empty payload would mean that the version is a deletion.
         return resource.template.render_empty(f"{PAYLOAD_DECLARATIONS}{identity(uuid=str(tracked.uuid))}")
 
 
 def payload_of(resource: Kind, tracked: TrackedResource, texts: list[Text]) -> str:
-    """Return a version as an XML document of its own."""
+    """Return a version as an XML document."""
     shown = [None if text is None else replace_forbidden(text) for text in texts]
     return resource.render(f"{PAYLOAD_DECLARATIONS}{identity(uuid=str(tracked.uuid))}", shown, tracked.extra)

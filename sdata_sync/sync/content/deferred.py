@@ -1,4 +1,4 @@
-"""Entries that cannot be applied: kept as they came, tried again, forgotten when something newer comes."""
+"""Deferred entries: keep versions that cannot be written, retry them, delete them when a newer version arrives."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How many are tried again after a page; those that were tried least come first.
+#: The number of entries that are retried after a page; entries with the fewest attempts come first.
 RETRIES_PER_PAGE = 100
-#: Deletions that are tried again together.
+#: The number of deletions that are retried together.
 BATCH = 500
 
 _any_deferred: PreparedQuery[DeferredEntry] = PreparedQuery(
@@ -67,7 +67,7 @@ def defer(
 ) -> None:
     """Keep a version that could not be written and set ``is_deferred``; ``tracked`` has the version's state."""
     condition = _stored_condition(error, resource.database)
-    # A deletion that waits for changes which are on their way is nothing to warn of.
+    # A deletion that waits for changes of its source is normal: no warning.
     logger.log(
         logging.WARNING if condition is None else logging.INFO,
         "%s %s is deferred: %s",
@@ -83,7 +83,7 @@ def defer(
             "is_deleted": is_deleted,
             "payload": text,
             "application_code": error.application_code,
-            "reason": replace_forbidden(str(error)),  # it may quote what no database holds
+            "reason": replace_forbidden(str(error)),  # the text may quote characters that no database stores
             "payload_path": error.payload_path[:300],
             "received_at": timezone.now(),
             "attempts": 1,
@@ -97,11 +97,11 @@ def defer(
 
 
 def _stored_condition(error: PayloadError, using: str) -> int | None:
-    """Return the primary key of what a deletion waits for, storing it once for all deletions of a page."""
+    """Return the primary key of a deletion's condition, which is stored once for all deletions of a page."""
     if not isinstance(error, DeletionWaits):
         return None
     condition = error.condition
-    # It may have been forgotten since, with the last entry that waited for it.
+    # The condition may have been deleted since, with the last entry that had it.
     if not DeletionCondition.objects.using(using).filter(pk=condition.pk or 0).exists():
         condition.pk = condition.store(using)
     return int(condition.pk)
@@ -119,28 +119,28 @@ def forget(resource: Kind, tracked: Sequence[TrackedResource]) -> None:
 
 
 def awaited(error: PayloadError) -> dict[str, list[Target]]:
-    """Return what a whole entry waits for, as ``store_pending`` takes it."""
+    """Return the missing targets of a deferred entry in the form that ``store_pending`` takes."""
     return {"": list(error.waits_for)} if error.waits_for else {}
 
 
 def retry_deferred(resource: Kind, *, is_alone: bool = False) -> int:
-    """Fill in the references that have come, and try the deferred entries again; return how many could be applied.
+    """Write pending references whose targets have arrived, and retry deferred entries; return the number applied.
 
-    In the transaction of the page, under the digest's lock. Their states stay what they are: to apply is not
-    to change. Entries that would make the transaction fail when it ends are tried in one that ``is_alone``.
+    It runs in the transaction of the page, under the digest's lock. The states of the versions stay as they are.
+    Entries that failed at a commit are retried only with ``is_alone``, in a transaction of their own.
     """
     applied = 0
-    while ready := fill_in(resource):  # what is written now may be what others wait for
+    while ready := fill_in(resource):  # another entry may wait for a row that is written now
         written = _retry(resource, ready)
         applied += written
         if not written:
             break
     if _any_deferred.rows(resource.database, resource.kind):
-        # Not those with a local edit that is not numbered yet: that edit overrules what waits.
+        # Without rows that have a local edit without a tick: the edit overrules the deferred version.
         tracked = TrackedResource.objects.using(resource.database).filter(
             kind=resource.kind, is_deferred=True, mark__isnull=True, deferred_entry__is_discarded=False
         )
-        # Nor those whose time comes with what they refer to, or with what they would take along.
+        # Without entries that wait for targets or for a condition: these are retried when those arrive.
         free = tracked.filter(pending_references__isnull=True, deferred_entry__condition__isnull=True)
         if not is_alone:
             free = free.exclude(deferred_entry__application_code=PayloadError.AT_COMMIT)
@@ -151,7 +151,7 @@ def retry_deferred(resource: Kind, *, is_alone: bool = False) -> int:
 
 
 def _retry_deletions(resource: Kind) -> int:
-    """Try again the deletions that lack nothing of what they wait for; return how many could be applied."""
+    """Retry the deletions whose condition is met; return the number applied."""
     entries = DeferredEntry.objects.using(resource.database).filter(
         resource__kind=resource.kind,
         resource__mark__isnull=True,
@@ -166,7 +166,7 @@ def _retry_deletions(resource: Kind) -> int:
     met = [pk for pk, condition in conditions.items() if not condition.lacking(condition.seen)]
     ready = entries.filter(condition__in=met).order_by("attempts", "pk")
     applied = _retry_batch(resource, _free_entries(resource, entries.exclude(condition__in=met)), conditions)
-    # Those that were tried least come first. Where none of a batch succeeds, the others have been held for longer.
+    # Entries with the fewest attempts come first. If none of a batch succeeds, later ones have failed before.
     while met and (batch := list(ready[: BATCH if applied else RETRIES_PER_PAGE])):
         succeeded = _retry_batch(resource, batch, conditions)
         applied += succeeded
@@ -200,7 +200,7 @@ def retry_all(resource: Kind) -> None:
 def retry_others(resource: Kind) -> None:
     """Retry the entries of the other kinds that wait for ``resource``, each kind in a new transaction."""
     waiting = set(kinds_waiting_for(resource))
-    # A deletion may have been refused because of what pointed at the row, and does not any more.
+    # A deletion may have been refused because of references to the row that are gone now.
     deleted = (registry.of_kind(kind) for (kind,) in _deletions.rows(resource.database))
     waiting.update(other.kind for other in deleted if other is not None and _may_free(resource, other))
     for kind in sorted(waiting - {resource.kind}):
@@ -213,11 +213,11 @@ def retry_others(resource: Kind) -> None:
         except Exception as error:
             if is_lost_connection(error):
                 raise
-            logger.exception("What waits of %s could not be tried again; it is tried again later", kind)
+            logger.exception("%s: deferred entries could not be retried; they are retried later", kind)
 
 
 def _may_free(resource: Kind, other: Kind) -> bool:
-    """Return True if a change of ``resource`` may free a deletion of ``other`` that waits."""
+    """Return True if a change of ``resource`` may make a deferred deletion of ``other`` possible."""
     refers = other.kind in registry.kinds_referred_to(resource)
     return refers or resource.kind in kinds_within_reach(other)
 
@@ -235,12 +235,12 @@ def retry_chosen(resource: Kind, entries: Collection[int]) -> int:
 
 
 def discard(entries: QuerySet[DeferredEntry]) -> int:
-    """Leave ``entries`` alone from now on, and return how many there were."""
+    """Discard the deferred ``entries``: they are not retried; return their number."""
     return entries.update(is_discarded=True)
 
 
 def _free_entries(resource: Kind, entries: QuerySet[DeferredEntry]) -> list[DeferredEntry]:
-    """Return those of ``entries``, deletions that lack something, whose rows nothing refers to any more."""
+    """Return those of ``entries``, deletions with an unmet condition, whose rows no row refers to any more."""
     chosen = list(entries.select_related("resource").order_by("attempts", "pk")[:BATCH])
     instances, _ = read_instances_apart(resource, [e.resource.local_key for e in chosen if e.resource.local_key])
     free = {str(instance.pk) for instance in without_referrers(resource, list(instances.values()))}
@@ -253,7 +253,7 @@ def _read_locked(resource: Kind, pks: Sequence[int]) -> dict[int, TrackedResourc
 
 
 def _retry_batch(resource: Kind, entries: Sequence[DeferredEntry], conditions: Mapping[int, Condition | None]) -> int:
-    """Try deletions again, all together."""
+    """Retry deletions together; return the number applied."""
     rows = _read_locked(resource, [entry.resource_id for entry in entries])
     entries = [entry for entry in entries if rows[entry.resource_id].mark is None]
     instances, unreadable = read_instances_apart(resource, [row.local_key for row in rows.values() if row.local_key])
@@ -295,10 +295,10 @@ def _chosen_deletions(resource: Kind, entries: Collection[int]) -> QuerySet[Defe
 
 
 def apply_deletions(resource: Kind, entries: Collection[int]) -> int:
-    """Apply the deferred deletions ``entries``, primary keys, with all that they take along; return their number.
+    """Apply the deferred deletions ``entries`` (primary keys) with the rows that they delete; return their number.
 
-    What goes with them is a change of this node, recorded as a conflict. Rows with an edit that has no tick yet are
-    left alone: give it one first (``assign_ticks``).
+    The deletion of those other rows is a change of this node and recorded as a conflict. Rows with an edit without a
+    tick are skipped: call ``assign_ticks`` before.
     """
 
     def act() -> int:
@@ -312,7 +312,7 @@ def apply_deletions(resource: Kind, entries: Collection[int]) -> int:
 
 
 def keep_rows(resource: Kind, entries: Collection[int]) -> int:
-    """Keep the rows whose deletions ``entries``, primary keys, wait: a change of this node; return their number."""
+    """Keep the rows of the deferred deletions ``entries``, as changes of this node; return their number."""
     with transaction.atomic(using=resource.database):
         lock_digest(resource)
         chosen = _chosen_deletions(resource, entries).filter(resource__local_key__isnull=False)

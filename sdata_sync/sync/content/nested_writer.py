@@ -1,7 +1,7 @@
 """Write associations and children of received rows, in the transaction that writes the rows.
 
-Two parents can name the same child: one was changed here, the other at another node, and the feeds cross. The
-parent that was changed later has the child, at every node, in whatever order the feeds arrive (``ChildOwnership``).
+Two parents can name the same child if one was changed at this node and the other at another node. The parent that was
+changed later has the child, at every node, in whatever order the feeds arrive (``ChildOwnership``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .rows import read_instances
 
 
 class ChildOwnership:
-    """The parents that are written together, by local key, and those that stand."""
+    """Decides which parent has a child: among the parents that are written together and the present parents."""
 
     def __init__(
         self, owner: Kind, relation: Children, parents: Mapping[str, RowChange], instances: Mapping[str, Any]
@@ -37,7 +37,7 @@ class ChildOwnership:
         self._parents = parents
         link, pk = relation.link, owner.model._meta.pk
         self._name = relation.name
-        #: The parent that each child has now.
+        #: The local key of the present parent of each child, by the child's local key.
         self._present: dict[str, str] = {}
         if link.target_field.primary_key:
             self._present = {key: key_text(pk, getattr(row, link.attname)) for key, row in instances.items()}
@@ -67,7 +67,7 @@ class ChildOwnership:
         )
 
     def may_have(self, parent: str, uuid: UUID | None, key: str | None) -> bool:
-        """Tell whether ``parent`` has the child, which ``key`` is if it stands here."""
+        """Return True if ``parent`` is to have the child; ``key`` is the child's local key if it has a row."""
         state = self._parents[parent].state
         if uuid is None or state is None:
             return True
@@ -79,7 +79,7 @@ class ChildOwnership:
         return not any(rival is not None and _is_after(rival, state) for rival in rivals)
 
     def previous_parents(self, parent: str, key: str | None) -> set[str]:
-        """Return the parent that loses the child to ``parent`` and is not written itself."""
+        """Return the present parent, if it loses the child to ``parent`` and is not written itself."""
         holder = self._present.get(key or "")
         return set() if holder is None or holder == parent or holder in self._parents else {holder}
 
@@ -91,7 +91,7 @@ def _is_after(one: SyncState, other: SyncState) -> bool:
 
 
 def refresh_etags(owner: Kind, keys: Iterable[str]) -> None:
-    """Note that the present contents of rows are those of the versions that they have."""
+    """Store the etags of the present contents of the rows ``keys``: their versions have not changed."""
     wanted = list(keys)
     if not wanted:
         return
@@ -104,15 +104,15 @@ def refresh_etags(owner: Kind, keys: Iterable[str]) -> None:
             rows.filter(pk=row.pk).update(etag=owner.etag(texts, row.extra))
 
 
-#: Writes the rows of a resource: ``write_rows``, which writes what is inside them by this module.
+#: The function ``writer.write_rows``, which calls this module for associations and children.
 WriteRows = Callable[[Kind, Sequence[RowChange]], None]
 
 
 def write_inside(resource: Kind, changes: Sequence[RowChange], write_rows: WriteRows) -> None:
-    """Write the lists of rows that have just been written, in their transaction.
+    """Write associations and children of rows that have just been written, in the same transaction.
 
     Raises:
-        PayloadError: a child cannot be written; then its parent must not be either.
+        PayloadError: a child cannot be written; the parent must not be written either.
     """
     keys = [str(change.instance.pk) for change in changes]
     with applying(resource.kind, keys=keys):
@@ -143,10 +143,10 @@ class _ChildrenWriter:
         self._owner = owner
         self._resource = relation.resource
         self._parents = {str(change.instance.pk): change for change in parents}
-        #: Children that stay or come, by parent: their uuid, what is kept of them, and their change.
+        #: The children that stay or are added, by parent: uuid, unknown elements (XML), and change of the row.
         self._kept: list[tuple[UUID, str, RowChange]] = []
         self._deleted: dict[str, RowChange] = {}
-        #: Parents that are not written here, and lose a child to one that is.
+        #: The parents that are not written themselves and lose a child to a parent that is.
         self._previous_parents: set[str] = set()
 
     def write(self, write_rows: WriteRows) -> None:
@@ -157,10 +157,10 @@ class _ChildrenWriter:
         for parent, change in self._parents.items():
             mine = {key for key, of in standing.items() if of == parent}
             self._decide(parent, change, mine, keys, instances, claims)
-        for _, _, kept in self._kept:  # gone from one parent, come to another
+        for _, _, kept in self._kept:  # removed from one parent, added to another
             self._deleted.pop(str(kept.instance.pk), None)
         deletions, kept_rows = list(self._deleted.values()), [change for _, _, change in self._kept]
-        # First what goes: what comes may have its unique values.
+        # Deletions come first: a new child may have a unique value of a deleted one.
         write_rows(self._resource, deletions)
         self._raise_first(deletions)
         self._write_kept(kept_rows, write_rows)
@@ -177,7 +177,7 @@ class _ChildrenWriter:
             standing = [change for change in changes if not change.is_new]
             if not standing:
                 raise
-        # They may have exchanged a unique value among themselves. All at once, under the keys that they have.
+        # The children may have exchanged unique values: they are written together, under their present keys.
         pks = [change.instance.pk for change in standing]
         self._resource.rows().filter(pk__in=pks)._raw_delete(self._resource.database)
         for change in changes:
@@ -192,7 +192,7 @@ class _ChildrenWriter:
                 raise self._failure(change.error)
 
     def _keys_by_uuid(self, standing: dict[str, str]) -> dict[UUID, str]:
-        """Return the local keys of the children by uuid, also of those that had another parent until now."""
+        """Return the local keys of the children by uuid, also of children that have another parent until now."""
         keys = {uuid: key for key, (uuid, _) in identities(self._resource, standing, allocate=True).items()}
         received = (self._received(change).children for change in self._parents.values())
         wanted = {child.uuid for children in received for child in children if child.uuid}
@@ -231,7 +231,7 @@ class _ChildrenWriter:
     def _keep(self, parent: RowChange, child: ReceivedChild, instance: Any) -> None:
         try:
             change = prepare_row(self._resource, instance, child.reading, parent.known)
-            if change.pending:  # a child has no state of its own, so that its reference could wait alone
+            if change.pending:  # a child has no sync state, so its reference cannot be pending without the parent
                 raise self._waiting(change)
         except PayloadError as error:
             raise self._failure(error) from error

@@ -1,4 +1,4 @@
-"""What waited for something, when it has come: references are filled in, entries tried again."""
+"""Pending references: store them, and write them when their targets arrive."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _kinds_waiting: PreparedQuery[PendingReference] = PreparedQuery(
     ),
     str,
 )
-#: Looked at together.
+#: The number of pending references that are read together.
 BATCH = 1000
 
 
@@ -70,20 +70,20 @@ def _set_incomplete(resource: Kind, pks: Collection[int], is_incomplete: bool) -
 
 
 def is_waiting(resource: Kind) -> bool:
-    """Tell whether anything of ``resource`` waits for what it refers to."""
+    """Return True if a row or entry of ``resource`` has a pending reference."""
     return bool(_any_pending.rows(resource.database, resource.kind))
 
 
 def kinds_waiting_for(resource: Kind) -> list[str]:
-    """Return the other kinds of which something waits for a row of ``resource``."""
+    """Return the other kinds with pending references to a row of ``resource``."""
     found = _kinds_waiting.rows(resource.database, resource.kind)
     return [kind for (kind,) in found if kind != resource.kind]
 
 
 def fill_in(resource: Kind) -> list[int]:
-    """Fill in the references of ``resource`` whose targets have come, under the digest's lock.
+    """Write the pending references of ``resource`` whose targets have arrived; the caller holds the digest's lock.
 
-    Returns the primary keys of the deferred resources that wait for nothing any more.
+    Return the primary keys of the deferred resources that have no pending reference any more.
     """
     if not is_waiting(resource):
         return []
@@ -127,12 +127,12 @@ def _is_written(resource: Kind, relation: Relation, reference: PendingReference,
         return True
     except PayloadError as error:
         key = reference.resource.local_key
-        logger.warning("%s('%s'): %s cannot be filled in: %s", resource.kind, key, relation.name, error)
+        logger.warning("%s('%s'): pending reference %s cannot be written: %s", resource.kind, key, relation.name, error)
         return False
 
 
 def _write(resource: Kind, relation: Relation, reference: PendingReference, known: ReferenceCache) -> None:
-    """Write one reference into its row, which has had the same content all the while: nothing is changed by it."""
+    """Write one reference into its row. This is no change of the row: the reference was part of its content before."""
     key = reference.resource.local_key or ""
     target = (reference.kind, reference.uuid)
     with applying(resource.kind, keys=[key]):
@@ -149,7 +149,7 @@ def _write(resource: Kind, relation: Relation, reference: PendingReference, know
 
 
 def hand_over(resource: Kind, old: int, new: int) -> None:
-    """Let the resource with the primary key ``new`` wait for what ``old`` waited for: it has its row now."""
+    """Move the pending references of ``old`` to ``new``, which has its row now; both are primary keys."""
     references = PendingReference.objects.using(resource.database)
     if references.filter(resource=old).exists():
         references.filter(resource=new).delete()
@@ -159,9 +159,9 @@ def hand_over(resource: Kind, old: int, new: int) -> None:
 
 
 def drop_overruled(resource: Kind, contents: Mapping[int, Sequence[str | None]]) -> None:
-    """Delete pending references of resources whose reference was set to another value meanwhile.
+    """Delete pending references whose property was set to another value meanwhile.
 
-    ``contents`` are those of the resources, by their primary key.
+    ``contents`` are the contents of the resources by primary key of their TrackedResource.
     """
     if not contents:
         return

@@ -28,7 +28,7 @@ from .rows import existing_keys
 if TYPE_CHECKING:
     from ...atom.payload import Text
 
-#: How often a uuid may have been replaced by another, one after the other.
+#: The greatest length of a chain of aliases, each replaced by the next.
 MAX_ALIASES = 10
 
 
@@ -59,10 +59,10 @@ def _tracked(resource: Kind, keys: Collection[str]) -> dict[str, UUID]:
 
 
 def keys_of(resource: Kind, uuids: Iterable[UUID]) -> dict[UUID, str]:
-    """Return the local keys of rows by uuid, also by one that was replaced; what has no row here is absent."""
+    """Return the local keys of rows by uuid or alias, without uuids that have no row at this node."""
     rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
     found: dict[UUID, str] = {}
-    #: What is asked for, by the uuid that it has now.
+    #: The requested uuids, by the present uuid of their resource.
     wanted: dict[UUID, list[UUID]] = {uuid: [uuid] for uuid in uuids}
     for _ in range(MAX_ALIASES):
         following: dict[UUID, list[UUID]] = {}
@@ -99,7 +99,7 @@ def reference_texts(
 
 
 def keys_by_value(resource: Kind, relation: Reference, values: Iterable[Any]) -> dict[Any, str]:
-    """Return the local keys of the rows that foreign keys lead to, which need not hold primary keys."""
+    """Return the local keys of the targets of foreign keys, which may refer to another column than the primary key."""
     target = relation.field.target_field
     pk = relation.model._meta.pk
     if target.primary_key:
@@ -109,7 +109,7 @@ def keys_by_value(resource: Kind, relation: Reference, values: Iterable[Any]) ->
 
 
 def value_by_key(resource: Kind, relation: Reference, key: str) -> Any:
-    """Return what the foreign key holds to lead to the row with the local ``key``."""
+    """Return the foreign key's value for the target row with the local ``key``."""
     target, pk = relation.field.target_field, relation.model._meta.pk
     if target.primary_key:
         return pk.to_python(key)
@@ -131,10 +131,10 @@ def _natural_text(row: Any) -> str:
 
 
 def find_by_natural_key(resource: Kind, relation: Reference, text: str) -> Any:
-    """Return what the foreign key holds to lead to the row with the natural key that ``text`` spells.
+    """Return the foreign key's value for the target row with the natural key in ``text``.
 
     Raises:
-        PayloadError: there is none.
+        PayloadError: no row, or more than one row, has that natural key.
     """
     text = text.removeprefix(NATURAL)
     parts = [text]
@@ -145,9 +145,9 @@ def find_by_natural_key(resource: Kind, relation: Reference, text: str) -> Any:
             parts = [text]
     manager: Any = relation.model._default_manager.db_manager(resource.database)
     try:
-        with transaction.atomic(using=resource.database):  # what the database refuses must not spoil the page
+        with transaction.atomic(using=resource.database):  # an error must not end the transaction of the page
             row = manager.get_by_natural_key(*parts)
-    except Exception as error:  # none, several, or whatever the model makes of what came
+    except Exception as error:  # no row, several rows, or an exception of the model's own method
         if ends_page(error):
             raise
         raise PayloadError(f"there is no {relation.model._meta.label} called {text[:80]!r} here.") from error
@@ -170,7 +170,7 @@ def generic_texts(resource: Kind, values: Mapping[str, tuple[Any, Any]], *, allo
             continue
         pk = target.model._meta.pk
         keys = {key: key_text(pk, value) for key, value in objects.items()}
-        # The database does not keep them from leading nowhere; to nothing is where they lead then.
+        # The database does not check the target. A missing target counts as no reference.
         present = existing_keys(target, keys.values())
         uuids = uuids_of(target, present, allocate=allocate)
         texts.update((key, f"{target.kind} {uuids[other]}") for key, other in keys.items() if other in uuids)
@@ -190,7 +190,7 @@ def generic_target(kind: str) -> Kind:
 
 
 def generic_values(resource: Kind, target: Kind, key: str) -> tuple[Any, Any]:
-    """Return the content type and the object that lead to the row of ``target`` with the local ``key``."""
+    """Return the content type and the object key for the row of ``target`` with the local ``key``."""
     pk: models.Field[Any, Any] = target.model._meta.pk
     return _content_types(resource).get_for_model(target.model).pk, pk.to_python(key)
 
@@ -207,7 +207,7 @@ def _content_types(resource: Kind) -> Any:
 
 
 def members(resource: Kind, relation: Association, keys: Collection[str]) -> dict[str, list[str]]:
-    """Return the local keys of what is associated with the rows ``keys``, by their local keys."""
+    """Return the local keys of the members that are associated with the rows ``keys``, by local key of the row."""
     field = relation.field
     source, target = (relation.through._meta.get_field(name) for name in _ends(field))
     own, other = resource.model._meta.pk, relation.model._meta.pk
@@ -229,9 +229,9 @@ def association_texts(
     *,
     allocate: bool,
 ) -> dict[str, Text]:
-    """Return the texts of ``relation`` for the rows ``keys``; ``waiting`` are the members that have not come yet."""
+    """Return the texts of ``relation`` for the rows ``keys``; ``waiting`` are the members without a row."""
     target = registry.of_model(relation.model)
-    if target is None:  # said by the checks
+    if target is None:  # a system check reports it
         return dict.fromkeys(keys, "")
     found = members(resource, relation, keys)
     uuids = uuids_of(target, {key for others in found.values() for key in others}, allocate=allocate)

@@ -1,4 +1,4 @@
-"""Turn a received payload into a change of a row: uuids become local keys, missing targets are noted as pending."""
+"""Turn a received payload into a change of a row: uuids become local keys or pending references."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
     from .cascade import Taken
     from .conditions import Condition
 
-#: Kind and uuid of something that is referred to.
+#: The kind and uuid of a referenced resource.
 Target = tuple[str, UUID]
 
 
 class ReferenceCache:
-    """The local keys of what a batch of payloads refers to, looked up together."""
+    """Holds the local keys of the resources that a batch of payloads refers to, which are looked up together."""
 
     def __init__(self) -> None:
         self._keys: dict[Target, str | None] = {}
 
     def look_up(self, targets: Iterable[Target]) -> None:
-        """Find out which of ``targets`` have a row here."""
+        """Look up the rows of ``targets``."""
         wanted: dict[str, set[UUID]] = defaultdict(set)
         for kind, uuid in targets:
             if (kind, uuid) not in self._keys:
@@ -54,18 +54,18 @@ class ReferenceCache:
         for kind, uuids in wanted.items():
             resource = registry.of_kind(kind)
             found = {} if resource is None else keys_of(resource, uuids)
-            # Not one whose row was deleted a moment ago, before anybody has numbered that.
+            # A tracked row may have been deleted without a tick yet, so the rows themselves are looked up.
             present = set() if resource is None else existing_keys(resource, found.values())
             for uuid in uuids:
                 key = found.get(uuid)
                 self._keys[kind, uuid] = key if key in present else None
 
     def forget(self, targets: Iterable[Target]) -> None:
-        """Take ``targets`` for unknown: their rows are about to go."""
+        """Treat ``targets`` as missing, because their rows are about to be deleted."""
         self._keys.update(dict.fromkeys(targets))
 
     def key(self, target: Target) -> str | None:
-        """Return the local key of ``target``, ``None`` if it has no row here."""
+        """Return the local key of ``target``, or ``None`` if it has no row at this node."""
         if target not in self._keys:
             self.look_up([target])
         return self._keys[target]
@@ -73,10 +73,10 @@ class ReferenceCache:
 
 @dataclass(kw_only=True, slots=True)
 class ResolvedReferences:
-    """What became of a reading's relations.
+    """The outcome of resolving the relations of a payload.
 
-    ``columns`` were set on the instance. ``pending`` is what has not come yet, by property. ``lists`` are the
-    associations and children, to be written when the row has its key.
+    ``columns`` are the columns that were set on the instance. ``pending`` are the targets without a row, by property.
+    ``lists`` are associations and children, which are written when the row has its key.
     """
 
     columns: set[str] = field(default_factory=set)
@@ -87,10 +87,10 @@ class ResolvedReferences:
 def resolve_references(
     resource: Kind, instance: models.Model, reading: Reading, known: ReferenceCache
 ) -> ResolvedReferences:
-    """Set the columns of ``instance`` that ``reading``'s relations stand on.
+    """Set the columns of ``instance`` for the relations in ``reading``.
 
     Raises:
-        PayloadError: something that the row cannot be without has not come yet (``waits_for``), or never will.
+        PayloadError: a required reference has a target without a row (``waits_for``), or a reference cannot be read.
     """
     resolved = ResolvedReferences()
     for relation in resource.relations:
@@ -146,7 +146,7 @@ def _resolve_reference(
 
 
 def reference_values(resource: Kind, relation: Relation, target: Target, key: str) -> Sequence[object]:
-    """Return what the columns of ``relation`` hold to lead to ``target``, whose local key is ``key``."""
+    """Return the column values of ``relation`` for a reference to ``target``, whose local key is ``key``."""
     if isinstance(relation, GenericReference):
         return generic_values(resource, generic_target(target[0]), key)
     assert isinstance(relation, Reference)
@@ -154,7 +154,7 @@ def reference_values(resource: Kind, relation: Relation, target: Target, key: st
 
 
 def targets_of(resource: Kind, reading: Reading) -> Iterator[Target]:
-    """Yield what ``reading`` refers to, its children too; what cannot be known here is left out."""
+    """Yield the targets of ``reading`` and of its children, without those of unknown kinds."""
     for relation in resource.relations:
         if relation.name not in reading.related:
             continue
@@ -167,7 +167,7 @@ def targets_of(resource: Kind, reading: Reading) -> Iterator[Target]:
             try:
                 yield from _targets(relation, received)
             except PayloadError:
-                continue  # said when it is placed
+                continue  # resolve_references() raises the error
 
 
 def _targets(relation: Relation, received: Received) -> Iterator[Target]:
@@ -190,7 +190,7 @@ def _kind(relation: Relation) -> str:
 def members_of(
     relation: Association, received: ReceivedList, present: Mapping[str, Sequence[str]], key: str, known: ReferenceCache
 ) -> set[str]:
-    """Return the local keys of the members that the row ``key`` has after ``received``, of those that are here."""
+    """Return the local keys of the members that the row ``key`` has after ``received``, without missing ones."""
     kind = _kind(relation)
     added = {found for uuid in received.uuids if (found := known.key((kind, uuid))) is not None}
     if received.is_complete:
@@ -212,26 +212,26 @@ class RowAction(StrEnum):
 
 @dataclass(kw_only=True, eq=False)
 class RowChange:
-    """One row to be created, updated or deleted; ``error`` says afterwards why it was not.
+    """The change of one row.
 
-    ``names`` are the columns that the entry brought; the instance has their values already. ``lists`` are its
-    associations and children, to be written after it, ``pending`` is what it refers to that has not come yet.
-    ``texts`` are afterwards the contents of the row as it stands.
+    ``names`` are the columns of the entry; ``instance`` has their values already. ``lists`` are associations and
+    children, which are written after the row. ``pending`` are the targets without a row, by property. After the write
+    ``texts`` is the content of the row, or ``error`` is the reason why the row was not written.
     """
 
     instance: models.Model
     action: RowAction
     names: frozenset[str] = frozenset()
-    #: Of a received deletion: what it waits for before it takes other rows along; ``None`` to take them at once.
+    #: Of a received deletion: the condition on which it may delete other rows; ``None`` for no condition.
     condition: Condition | None = None
-    #: Of a deletion: the resources that go with it, as ``deletions.hold_back`` has found them.
+    #: Of a deletion: the resources that are deleted with the row, as ``cascade.hold_back`` has found them.
     taken: Taken = field(default_factory=dict)
-    #: Those of them whose own deletion has come and waits.
+    #: Those of them that have a deferred deletion of their own.
     waiting: Taken = field(default_factory=dict)
     lists: Mapping[str, ReceivedList | ReceivedChildren] = field(default_factory=dict)
     pending: Mapping[str, Sequence[Target]] = field(default_factory=dict)
     known: ReferenceCache = field(default_factory=ReferenceCache)
-    #: The state of the version that it is written for, where there is one.
+    #: The sync state of the version that is written.
     state: SyncState | None = None
     texts: list[Text] = field(default_factory=list)
     error: PayloadError | None = None
@@ -248,10 +248,10 @@ class RowChange:
 
 
 def prepare_row(resource: Kind, instance: models.Model | None, reading: Reading, known: ReferenceCache) -> RowChange:
-    """Return the change that ``reading`` makes to the row of ``instance``, or, if that is ``None``, to a new one.
+    """Return the change that ``reading`` makes to the row of ``instance``, or to a new row if that is ``None``.
 
     Raises:
-        PayloadError: the row cannot become what it says.
+        PayloadError: a reference cannot be resolved, or a value cannot be set.
     """
     action = RowAction.CREATE if instance is None else RowAction.UPDATE
     instance = resource.model() if instance is None else instance
@@ -272,7 +272,7 @@ def prepare_row(resource: Kind, instance: models.Model | None, reading: Reading,
 def keep_waiting(
     resource: Kind, change: RowChange, brought: Container[str], present: Mapping[str, Sequence[Target]]
 ) -> None:
-    """Let the row wait on for what it waited for, ``present``, in the relations of which nothing was ``brought``."""
+    """Keep the pending references ``present`` of the relations that the entry does not have (``brought``)."""
     columns = {relation.name: relation.columns for relation in resource.relations}
     kept = {
         name: targets
@@ -283,7 +283,7 @@ def keep_waiting(
 
 
 def set_values(instance: models.Model, values: Mapping[str, Any], *, is_new: bool) -> frozenset[str]:
-    """Set what an entry brought on an instance, and return the names; the key of a row never changes."""
+    """Set the values of an entry on an instance and return their names; the primary key of a row never changes."""
     names = frozenset(values) if is_new else frozenset(values) - {instance._meta.pk.attname}
     for name in names:
         setattr(instance, name, values[name])

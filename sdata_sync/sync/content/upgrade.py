@@ -1,4 +1,4 @@
-"""After an upgrade: what was kept because this node did not know it becomes part of the rows, now that it does."""
+"""After an upgrade of the models: write unknown elements that were kept into the new columns."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ BATCH = 500
 
 
 def adopt_known_elements(resource: Kind) -> int:
-    """Write into the rows what is kept of them and has a field by now; return how many rows that were.
+    """Write kept unknown elements that have a field now into the rows; return the number of rows.
 
-    Nothing is changed by it: the resources have had that content all the while.
+    This is no change of the resources: the elements were part of their content before.
     """
     taken = 0
     last = 0
@@ -68,10 +68,10 @@ def _take_over(resource: Kind, tracked: TrackedResource) -> bool:
     except PayloadError as raised:
         error = raised
     if error is not None:
-        logger.warning("%s('%s'): what was kept of it cannot be taken over: %s", resource.kind, key, error)
+        logger.warning("%s('%s'): kept elements cannot be written to the row: %s", resource.kind, key, error)
         return False
     tracked.extra = reading.extra
-    if tracked.mark is None:  # else it is found out yet what was edited
+    if tracked.mark is None:  # the etag of an edited row is computed when the row gets its tick
         tracked.etag = resource.etag(change.texts, tracked.extra)
     update_tracked(resource.database, [tracked], with_marks=False)
     store_pending(resource, {tracked.pk: change.pending}, replaced=[])
@@ -97,5 +97,5 @@ def _reading(resource: Kind, tracked: TrackedResource) -> Reading | None:
     try:
         return resource.read_payload(Payload.from_xml(document))
     except PayloadError as error:
-        logger.warning("%s %s: what was kept of it cannot be taken over: %s", resource.kind, tracked.uuid, error)
+        logger.warning("%s %s: kept elements cannot be read: %s", resource.kind, tracked.uuid, error)
         return None
