@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from ..models import DeferredEntry
 from ..registry import registry
 from ..sync.content.deferred import apply_deletions, discard, keep_rows, retry_chosen
-from ..sync.stamp.restore import ensure_checked
+from ..sync.stamp.restore_gap import ensure_checked
 from ..sync.stamp.stamper import assign_ticks
 from .readonly import ReadOnlyAdmin
 

@@ -17,7 +17,7 @@ from ..sync.db.isolation import row_guard
 from ..sync.db.statements import chunks
 from ..sync.log.tracked import mark_found
 from ..sync.log.wakeup import wake
-from ..sync.stamp.restore import ensure_checked
+from ..sync.stamp.restore_gap import ensure_checked
 from ..sync.stamp.stamper import assign_ticks
 from .pull import read_full_feed
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from ..atom.feed import read_sync_feed
 from ..conf import conf
-from ..core.selection import missing_ranges
+from ..core.ranges import missing_ranges
 from ..exceptions import DocumentError, FeedError, PeerError, PeerMisbehaved
 from ..sync.db.faults import is_lost_connection
 from ..sync.log.digests import load_digest

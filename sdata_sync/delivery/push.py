@@ -10,7 +10,7 @@ from ..atom.feed import SyncMode
 from ..atom.renderer import Paging, render_feed
 from ..conf import conf
 from ..core.order import TickOrder
-from ..core.selection import missing_ranges
+from ..core.ranges import missing_ranges
 from ..core.state import SyncState, same_endpoint
 from ..exceptions import DeliveryInterrupted, FeedRefused, PeerError, PeerMisbehaved, PeerRefused
 from ..sync import scope as parts
@@ -25,7 +25,7 @@ from ..sync.stamp.scan import track_existing
 from ..sync.stamp.stamper import assign_ticks
 from ..tracing import span
 from .lease import Lease, known_digest, store_left_out
-from .restore import knows_more_of_us, recover
+from .recover import knows_more_of_us, recover
 from .threads.overlap import overlap
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from ..sync.db.faults import is_lost_connection
 from ..sync.log.digests import StoredDigest, load_digest
 from ..sync.scope import is_to_become_full, review
 from ..sync.select.oversize import PeerLimit
-from ..sync.stamp.restore import PATIENCE_SECONDS, ensure_checked, wait_until_checked
+from ..sync.stamp.restore_gap import PATIENCE_SECONDS, ensure_checked, wait_until_checked
 from ..sync.stamp.scan import track_existing
 from ..sync.stamp.stamper import assign_ticks
 from ..tracing import span
@@ -34,7 +34,7 @@ from .lease import (
 )
 from .pull import pull_in_turn, read_digest_for_deletions
 from .push import Push, check_peer_digest, lacks_changes
-from .restore import knows_more_of_us, recover
+from .recover import knows_more_of_us, recover
 
 if TYPE_CHECKING:
     from ..core.digest import Digest

@@ -32,7 +32,7 @@ from .log.digests import digest_as_json, digest_from_json
 from .port import port
 from .scope import mark_full, mark_partial, review, scope_for
 from .select.feed import SourceFeed, count_missing
-from .stamp.restore import wait_until_checked
+from .stamp.restore_gap import wait_until_checked
 from .stamp.scan import is_complete, track_existing
 from .stamp.stamper import assign_ticks
 

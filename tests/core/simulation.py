@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from sdata_sync.core.decision import Relation, decide, resolve
 from sdata_sync.core.digest import Digest, DigestEntry
 from sdata_sync.core.order import TickOrder
-from sdata_sync.core.selection import select
+from sdata_sync.core.ranges import select
 from sdata_sync.core.state import SyncState, stamp_after
 
 DELETED = None

@@ -5,7 +5,7 @@ import pytest
 from sdata_sync.core.decision import Relation, Rule, decide, resolve
 from sdata_sync.core.digest import Digest, DigestEntry
 from sdata_sync.core.order import TickError, TickFault, TickOrder
-from sdata_sync.core.selection import TickRange, missing_ranges, select
+from sdata_sync.core.ranges import TickRange, missing_ranges, select
 from sdata_sync.core.state import SyncState, is_later, stamp_after
 
 NODES = ("N1", "N2", "N3")

@@ -11,7 +11,7 @@ from sdata_sync.delivery.audit import verify
 from sdata_sync.models import ChildResource, DeferredEntry, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.apply import applier as applying
-from sdata_sync.sync.stamp import restore as hearing
+from sdata_sync.sync.stamp import restore_gap as hearing
 from sdata_sync.sync.stamp.scan import scan
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
 

@@ -6,7 +6,7 @@ from django.core.management import call_command
 from sdata_sync.models import ConflictRecord, Digest, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.log.digests import load_digest
-from sdata_sync.sync.stamp import restore
+from sdata_sync.sync.stamp import restore_gap as restore
 from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 

@@ -26,7 +26,7 @@ from ...sync.log.digests import lock_digest
 from ...sync.log.tracked import tracked_rows
 from ...sync.scope import peer_of, scope_of
 from ...sync.select.catalogue import Shown, is_linked, linked_section, show
-from ...sync.stamp.restore import ensure_checked
+from ...sync.stamp.restore_gap import ensure_checked
 from ...sync.stamp.stamper import assign_ticks
 from ..errors import UrlNotFound
 from ..parsers import AtomFeedParser, LinkParser

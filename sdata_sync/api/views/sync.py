@@ -32,7 +32,7 @@ from ...sync.runs import RunLabel, record_results
 from ...sync.scope import check_partial_exchange, peer_of, scope_for
 from ...sync.select.feed import MAX_BYTES, Cursor, RenderedPage
 from ...sync.select.oversize import PeerLimit
-from ...sync.stamp.restore import ensure_checked, take_higher_tick
+from ...sync.stamp.restore_gap import ensure_checked, take_higher_tick
 from ...sync.stamp.stamper import assign_ticks, assign_ticks_under_lock
 from ..errors import UrlNotFound
 from ..parsers import AtomFeedParser, DigestParser

@@ -13,7 +13,7 @@ from django.utils.module_loading import import_string
 from ...conf import conf
 from ...sync.operations import carry_out_in_thread
 from ...sync.port import connect as connect_port
-from ..restore import check_peers
+from ..recover import check_peers
 
 if TYPE_CHECKING:
     from ...kind import Kind

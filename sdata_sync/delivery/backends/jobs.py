@@ -27,7 +27,7 @@ from ...sync.stamp.scan import scan as scan_kind
 from ..catchup import catch_up as run_engine
 from ..lease import ensure_stream
 from ..progress import Progress
-from ..purge import purge_all
+from ..purge_all import purge_all
 from ..session import PeerSession
 from .queue import Post, claim, take_claims
 

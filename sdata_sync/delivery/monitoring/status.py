@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import Min
 
-from ...core.selection import missing_ranges
+from ...core.ranges import missing_ranges
 from ...core.state import same_endpoint
 from ...models import DeferredEntry, Endpoint, Peer, Stream, TrackedResource
 from ...models import Digest as DigestRow

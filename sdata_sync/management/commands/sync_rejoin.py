@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from ...delivery.restore import ask_peers, confirm_with, lower_above_peers
+from ...delivery.recover import ask_peers, confirm_with, lower_above_peers
 from ...exceptions import PeerError
 from ...models import Peer
 from ...registry import registry
 from ...sync.log.digests import lock_digest
-from ...sync.stamp.restore import restore_gap, take_higher_tick
+from ...sync.stamp.restore_gap import restore_gap, take_higher_tick
 
 if TYPE_CHECKING:
     from ...kind import Kind

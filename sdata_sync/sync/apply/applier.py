@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ...models import TrackedResource
     from ..bounds import Bounds
     from ..log.digests import StoredDigest
-    from ..stamp.restore import RestoreGap
+    from ..stamp.restore_gap import RestoreGap
 
 logger = logging.getLogger(__name__)
 

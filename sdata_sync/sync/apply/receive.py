@@ -28,7 +28,7 @@ from ..db.prepared import PreparedUpdate
 from ..log.digests import StoredDigest, lock_digest
 from ..log.wakeup import wake_after_commit
 from ..scope import check_partial_exchange, remember, update_partial
-from ..stamp.restore import ensure_checked, note_restore_gap, restore_gap
+from ..stamp.restore_gap import ensure_checked, note_restore_gap, restore_gap
 from ..stamp.stamper import assign_ticks_under_lock
 from .applier import Applier
 from .results import UNCHANGED

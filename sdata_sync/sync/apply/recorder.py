@@ -14,7 +14,7 @@ from ..content.contents import LocalVersion
 from ..db.clock import now
 from ..identity.link import link
 from ..log.tracked import set_first_state, tracked_rows
-from ..stamp.restore import RestoreGap, take_higher_tick
+from ..stamp.restore_gap import RestoreGap, take_higher_tick
 from ..stamp.stamper import assign_ticks_under_lock, stamp_rows
 
 if TYPE_CHECKING:

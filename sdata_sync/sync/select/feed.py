@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from ...atom.feed import SyncMode
 from ...atom.renderer import Paging, render_feed
-from ...core.selection import missing_ranges
+from ...core.ranges import missing_ranges
 from ...exceptions import FeedError
 from ..db.clock import now
 from ..log.digests import StoredDigest, load_digest

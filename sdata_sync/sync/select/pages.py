@@ -13,11 +13,11 @@ from django.db.models import Exists, OuterRef, QuerySet
 from django.db.models.functions import Coalesce
 
 from ...atom.entry import render_entry
+from ...atom.escape import replace_forbidden
 from ...atom.payload import Text, identity
-from ...atom.text import replace_forbidden
 from ...conf import conf
 from ...core.digest import Digest
-from ...core.selection import TickRange, missing_ranges
+from ...core.ranges import TickRange, missing_ranges
 from ...core.state import SyncState, same_endpoint
 from ...models import DeferredEntry, DigestEntry, TrackedResource
 from ...registry import registry

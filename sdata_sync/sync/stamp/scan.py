@@ -17,7 +17,7 @@ from ..log.digests import lock_digest
 from ..log.marks import new_uuid
 from ..log.tracked import mark_found, new_tracked, untracked_keys, without_tracked
 from ..log.wakeup import wake_after_commit
-from .restore import is_checked, restore_gap, wait_until_checked
+from .restore_gap import is_checked, restore_gap, wait_until_checked
 from .stamper import BATCH, assign_ticks, stamp_new_rows
 
 if TYPE_CHECKING:

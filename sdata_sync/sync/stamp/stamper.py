@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from ...atom.text import escape, is_representable
+from ...atom.escape import escape, is_representable
 from ...core.decision import resolve
 from ...core.state import SyncState, stamp_after
 from ...exceptions import PayloadError, UnrepresentableText
@@ -29,7 +29,7 @@ from ..log.digests import StoredDigest, load_digest, lock_digest
 from ..log.events import send_signals
 from ..log.marks import mark
 from ..log.tracked import create_tracked, set_first_state, untracked_keys, update_tracked
-from .restore import is_checked, restore_gap
+from .restore_gap import is_checked, restore_gap
 
 if TYPE_CHECKING:
     from ...atom.payload import Text

@@ -14,7 +14,7 @@ from ..exceptions import FeedError, PeerError, PeerMisbehaved, PeerRefused
 from ..models import Peer
 from ..sync.log.digests import load_digest, lock_digest
 from ..sync.stamp.lower_tick import HIGHEST_USABLE, Lowered, confirm, lower_own_tick
-from ..sync.stamp.restore import restore_gap, take_higher_tick
+from ..sync.stamp.restore_gap import restore_gap, take_higher_tick
 from .client import ABSENT, PeerClient
 from .progress import Progress
 from .pull import pull, read_full_feed
