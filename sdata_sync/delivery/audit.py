@@ -158,9 +158,9 @@ class _Verifier:
         if entry.payload is None or instance is None:
             return ""
         present = LocalVersion(resource, tracked, instance, allocate=False).contents
-        reading = resource.read_payload(entry.payload)
+        reading = resource.decode(entry.payload)
         set_values(instance, reading.values, is_new=False)
-        contents = merged(resource, resource.texts_of(instance), reading, present)
+        contents = merged(resource, resource.encode_instance(instance), reading, present)
         return resource.etag(contents, reading.extra)
 
     def find_missing_there(self) -> None:

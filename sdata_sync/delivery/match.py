@@ -116,7 +116,7 @@ def _remote_rows(client: PeerClient, peer: Peer, resource: Kind) -> Iterator[tup
             if entry.is_deleted or entry.payload is None:
                 continue
             try:
-                yield entry.uuid, resource.read_payload(entry.payload).values
+                yield entry.uuid, resource.decode(entry.payload).values
             except PayloadError:
                 continue  # a payload that cannot be read matches no row
 

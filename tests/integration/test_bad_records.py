@@ -462,14 +462,14 @@ class Saboteur:
         self.check(instance.name)
 
     def break_texts(self):
-        usual = Kind.texts
+        usual = Kind.encode
 
         def texts(resource, values):
             values = list(values)
             self.check(values[0])
             return usual(resource, values)
 
-        self.patch.setattr(Kind, "texts", texts)
+        self.patch.setattr(Kind, "encode", texts)
 
     def break_render(self):
         usual = Kind.render
@@ -481,14 +481,14 @@ class Saboteur:
         self.patch.setattr(Kind, "render", render)
 
     def break_read_payload(self):
-        usual = Kind.read_payload
+        usual = Kind.decode
 
         def read_payload(resource, payload, **kwargs):
             reading = usual(resource, payload, **kwargs)
             self.check(reading.values.get("name"))
             return reading
 
-        self.patch.setattr(Kind, "read_payload", read_payload)
+        self.patch.setattr(Kind, "decode", read_payload)
 
     def break_assign(self):
         def assign(instance, name, value):

@@ -168,7 +168,7 @@ class Batch:
             return PayloadError("Expected a payload, found none.")
         try:
             with row_guard(self._using, savepoint=False):
-                return self.resource.read_payload(entry.payload)
+                return self.resource.decode(entry.payload)
         except PayloadError as error:
             return error
 

@@ -118,7 +118,7 @@ def use_other_version(resource: Kind, record: ConflictRecord) -> None:
 
 
 def _write(resource: Kind, tracked: TrackedResource, instance: models.Model | None, payload: str) -> None:
-    change = prepare_row(resource, instance, resource.read_payload(Payload.from_xml(payload)), ReferenceCache())
+    change = prepare_row(resource, instance, resource.decode(Payload.from_xml(payload)), ReferenceCache())
     if change.pending:
         raise PayloadError("The version refers to a resource that this node does not have.")
     instance = change.instance
@@ -203,7 +203,7 @@ class ConflictResolution:
     def _etag(self) -> str:
         resource, version = self._resource, self._version
         assert version.row is not None
-        plain = resource.texts_of(version.row.instance)
+        plain = resource.encode_instance(version.row.instance)
         contents = merged(resource, plain, version.reading, self._local.contents)
         return resource.etag(contents, version.reading.extra)
 

@@ -90,7 +90,9 @@ class DuplicateMerge:
     def _has_same_content(self, local: LocalVersion) -> bool:
         change = prepare_row(self.resource, None, self.reading, self.known)
         try:
-            contents = merged(self.resource, self.resource.texts_of(change.instance), self.reading, local.contents)
+            contents = merged(
+                self.resource, self.resource.encode_instance(change.instance), self.reading, local.contents
+            )
         except PayloadError:
             return False
         return contents == local.contents

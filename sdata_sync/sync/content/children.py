@@ -136,7 +136,7 @@ def _readings(resource: Kind, text: str) -> dict[UUID, Reading]:
     for child in document:
         uuid = child.attribute("uuid")
         if uuid:
-            found[UUID(uuid)] = resource.read_payload(child.as_payload())
+            found[UUID(uuid)] = resource.decode(child.as_payload())
     return found
 
 
@@ -145,7 +145,7 @@ def _render(resource: Kind, uuid: UUID, reading: Reading) -> str:
     for name, value in reading.values.items():
         setattr(instance, name, value)
     related = (_received_text(reading.related.get(relation.name)) for relation in resource.relations)
-    return resource.render(identity(uuid=str(uuid)), [*resource.texts_of(instance), *related], reading.extra)
+    return resource.render(identity(uuid=str(uuid)), [*resource.encode_instance(instance), *related], reading.extra)
 
 
 def _received_text(received: Received) -> Text:

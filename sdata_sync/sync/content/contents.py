@@ -72,7 +72,7 @@ def contents_of(
 
     ``waiting`` are the targets of pending references, which belong to the content although the columns are empty.
     """
-    contents = {key: resource.texts(values) for key, values in rows.items()}
+    contents = {key: resource.encode(values) for key, values in rows.items()}
     position = len(resource.properties)
     for relation in resource.relations if contents else ():
         end = position + len(relation.columns)

@@ -382,5 +382,5 @@ def _change(resource: Kind, entry: DeferredEntry, key: str | None) -> tuple[RowC
         return RowChange(instance=instance or resource.model(), action=action), ""
     if not entry.payload:
         raise PayloadError("Expected a payload, found none.")
-    reading = resource.read_payload(Payload.from_xml(entry.payload))
+    reading = resource.decode(Payload.from_xml(entry.payload))
     return prepare_row(resource, instance, reading, ReferenceCache()), reading.extra

@@ -95,7 +95,7 @@ def _reading(resource: Kind, tracked: TrackedResource) -> Reading | None:
     name = resource.element_name
     document = f'<{name} xmlns="{resource.namespace}"{PAYLOAD_DECLARATIONS}>{tracked.extra}</{name}>'
     try:
-        return resource.read_payload(Payload.from_xml(document))
+        return resource.decode(Payload.from_xml(document))
     except PayloadError as error:
         logger.warning("%s %s: kept elements cannot be read: %s", resource.kind, tracked.uuid, error)
         return None

@@ -291,7 +291,7 @@ def _set_texts(resource: Kind, changes: list[RowChange]) -> None:
             change.texts = contents[str(change.instance.pk)]
     else:
         for change in changes:
-            change.texts = resource.texts_of(change.instance)
+            change.texts = resource.encode_instance(change.instance)
 
 
 def _stored_contents(resource: Kind, changes: Sequence[RowChange]) -> dict[str, list[Text]]:
@@ -398,7 +398,7 @@ def _expect_unaltered(resource: Kind, change: RowChange) -> None:
     Raises:
         PayloadError: a value in the database differs from the value that was written.
     """
-    for prop, written, stands in zip(resource.properties, resource.texts_of(change.instance), change.texts):  # noqa: B905
+    for prop, written, stands in zip(resource.properties, resource.encode_instance(change.instance), change.texts):  # noqa: B905
         if written != stands:
             raise PayloadError(
                 f"The database cannot hold the value {(written or '')[:80]!r} of {prop.name}.",
