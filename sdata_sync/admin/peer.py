@@ -118,8 +118,8 @@ class PeerAdmin(ModelAdmin[Peer]):
             with PeerSession(peer) as session:
                 due = session.deliver(registry, impatient=True)
             if due is None:
-                self.message_user(request, f"{peer} is level.", messages.SUCCESS)
+                self.message_user(request, f"{peer} is in sync.", messages.SUCCESS)
                 continue
             said = "; ".join(stream.last_error for stream in peer.streams.all() if stream.last_error)
-            text = f"{peer} is not level: {said or 'another process is delivering to it'}"
+            text = f"{peer} is not in sync: {said or 'another process is delivering to it'}"
             self.message_user(request, text, messages.ERROR)

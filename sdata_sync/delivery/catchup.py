@@ -119,7 +119,7 @@ def _attempt(peer: str, kind: str, direction: str, watch: Progress, act: Callabl
     passed = Passed(
         peer=peer, kind=kind, direction=direction, seconds=time.monotonic() - started, watch=watch, error=error
     )
-    logger.info("%s %s %s: %s", kind, direction, peer, error or "level", extra=passed.as_dict())
+    logger.info("%s %s %s: %s", kind, direction, peer, error or "in sync", extra=passed.as_dict())
     return passed
 
 

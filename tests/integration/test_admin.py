@@ -86,7 +86,7 @@ def test_deliver_now_says_what_came_of_it(admin_client, things):
     url = reverse("admin:sdata_sync_peer_changelist")
     data = {"action": "deliver_now", "_selected_action": [things["peer"].pk]}
     page = admin_client.post(url, data, follow=True).content.decode()
-    assert "Branch is not level" in page
+    assert "Branch is not in sync" in page
     assert "PeerUnreachable" not in page
     assert "ConnectError" in page
 

@@ -19,7 +19,7 @@ from sdata_sync.sync.stamp import stamper as stamping
 from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
-from ..shapes.models import BulkAccount, Coupon, Cursor, FavouritePlace, Restaurant
+from ..shapes.models import BulkAccount, Coupon, FavouritePlace, Place, Restaurant
 
 ACCOUNTS = registry.of_model(Account)
 
@@ -126,7 +126,7 @@ class TestInsideATransaction:
 
     def test_a_model_that_is_not_registered_costs_nothing(self, django_assert_num_queries):
         with django_assert_num_queries(1):
-            Cursor.objects.create(name="x")
+            Place.objects.create(name="x")
 
     def test_stamps_do_not_go_back(self):
         account = Account.objects.create(name="a")
@@ -168,7 +168,7 @@ class TestInheritance:
 
     @pytest.fixture
     def places(self):
-        with sdata_sync.registered(Cursor) as resource:
+        with sdata_sync.registered(Place) as resource:
             yield resource
 
     def test_a_child_has_its_parents_fields(self, restaurants):
@@ -177,14 +177,14 @@ class TestInheritance:
     def test_a_child_saved_through_its_parent(self, restaurants):
         restaurant = Restaurant.objects.create(name="a", stars=1)
         number(restaurants)
-        place = Cursor.objects.get()
+        place = Place.objects.get()
         place.name = "b"
         place.save()
         assert number(restaurants) == 3
         assert restaurant.pk == int(log("restaurants")[0][0])
 
     def test_a_parent_that_is_nobodys_parent(self, restaurants):
-        Cursor.objects.create(name="only a place")
+        Place.objects.create(name="only a place")
         assert number(restaurants) == 1
 
     def test_a_parent_saved_through_its_child(self, places):
@@ -200,7 +200,7 @@ class TestInheritance:
     def test_a_child_deleted_through_its_parent(self, restaurants):
         Restaurant.objects.create(name="a")
         number(restaurants)
-        Cursor.objects.get().delete()
+        Place.objects.get().delete()
         assert number(restaurants) == 3
 
     def test_a_proxy(self, places):
@@ -251,7 +251,7 @@ class TestAutocommit:
             with connection.execute_wrapper(undo_every_first):
                 account.name = "b"
                 account.save()
-                Cursor.objects.get(pk=restaurant.pk).save()
+                Place.objects.get(pk=restaurant.pk).save()
             assert len(undone) >= 6
             assert marked() == {str(account.pk)}
             assert marked("restaurants") == {str(restaurant.pk)}

@@ -37,7 +37,7 @@ LINK = ["sync_link", "--peer", "node1", "--kind", "accounts"]
 
 def test_how_sure_it_is(a, b):
     fill(a, exact="1@x.de", cased="2@X.de", twin1="3@x.de", twin2="3@x.de", alone="4@x.de", nothing="")
-    fill(b, exact="1@x.de", cased="2@x.de", duplicate="3@x.de", other="5@x.de", nothing="")
+    fill(b, exact="1@x.de", cased="2@x.de", twin="3@x.de", other="5@x.de", nothing="")
     found = run(a, *LINK)
     assert {c["local"].split(",")[0]: c["certainty"] for c in found["candidates"]} == {
         "exact": "certain",
@@ -138,7 +138,7 @@ def test_the_page_of_the_admin(a, b):
     from django.test import Client
 
     fill(a, here="1@x.de", cased="2@X.de", twin1="3@x.de", twin2="3@x.de")
-    fill(b, there="1@x.de", lower="2@x.de", duplicate="3@x.de")
+    fill(b, there="1@x.de", lower="2@x.de", twin="3@x.de")
     client = Client()
     with a.at_work():
         client.force_login(User.objects.create_superuser("root"))

@@ -44,15 +44,15 @@ class Stamped(models.Model):
     updated = models.DateTimeField(auto_now=True)
 
 
-class Cursor(models.Model):
+class Place(models.Model):
     name = models.CharField(max_length=50)
 
 
-class Restaurant(Cursor):
+class Restaurant(Place):
     stars = models.IntegerField(default=0)
 
 
-class FavouritePlace(Cursor):
+class FavouritePlace(Place):
     class Meta:
         proxy = True
 

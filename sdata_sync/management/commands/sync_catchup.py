@@ -90,7 +90,7 @@ class Command(BaseCommand):
         for item in passed:
             watch = item.watch
             numbers = (watch.entries, watch.conflicts, watch.deferred, watch.others, f"{item.seconds:.2f}")
-            outcome = item.error or "level"
+            outcome = item.error or "in sync"
             table.add_row(item.peer, item.kind, item.direction, *map(str, numbers), outcome)
         width = None if self.stdout.isatty() else 160
         Console(file=self.stdout, width=width, highlight=False).print(table)  # type: ignore[arg-type]

@@ -87,7 +87,7 @@ class Command(BaseCommand):
             self._show(candidates)
             self.stdout.write(", ".join(f"{counts[sort]} {sort}" for sort in Certainty))
         if outcome is not None:
-            self.stdout.write(f"{outcome.linked} linked. They are level after the next sync_catchup.")
+            self.stdout.write(f"{outcome.linked} linked. They are in sync after the next sync_catchup.")
             for text in outcome.refused:
                 self.stderr.write(self.style.ERROR(text))
 
