@@ -60,7 +60,9 @@ def record_results(resource: Kind, results: Iterable[ReceivedResult], *, label: 
             target=target[:500],
             defaults={"reported_at": timezone.now()},
         )
-        room = KEPT_RESULTS - run.exceptions
+        # Results are deleted when a later version was applied, so the number of exceptions is only an upper bound.
+        kept = run.exceptions if run.exceptions < KEPT_RESULTS else RunResult.objects.filter(run=run).count()
+        room = KEPT_RESULTS - kept
         applied = exceptions = 0
         results = iter(results)
         while batch := list(islice(results, 500)):

@@ -2,13 +2,16 @@
 
 import time
 from itertools import chain
+from uuid import UUID
 from xml.etree import ElementTree
 
 import pytest
 
+from sdata_sync.atom.entry import ReceivedResult
 from sdata_sync.models import Operation, Run, TrackedResource
 from sdata_sync.models.operation import Phase
 from sdata_sync.registry import registry
+from sdata_sync.sync import runs
 from sdata_sync.sync.operations import carry_out
 from sdata_sync.sync.stamp.scan import track_existing
 from testproject.crm.models import Account
@@ -237,3 +240,31 @@ class TestResults:
         assert post(result(UUIDS[1], 200, "OK")).status_code == 200
         assert not run.results.exists()
         assert post("<entry/>").status_code == 400
+
+    def test_results_are_kept_again_when_earlier_ones_have_been_settled(self, monkeypatch):
+        """A run of many pages counts its exceptions; results that later pages delete make room for new ones."""
+        monkeypatch.setattr(runs, "KEPT_RESULTS", 2)
+
+        def record(*pairs):
+            results = [ReceivedResult(uuid=UUID(uuid), status=s, message="", diagnoses=()) for uuid, s in pairs]
+            runs.record_results(ACCOUNTS, results, label=runs.RunLabel(name="r", stamp="s"), target=APP1)
+
+        record((UUIDS[0], 409), (UUIDS[1], 409))
+        record((UUIDS[0], 200), (UUIDS[1], 200))
+        record((UUIDS[2], 409))
+        assert [str(result.uuid).upper() for result in Run.objects.get().results.all()] == [UUIDS[2].upper()]
+
+
+@pytest.mark.parametrize("max_bytes", [60_000, 120_000, 300_000])
+def test_no_page_is_larger_than_the_target_accepts(peer_client, max_bytes):
+    for n in range(12):
+        Account.objects.create(name=f"a{n}", notes="x" * 15_000)
+    pages, response = 0, ask(peer_client, query=f"?maxBytes={max_bytes}&count=100")
+    while True:
+        _, following, _ = read(response)
+        pages += 1
+        assert len(response.content) <= max_bytes
+        if not following:
+            break
+        response = peer_client.get(local(following))
+    assert pages > 1 or max_bytes == 300_000

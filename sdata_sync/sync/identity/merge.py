@@ -25,7 +25,7 @@ def merge_rows(resource: Kind, old: models.Model, new: models.Model) -> None:
     the list of children of ``new`` is complete.
     """
     using = resource.database
-    with applying(resource.kind, keys=[str(old.pk)]):
+    with applying(resource.kind, keys=[key_text(resource.model._meta.pk, old.pk)]):
         children = {children.link for children in resource.child_lists}
         for field in _foreign_keys_to(type(old)):
             if field not in children:

@@ -37,7 +37,7 @@ class PeerLimit:
     def __init__(self, resource: Kind, peer: Peer | None, *, max_bytes: int | None = None) -> None:
         self._resource = resource
         self._peer = peer
-        self.max_bytes = None if max_bytes is None else max(max_bytes - HEADING_BYTES, HEADING_BYTES)
+        self.max_bytes = None if max_bytes is None else max_bytes - min(HEADING_BYTES, max_bytes // 2)
         rows = _present(resource, peer).values_list("resource_id", "endpoint_id", "tick")
         self._held = {pk: (endpoint, tick) for pk, endpoint, tick in rows}
 
