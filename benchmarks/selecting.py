@@ -22,7 +22,7 @@ from sdata_sync.registry import registry  # noqa: E402
 from sdata_sync.sync.log.digests import load_digest  # noqa: E402
 from sdata_sync.sync.log.marks import new_uuid  # noqa: E402
 from sdata_sync.sync.log.tracked import create_tracked, new_tracked  # noqa: E402
-from sdata_sync.sync.select.pages import read_page  # noqa: E402
+from sdata_sync.sync.select.pages import prepare_page  # noqa: E402
 from sdata_sync.sync.stamp.stamper import assign_ticks  # noqa: E402
 from testproject.crm.models import Account  # noqa: E402
 
@@ -36,7 +36,7 @@ ACCOUNTS = registry.of_kind("accounts")
 def grow(size: int) -> None:
     """Have ``size`` accounts, each tracked and numbered."""
     have = TrackedResource.objects.filter(kind=ACCOUNTS.kind).count()
-    own = load_digest(ACCOUNTS).endpoint_id(ACCOUNTS.endpoint)
+    own = load_digest(ACCOUNTS).ensure_endpoint_id(ACCOUNTS.endpoint)
     while have < size:
         with transaction.atomic():
             accounts = [account(number) for number in range(have, min(have + CHUNK, size))]
@@ -68,7 +68,7 @@ def select() -> None:
     stored = load_digest(ACCOUNTS)
     known = stored.value.tick(ACCOUNTS.endpoint) - CHANGES
     target = Digest(origin="http://elsewhere/accounts").raised_all({ACCOUNTS.endpoint: known}, stamp=0)
-    assert len(read_page(ACCOUNTS, stored, target, limit=CHANGES).entries) == CHANGES
+    assert len(prepare_page(ACCOUNTS, stored, target, limit=CHANGES).entries) == CHANGES
 
 
 def millis(act: Callable[[], object]) -> float:

@@ -71,8 +71,17 @@ _give_back = PreparedUpdate(_giving_back, int, str, int, int, int, str, int, str
 
 def ensure_stream(peer: Peer, kind: str) -> Stream:
     """Return the stream of ``kind`` to ``peer``; insert it if there is none."""
+    stream = read_stream(peer, kind)
+    if stream.pk is None:
+        stream, _ = Stream.objects.get_or_create(peer=peer, kind=kind)
+        stream.peer = peer
+    return stream
+
+
+def read_stream(peer: Peer, kind: str) -> Stream:
+    """Return the stream of ``kind`` to ``peer``; one that is not stored if there is none."""
     found = _find.instances(database(), Stream, peer.pk, kind)
-    stream = found[0] if found else Stream.objects.get_or_create(peer=peer, kind=kind)[0]
+    stream = found[0] if found else Stream(kind=kind)
     stream.peer = peer
     return stream
 

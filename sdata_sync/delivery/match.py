@@ -201,7 +201,7 @@ def link_pairs(resource: Kind, peer: Peer, pairs: Iterable[tuple[str, UUID]], *,
         with transaction.atomic(using=resource.database):
             stored = lock_digest(resource)
             # A kind that receives no changes must not wait for the peer's version.
-            wait_for = stored.endpoint_id(peer.endpoint(resource.kind)) if resource.is_target else None
+            wait_for = stored.ensure_endpoint_id(peer.endpoint(resource.kind)) if resource.is_target else None
             for key, uuid in batch:
                 try:
                     link(resource, key, uuid, keep=ours_win, wait_for=wait_for)

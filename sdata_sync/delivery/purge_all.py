@@ -11,7 +11,7 @@ from ..models import Peer
 from ..registry import registry
 from ..sync.stamp.purge import Purged, purge
 from .client import PeerClient
-from .lease import ensure_stream, known_digest
+from .lease import known_digest, read_stream
 
 if TYPE_CHECKING:
     from ..core.digest import Digest
@@ -31,4 +31,4 @@ def _digest(peer: Peer, kind: str) -> Digest | None:
         with PeerClient.for_peer(peer) as client:
             return client.read_digest(kind)
     except PeerError:
-        return known_digest(ensure_stream(peer, kind))
+        return known_digest(read_stream(peer, kind))

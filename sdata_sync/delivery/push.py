@@ -20,7 +20,7 @@ from ..sync.runs import new_run
 from ..sync.scope import Scope, has_resends, is_to_become_full, mark_full, mark_partial, review, scope_for
 from ..sync.select.feed import count_missing
 from ..sync.select.oversize import PeerLimit
-from ..sync.select.pages import Page, is_own, read_page, read_version
+from ..sync.select.pages import Page, is_own, prepare_page, prepare_version
 from ..sync.stamp.scan import track_existing
 from ..sync.stamp.stamper import assign_ticks
 from ..tracing import span
@@ -221,7 +221,7 @@ class Push:
         for row in self._peer_limit.due(at_once=at_once):
             stored = load_digest(self._resource)
             scope = scope_for(self._resource, self._peer)
-            page = read_version(self._resource, stored, row, scope)
+            page = prepare_version(self._resource, stored, row, scope)
             if page is None:
                 continue
             try:
@@ -250,7 +250,7 @@ class Push:
             review(resource, peer, self.known)
             stored = self._assign_ticks()
         scope = scope_for(resource, peer)
-        page = read_page(
+        page = prepare_page(
             resource, stored, self.known, limit=self._limit, wanted=wanted, scope=scope, peer_limit=self._peer_limit
         )
         while _is_contiguous(page.states, self.known):
@@ -261,7 +261,7 @@ class Push:
             ) -> tuple[StoredDigest, Page]:
                 # The target does not take over the digest of an immediate feed, so each page has a digest of its own.
                 numbered = self._assign_ticks()
-                return numbered, read_page(
+                return numbered, prepare_page(
                     resource,
                     numbered,
                     cursor,
@@ -329,13 +329,15 @@ class Push:
             return stored
         if self._progress is not None:
             self._progress.set_total(count_missing(resource, stored, target, scope))
-        page = read_page(resource, stored, target, limit=self._catch_up_limit, scope=scope, peer_limit=self._peer_limit)
+        page = prepare_page(
+            resource, stored, target, limit=self._catch_up_limit, scope=scope, peer_limit=self._peer_limit
+        )
         sent: set[str] = set()
         while True:
             sent.update(state.endpoint.lower() for state in page.states)
 
             def read_next(cursor: Digest = page.cursor, resend_after: int | None = page.resend_after) -> Page:
-                return read_page(
+                return prepare_page(
                     resource,
                     stored,
                     cursor,

@@ -29,6 +29,7 @@ from .lease import (
     ensure_stream,
     forget_known_digest,
     known_digest,
+    read_stream,
     release_comparison,
     store_failure,
 )
@@ -219,7 +220,7 @@ class PeerSession:
         known = self.known.get(resource.kind)
         if known is not None and not lacks_changes(self.peer, resource, stored, known):
             return True
-        stream = ensure_stream(self.peer, resource.kind)
+        stream = read_stream(self.peer, resource.kind)
         if known is None:
             known = None if stream.failures else known_digest(stream)
         left_out = stream.left_out_endpoints()

@@ -10,7 +10,7 @@ import sdata_sync
 from sdata_sync.core.digest import Digest
 from sdata_sync.models import DeferredEntry, Endpoint, Peer, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.select.pages import read_page
+from sdata_sync.sync.select.pages import prepare_page
 from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
@@ -43,7 +43,7 @@ def catch_up(client, *entries, digest=((APP1, 100),), path=PATH, next_url="more"
 
 def sent_on(resource=ACCOUNTS) -> list[str]:
     """The entries that a third node would get, which knows nothing."""
-    return read_page(resource, assign_ticks(resource), Digest(), limit=1000).entries
+    return prepare_page(resource, assign_ticks(resource), Digest(), limit=1000).entries
 
 
 def tracked(uuid=UUIDS[0]) -> TrackedResource:

@@ -14,7 +14,7 @@ from sdata_sync.middleware import SyncUserMiddleware
 from sdata_sync.models import DeferredEntry, DigestEntry, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.log.suppression import applying
-from sdata_sync.sync.select.pages import read_page
+from sdata_sync.sync.select.pages import prepare_page
 from sdata_sync.sync.stamp import stamper as stamping
 from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
@@ -114,7 +114,7 @@ class TestInsideATransaction:
         row.save()
         assert number(bulk) == 3
         stored = assign_ticks(bulk)
-        [entry] = read_page(bulk, stored, stored.value.__class__(), limit=10).entries
+        [entry] = prepare_page(bulk, stored, stored.value.__class__(), limit=10).entries
         assert "<rank>2</rank>" in entry
 
     def test_raw_loading(self):
@@ -406,7 +406,7 @@ class TestHeldBack:
         account.name = "\x07"
         account.save()
         stored = assign_ticks(ACCOUNTS)
-        page = read_page(ACCOUNTS, stored, stored.value.__class__(), limit=10)
+        page = prepare_page(ACCOUNTS, stored, stored.value.__class__(), limit=10)
         assert page.entries == []
 
 
@@ -414,7 +414,7 @@ class TestHeldBack:
 class TestPages:
     def read(self, **kwargs):
         stored = assign_ticks(ACCOUNTS)
-        return read_page(ACCOUNTS, stored, stored.value.__class__(), **kwargs)
+        return prepare_page(ACCOUNTS, stored, stored.value.__class__(), **kwargs)
 
     def test_pages_continue_where_the_last_one_ended(self):
         for n in range(5):
@@ -422,7 +422,7 @@ class TestPages:
         stored = assign_ticks(ACCOUNTS)
         cursor, sizes, ticks = stored.value.__class__(), [], []
         while True:
-            page = read_page(ACCOUNTS, stored, cursor, limit=2)
+            page = prepare_page(ACCOUNTS, stored, cursor, limit=2)
             sizes.append(len(page.entries))
             ticks += [state.tick for state in page.states]
             if page.is_last:
@@ -438,7 +438,7 @@ class TestPages:
         stored.stamped_texts.clear()
         account.name = "b"
         account.save()
-        assert read_page(ACCOUNTS, stored, stored.value.__class__(), limit=10).entries == []
+        assert prepare_page(ACCOUNTS, stored, stored.value.__class__(), limit=10).entries == []
         assert len(self.read(limit=10).entries) == 1
 
     def test_what_was_written_past_the_signals_is_found_on_the_way(self):
@@ -447,7 +447,7 @@ class TestPages:
         stored.stamped_texts.clear()
         with connection.cursor() as cursor:
             cursor.execute("UPDATE crm_account SET name = 'raw'")
-        assert read_page(ACCOUNTS, stored, stored.value.__class__(), limit=10).entries == []
+        assert prepare_page(ACCOUNTS, stored, stored.value.__class__(), limit=10).entries == []
         page = self.read(limit=10)
         assert [state.tick for state in page.states] == [2]
         assert "<name>raw</name>" in page.entries[0]

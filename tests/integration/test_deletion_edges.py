@@ -652,7 +652,7 @@ class TestReferrersClaim:
 
         monkeypatch.setattr(
             pages,
-            "referring_digests",
+            "stamp_referring_kinds",
             lambda r: {
                 "contacts": Digest(
                     [DigestEntry(endpoint="http://x/y/contacts", tick=2**62)], origin=f"{a.base_url}/contacts"

@@ -333,7 +333,7 @@ def without_referrers(monkeypatch):
     """Make every source one of another implementation: its feeds say nothing of other kinds."""
     from sdata_sync.sync.select import pages
 
-    monkeypatch.setattr(pages, "referring_digests", lambda resource: None)
+    monkeypatch.setattr(pages, "stamp_referring_kinds", lambda resource: None)
 
 
 class TestASourceOfAnotherImplementation:

@@ -15,7 +15,7 @@ from sdata_sync.sync.log.digests import load_digest
 from sdata_sync.sync.log.marks import new_uuid
 from sdata_sync.sync.log.tracked import new_tracked
 from sdata_sync.sync.select.feed import count_missing
-from sdata_sync.sync.select.pages import read_page
+from sdata_sync.sync.select.pages import prepare_page
 from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
@@ -72,7 +72,7 @@ class TestManyRows:
     def much(self):
         Account.objects.create(name="One")
         stored = assign_ticks(ACCOUNTS)
-        own = stored.endpoint_id(ACCOUNTS.endpoint)
+        own = stored.ensure_endpoint_id(ACCOUNTS.endpoint)
         rows = []
         for number in range(self.ROWS):
             row = new_tracked("accounts" if number % 3 else "contacts", new_uuid())
@@ -123,7 +123,7 @@ class TestManyRows:
 
     def test_little_is_selected_among_much(self, much):
         stored, target = self.lacking_the_last(100)
-        self.by_index(self.plans(lambda: read_page(ACCOUNTS, stored, target, limit=500)))
+        self.by_index(self.plans(lambda: prepare_page(ACCOUNTS, stored, target, limit=500)))
         self.by_index(self.plans(lambda: count_missing(ACCOUNTS, stored, target)))
 
     def test_a_change_is_numbered_among_much(self, much):

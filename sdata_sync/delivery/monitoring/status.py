@@ -215,7 +215,7 @@ def _seconds_behind(resource: Kind, stored: StoredDigest, stream: Stream, oldest
     if known.tick(resource.endpoint) < stored.value.tick(resource.endpoint):
         lacking = TrackedResource.objects.using(resource.database).filter(
             kind=resource.kind,
-            endpoint=stored.endpoint_id(resource.endpoint),
+            endpoint=stored.ensure_endpoint_id(resource.endpoint),
             tick__gte=known.tick(resource.endpoint),
         )
         moments += lacking.order_by("tick").values_list("stamp", flat=True)[:1]

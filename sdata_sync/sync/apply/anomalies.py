@@ -30,7 +30,7 @@ class Anomalies:
         self._ahead: dict[str, int] = {}
 
     def _store(self, endpoint: str, **values: object) -> None:
-        row = Endpoint.objects.using(self._resource.database).filter(pk=self._stored.endpoint_id(endpoint))
+        row = Endpoint.objects.using(self._resource.database).filter(pk=self._stored.ensure_endpoint_id(endpoint))
         row.update(**values)
 
     def check_tick(self, entry: Entry, held: SyncState) -> None:

@@ -66,7 +66,7 @@ class Applier:
 
     @cached_property
     def _condition(self) -> Condition:
-        return Condition.of_feed(self.resource, self._recorder.source, self._referrers)
+        return Condition.record(self.resource, self._recorder.source, self._referrers)
 
     @property
     def has_recorded(self) -> bool:

@@ -234,7 +234,7 @@ class Merger:
 
     def _merge_rows(self, version: Version) -> None:
         resource, recorder, key = self._resource, self._recorder, version.other_key
-        duplicate = recorder.stamped_row(key)
+        duplicate = recorder.ensure_stamped(key)
         instance = read_instances(resource, [key]).get(key)
         held = recorder.local_state(duplicate)
         if instance is None or held is None or duplicate.uuid == version.entry.uuid:

@@ -129,7 +129,7 @@ def _receive(resource: Kind, file: BinaryIO, *, assigns_ticks: bool, claimed: in
     check_partial_exchange(resource, ours, source)
     if claimed:  # replaces the digest's tick of this node, which is too low or too high to be believed
         source = source.with_entry(DigestEntry(endpoint=resource.endpoint, tick=claimed))
-    restores = _shows_restore(resource, ours.tick(resource.endpoint), source, mode)
+    restores = _check_restore(resource, ours.tick(resource.endpoint), source, mode)
     noted = note_restore_gap(resource, stored) if restores else restore_gap(resource)
     bounds = Bounds(resource, stored, source, restores=restores)
     source = bounds.source
@@ -157,7 +157,7 @@ def _receive(resource: Kind, file: BinaryIO, *, assigns_ticks: bool, claimed: in
     return Receipt(results=applier.results, digest=digest, source=source, next_url=reader.next_url)
 
 
-def _shows_restore(resource: Kind, ours: int, source: Digest, mode: SyncMode | None) -> bool:
+def _check_restore(resource: Kind, ours: int, source: Digest, mode: SyncMode | None) -> bool:
     """Return True if the source has a higher tick of this node than the node itself and is believed: a restore.
 
     The lost changes come back with a catch-up feed, and no tick is assigned before its end. An immediate feed is

@@ -72,7 +72,7 @@ class Recorder:
         stamp_rows(self.resource, self._stored, marked)
         self.digest = self._stored.value
 
-    def stamped_row(self, key: str) -> TrackedResource:
+    def ensure_stamped(self, key: str) -> TrackedResource:
         """Return the TrackedResource of the row ``key``; track the row and assign a tick if it has none."""
         rows = tracked_rows(self.resource).filter(local_key=key)
         row = rows.first()
@@ -84,7 +84,7 @@ class Recorder:
         return row
 
     def _has_doubtful_tick(self, tracked: TrackedResource, gap: RestoreGap) -> bool:
-        own = self._stored.endpoint_id(self.resource.endpoint)
+        own = self._stored.ensure_endpoint_id(self.resource.endpoint)
         return tracked.endpoint_id == own and tracked.tick is not None and tracked.tick in gap
 
     def _is_edited(self, tracked: TrackedResource, instances: Mapping[str, models.Model]) -> bool:
@@ -114,7 +114,7 @@ class Recorder:
     def set_state(self, tracked: TrackedResource, state: SyncState) -> None:
         """Set the sync state of a version on ``tracked``; the caller stores it."""
         set_first_state(tracked)
-        tracked.endpoint_id = self._stored.endpoint_id(state.endpoint)
+        tracked.endpoint_id = self._stored.ensure_endpoint_id(state.endpoint)
         tracked.tick, tracked.stamp, tracked.user = state.tick, state.stamp, state.user[:150]
         tracked.awaited_endpoint_id, tracked.keeps_content = None, False
         set_first_state(tracked)

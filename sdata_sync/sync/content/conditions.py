@@ -34,7 +34,7 @@ class Condition:
     pk: int | None = None
 
     @classmethod
-    def of_feed(cls, resource: Kind, source: Digest, said: Mapping[str, Digest] | None) -> Condition:
+    def record(cls, resource: Kind, source: Digest, said: Mapping[str, Digest] | None) -> Condition:
         """Return the condition of a page from ``source``; ``said`` are the digests of other kinds that it carries.
 
         The digests are sent to other nodes together with the deletions (``told_digests``).

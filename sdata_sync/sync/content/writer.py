@@ -45,7 +45,7 @@ def write_rows(resource: Kind, changes: Sequence[RowChange]) -> None:
         for change in writes:
             _validate(resource, change, whole=False)
         writes = [change for change in writes if change.error is None]
-    if not (bulk and _written_in_bulk(resource, writes)):
+    if not (bulk and _write_in_bulk(resource, writes)):
         for change in writes:
             _attempt(resource, change, lambda change: _save(resource, change))
     _delete_rows(resource, [change for change in deletions if change.action is RowAction.DELETE])
@@ -67,7 +67,7 @@ def _delete_rows(resource: Kind, deletions: Sequence[RowChange]) -> None:
 
 def _delete_in_turn(resource: Kind, deletions: list[RowChange]) -> None:
     is_refusable = are_kept_referring(resource, [change.instance for change in deletions])
-    if any(change.taken for change in deletions) or is_refusable or not _deleted_in_bulk(resource, deletions):
+    if any(change.taken for change in deletions) or is_refusable or not _delete_in_bulk(resource, deletions):
         for change in deletions:
             _attempt(resource, change, lambda change: _delete(resource, change))
 
@@ -207,7 +207,7 @@ def _payload_path(resource: Kind, name: str) -> str:
     return f"{resource.element_name}/{next(iter(names), name)}"
 
 
-def _written_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
+def _write_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
     """Write all ``changes`` in bulk; if one fails, write none and return False."""
     if len(changes) == 0:
         return True
@@ -322,7 +322,7 @@ def _forget_key(change: RowChange) -> None:
         change.instance.pk = None
 
 
-def _deleted_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
+def _delete_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
     if resource.model.delete is not models.Model.delete:
         return False
     if not changes:

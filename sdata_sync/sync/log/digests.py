@@ -113,7 +113,7 @@ class StoredDigest:
         """Return how many endpoints the stored digest names that are not among ``endpoints``."""
         return len(self._rows.keys() - {endpoint.lower() for endpoint in endpoints})
 
-    def endpoint_id(self, url: str) -> int:
+    def ensure_endpoint_id(self, url: str) -> int:
         """Return the primary key of the endpoint ``url``; insert the endpoint if it has no row yet."""
         key = url.lower()
         if key not in self._ids:
@@ -176,7 +176,7 @@ class StoredDigest:
             [
                 DigestEntryRow(
                     digest_id=kind,
-                    endpoint_id=self.endpoint_id(entry.endpoint),
+                    endpoint_id=self.ensure_endpoint_id(entry.endpoint),
                     tick=entry.tick,
                     stamp=entry.stamp,
                     conflict_priority=entry.conflict_priority,

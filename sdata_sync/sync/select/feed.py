@@ -16,7 +16,7 @@ from ...core.ranges import missing_ranges
 from ...exceptions import FeedError
 from ..db.clock import now
 from ..log.digests import StoredDigest, load_digest
-from .pages import in_range, missing_and_inhabited, read_page
+from .pages import in_range, missing_and_inhabited, prepare_page
 
 if TYPE_CHECKING:
     from ...core.digest import Digest
@@ -109,7 +109,7 @@ class SourceFeed:
         stored.value = self.source
         begin = self._skip(stored, start_index - 1) if place is None else self._at(stored, place)
         resends = 0 if place is None and start_index == 1 else place.resends if place is not None else None
-        page = read_page(
+        page = prepare_page(
             self.resource, stored, begin, limit=count, scope=self.scope, resend_after=resends, peer_limit=peer_limit
         )
         next_url = ""
@@ -138,7 +138,7 @@ class SourceFeed:
             return self.target
         reached: dict[str, int] = {}
         for missing in missing_ranges(self.source, self.target):
-            if stored.endpoint_id(missing.endpoint) == place.endpoint:
+            if stored.ensure_endpoint_id(missing.endpoint) == place.endpoint:
                 reached[missing.endpoint] = place.tick
                 return self.target.raised_all(reached, stamp=0)
             reached[missing.endpoint] = missing.end
@@ -164,7 +164,7 @@ class SourceFeed:
 
 def _next_cursor(stored: StoredDigest, cursor: Digest) -> Cursor:
     following = missing_ranges(stored.value, cursor)[0]
-    return Cursor(endpoint=stored.endpoint_id(following.endpoint), tick=following.start)
+    return Cursor(endpoint=stored.ensure_endpoint_id(following.endpoint), tick=following.start)
 
 
 def count_missing(resource: Kind, stored: StoredDigest, target: Digest, scope: Scope | None = None) -> int:

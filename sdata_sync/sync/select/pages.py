@@ -59,14 +59,14 @@ def missing_and_inhabited(
     tracked = TrackedResource.objects.filter(kind=resource.kind, endpoint=OuterRef("endpoint"))
     entries = DigestEntry.objects.using(resource.database).filter(Exists(tracked), digest=resource.kind)
     inhabited = set(entries.values_list("endpoint_id", flat=True))
-    return [(missing, stored.endpoint_id(missing.endpoint) in inhabited) for missing in ranges]
+    return [(missing, stored.ensure_endpoint_id(missing.endpoint) in inhabited) for missing in ranges]
 
 
 def in_range(resource: Kind, stored: StoredDigest, missing: TickRange) -> QuerySet[TrackedResource]:
     """Return the resources whose last change is in ``missing``."""
     return TrackedResource.objects.using(resource.database).filter(
         kind=resource.kind,
-        endpoint_id=stored.endpoint_id(missing.endpoint),
+        endpoint_id=stored.ensure_endpoint_id(missing.endpoint),
         tick__gte=missing.start,
         tick__lt=missing.end,
     )
@@ -106,7 +106,7 @@ class Page:
         return False
 
 
-def read_page(
+def prepare_page(
     resource: Kind,
     stored: StoredDigest,
     target: Digest,
@@ -133,6 +133,9 @@ def read_page(
 
     A version is sent only with its own state. If the content of a row differs from the content that its state was
     assigned to, the row was changed since. It is left out, and is sent later with the tick of that change.
+
+    Effects: a row whose version is left out is marked, so that it gets a new tick. A page with deletions assigns ticks
+    to the changes of the kinds that refer to this one.
     """
     page = _select(
         resource,
@@ -145,11 +148,11 @@ def read_page(
         peer_limit=peer_limit,
     )
     if page.referrers is not None:
-        page.referrers = referring_digests(resource)
+        page.referrers = stamp_referring_kinds(resource)
     return page
 
 
-def read_version(resource: Kind, stored: StoredDigest, row: TrackedResource, scope: Scope | None) -> Page | None:
+def prepare_version(resource: Kind, stored: StoredDigest, row: TrackedResource, scope: Scope | None) -> Page | None:
     """Return a page with the present version of one resource, or ``None`` if it cannot or must not be sent."""
     page = Page(cursor=stored.value)
     if row.endpoint_id is not None and row.tick is not None:
@@ -222,7 +225,7 @@ def _is_anything_missing(stored: StoredDigest, target: Digest, wanted: Callable[
 
 
 def _tracked(resource: Kind, stored: StoredDigest, missing: TickRange, limit: int) -> list[TrackedResource]:
-    endpoint = stored.endpoint_id(missing.endpoint)
+    endpoint = stored.ensure_endpoint_id(missing.endpoint)
     return _in_range(limit).instances(
         resource.database, TrackedResource, resource.kind, endpoint, missing.start, missing.end
     )
@@ -367,7 +370,7 @@ def _deferred_payload(resource: Kind, entry: DeferredEntry, uuid: str) -> str:
     return entry.payload
 
 
-def referring_digests(resource: Kind) -> dict[str, Digest]:
+def stamp_referring_kinds(resource: Kind) -> dict[str, Digest]:
     """Return this node's digests of the kinds whose rows a deletion of ``resource`` takes along.
 
     They are read after the page with the deletions, and all committed changes are given their ticks first. So they

@@ -56,7 +56,7 @@ def _lower_own_tick(resource: Kind, highest_elsewhere: int) -> Lowered:
     own = stored.value.entry(resource.endpoint)
     assert own is not None
     versions = TrackedResource.objects.using(resource.database).filter(
-        kind=resource.kind, endpoint_id=stored.endpoint_id(resource.endpoint)
+        kind=resource.kind, endpoint_id=stored.ensure_endpoint_id(resource.endpoint)
     )
     highest = versions.filter(tick__lte=HIGHEST_USABLE).aggregate(highest=Max("tick"))["highest"] or 0
     wanted = max(highest, highest_elsewhere) + MARGIN
@@ -89,7 +89,7 @@ def _confirm(resource: Kind, endpoint: str, tick: int) -> Lowered:
     if present is None or present.tick <= tick:
         before = FIRST_TICK if present is None else present.tick
         return Lowered(before=before, after=before)
-    pk = stored.endpoint_id(endpoint)
+    pk = stored.ensure_endpoint_id(endpoint)
     tracked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
     tracked.filter(endpoint=pk, tick__gte=tick).update(tick=0)
     tracked.filter(first_endpoint_id=pk, first_tick__gte=tick).update(first_tick=0)

@@ -80,7 +80,7 @@ def _contained(
     # Without peers no node can lack a tombstone.
     for entry in stored.value if digests else ():
         tick = min(digest.tick(entry.endpoint) for digest in digests if digest is not None)
-        everywhere |= Q(endpoint_id=stored.endpoint_id(entry.endpoint), tick__lt=tick)
+        everywhere |= Q(endpoint_id=stored.ensure_endpoint_id(entry.endpoint), tick__lt=tick)
     return stones.filter(everywhere)
 
 

@@ -206,7 +206,7 @@ def _restamp(resource: Kind, stored: StoredDigest, given: RestoreGap) -> None:
     # Not from ``until`` on: those are the lost changes of this node, which have just been pulled.
     TrackedResource.objects.using(resource.database).filter(
         kind=resource.kind,
-        endpoint_id=stored.endpoint_id(resource.endpoint),
+        endpoint_id=stored.ensure_endpoint_id(resource.endpoint),
         tick__gte=given.since,
         tick__lt=given.until,
     ).update(mark=Coalesce("mark", F("stamp")), is_intent=False, mark_user=F("user"), restamp=True)

@@ -250,7 +250,7 @@ class _Stamper:
             return False
         if outcome.record:  # other nodes must learn that the deletion won over the later stamp
             tracked.stamp = stamp_after(mark, tracked.stamp)
-            tracked.endpoint_id, tracked.tick = self.stored.endpoint_id(own), self.next_tick
+            tracked.endpoint_id, tracked.tick = self.stored.ensure_endpoint_id(own), self.next_tick
             self.next_tick += 1
         self._clear(tracked)
         return True
@@ -305,7 +305,7 @@ class _Stamper:
         set_first_state(tracked)
         replaced = [] if tracked.tick is None else [tracked.stamp]
         tracked.stamp = stamp_after(tracked.mark or self.now, *replaced)
-        tracked.endpoint_id = self.stored.endpoint_id(self.resource.endpoint)
+        tracked.endpoint_id = self.stored.ensure_endpoint_id(self.resource.endpoint)
         tracked.tick = self.next_tick
         tracked.awaited_endpoint_id, tracked.keeps_content = None, False
         set_first_state(tracked)
