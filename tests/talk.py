@@ -23,7 +23,7 @@ def talk(here, there, directions, kinds=None):
         passed = list(catch_up(peers, resources, directions=directions, make_progress=lambda *_: Progress()))
         errors = [p.error for p in passed if p.error]
         assert not errors, errors
-        return {p.kind: p.watch for p in passed}
+        return {p.kind: p.progress for p in passed}
 
 
 def level(*nodes):

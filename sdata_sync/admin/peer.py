@@ -108,7 +108,7 @@ class PeerAdmin(ModelAdmin[Peer]):
         """Pull and push all missing changes of the selected peers during the request."""
         passed = catch_up(queryset, registry, directions=("pull", "push"), make_progress=lambda *_: Progress())
         for item in passed:
-            text = f"{item.peer}, {item.kind}, {item.direction}: {item.error or f'{item.watch.entries} entries'}"
+            text = f"{item.peer}, {item.kind}, {item.direction}: {item.error or f'{item.progress.entries} entries'}"
             self.message_user(request, text, messages.ERROR if item.error else messages.SUCCESS)
 
     @admin.action(description="Deliver now", permissions=["change"])

@@ -92,9 +92,9 @@ def verify(client: PeerClient, peer: Peer, resource: Kind, *, repair: bool) -> C
     # A row that the peer changes during the read is on no page: then nothing is reported as missing there.
     if client.read_digest(resource.kind).in_sync_with(theirs):
         verifier.find_missing_there()
-    if repair and verifier.odd:
-        _send_again(resource, verifier.odd)
-        comparison.repaired = len(verifier.odd)
+    if repair and verifier.different_pks:
+        _send_again(resource, verifier.different_pks)
+        comparison.repaired = len(verifier.different_pks)
     return comparison
 
 
@@ -105,7 +105,7 @@ class _Verifier:
         self._comparison = comparison
         self._seen: set[bytes] = set()
         #: The primary keys of the tracked resources to send again.
-        self.odd: list[int] = []
+        self.different_pks: list[int] = []
 
     def look_at(self, entries: Sequence[Entry]) -> None:
         """Compare one page."""
@@ -121,13 +121,13 @@ class _Verifier:
             return  # not received yet
         if tracked is None or (tracked.is_deleted and not entry.is_deleted):
             # Not a difference: a tombstone that was purged here, or a deletion that the peer has not received yet.
-            if not entry.is_deleted and self._is_settled(tracked):
+            if not entry.is_deleted and self._is_contained_there(tracked):
                 self._comparison.count("missing_here", entry.uuid)
             return
         if tracked.problem:
             self._comparison.count("unreadable", entry.uuid)
             return
-        if tracked.is_deferred or tracked.mark is not None or not self._is_settled(tracked):
+        if tracked.is_deferred or tracked.mark is not None or not self._is_contained_there(tracked):
             return
         try:
             with row_guard(self._resource.database):
@@ -140,9 +140,9 @@ class _Verifier:
             return
         if not is_equal:
             self._comparison.count("different", entry.uuid)
-            self.odd.append(tracked.pk)
+            self.different_pks.append(tracked.pk)
 
-    def _is_settled(self, tracked: TrackedResource | None) -> bool:
+    def _is_contained_there(self, tracked: TrackedResource | None) -> bool:
         """Return True if the peer's digest contains this node's version, so that both should be equal."""
         if tracked is None or tracked.endpoint is None:
             return True
@@ -169,9 +169,9 @@ class _Verifier:
             kind=self._resource.kind, is_deleted=False, is_deferred=False, mark__isnull=True, tick__isnull=False
         )
         for tracked in rows.select_related("endpoint").order_by("pk").iterator(1000):
-            if tracked.uuid.bytes not in self._seen and self._is_settled(tracked):
+            if tracked.uuid.bytes not in self._seen and self._is_contained_there(tracked):
                 self._comparison.count("missing_there", tracked.uuid)
-                self.odd.append(tracked.pk)
+                self.different_pks.append(tracked.pk)
 
 
 def _send_again(resource: Kind, pks: list[int]) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import uuid4
 
@@ -51,13 +52,13 @@ class Passed:
     kind: str
     direction: str
     seconds: float
-    watch: Progress
+    progress: Progress
     error: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
         who = {"peer": self.peer, "kind": self.kind, "direction": self.direction}
-        return {**who, **self.watch.as_dict(), "seconds": round(self.seconds, 3), "error": self.error}
+        return {**who, **self.progress.as_dict(), "seconds": round(self.seconds, 3), "error": self.error}
 
 
 def catch_up(
@@ -74,18 +75,18 @@ def catch_up(
             for resource in resources:
                 for direction in ("pull", "push"):
                     if direction in directions and (resource.is_target if direction == "pull" else resource.is_source):
-                        watch = make_progress(peer.name, resource.kind, direction)
-                        act = _pull if direction == "pull" else _push
-                        yield _attempt(peer.name, resource.kind, direction, watch, lambda w: act(session, resource, w))  # noqa: B023
+                        progress = make_progress(peer.name, resource.kind, direction)
+                        act = partial(_pull if direction == "pull" else _push, session, resource)
+                        yield _attempt(peer.name, resource.kind, direction, progress, act)
 
 
-def _pull(session: PeerSession, resource: Kind, watch: Progress) -> None:
+def _pull(session: PeerSession, resource: Kind, progress: Progress) -> None:
     shown = read_digest_for_deletions(session.client(), session.peer, resource)
     check_peer_digest(resource, shown)
     # The feed is requested even if the digests agree: a source may assign ticks only when its feed is requested.
     missing = missing_ranges(shown, load_digest(resource).value)
     is_little = sum(lacking.end - lacking.start for lacking in missing) < conf.catch_up_page_size
-    left_out = pull(session.client(), session.peer, resource, watch, in_a_hurry=is_little)
+    left_out = pull(session.client(), session.peer, resource, progress, in_a_hurry=is_little)
     if left_out:
         raise PeerError(
             f"All but {left_out} arrived: {session.peer} leaves out what is larger than this node accepts, and "
@@ -93,8 +94,8 @@ def _pull(session: PeerSession, resource: Kind, watch: Progress) -> None:
         )
 
 
-def _push(session: PeerSession, resource: Kind, watch: Progress) -> None:
-    session.catch_up(resource, watch)
+def _push(session: PeerSession, resource: Kind, progress: Progress) -> None:
+    session.catch_up(resource, progress)
     held = oversize_names(resource).get(session.peer.pk, [])
     if held:
         raise PeerError(
@@ -103,12 +104,12 @@ def _push(session: PeerSession, resource: Kind, watch: Progress) -> None:
         )
 
 
-def _attempt(peer: str, kind: str, direction: str, watch: Progress, act: Callable[[Progress], None]) -> Passed:
+def _attempt(peer: str, kind: str, direction: str, progress: Progress, act: Callable[[Progress], None]) -> Passed:
     started = time.monotonic()
     error = ""
     try:
         with span("catch_up", peer=peer, kind=kind, direction=direction):
-            act(watch)
+            act(progress)
     except PeerError as raised:
         error = str(raised)
     except Exception as raised:
@@ -117,15 +118,15 @@ def _attempt(peer: str, kind: str, direction: str, watch: Progress, act: Callabl
         logger.exception("%s %s %s failed unexpectedly", kind, direction, peer)
         error = f"{type(raised).__name__}: {raised}"
     passed = Passed(
-        peer=peer, kind=kind, direction=direction, seconds=time.monotonic() - started, watch=watch, error=error
+        peer=peer, kind=kind, direction=direction, seconds=time.monotonic() - started, progress=progress, error=error
     )
     logger.info("%s %s %s: %s", kind, direction, peer, error or "in sync", extra=passed.as_dict())
     return passed
 
 
-def bridge(source: PeerClient, target: PeerClient, kind: str, watch: Progress) -> Passed:
+def bridge(source: PeerClient, target: PeerClient, kind: str, progress: Progress) -> Passed:
     """Pass the changes of ``kind`` from one endpoint to another; both belong to other nodes (network)."""
-    return _attempt(source.url, kind, f"to {target.url}", watch, _Bridge(source, target, kind).run)
+    return _attempt(source.url, kind, f"to {target.url}", progress, _Bridge(source, target, kind).run)
 
 
 class _Bridge:
@@ -134,36 +135,36 @@ class _Bridge:
         self._label: RunLabel = new_run(source.url, target.url)
         self._reporter = Reporter(source, kind, self._label)
 
-    def run(self, watch: Progress) -> None:
+    def run(self, progress: Progress) -> None:
         digest = self._target.read_digest(self._kind)
         feed = self._source.open_source(
             self._kind, digest, run=self._label, tracking_id=str(uuid4()), count=conf.catch_up_page_size
         )
         with closing(feed), closing(feed.pages()) as pages:
             for page in pages:
-                self._pass_on(page, watch)
+                self._pass_on(page, progress)
 
-    def _pass_on(self, page: RemotePage, watch: Progress) -> None:
+    def _pass_on(self, page: RemotePage, progress: Progress) -> None:
         """Post one page to the target while the next one is received; report the target's results to the source."""
         content = page.body.read()
         page.body.seek(0)
-        next_url, entries = self._read(page.body, watch)
+        next_url, entries = self._read(page.body, progress)
         answer, _ = overlap(
             lambda: self._target.post_feed(self._kind, content, run=self._label),
             lambda: page.finish(entries, next_url),
         )
         with answer:
             exceptions = read_answer(answer, self._target.url, with_results=True).exceptions
-            watch.count(entries, [result.status for result in exceptions])
+            progress.count(entries, [result.status for result in exceptions])
             answer.seek(0)
             self._reporter.report(answer.read())
 
-    def _read(self, body: BinaryIO, watch: Progress) -> tuple[str, int]:
+    def _read(self, body: BinaryIO, progress: Progress) -> tuple[str, int]:
         """Return the next link of a page and the number of its entries."""
         try:
             reader = read_sync_feed(body)
-            if watch.total is None:
-                watch.set_total(reader.header.total)
+            if progress.total is None:
+                progress.set_total(reader.header.total)
             entries = sum(1 for _ in reader.entries())
         except (DocumentError, FeedError) as error:
             raise PeerMisbehaved(f"A page of {self._source.url}/{self._kind}: {error}") from error

@@ -25,7 +25,7 @@ from ..sync.db.prepared import PreparedQuery, PreparedUpdate
 
 FIRST_BACKOFF_SECONDS = 0.5
 
-_heard: dict[tuple[str, str], float] = {}
+_backoff_ended_at: dict[tuple[str, str], float] = {}
 
 
 _find = PreparedQuery(lambda peer, kind: Stream.objects.filter(peer=peer, kind=kind), int, str)
@@ -108,11 +108,11 @@ def end_backoff(origin: str, kind: str) -> bool:
     Return True if a back-off was ended.
     """
     # A peer that pushes many pages is looked up once per ``FIRST_BACKOFF_SECONDS``.
-    if time.monotonic() - _heard.get((origin, kind), -math.inf) < FIRST_BACKOFF_SECONDS:
+    if time.monotonic() - _backoff_ended_at.get((origin, kind), -math.inf) < FIRST_BACKOFF_SECONDS:
         return False
-    if len(_heard) > 1000:
-        _heard.clear()
-    _heard[origin, kind] = time.monotonic()
+    if len(_backoff_ended_at) > 1000:
+        _backoff_ended_at.clear()
+    _backoff_ended_at[origin, kind] = time.monotonic()
     url, _, _ = origin.rpartition("/")
     waiting = Stream.objects.filter(kind=kind, retry_at__gt=now(), peer__url__iexact=url)
     return bool(waiting.update(retry_at=0))

@@ -118,7 +118,7 @@ def pull(
     client: PeerClient,
     peer: Peer,
     resource: Kind,
-    watch: Progress,
+    progress: Progress,
     *,
     known: Digest | None = None,
     in_a_hurry: bool = False,
@@ -144,7 +144,7 @@ def pull(
         PeerError: the peer cannot be reached, refuses the request, or its answer cannot be read.
     """
     known = load_digest(resource).value if known is None else known
-    pulled = _Pull(client, peer, resource, watch, is_interrupted)
+    pulled = _Pull(client, peer, resource, progress, is_interrupted)
     pulled.run(known, in_a_hurry=in_a_hurry, before_applying=before_applying)
     return pulled.left_out
 
@@ -199,13 +199,13 @@ class _Pull:
         client: PeerClient,
         peer: Peer,
         resource: Kind,
-        watch: Progress,
+        progress: Progress,
         is_interrupted: Callable[[], bool],
     ) -> None:
         self._client = client
         self._is_interrupted = is_interrupted
         self._resource = resource
-        self._progress = watch
+        self._progress = progress
         self.left_out = 0
         self._label = new_run(peer.url, conf.base_url)
         self._reporter = Reporter(client, resource.kind, self._label)

@@ -133,13 +133,13 @@ class Push:
         lease: Lease,
         *,
         sends_ahead: bool = True,
-        watch: Progress | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self._session = session
         self._resource = resource
         self._lease = lease
         self._peer = lease.stream.peer
-        self._progress = watch
+        self._progress = progress
         self._sends_ahead = sends_ahead
         #: False when a kind that this one refers to must be delivered first, by another process.
         self._is_our_turn = True
@@ -260,10 +260,10 @@ class Push:
                 cursor: Digest = page.cursor, resend_after: int | None = page.resend_after
             ) -> tuple[StoredDigest, Page]:
                 # The target does not take over the digest of an immediate feed, so each page has a digest of its own.
-                numbered = self._assign_ticks()
-                return numbered, prepare_page(
+                stamped = self._assign_ticks()
+                return stamped, prepare_page(
                     resource,
-                    numbered,
+                    stamped,
                     cursor,
                     limit=self._limit,
                     wanted=wanted,

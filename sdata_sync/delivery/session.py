@@ -263,18 +263,21 @@ class PeerSession:
             if not is_done:
                 self.known.pop(lease.stream.kind, None)
 
-    def catch_up(self, resource: Kind, watch: Progress) -> None:
-        """Push every change of a kind that the peer lacks, of any endpoint; ``watch`` counts the pages.
+    def catch_up(self, resource: Kind, progress: Progress) -> None:
+        """Push every change of a kind that the peer lacks, of any endpoint; ``progress`` counts the pages.
 
         Raises:
             PeerError: the peer cannot be reached, refuses the request, or its answer cannot be read.
         """
         if not wait_until_checked(resource):
-            raise PeerError("A peer knows more of this node than it does itself; it must be heard first.")
+            raise PeerError(
+                "A peer has changes of this node that the node lost in a restore. They must be pulled before anything is "
+                "pushed; see sync_rejoin."
+            )
         track_existing(resource)
         assign_ticks(resource)
         lease = self._wait_for_lease(ensure_stream(self.peer, resource.kind))
-        push = Push(self, resource, lease, sends_ahead=False, watch=watch)
+        push = Push(self, resource, lease, sends_ahead=False, progress=progress)
         self.set_known(resource.kind, None)
         error: Exception | None = None
         try:

@@ -113,7 +113,7 @@ class _OperationView(SDataView):
             raise UrlNotFound(f"There is no operation ${self.role}({tracking_id!r}) here, or it has been deleted.")
         is_choosy = self.role == Role.SOURCE and self.resource.is_filtered
         if is_choosy and operation.peer != peer_of(request.user):  # only the peer it was selected for may read it
-            raise UrlNotFound(f"The operation ${self.role}({tracking_id!r}) was begun by somebody else.")
+            raise UrlNotFound(f"The operation ${self.role}({tracking_id!r}) was begun by another login.")
         return operation
 
     def _accepted(self, operation: Operation) -> Response:

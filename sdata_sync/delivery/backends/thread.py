@@ -66,7 +66,7 @@ class ThreadDelivery(DeliveryBackend):
         return [loop for loop in loops if isinstance(loop, PeerThread)]
 
     def reconcile(self, peers: list[Peer], failing: Mapping[int, set[str]]) -> None:
-        """Start a thread for each of ``peers`` and stop all others; ``failing`` are the kinds that fail, by peer."""
+        """Start a thread for each of ``peers``, stop all other threads; ``failing`` are the failing kinds by peer."""
         wanted = {peer.pk: peer for peer in peers}
         self.slots.are_scarce = len(wanted) > conf.max_deliveries
         for name in self._pool.names():
@@ -148,7 +148,7 @@ class PeerThread(Loop):
         self._session = PeerSession(peer)
         self._session.failed |= failing
         self._wanted: set[str] = set()
-        self._owes = False
+        self._has_pending = False
         self.is_relay = peer.relay
 
     def is_for(self, peer: Peer) -> bool:
@@ -179,11 +179,11 @@ class PeerThread(Loop):
 
     def _deliver(self, *, woken: bool) -> int | None:
         wanted, self._wanted = self._wanted, set()
-        everything = self._owes or not wanted
-        self._owes = True  # until the delivery below has succeeded
+        everything = self._has_pending or not wanted
+        self._has_pending = True  # until the delivery below has succeeded
         if not woken:
             for resource in registry:
                 self._session.compare_and_pull(resource)
         due = self._session.deliver(r for r in registry if everything or r.kind in wanted)
-        self._owes = due is not None
+        self._has_pending = due is not None
         return due

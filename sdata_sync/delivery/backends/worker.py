@@ -66,10 +66,10 @@ class Worker:
     def start(self) -> None:
         """Start the threads that deliver, and the lookout that wakes them."""
         self._delivery.serve()
-        is_heard = can_notify()
-        pause = max(self._longest_pause, NOTIFIED_PAUSE) if is_heard else self._longest_pause
+        uses_notify = can_notify()
+        pause = max(self._longest_pause, NOTIFIED_PAUSE) if uses_notify else self._longest_pause
         lookout = self._pool.start("lookout", lambda: Lookout(self._delivery, pause))
-        if is_heard:
+        if uses_notify:
             self._pool.start("listener", lambda: Listener(lookout.wake))
 
     def stop(self) -> None:

@@ -88,8 +88,8 @@ class Command(BaseCommand):
             table.add_column(heading, justify="right")
         table.add_column("outcome", overflow="fold")
         for item in passed:
-            watch = item.watch
-            numbers = (watch.entries, watch.conflicts, watch.deferred, watch.others, f"{item.seconds:.2f}")
+            progress = item.progress
+            numbers = (progress.entries, progress.conflicts, progress.deferred, progress.others, f"{item.seconds:.2f}")
             outcome = item.error or "in sync"
             table.add_row(item.peer, item.kind, item.direction, *map(str, numbers), outcome)
         width = None if self.stdout.isatty() else 160

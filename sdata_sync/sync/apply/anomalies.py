@@ -33,14 +33,14 @@ class Anomalies:
         row = Endpoint.objects.using(self._resource.database).filter(pk=self._stored.ensure_endpoint_id(endpoint))
         row.update(**values)
 
-    def check_tick(self, entry: Entry, held: SyncState) -> None:
+    def check_tick(self, entry: Entry, local: SyncState) -> None:
         """Store a warning if one tick has two changes: two nodes have one BASE_URL. Nothing is merged."""
         state = entry.state
-        if state.tick != held.tick or state.stamp == held.stamp or not same_endpoint(state.endpoint, held.endpoint):
+        if state.tick != local.tick or state.stamp == local.stamp or not same_endpoint(state.endpoint, local.endpoint):
             return
         note = (
             f"Its tick {state.tick} came as a change of {self._resource.kind} {entry.uuid} at "
-            f"{format_stamp(state.stamp)}; here it is one of {format_stamp(held.stamp)}. Two nodes have one BASE_URL, "
+            f"{format_stamp(state.stamp)}; here it is one of {format_stamp(local.stamp)}. Two nodes have one BASE_URL, "
             "or one was restored and used ticks again. Compare the nodes, and give each its own."
         )
         logger.error("%s: %s", state.endpoint, note)

@@ -137,39 +137,39 @@ class Applier:
 
     def _decide(self, entry: Entry, batch: Batch) -> Result:
         tracked = batch.tracked.get(entry.uuid)
-        held = None if tracked is None else self._recorder.local_state(tracked)
-        relation = self._relation(entry, held)
+        local_state = None if tracked is None else self._recorder.local_state(tracked)
+        relation = self._relation(entry, local_state)
         if relation is Relation.KNOWN:
-            if held is not None:
-                self._anomalies.check_tick(entry, held)
+            if local_state is not None:
+                self._anomalies.check_tick(entry, local_state)
             return result_of(self.resource, entry, tracked, message=UNCHANGED)
         is_alias = tracked is not None and tracked.replaced_by is not None and not entry.is_deleted
         if relation is not Relation.CONCURRENT or is_alias:
             return self._accept(batch.version(entry), entry.state, batch)
-        assert held is not None
+        assert local_state is not None
         assert tracked is not None
         local = LocalVersion(self.resource, tracked, batch.instance_of(tracked), allocate=True)
-        return self._resolve_conflict(batch.version(entry), held, local, batch)
+        return self._resolve_conflict(batch.version(entry), local_state, local, batch)
 
-    def _relation(self, entry: Entry, held: SyncState | None) -> Relation:
+    def _relation(self, entry: Entry, local_state: SyncState | None) -> Relation:
         target = self._recorder.target
         if self._recorder.has_lost_edit(entry.uuid) and not target.contains(entry.state):
             # At any endpoint: a change that this node lost in a restore was made without knowledge of the edit.
             return Relation.CONCURRENT
-        relation = decide(entry.state, held, self._recorder.source, target)
-        if entry.is_scoped and relation is Relation.KNOWN and self._is_matter_of_scope(held):
+        relation = decide(entry.state, local_state, self._recorder.source, target)
+        if entry.is_scoped and relation is Relation.KNOWN and self._is_matter_of_scope(local_state):
             return Relation.NEWER
-        if relation is Relation.KNOWN and self._is_falsely_known(entry.state, held):
+        if relation is Relation.KNOWN and self._is_falsely_known(entry.state, local_state):
             logger.error(
                 "%s: the digest of this node contained tick %s of %s by a false claim; the change is applied now",
                 self.resource.kind,
                 entry.state.tick,
                 entry.state.endpoint,
             )
-            return Relation.UNKNOWN if held is None else Relation.CONCURRENT
+            return Relation.UNKNOWN if local_state is None else Relation.CONCURRENT
         return relation
 
-    def _is_falsely_known(self, state: SyncState, held: SyncState | None) -> bool:
+    def _is_falsely_known(self, state: SyncState, local_state: SyncState | None) -> bool:
         """Return True if this node's digest contains a change that arrives only now, from its own endpoint.
 
         Then another node has claimed too high a tick for that endpoint.
@@ -179,28 +179,28 @@ class Applier:
             return False
         if state.tick < max(self._stored.received_tick(endpoint), self._stored.purge_floor(endpoint)):
             return False  # an old page, or a tombstone that was purged
-        if held is None:
+        if local_state is None:
             return True
         # A version of another endpoint may have replaced the change, unless this node's tick is above the endpoint's.
-        return not same_endpoint(held.endpoint, endpoint) and target.tick(endpoint) > source.tick(endpoint)
+        return not same_endpoint(local_state.endpoint, endpoint) and target.tick(endpoint) > source.tick(endpoint)
 
-    def _is_matter_of_scope(self, held: SyncState | None) -> bool:
+    def _is_matter_of_scope(self, local_state: SyncState | None) -> bool:
         """Return True if the source filters the kind for this node and has seen this node's present version."""
-        return self._is_filtered_by_source and (held is None or self._recorder.source.contains(held))
+        return self._is_filtered_by_source and (local_state is None or self._recorder.source.contains(local_state))
 
-    def _resolve_conflict(self, version: Version, held: SyncState, local: LocalVersion, batch: Batch) -> Result:
+    def _resolve_conflict(self, version: Version, local_state: SyncState, local: LocalVersion, batch: Batch) -> Result:
         entry, tracked = version.entry, version.tracked
         # A change that the digest contained falsely is decided by the stamps, as between endpoints of equal priority.
         by_priority = not self._recorder.target.contains(entry.state)
         outcome = ConflictResolution(
-            self._recorder, batch, version, held=held, local=local, by_priority=by_priority
+            self._recorder, batch, version, local_state=local_state, local=local, by_priority=by_priority
         ).decide()
-        state = entry.state if outcome.source_wins else held
+        state = entry.state if outcome.source_wins else local_state
         if outcome.record:
-            state = self._recorder.record(entry.uuid, state, entry.state, held)
+            state = self._recorder.record(entry.uuid, state, entry.state, local_state)
         if outcome.source_wins:
             return self._accept(version, state, batch)
-        if state is not held:
+        if state is not local_state:
             self._recorder.set_state(tracked, state)
             batch.touched[tracked.uuid] = tracked
         if tracked.problem:

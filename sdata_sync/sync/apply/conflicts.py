@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 def ask_application(
     resource: Kind,
     entry: Entry,
-    held: SyncState,
+    local_state: SyncState,
     local: LocalVersion,
     remote: Mapping[str, Any] | None,
     outcome: Resolution,
@@ -49,7 +49,7 @@ def ask_application(
     conflict = Conflict(
         kind=resource.kind,
         uuid=entry.uuid,
-        local=ConflictVersion(state=held, values=local.values),
+        local=ConflictVersion(state=local_state, values=local.values),
         remote=ConflictVersion(state=entry.state, values=remote),
         remote_wins=outcome.source_wins,
         rule=outcome.by,
@@ -76,7 +76,7 @@ def ask_application(
 
 
 def record_of(
-    tracked: TrackedResource, entry: Entry, held: SyncState, local: LocalVersion, *, remote_won: bool, rule: str
+    tracked: TrackedResource, entry: Entry, local_state: SyncState, local: LocalVersion, *, remote_won: bool, rule: str
 ) -> ConflictRecord:
     """Return the record of a decision; the caller stores it."""
     remote = "" if entry.is_deleted or entry.payload is None else entry.payload.xml(uuid=str(entry.uuid))
@@ -85,9 +85,9 @@ def record_of(
         decided_at=timezone.now(),
         remote_won=remote_won,
         rule=rule,
-        local_endpoint=held.endpoint,
-        local_stamp=held.stamp,
-        local_user=held.user[:150],
+        local_endpoint=local_state.endpoint,
+        local_stamp=local_state.stamp,
+        local_user=local_state.user[:150],
         local_payload=local.payload,
         remote_endpoint=entry.state.endpoint,
         remote_stamp=entry.state.stamp,
@@ -141,7 +141,7 @@ def _adopt(resource: Kind, uuid: UUID, key: str) -> None:
 
 
 class ConflictResolution:
-    """Resolves the conflict of a received version with the local one, of state ``held`` and content ``local``.
+    """Resolves the conflict of a received version with the local one, of state ``local_state`` and content ``local``.
 
     Without ``by_priority`` the stamps alone decide.
     """
@@ -152,7 +152,7 @@ class ConflictResolution:
         batch: Batch,
         version: Version,
         *,
-        held: SyncState,
+        local_state: SyncState,
         local: LocalVersion,
         by_priority: bool = True,
     ) -> None:
@@ -161,7 +161,7 @@ class ConflictResolution:
         self._recorder = recorder
         self._batch = batch
         self._version = version
-        self._held = held
+        self._local_state = local_state
         self._local = local
 
     def decide(self) -> Resolution:
@@ -169,12 +169,12 @@ class ConflictResolution:
 
         A version that the application has merged replaces the received one.
         """
-        version, held, recorder = self._version, self._held, self._recorder
+        version, local_state, recorder = self._version, self._local_state, self._recorder
         version.is_concurrent = True
         state, same_content = version.entry.state, self._has_same_content()
         outcome = resolve(
             state,
-            held,
+            local_state,
             recorder.source,
             recorder.target,
             same_content=same_content,
@@ -214,7 +214,7 @@ class ConflictResolution:
         remote = None
         if row is not None and not row.is_deletion:
             remote = {name: value_of(row.instance, name) for name in row.names}
-        decision = ask_application(resource, version.entry, self._held, self._local, remote, outcome)
+        decision = ask_application(resource, version.entry, self._local_state, self._local, remote, outcome)
         if decision is None:
             return outcome
         if isinstance(decision, Mapping):
@@ -246,14 +246,14 @@ class ConflictResolution:
             self._resource.kind,
             version.entry.uuid,
             version.entry.state,
-            self._held,
+            self._local_state,
             "source" if outcome.source_wins else "target",
             outcome.by,
         )
         record = record_of(
             version.tracked,
             version.entry,
-            self._held,
+            self._local_state,
             self._local,
             remote_won=outcome.source_wins,
             rule=str(outcome.by),

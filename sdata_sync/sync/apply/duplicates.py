@@ -54,7 +54,7 @@ class DuplicateMerge:
     known: ReferenceCache
     is_conflict: bool = False
 
-    def merge(self, held: SyncState, source: Digest, target: Digest) -> Resolution:
+    def merge(self, local_state: SyncState, source: Digest, target: Digest) -> Resolution:
         """Merge both resources, and return the decision whose content stays.
 
         The received resource is stored already, without a row.
@@ -64,12 +64,12 @@ class DuplicateMerge:
         """
         local = LocalVersion(self.resource, self.duplicate, self.instance, allocate=True)
         same_content = self._has_same_content(local)
-        outcome = resolve(self.entry.state, held, source, target, same_content=same_content)
+        outcome = resolve(self.entry.state, local_state, source, target, same_content=same_content)
         if not same_content:
             record = record_of(
                 self.duplicate,
                 self.entry,
-                held,
+                local_state,
                 local,
                 remote_won=outcome.source_wins,
                 rule=f"same thing; {outcome.by}",
@@ -214,12 +214,12 @@ class Merger:
         """Decide a version that was received under an alias against the deletion of the surviving resource."""
         resource, recorder, entry = self._resource, self._recorder, version.entry
         survivor.refresh_from_db(using=resource.database)
-        held = recorder.local_state(survivor)
-        if held is None:
+        local_state = recorder.local_state(survivor)
+        if local_state is None:
             return
-        outcome = resolve(entry.state, held, recorder.source, recorder.target, same_content=False)
+        outcome = resolve(entry.state, local_state, recorder.source, recorder.target, same_content=False)
         local, rule = LocalVersion(resource, survivor, None, allocate=True), f"same thing; {outcome.by}"
-        record = record_of(survivor, entry, held, local, remote_won=outcome.source_wins, rule=rule)
+        record = record_of(survivor, entry, local_state, local, remote_won=outcome.source_wins, rule=rule)
         ConflictRecord.objects.using(resource.database).bulk_create([record])
         self.conflicts += 1
         keep_alias(resource, entry.uuid, survivor.uuid)
@@ -236,8 +236,8 @@ class Merger:
         resource, recorder, key = self._resource, self._recorder, version.other_key
         duplicate = recorder.ensure_stamped(key)
         instance = read_instances(resource, [key]).get(key)
-        held = recorder.local_state(duplicate)
-        if instance is None or held is None or duplicate.uuid == version.entry.uuid:
+        local_state = recorder.local_state(duplicate)
+        if instance is None or local_state is None or duplicate.uuid == version.entry.uuid:
             error = PayloadError(f"It is the same thing as {resource.kind}('{key}'), which cannot be taken now.")
             defer_late(self._batch, version, error)
             return
@@ -251,7 +251,7 @@ class Merger:
         )
         try:
             with transaction.atomic(using=resource.database):
-                outcome = merge.merge(held, recorder.source, recorder.target)
+                outcome = merge.merge(local_state, recorder.source, recorder.target)
         except PayloadError as error:
             defer_late(self._batch, version, error)
             return

@@ -150,18 +150,18 @@ def _after_save(sender: type[models.Model], instance: models.Model, using: str, 
     for resource in watch.direct:
         key = _key(resource, instance)
         assert key is not None
-        births = _reserved(instance)
-        if resource.kind in births and births[resource.kind] is None:
-            del births[resource.kind]  # marked by _before_save in this transaction
+        reserved = _reserved(instance)
+        if resource.kind in reserved and reserved[resource.kind] is None:
+            del reserved[resource.kind]  # marked by _before_save in this transaction
             continue
         if is_applied(resource.kind, instance, key):
             add_applied_key(resource.kind, instance, key)
             continue
-        birth = births.pop(resource.kind, None)
-        if birth is None:
+        uuid = reserved.pop(resource.kind, None)
+        if uuid is None:
             mark(using, resource.kind, [key])
         else:
-            bind_uuid(using, resource.kind, birth, key)
+            bind_uuid(using, resource.kind, uuid, key)
         wake_after_commit(resource.kind, using)
     for resource in watch.extended:
         _mark_extension(resource, instance, using)
@@ -207,8 +207,8 @@ def _reserved(instance: models.Model) -> dict[str, UUID | None]:
     That is the uuid of a placeholder, or ``None`` if the resource is marked already.
     """
     state: dict[str, Any] = instance._state.__dict__
-    births: dict[str, UUID | None] = state.setdefault("sdata_sync_births", {})
-    return births
+    reserved: dict[str, UUID | None] = state.setdefault("sdata_sync_births", {})
+    return reserved
 
 
 RECEIVERS: tuple[tuple[Any, Any], ...] = (

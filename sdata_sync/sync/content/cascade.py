@@ -226,7 +226,7 @@ CASCADE_RULE = "deleted with what it referred to"
 
 
 def hold_back(resource: Kind, deletions: Sequence[RowChange]) -> None:
-    """Set a ``DeletionWaits`` error on each deletion that must wait, and ``taken`` on all others."""
+    """Set a ``DeletionWaits`` error on each deletion that must wait, and ``taken`` on the rest."""
     concerned = [change for change in deletions if change.error is None]
     if not concerned:
         return

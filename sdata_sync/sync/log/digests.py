@@ -65,9 +65,9 @@ _lock: PreparedQuery[DigestRow] = PreparedQuery(
     lambda kind: DigestRow.objects.select_for_update().filter(pk=kind).values_list("pk"), str
 )
 _update_entry = PreparedUpdate(
-    lambda pk, tick, stamp, priority, shown, heard: (
+    lambda pk, tick, stamp, priority, shown, received: (
         DigestEntryRow.objects.filter(pk=pk),
-        {"tick": tick, "stamp": stamp, "conflict_priority": priority, "shown_tick": shown, "received_tick": heard},
+        {"tick": tick, "stamp": stamp, "conflict_priority": priority, "shown_tick": shown, "received_tick": received},
     ),
     *(int, int, DigestEntryRow._meta.get_field("stamp"), int, int, int),
 )
@@ -198,8 +198,8 @@ class StoredDigest:
 
     def _values_of(self, entry: DigestEntry) -> tuple[int, int | None, int, int, int]:
         """Return the values that are stored for ``entry``, in the order of ``_update_entry``."""
-        shown, heard = self.shown_tick(entry.endpoint), self.received_tick(entry.endpoint)
-        return entry.tick, entry.stamp, entry.conflict_priority, shown, heard
+        shown, received = self.shown_tick(entry.endpoint), self.received_tick(entry.endpoint)
+        return entry.tick, entry.stamp, entry.conflict_priority, shown, received
 
     def _ensure_endpoints(self, urls: list[str]) -> None:
         """Insert the missing endpoints of ``urls`` in bulk; up to ``FEW`` of them are left to ``endpoint_id``."""

@@ -39,12 +39,12 @@ _UPDATED = ("mark", "is_intent", "mark_user")
 
 
 def mark(
-    using: str, kind: str, keys: Iterable[str | None], *, is_intent: bool = False, birth: UUID | None = None
+    using: str, kind: str, keys: Iterable[str | None], *, is_intent: bool = False, uuid: UUID | None = None
 ) -> None:
     """Mark the resources with the local ``keys`` as changed, and track those that are not tracked yet.
 
     All keys are written with one statement. ``is_intent`` means that a row is about to be written outside a
-    transaction: the mark is kept for a grace period even if the content has not changed. ``birth`` is the uuid for a
+    transaction: the mark is kept for a grace period even if the content has not changed. ``uuid`` is the uuid for a
     single resource that is not tracked yet.
     """
     connection = connections[using]
@@ -52,7 +52,7 @@ def mark(
     rows = [
         (
             kind,
-            write_uuid(connection, birth or new_uuid()),
+            write_uuid(connection, uuid or new_uuid()),
             key,
             changed,
             is_intent,
@@ -112,19 +112,19 @@ def reserve_uuid(using: str, kind: str) -> UUID:
     Return the uuid of the placeholder, for ``bind_uuid``.
     """
     uuid = new_uuid()
-    mark(using, kind, [None], is_intent=True, birth=uuid)
+    mark(using, kind, [None], is_intent=True, uuid=uuid)
     return uuid
 
 
 def bind_uuid(using: str, kind: str, uuid: UUID, key: str) -> None:
     """Set the local ``key`` on the placeholder that ``reserve_uuid`` has inserted under ``uuid``, and mark it."""
     try:
-        settled = repeated(using, partial(_bind_uuid, connections[using], kind, uuid, key))
+        is_bound = repeated(using, partial(_bind_uuid, connections[using], kind, uuid, key))
     except IntegrityError:  # another transaction has changed the new row since, so it is tracked already
-        announced = TrackedResource.objects.using(using).filter(kind=kind, uuid=uuid, local_key=None)
-        repeated(using, announced.delete)
-        settled = False
-    if not settled:  # or the write took longer than the grace period, and the placeholder was deleted
+        placeholder = TrackedResource.objects.using(using).filter(kind=kind, uuid=uuid, local_key=None)
+        repeated(using, placeholder.delete)
+        is_bound = False
+    if not is_bound:  # or the write took longer than the grace period, and the placeholder was deleted
         mark(using, kind, [key])
 
 
