@@ -271,8 +271,8 @@ class PeerSession:
         """
         if not wait_until_checked(resource):
             raise PeerError(
-                "A peer has changes of this node that the node lost in a restore. They must be pulled before anything is "
-                "pushed; see sync_rejoin."
+                "A peer has changes of this node that the node lost in a restore. They must be pulled first; "
+                "see sync_rejoin."
             )
         track_existing(resource)
         assign_ticks(resource)
