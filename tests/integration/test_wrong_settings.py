@@ -95,7 +95,7 @@ def test_a_random_value_is_an_error_unless_it_is_right(name, value):
     assert all(message.hint for message in found)
 
 
-@pytest.mark.django_db  # Django's check of a JSONField asks the database whether it knows JSON
+@pytest.mark.django_db(databases="__all__")  # Django's check of a JSONField asks each database whether it knows JSON
 @given(values=st.dictionaries(st.sampled_from([*Settings.NAMES, "HEARTBEAT", "MAX_CLOCK_SKEW", 5, "X"]), anything))
 @profile(max_examples=100)
 def test_many_random_values_make_no_check_raise(values):
