@@ -112,7 +112,7 @@ class TestCheck:
         push(a, b)
         with a.at_work():
             Peer.objects.exclude(name=b.alias).delete()
-            assert checked() == (0, "SDATA OK - 8 streams, all in time\n".replace("8", str(len(list(registry)))))
+            assert checked() == (0, "SDATA OK - 8 streams, no problems\n".replace("8", str(len(list(registry)))))
 
     @pytest.mark.parametrize(("seconds", "status"), [(30, 0), (90, 1), (700, 2)])
     def test_a_change_that_nobody_delivers(self, a, b, seconds, status):
