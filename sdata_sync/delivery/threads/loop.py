@@ -77,7 +77,7 @@ class Loop(threading.Thread):
                 try:
                     pause = self.act(woken=woken)
                 except Exception:
-                    logger.exception("The thread %s failed with an unexpected exception; it continues after a pause", self.name)
+                    logger.exception("The thread %s failed unexpectedly; it continues after a pause", self.name)
                     pause = FAILURE_SECONDS
                     connections.close_all()
                 self._acting = False
