@@ -153,7 +153,7 @@ class TestCheck:
             assert checked()[0] == 1
 
     def test_thresholds_the_wrong_way_round(self, db):
-        with pytest.raises(CommandError, match="no fewer"):
+        with pytest.raises(CommandError, match="not below --warning"):
             call_command("sync_status", "--check", "--warning", "60", "--critical", "10")
 
 
