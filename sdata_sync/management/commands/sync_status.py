@@ -92,7 +92,7 @@ class Command(BaseCommand):
 
     def _waiting(self, kind: KindStatus) -> str:
         counts = (
-            (kind.unnumbered, "no tick assigned yet"),
+            (kind.unnumbered, "without a tick yet"),
             (kind.held_back, "held back: see the tracked resources in the admin"),
             (kind.deferred, "deferred"),
         )
