@@ -1,4 +1,4 @@
-"""System checks: what is wrong with the settings and the registered resources, before it does harm."""
+"""Check the settings, the registered resources and the credentials of the peers, as Django's system checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .relations import Association, Reference, Relation
 if TYPE_CHECKING:
     from .kind import Kind
 
-#: What fits into ``TrackedResource.local_key``.
+#: The number of characters that fit into ``TrackedResource.local_key``.
 MAX_KEY = 255
 _SET_BASE_URL = f"Set SDATA_SYNC['BASE_URL'] to {BASE_URL_FORM}."
 
@@ -170,7 +170,7 @@ def check_scheme(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
         return []
     return [
         CheckWarning(
-            "SDATA_SYNC['BASE_URL'] is plain http: records and passwords would travel in the clear.",
+            "SDATA_SYNC['BASE_URL'] is plain http: rows and passwords would be sent unencrypted.",
             hint="Serve the dataset over https. The endpoint URL is an identity: choose it before the first peer.",
             id="sdata_sync.W003",
         )
@@ -178,7 +178,7 @@ def check_scheme(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
 
 
 def check_resources(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E010 to E019, E022 to E025: the registered resources."""
+    """Check the registered resources: E010 to E019, E022 to E025."""
     found: list[CheckMessage] = []
     kinds: dict[str, Kind] = {}
     for resource in registry:
@@ -187,7 +187,7 @@ def check_resources(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
             found.append(
                 Error(
                     f"{resource!r} and {other!r} have the same path.",
-                    hint="Give one of them a path of its own.",
+                    hint="Set `path` of one of them to another name.",
                     obj=resource.model,
                     id="sdata_sync.E011",
                 )
@@ -202,7 +202,7 @@ def _check_parents(resource: Kind) -> Iterator[CheckMessage]:
         if registry.of_model(parent) is not None:
             yield Error(
                 f"{resource!r} and {registry.of_model(parent)!r} share the rows of {parent._meta.label}.",
-                hint="Register the parent or the child, not both: each row would travel twice.",
+                hint="Register the parent or the child, not both: each row would be sent twice.",
                 obj=resource.model,
                 id="sdata_sync.E018",
             )
@@ -218,14 +218,14 @@ def _check_resource(resource: Kind) -> Iterator[CheckMessage]:
             id="sdata_sync.E017",
         )
     if not resource.kind.isidentifier():
-        yield Error(f"The path {resource.kind!r} of {resource!r} is not a name.", obj=model, id="sdata_sync.E012")
+        yield Error(f"The path {resource.kind!r} of {resource!r} is no identifier.", obj=model, id="sdata_sync.E012")
     pk: models.Field[Any, Any] = model._meta.pk
     while isinstance(pk, models.ForeignKey):
         pk = pk.target_field
     if isinstance(pk, models.TextField) or (pk.max_length or 0) > MAX_KEY:
         yield Error(
             f"{model._meta.label} has primary keys of more than {MAX_KEY} characters.",
-            hint="Rows are tracked by their keys, which must fit into the column for them.",
+            hint="Use shorter primary keys: the column TrackedResource.local_key must hold them.",
             obj=model,
             id="sdata_sync.E025",
         )
@@ -235,7 +235,7 @@ def _check_resource(resource: Kind) -> Iterator[CheckMessage]:
         fields = resource.model_fields
     except FieldDoesNotExist as error:
         names = ", ".join(field.name for field in model._meta.concrete_fields)
-        yield Error(f"{resource!r}: {error}", hint=f"There are: {names}.", obj=model, id="sdata_sync.E010")
+        yield Error(f"{resource!r}: {error}", hint=f"The model has: {names}.", obj=model, id="sdata_sync.E010")
         return
     yield from _check_fields(resource, fields)
 
@@ -245,7 +245,7 @@ def _check_fields(resource: Kind, fields: Sequence[models.Field[Any, Any]]) -> I
         if not field.is_relation and textual_form(field) is None:
             yield Error(
                 f"{resource!r}: {field.name} is a {type(field).__name__}, which has no textual form.",
-                hint="Name the fields to share in `fields`, without it.",
+                hint="Name the fields to send in `fields`, without this one.",
                 obj=resource.model,
                 id="sdata_sync.E015",
             )
@@ -253,12 +253,12 @@ def _check_fields(resource: Kind, fields: Sequence[models.Field[Any, Any]]) -> I
     try:
         relations = resource.relations
     except (FieldDoesNotExist, AttributeError):
-        return  # said by _check_children
+        return  # _check_children reports it
     for relation in relations:
         yield from _check_relation(resource, relation)
     names = resource.property_names
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield Error(f"{resource!r}: two fields are both called {name}.", obj=resource.model, id="sdata_sync.E016")
+        yield Error(f"{resource!r}: two fields are called {name}.", obj=resource.model, id="sdata_sync.E016")
     yield from _check_names(resource)
 
 
@@ -269,14 +269,14 @@ def _check_relation(resource: Kind, relation: Relation) -> Iterator[CheckMessage
             relation.model._default_manager, "get_by_natural_key"
         )
         if not has_natural_key:
-            problem = f"leads to {relation.model._meta.label}, which is neither registered nor has a natural key"
-            hint = "Register that model, give it natural keys, or name the fields to share in `fields`, without it."
+            problem = f"refers to {relation.model._meta.label}, which is not registered and has no natural key"
+            hint = "Register that model, give it natural keys, or name the fields to send in `fields` without this one."
     elif isinstance(relation, Association):
         if registry.of_model(relation.model) is None:
-            problem = f"leads to {relation.model._meta.label}, which is not registered"
+            problem = f"refers to {relation.model._meta.label}, which is not registered"
             hint = "Register that model too."
         elif relation.field.remote_field.symmetrical:
-            problem = "is symmetrical: a change of one end is one of both"
+            problem = "is symmetrical: a change of one row would be a change of both rows"
             hint = "Give it a `through` model, and register that as a resource with two references."
         elif not relation.through._meta.auto_created:
             problem = f"goes through {relation.through._meta.label}, which may have columns of its own"
@@ -292,9 +292,9 @@ def _check_children(resource: Kind) -> Iterator[CheckMessage]:
         if model is None:
             problem = f"{child.__name__} has no `model`"
         elif registry.of_model(model) is not None:
-            problem = f"{model._meta.label} is registered as a resource of its own too; its rows would travel twice"
+            problem = f"{model._meta.label} is also registered as a resource; its rows would be sent twice"
         elif child.children:
-            problem = f"{child.__name__} has children itself; they go one level deep"
+            problem = f"{child.__name__} has children; a child cannot have children"
         if problem:
             yield Error(f"{resource!r}: {name}: {problem}.", obj=resource.model, id="sdata_sync.E019")
             continue
@@ -311,8 +311,8 @@ def _check_names(resource: Kind) -> Iterator[CheckMessage]:
     known = {field.name for field in resource.model_fields}
     for name in sorted(resource.declared.field_names.keys() - known):
         yield Error(
-            f"{resource!r}: field_names has {name!r}, which is no field that travels.",
-            hint=f"There are: {', '.join(sorted(known))}.",
+            f"{resource!r}: field_names has {name!r}, which is no field that is sent.",
+            hint=f"The fields that are sent: {', '.join(sorted(known))}.",
             obj=resource.model,
             id="sdata_sync.E022",
         )
@@ -336,7 +336,7 @@ def _check_names(resource: Kind) -> Iterator[CheckMessage]:
 def check_peers(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """E020: peers whose credentials do not exist. It asks the database, so it runs with ``--database``."""
+    """Check that the credentials of each peer exist: E020; it reads the database, so it runs with ``--database``."""
     found: list[CheckMessage] = []
     for alias in databases or ():
         if "sdata_sync_peer" in connections[alias].introspection.table_names():

@@ -32,7 +32,7 @@ class ConflictRecordAdmin(ReadOnlyAdmin[ConflictRecord]):
 
     @admin.display(description="version kept")
     def winner(self, record: ConflictRecord) -> str:
-        """Return which version was kept: the received version or the version of this node."""
+        """Return which version was kept: the received one or this node's."""
         return "the received version" if record.remote_won else "the version of this node"
 
     @admin.display(description="both versions")
@@ -75,7 +75,7 @@ class ConflictRecordAdmin(ReadOnlyAdmin[ConflictRecord]):
 
 
 def _properties(payload: str) -> dict[str, str | None] | None:
-    """Return the texts of a payload by property name, or ``None`` for a deletion."""
+    """Return the field texts of a payload by property name, or ``None`` for a deletion."""
     if not payload:
         return None
     return {item.name: item.text if item.is_plain else "…" for item in Payload.from_xml(payload)}

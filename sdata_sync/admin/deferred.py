@@ -40,7 +40,7 @@ class DeferredEntryAdmin(ReadOnlyAdmin[DeferredEntry]):
         level = messages.SUCCESS if applied == len(chosen) else messages.WARNING
         self.message_user(
             request,
-            f"{applied} of {len(chosen)} could be applied. The reason of each remaining entry is in its row.",
+            f"{applied} of {len(chosen)} entries were applied. The list has the reason of each remaining entry.",
             level,
         )
 
@@ -77,7 +77,7 @@ class DeferredEntryAdmin(ReadOnlyAdmin[DeferredEntry]):
         """Mark the selected entries as discarded, so that they are not retried."""
         self.message_user(
             request,
-            f"{discard(queryset)} will not be tried again. A later version of the resource replaces a discarded entry.",
+            f"{discard(queryset)} entries are not retried. A later version of the resource replaces a discarded entry.",
         )
 
     def has_handle_permission(self, request: HttpRequest) -> bool:

@@ -17,4 +17,4 @@ class EndpointAdmin(ReadOnlyAdmin[Endpoint]):
     @admin.display(description="clock", ordering="clock_ahead")
     def clock(self, endpoint: Endpoint) -> str:
         """Return how far the endpoint's clock was ahead of this node's clock when it was last too far ahead."""
-        return f"{endpoint.clock_ahead / 1000:.1f} s ahead of ours" if endpoint.clock_ahead else "-"
+        return f"{endpoint.clock_ahead / 1000:.1f} s ahead of this node" if endpoint.clock_ahead else "-"

@@ -78,11 +78,11 @@ def _context(peer: Peer, resource: Kind, kinds: list[str], candidates: list[Cand
 def _link(request: HttpRequest, peer: Peer, resource: Kind, candidates: Iterable[Candidate]) -> None:
     wins = request.POST.get("wins")
     if wins not in ("here", "there"):
-        messages.error(request, "Whose content stays? Choose ours (this node) or theirs (the peer), then link again.")
+        messages.error(request, "Choose whose content linked rows keep, this node's or the peer's, then link again.")
         return
     chosen = set(request.POST.getlist("pair"))
     with_certain = request.POST.get("certain") == "yes"
-    # Only pairs that were found in this request: the page may have been loaded long ago.
+    # Only pairs that this request has found are linked: the page may have been loaded long ago.
     pairs: list[tuple[str, UUID]] = [
         (candidate.local_key, candidate.uuid)
         for candidate in candidates
@@ -90,6 +90,6 @@ def _link(request: HttpRequest, peer: Peer, resource: Kind, candidates: Iterable
         or (with_certain and candidate.certainty is Certainty.CERTAIN)
     ]
     outcome = link_pairs(resource, peer, pairs, ours_win=wins == "here")
-    messages.success(request, f"{outcome.linked} linked. They are in sync after the next catch-up.")
+    messages.success(request, f"{outcome.linked} pairs linked. They are in sync after the next catch-up.")
     for text in outcome.refused:
         messages.error(request, text)

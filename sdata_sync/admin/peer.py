@@ -31,7 +31,7 @@ class StreamInline(ReadOnlyInline[Stream, Peer]):
 
     @admin.display(description="lag")
     def lag(self, stream: Stream) -> str:
-        """Return how many ticks the peer is behind."""
+        """Return the number of ticks that the peer lacks."""
         return _lag(stream)
 
     @admin.display(description="last success")
@@ -69,11 +69,11 @@ class PeerAdmin(ModelAdmin[Peer]):
 
     @admin.display(description="existing rows")
     def existing_rows(self, peer: Peer) -> SafeString | str:
-        """Return a link to the page that links rows which both nodes had before the first exchange."""
+        """Return a link to the page that links rows which both nodes had before they exchanged changes."""
         if peer.pk is None or not any(type(resource.declared).match_on for resource in registry):
             return "-"
         return format_html(
-            '<a href="{}">Link them with ours</a>', reverse("admin:sdata_sync_peer_link", args=[peer.pk])
+            '<a href="{}">Link them with rows of this node</a>', reverse("admin:sdata_sync_peer_link", args=[peer.pk])
         )
 
     def get_urls(self) -> list[Any]:
@@ -92,7 +92,7 @@ class PeerAdmin(ModelAdmin[Peer]):
 
     @admin.display(description="lag")
     def lag(self, peer: Peer) -> str:
-        """Return how many ticks the peer is behind, per kind."""
+        """Return the number of ticks that the peer lacks, for each kind."""
         return ", ".join(f"{stream.kind}: {_lag(stream)}" for stream in peer.streams.all()) or "not contacted yet"
 
     @admin.display(description="state")
@@ -103,7 +103,7 @@ class PeerAdmin(ModelAdmin[Peer]):
         errors = [f"{stream.kind}: {stream.last_error}" for stream in peer.streams.all() if stream.last_error]
         return "; ".join(errors) or "ok"
 
-    @admin.action(description="Catch up now, both ways", permissions=["change"])
+    @admin.action(description="Catch up now, in both directions", permissions=["change"])
     def catch_up_now(self, request: HttpRequest, queryset: QuerySet[Peer]) -> None:
         """Pull and push all missing changes of the selected peers during the request."""
         passed = catch_up(queryset, registry, directions=("pull", "push"), make_progress=lambda *_: Progress())

@@ -2,7 +2,7 @@
 
 ===============  ================================
 ``urls``         the URLs below the dataset URL
-``permissions``  who may do what
+``permissions``  check the permission that a view requires
 ``negotiation``  media types
 ``parsers``      read request bodies
 ``renderers``    write response bodies

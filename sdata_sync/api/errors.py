@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 
 class KindNotFound(exceptions.NotFound):
-    """There is no resource kind of that name here."""
+    """Raised for a kind that is not registered at this node."""
 
 
 class UrlNotFound(exceptions.NotFound):
-    """There is nothing at that URL."""
+    """Raised for a URL that names nothing at this node."""
 
 
 def answer_error(error: Exception, context: dict[str, Any]) -> Response:
@@ -69,12 +69,12 @@ def _of_framework(error: exceptions.APIException) -> tuple[Diagnosis, int, dict[
 
 def _of_failure(error: Exception) -> tuple[Diagnosis, int]:
     """Log an unexpected exception, and return a diagnosis that does not disclose its cause to the client."""
-    logger.error("A request failed", exc_info=error)
+    logger.error("A request failed with an unexpected exception", exc_info=error)
     trace = "".join(traceback.format_exception(error)) if settings.DEBUG else ""
     if isinstance(error, OperationalError):
-        message = "The database is busy or away. Nothing was applied; try again."
+        message = "The database is busy or cannot be reached. Nothing was applied; try again."
         diagnosis = Diagnosis(message=message, severity=Severity.TRANSIENT, stack_trace=trace, application_code="Busy")
         return diagnosis, status.HTTP_503_SERVICE_UNAVAILABLE
-    message = "The request could not be processed, through a fault of this side. Nothing was applied."
+    message = "The request could not be processed because of an error in this node. Nothing was applied."
     diagnosis = Diagnosis(message=message, severity=Severity.FATAL, stack_trace=trace, application_code="Failure")
     return diagnosis, status.HTTP_500_INTERNAL_SERVER_ERROR

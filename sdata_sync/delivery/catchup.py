@@ -56,7 +56,7 @@ class Passed:
     error: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
+        """Return the outcome as plain values for JSON."""
         who = {"peer": self.peer, "kind": self.kind, "direction": self.direction}
         return {**who, **self.progress.as_dict(), "seconds": round(self.seconds, 3), "error": self.error}
 
@@ -67,7 +67,7 @@ def catch_up(
     """Exchange all missing changes with ``peers``; yield the outcome of each direction of each kind.
 
     The pull is first, so that changes of the peer itself are not pushed back. An error with one peer or kind is in
-    its outcome, and the others go on.
+    its outcome, and the catch-up goes on with the next one.
     """
     resources, directions = list(resources), list(directions)
     for peer in peers:
@@ -89,8 +89,9 @@ def _pull(session: PeerSession, resource: Kind, progress: Progress) -> None:
     left_out = pull(session.client(), session.peer, resource, progress, in_a_hurry=is_little)
     if left_out:
         raise PeerError(
-            f"All but {left_out} arrived: {session.peer} leaves out what is larger than this node accepts, and "
-            f"names it in its sync_status. MAX_BODY_BYTES is {conf.max_body_bytes} here."
+            f"All versions but {left_out} arrived. {session.peer} left them out: they are larger than this node "
+            f"accepts (MAX_BODY_BYTES is {conf.max_body_bytes}). Its sync_status names them. Raise MAX_BODY_BYTES at "
+            "this node, or make the rows smaller."
         )
 
 
@@ -99,8 +100,8 @@ def _push(session: PeerSession, resource: Kind, progress: Progress) -> None:
     held = oversize_names(resource).get(session.peer.pk, [])
     if held:
         raise PeerError(
-            f"All but {len(held)} arrived: {', '.join(held[:NAMED])} cannot be taken by {session.peer}, which accepts "
-            "no feeds of that size. Let it accept larger ones (MAX_BODY_BYTES, or the limit of its proxy)."
+            f"All versions but {len(held)} arrived. {', '.join(held[:NAMED])}: larger than {session.peer} accepts. "
+            "Raise MAX_BODY_BYTES at the peer or the limit of its proxy, or make the rows smaller."
         )
 
 
@@ -115,12 +116,12 @@ def _attempt(peer: str, kind: str, direction: str, progress: Progress, act: Call
     except Exception as raised:
         if is_lost_connection(raised):
             raise
-        logger.exception("%s %s %s failed unexpectedly", kind, direction, peer)
+        logger.exception("%s, %s, %s: the catch-up failed with an unexpected exception", kind, direction, peer)
         error = f"{type(raised).__name__}: {raised}"
     passed = Passed(
         peer=peer, kind=kind, direction=direction, seconds=time.monotonic() - started, progress=progress, error=error
     )
-    logger.info("%s %s %s: %s", kind, direction, peer, error or "in sync", extra=passed.as_dict())
+    logger.info("%s, %s, %s: %s", kind, direction, peer, error or "in sync", extra=passed.as_dict())
     return passed
 
 

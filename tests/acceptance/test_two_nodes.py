@@ -120,7 +120,7 @@ class TestLevel:
         )
         assert "accounts('" in status
         said = branch.manage("sync_catchup", "--pull", "--kind", "accounts", "--json", check=False)
-        assert (said.returncode, "leaves out what is larger" in said.stdout) == (1, True)
+        assert (said.returncode, "larger than this node" in said.stdout) == (1, True)
         shop.run("a = Account.objects.get(name='Large'); a.notes = 'short'; a.save()")
         wait_until(lambda: "Large" in names(branch), seconds=120, what="its smaller version")
         wait_level(shop, branch)

@@ -89,9 +89,9 @@ class TestStatus:
         )
         code, said = run("sync_status")
         assert code == 1
-        assert "accounts: tick 1, 1 not numbered yet" in said
+        assert "accounts: tick 1, 1 without a tick yet" in said
         assert "Branch: 0 ticks behind, last success 1970-01-01" in said
-        assert "failing 3 times in a row: no answer (tried again in 0 s)" in said
+        assert "failed 3 times in a row: no answer (tried again in 0 s)" in said
         assert "New: not contacted yet" in said
         assert "CLOCK: http://x stamped changes 90.0 s ahead" in said
         assert json.loads(run("sync_status", "--json")[1])["is_level"] is False

@@ -160,12 +160,12 @@ class TestAdmin:
         deferred = DeferredEntry.objects.get()
         page = admin.get(reverse("admin:sdata_sync_deferredentry_change", args=[deferred.pk])).content.decode()
         assert "NOPE" in page
-        assert "0 of 1 could be applied" in self.act(admin, "deferredentry", "retry", deferred)
-        assert "1 will not be tried again" in self.act(admin, "deferredentry", "discard", deferred)
+        assert "0 of 1 entries were applied" in self.act(admin, "deferredentry", "retry", deferred)
+        assert "1 entries are not retried" in self.act(admin, "deferredentry", "discard", deferred)
         DeferredEntry.objects.update(payload=deferred.payload.replace("NOPE", "IT"))
         send(peer_client, 2, city="x")
         assert Account.objects.count() == 1  # it was left alone
-        assert "1 of 1 could be applied" in self.act(admin, "deferredentry", "retry", deferred)
+        assert "1 of 1 entries were applied" in self.act(admin, "deferredentry", "retry", deferred)
         assert not DeferredEntry.objects.exists()
         assert Account.objects.get(name="x").country == "IT"
 

@@ -116,7 +116,7 @@ def test_a_comparison_with_a_score(a, b):
         (["--peer", "nobody", "--kind", "accounts"], "no peer called 'nobody'"),
         (["--peer", "node1", "--kind", "nothing"], "no kind 'nothing'"),
         (["--peer", "node1", "--kind", "salesOrders"], "has no match_on"),
-        (["--peer", "node1", "--kind", "accounts", "--certain"], "Whose content stays"),
+        (["--peer", "node1", "--kind", "accounts", "--certain"], "Expected --wins"),
         (["--peer", "node1", "--kind", "accounts", "--apply", "/nowhere.csv", "--wins", "here"], "cannot be read"),
     ],
 )
@@ -150,9 +150,9 @@ def test_the_page_of_the_admin(a, b):
         assert "1 certain, 1 likely, 2 ambiguous" in page
         likely = next(part for part in page.split('value="') if "<td>likely</td>" in part).split('"')[0]
         refused = client.post(url, {"pair": [likely]}, follow=True).content.decode()
-        assert "Whose content stays?" in refused
+        assert "Choose whose content" in refused
         done = client.post(url, {"certain": "yes", "pair": [likely], "wins": "there"}, follow=True)
-        assert "2 linked" in done.content.decode()
+        assert "2 pairs linked" in done.content.decode()
         assert "0 certain, 0 likely, 2 ambiguous" in done.content.decode()
         client.force_login(User.objects.create_user("visitor", is_staff=True))
         assert client.get(url).status_code == 403

@@ -1,7 +1,7 @@
 """Answer requests.
 
 =============  ===================================================================
-``base``       what all views share
+``base``       the base class of the views, and helpers
 ``sync``       ``$syncDigest``, ``$syncSource``, ``$syncTarget``, ``$syncResults``
 ``linked``     ``$linked``
 ``resources``  collections and single resources

@@ -59,7 +59,7 @@ class SDataView(APIView):
         self.resource = resource
         # PostgreSQL raises an error for a query parameter with NUL.
         if any("\0" in str(value) for value in kwargs.values()):
-            raise UrlNotFound("There is nothing with NUL in its address.")
+            raise UrlNotFound("Expected a URL without NUL.")
         if any("\0" in value for value in request.query_params.values()):
             raise FeedError("Expected parameters without NUL.")
 

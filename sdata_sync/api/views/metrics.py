@@ -22,7 +22,7 @@ class MayReadStatus(BasePermission):
 
 
 class MetricsView(APIView):
-    """Serve the metrics of ``delivery.metrics`` in the format that the client accepts."""
+    """Serve the metrics of ``delivery.monitoring.metrics`` in the format that the client accepts."""
 
     permission_classes = [MayReadStatus]
     content_negotiation_class = SDataNegotiation

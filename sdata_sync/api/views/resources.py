@@ -46,7 +46,7 @@ def _entry(shown: Shown, *, alone: bool = False) -> str:
 
 
 def page_of(request: Request) -> tuple[str, int, int]:
-    """Return the key after which the page begins, the index of its first entry, and its size.
+    """Return the cursor after which the page begins, the index of its first entry, and its size in entries.
 
     Raises:
         FeedError: ``count`` or ``startIndex`` is not an integer above 0.
@@ -73,7 +73,7 @@ class CollectionView(SDataView):
                 resource, resource.rows() if rows is None else rows, after=after, start_index=start_index, count=count
             )
         except ValidationError as error:
-            raise FeedError(f"Expected the place of a next link as it was given, received {after[:60]!r}.") from error
+            raise FeedError(f"Expected the cursor of a next link, unchanged; received {after[:60]!r}.") from error
         title = f"{resource.kind} of {conf.base_url}"
         entries = map(_entry, found.resources)
         return Response(

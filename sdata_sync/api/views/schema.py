@@ -24,7 +24,7 @@ from .base import SDataView, query_of
 if TYPE_CHECKING:
     from ...kind import Kind, ResourceProperty
 
-#: The XSD type by field class; the first match is used, in the order of ``sdata_sync.textual``.
+#: The XSD type by field class; the first match is used, in the order of ``sdata_sync.fields``.
 _TYPES: tuple[tuple[type[models.Field[Any, Any]], str], ...] = (
     (models.BooleanField, "boolean"),
     (models.IntegerField, "integer"),
@@ -97,7 +97,7 @@ class _Schema:
 
     def _types(self, resource: Kind) -> Iterator[etree._Element]:
         name = resource.element_name
-        if name in self._described:  # children of two parents
+        if name in self._described:  # a class of children can be in two parents
             return
         self._described.add(name)
         properties = [*map(self._property, resource.properties), *map(self._relation, resource.relations)]
@@ -184,7 +184,11 @@ class DatasetSchemaView(SDataView):
         super(SDataView, self).initial(request, *args, **kwargs)
 
     def get(self, request: Request, operation: str) -> HttpResponseBase:
-        """Answer with the schema."""
+        """Answer with the schema of the kinds of the namespace.
+
+        Raises:
+            UrlNotFound: no registered kind has the namespace.
+        """
         namespaces = _namespaces()
         wanted = query_of(request).get("namespace") or (namespaces[0] if namespaces else "")
         if wanted not in namespaces:

@@ -91,13 +91,13 @@ class _OperationView(SDataView):
         """Answer 202 with the progress while the operation runs, then 200 with its outcome."""
         found = self._found(request, tracking_id)
         if not found.is_ended:
-            start_after_commit(found)  # in case the process that executed it has died
+            start_after_commit(found)  # the process that ran it may have died
             return self._accepted(found)
         check_success(found)
         return self.outcome(request, found)
 
     def delete(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
-        """Delete the operation."""
+        """Delete the operation; it can still be read for a minute."""
         delete_operation(self._found(request, tracking_id))
         # With a content type and a body: one client hangs after an empty 200 without a content type.
         return HttpResponse("Deleted.", content_type="text/plain")
@@ -112,15 +112,15 @@ class _OperationView(SDataView):
         if operation is None:
             raise UrlNotFound(f"There is no operation ${self.role}({tracking_id!r}) here, or it has been deleted.")
         is_choosy = self.role == Role.SOURCE and self.resource.is_filtered
-        if is_choosy and operation.peer != peer_of(request.user):  # only the peer it was selected for may read it
-            raise UrlNotFound(f"The operation ${self.role}({tracking_id!r}) was begun by another login.")
+        if is_choosy and operation.peer != peer_of(request.user):  # the feed is the partial replica of another peer
+            raise UrlNotFound(f"The operation ${self.role}({tracking_id!r}) belongs to another peer.")
         return operation
 
     def _accepted(self, operation: Operation) -> Response:
         elapsed = (now() - operation.created_at) // 1000
         tracking = Tracking(
             phase=Phase(operation.phase).label,
-            phase_detail=f"{operation.done} looked at" if operation.done else "",
+            phase_detail=f"{operation.done} processed" if operation.done else "",
             progress=100.0 * operation.done / operation.total if operation.total else 0.0,
             elapsed_seconds=elapsed,
             remaining_seconds=1,
@@ -172,7 +172,7 @@ class SourceView(_OperationView):
 
     def _refuse_others(self, target: Digest) -> None:
         if not self.resource.is_source:
-            raise PermissionDenied(f"The {self.resource.kind} of this node are not given to others.")
+            raise PermissionDenied(f"This node sends its {self.resource.kind} to no other node.")
         check_partial_exchange(self.resource, load_digest(self.resource).value, target)
 
     def outcome(self, request: Request, operation: Operation) -> HttpResponseBase:
@@ -216,7 +216,7 @@ class TargetView(_OperationView):
     def post(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
         """Apply the page: now, or with a trackingID in an operation of that name."""
         if not self.resource.is_target:
-            raise PermissionDenied(f"The {self.resource.kind} of this node are not changed by others.")
+            raise PermissionDenied(f"This node accepts no changes of its {self.resource.kind}.")
         name = tracking_id or query_of(request).get("trackingid", "")
         with body_of(request, IOBase) as body:
             file = cast(BinaryIO, body)
@@ -242,7 +242,7 @@ class ResultsView(SDataView):
     needed_permissions = {"POST": PUSH_FEEDS}
 
     def post(self, request: Request, kind: str, operation: str) -> HttpResponseBase:
-        """Record the results."""
+        """Record the results, and that the resources in them need not be resent to the peer any more."""
         with body_of(request, IOBase) as body:
             reader = read_result_feed(cast(BinaryIO, body))
             target = reader.header.digest.origin if reader.header.digest else ""
@@ -268,6 +268,6 @@ class UnknownView(SDataView):
         """
         APIView.initial(self, request, *args, **kwargs)
         raise UrlNotFound(
-            f"There is nothing at {kwargs['rest']!r}; there is $schema, and each kind has $syncDigest, $syncSource, "
-            "$syncTarget, $syncResults and $linked."
+            f"Nothing is served at {kwargs['rest']!r}. The dataset has $schema; each kind has $syncDigest, "
+            "$syncSource, $syncTarget, $syncResults and $linked."
         )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _OPERATIONS = "$operations"
 #: The shortest pause, in seconds, between two looks for changes, and the factor by which it grows while none is found.
 FIRST_PAUSE, GROWTH = 0.01, 1.5
-#: The longest pause, in seconds, where notifications arrive.
+#: Where notifications arrive, the longest pause of the lookout is at least this, in seconds.
 NOTIFIED_PAUSE = 2.0
 
 
@@ -75,7 +75,7 @@ class Worker:
     def stop(self) -> None:
         """Stop after the pages that are being posted."""
         self._pool.stop()
-        # A page takes no longer than the timeout of a request, and no request is answered by this process.
+        # A page takes no longer than the timeout of its request. No other process waits for this one to end.
         self._delivery.stop(max(conf.timeout_seconds, conf.drain_seconds))
 
 

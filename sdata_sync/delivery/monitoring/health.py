@@ -49,7 +49,7 @@ class Health:
     def summary(self) -> str:
         """Return the worst problem and the number of problems in one line."""
         if not self.problems:
-            return f"{self.streams} streams, all in time"
+            return f"{self.streams} streams, no problems"
         worst = [problem.text for problem in self.problems if problem.level == self.level]
         return f"{worst[0]}; {len(self.problems)} problems in all" if len(self.problems) > 1 else worst[0]
 
@@ -67,7 +67,7 @@ def examine(status: Status, *, warning: float, critical: float) -> Health:
     for anomaly in status.anomalies:
         problems.append(Problem(Level.WARNING, f"{anomaly.endpoint}: {anomaly.note}"))
     for clock in status.clocks:
-        text = f"{clock.endpoint} stamped changes {clock.ahead_seconds:.0f} s ahead of our clock"
+        text = f"{clock.endpoint} stamped changes {clock.ahead_seconds:.0f} s ahead of this node's clock"
         problems.append(Problem(Level.WARNING, text))
     problems.sort(key=lambda problem: -problem.level)
     return Health(tuple(problems), sum(len(kind.streams) for kind in status.kinds))
@@ -75,7 +75,7 @@ def examine(status: Status, *, warning: float, critical: float) -> Health:
 
 def _of_kind(kind: KindStatus, thresholds: tuple[float, float]) -> Iterator[Problem]:
     if kind.is_behind:
-        yield Problem(Level.CRITICAL, f"{kind.kind}: restored from a backup, and what was lost has not come back yet")
+        yield Problem(Level.CRITICAL, f"{kind.kind}: restored from a backup; the lost changes are not recovered yet")
     if kind.held_back:
         yield Problem(Level.WARNING, f"{kind.kind}: {kind.held_back} changes cannot be sent")
     if kind.deferred:
@@ -88,7 +88,7 @@ def _of_stream(kind: str, stream: StreamStatus, thresholds: tuple[float, float])
     name = f"{kind} to {stream.peer}"
     if stream.held:
         yield Problem(
-            Level.WARNING, f"{name}: {len(stream.held)} versions are larger than it accepts: {stream.held[0]}"
+            Level.WARNING, f"{name}: {len(stream.held)} versions are larger than the peer accepts: {stream.held[0]}"
         )
     if stream.seconds_behind is None:
         if stream.failures:

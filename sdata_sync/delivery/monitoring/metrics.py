@@ -45,7 +45,7 @@ def _of_kinds(kinds: tuple[KindStatus, ...]) -> Iterator[Metric]:
     yield _gauge("tick", "The tick that the next change gets.", label, (([k.kind], k.tick) for k in kinds))
     yield _gauge("unnumbered", "Changes without a tick yet.", label, (([k.kind], k.unnumbered) for k in kinds))
     yield _gauge("held_back", "Changes that cannot be sent.", label, (([k.kind], k.held_back) for k in kinds))
-    yield _gauge("deferred", "Received entries, deferred.", label, (([k.kind], k.deferred) for k in kinds))
+    yield _gauge("deferred", "Deferred entries.", label, (([k.kind], k.deferred) for k in kinds))
     yield _gauge(
         "restored",
         "1 while changes that were lost in a restore are missing.",
@@ -79,20 +79,20 @@ def _of_streams(streams: list[tuple[str, StreamStatus]]) -> Iterator[Metric]:
     yield _gauge("failing", "Failures in a row.", labels, (([kind, s.peer], s.failures) for kind, s in streams))
     yield _gauge(
         "last_success_timestamp_seconds",
-        "When something was last delivered.",
+        "The time of the last successful delivery.",
         labels,
         (([kind, s.peer], s.last_success.timestamp()) for kind, s in streams if s.last_success),
     )
     yield _counter(
         "delivered_entries",
-        "Entries that the peer has taken.",
+        "Entries that the peer has accepted.",
         labels,
         (([k, s.peer], s.delivered) for k, s in streams),
     )
     yield _counter(
         "failed_deliveries", "Deliveries that failed.", labels, (([k, s.peer], s.failed_passes) for k, s in streams)
     )
-    family = SummaryMetricFamily("sdata_sync_delivery_seconds", "How long deliveries took.", labels=labels)
+    family = SummaryMetricFamily("sdata_sync_delivery_seconds", "The duration of the deliveries.", labels=labels)
     for kind, stream in streams:
         family.add_metric([kind, stream.peer], count_value=stream.passes, sum_value=stream.busy_seconds)
     yield family
@@ -102,13 +102,13 @@ def _of_others(status: Status) -> Iterator[Metric]:
     label = ["endpoint"]
     yield _gauge(
         "clock_ahead_seconds",
-        "By how much stamps from there were ahead of our clock.",
+        "How far the stamps of the endpoint were ahead of this node's clock.",
         label,
         (([clock.endpoint], clock.ahead_seconds) for clock in status.clocks),
     )
     yield _gauge(
         "clone_seen",
-        "1 if one tick from there named two changes.",
+        "1 if two different changes with one tick of the endpoint were received.",
         label,
         (([clone.endpoint], 1.0) for clone in status.clones),
     )

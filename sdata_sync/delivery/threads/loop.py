@@ -45,7 +45,7 @@ class Loop(threading.Thread):
     def wait_halted(self, seconds: float) -> None:
         """Wait until the loop has halted, for at most ``seconds``; log a warning on a timeout."""
         if self.is_alive() and not self._is_halted.wait(max(seconds, 0)):
-            logger.warning("%s has not halted yet; the process forks all the same", self.name)
+            logger.warning("The thread %s has not halted in time; the process forks while it runs", self.name)
 
     def release(self) -> None:
         """End the halt."""
@@ -77,7 +77,7 @@ class Loop(threading.Thread):
                 try:
                     pause = self.act(woken=woken)
                 except Exception:
-                    logger.exception("%s failed unexpectedly; it continues after a pause", self.name)
+                    logger.exception("The thread %s failed unexpectedly; it continues after a pause", self.name)
                     pause = FAILURE_SECONDS
                     connections.close_all()
                 self._acting = False

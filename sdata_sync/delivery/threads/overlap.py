@@ -1,4 +1,4 @@
-"""Overlap a request to a peer with work on the database."""
+"""Run functions at the same time: send a request to a peer while the database is used."""
 
 import threading
 from collections.abc import Callable, Sequence

@@ -49,9 +49,9 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Catch up."""
+        """Catch up and print the outcomes; exit with 1 if one of them has an error."""
         if bool(options["source"]) != bool(options["target"]):
-            raise CommandError("--source and --target go together.")
+            raise CommandError("Expected both --source and --target, or neither of them.")
         quiet = options["json"] or not self.stdout.isatty()
         with _Bars(quiet=quiet) as bars:
             passed = list(self._bridge(options, bars) if options["source"] else self._catch_up(options, bars))

@@ -35,7 +35,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print JSON (with --once)")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Deliver."""
+        """Deliver once, or until SIGTERM or SIGINT arrives."""
         if options["poll"] <= 0:
             raise CommandError(f"--poll takes a number of seconds above 0, received {options['poll']}.")
         if options["once"]:
@@ -58,7 +58,7 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps({"level": arrived, "errors": errors}, indent=2))
         else:
             for name, is_in_sync in arrived.items():
-                outcome = "in sync" if is_in_sync else f"not in sync: {errors.get(name, 'busy')}"
+                outcome = "in sync" if is_in_sync else f"not in sync: {errors.get(name, 'another process delivers')}"
                 self.stdout.write(f"{name}: {outcome}")
         if not all(arrived.values()):
             raise SystemExit(1)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ...kind import Kind
 
 _COLUMNS = ("link", "certainty", "score", "local_key", "uuid", "local", "remote")
-#: The greatest number of candidates on a terminal; a file contains all of them.
+#: The greatest number of candidates that are printed; a file contains all of them.
 SHOWN = 50
 
 
@@ -33,29 +33,29 @@ class Command(BaseCommand):
     """Match rows of two nodes, list the candidates, and link the approved ones."""
 
     help = (
-        "Matches our rows of one kind with a peer's, by the fields that match_on of the resource names. Shows the "
-        "candidates, or writes them to a file to be reviewed; links those that are certain, or those that the file "
-        "says yes to. Do it before the peer is enabled: what is not linked is exchanged as rows of its own."
+        "Matches this node's rows of one kind with a peer's, on the fields that match_on of the resource names. Prints "
+        "the candidates, or writes them to a file for review. Links the certain pairs, or the pairs that have 'yes' in "
+        "the file. Run it before the peer is enabled: rows that are not linked are exchanged as separate resources."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
         parser.add_argument("--peer", required=True, help="the peer (its name); it need not be enabled")
         parser.add_argument("--kind", required=True, help="the kind")
-        parser.add_argument("--csv", metavar="FILE", help="write the candidates to this file, to be reviewed")
+        parser.add_argument("--csv", metavar="FILE", help="write the candidates to this file, for review")
         how = parser.add_mutually_exclusive_group()
-        how.add_argument("--apply", metavar="FILE", help="link the pairs of a reviewed file that say yes under 'link'")
-        how.add_argument("--certain", action="store_true", help="link those that are certain")
-        how.add_argument("--likely", action="store_true", help="link those that are certain or likely")
-        parser.add_argument("--wins", choices=["here", "there"], help="whose content stays in what is linked")
+        how.add_argument("--apply", metavar="FILE", help="link the pairs of a reviewed file with 'yes' in 'link'")
+        how.add_argument("--certain", action="store_true", help="link the certain pairs")
+        how.add_argument("--likely", action="store_true", help="link the certain and the likely pairs")
+        parser.add_argument("--wins", choices=["here", "there"], help="whose content linked rows keep")
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Match, and link what is to be linked."""
+        """Find the candidates, link the chosen pairs, and print both; exit with 1 if a pair was refused."""
         peer, resource = _peer(options["peer"]), _resource(options["kind"])
         links = options["apply"] or options["certain"] or options["likely"]
         if links and not options["wins"]:
-            raise CommandError("Whose content stays? Say --wins here or --wins there.")
+            raise CommandError("Expected --wins here or --wins there: whose content linked rows keep.")
         candidates = [] if options["apply"] else self._candidates(peer, resource)
         if options["csv"]:
             _write(Path(options["csv"]), candidates)
@@ -87,13 +87,13 @@ class Command(BaseCommand):
             self._show(candidates)
             self.stdout.write(", ".join(f"{counts[sort]} {sort}" for sort in Certainty))
         if outcome is not None:
-            self.stdout.write(f"{outcome.linked} linked. They are in sync after the next sync_catchup.")
+            self.stdout.write(f"{outcome.linked} pairs linked. They are in sync after the next sync_catchup.")
             for text in outcome.refused:
                 self.stderr.write(self.style.ERROR(text))
 
     def _show(self, candidates: list[Candidate]) -> None:
-        table = Table("", "score", "here", "what it says", "what theirs says")
-        # The doubtful ones are worth the room.
+        table = Table("", "score", "here", "content here", "content there")
+        # The least certain candidates are printed first, because they need a review.
         for candidate in candidates[::-1][:SHOWN]:
             table.add_row(
                 str(candidate.certainty),
@@ -106,7 +106,7 @@ class Command(BaseCommand):
             width = None if self.stdout.isatty() else 160
             Console(file=self.stdout, width=width, highlight=False).print(table)  # type: ignore[arg-type]
         if len(candidates) > SHOWN:
-            self.stdout.write(f"... and {len(candidates) - SHOWN} more; --csv FILE has all of them.")
+            self.stdout.write(f"... and {len(candidates) - SHOWN} more; --csv FILE writes all of them.")
 
 
 def _peer(name: str) -> Peer:

@@ -21,7 +21,7 @@ class Command(BaseCommand):
         actions = parser.add_subparsers(dest="action", required=True)
         add = actions.add_parser("add", help="add a peer")
         add.add_argument("url", metavar="dataset-URL", help="http://host/sdata/app/contract/dataset, without a kind")
-        add.add_argument("--name", required=True, help="what to call it here")
+        add.add_argument("--name", required=True, help="the name of the peer at this node")
         add.add_argument("--credentials", default="", help="the name of an entry of SDATA_SYNC['CREDENTIALS']")
         add.add_argument("--user", default="", help="the name of the user as which the peer logs in at this node")
         add.add_argument("--no-immediate", action="store_true", help="do not push at once; only catch up")
@@ -37,7 +37,7 @@ class Command(BaseCommand):
             action.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Do what was asked for."""
+        """Carry out the action and print its outcome."""
         act = {
             "add": self._add,
             "list": self._list,

@@ -17,24 +17,24 @@ class Command(BaseCommand):
     """Remove tombstones, or forget endpoints without versions."""
 
     help = (
-        "Removes the tombstones of deleted resources that every enabled peer is known to have. A peer that is not "
-        "coming back holds them up until it is disabled or removed."
+        "Removes the tombstones that every enabled peer is known to have. Disable or remove a peer that does not come "
+        "back: until then no tombstone that it may lack is removed."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
-        parser.add_argument("--older-than", type=int, metavar="DAYS", help="also those deleted longer ago than this")
+        parser.add_argument("--older-than", type=int, metavar="DAYS", help="also remove all tombstones older than this")
         parser.add_argument(
             "--endpoints",
             action="store_true",
-            help="instead, forget the endpoints of which no version is here; what digests say of them is ignored until "
-            "a version of theirs comes",
+            help="instead, forget the endpoints of which this node has no version; digest entries for them are ignored "
+            "until a version of theirs is received",
         )
-        parser.add_argument("--dry-run", action="store_true", help="only count")
+        parser.add_argument("--dry-run", action="store_true", help="count only; change nothing")
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Purge every kind."""
+        """Purge every kind, or forget endpoints, and print the counts."""
         if options["endpoints"]:
             self._forget_endpoints(options)
             return
@@ -50,8 +50,8 @@ class Command(BaseCommand):
             for name in purged.missed_by:
                 self.stderr.write(
                     self.style.WARNING(
-                        f"{kind}: {name} is not known to have all of these deletions, and will never learn "
-                        "of those; rows deleted here may live on there."
+                        f"{kind}: {name} may lack some of these deletions and can no longer receive them; "
+                        "sync_verify names the rows that it still has."
                     )
                 )
         if options["json"]:
@@ -59,7 +59,7 @@ class Command(BaseCommand):
 
     def _forget_endpoints(self, options: dict[str, Any]) -> None:
         if options["older_than"] is not None:
-            raise CommandError("--older-than is about tombstones; it does not go together with --endpoints.")
+            raise CommandError("--older-than applies to tombstones only; it cannot be used with --endpoints.")
         counts = {resource.kind: forget_endpoints(resource, dry_run=options["dry_run"]) for resource in registry}
         if options["json"]:
             self.stdout.write(json.dumps(counts, indent=2))

@@ -25,8 +25,9 @@ class Command(BaseCommand):
     """Run the restore check that every process runs before it assigns its first tick."""
 
     help = (
-        "After this node was restored from a backup: asks every enabled peer how far it knows this node, pulls what "
-        "was lost, and goes on above the ticks that they have seen. Exits with 0 only if every peer could be asked."
+        "After this node was restored from a backup: reads the digest of every enabled peer, pulls the lost changes, "
+        "and continues above the highest tick that a peer has of this node. Exits with 0 only if every peer could be "
+        "asked and the lost changes could be pulled."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -34,23 +35,24 @@ class Command(BaseCommand):
         parser.add_argument(
             "--give-up",
             action="store_true",
-            help="go on without what no peer gives back; use it when a peer that knew more is gone for good",
+            help="continue without the changes that no peer returns; use it if the peer that had them is gone for good",
         )
         parser.add_argument(
             "--renumber",
             action="store_true",
-            help="lower ticks of this node that a false claim has driven out of reach to just above its versions here "
-            "and at the peers; each peer then confirms with --confirm",
+            help="after a false claim has raised the tick of this node too high: lower it to just above its versions "
+            "here and at the peers; then run --confirm at each peer",
         )
         parser.add_argument(
             "--confirm",
             metavar="PEER",
-            help="lower our entry for this peer (its name) to what its own digest says, after it was renumbered",
+            help="lower this node's digest entry for this peer (its name) to the tick in the peer's own digest, after "
+            "the peer has run --renumber",
         )
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Ask, for each kind; or renumber, or confirm."""
+        """Run the restore check for each kind, or lower the ticks of this node or of a peer."""
         if sum(bool(options[name]) for name in ("give_up", "renumber", "confirm")) > 1:
             raise CommandError("--give-up, --renumber and --confirm exclude each other.")
         if options["renumber"]:
@@ -69,7 +71,7 @@ class Command(BaseCommand):
             is_complete = is_complete and all(outcome == "asked" for outcome in peers.values())
         self._print(said, as_json=as_json)
         if not is_complete:
-            self.stderr.write("Not every peer could be asked: it may have later versions. Ask again when it is back.")
+            self.stderr.write("A peer that was not asked may have later versions: run this again when it is back.")
             raise SystemExit(1)
 
     def _confirm(self, name: str, *, as_json: bool) -> None:

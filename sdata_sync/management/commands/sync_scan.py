@@ -14,18 +14,18 @@ class Command(BaseCommand):
     """Compare every row with its TrackedResource."""
 
     help = (
-        "Finds rows that were written, changed or deleted past the signals (raw SQL, update(), a restored table) and "
+        "Finds rows that were written, changed or deleted without signals (raw SQL, update(), a restored table) and "
         "assigns ticks to them as changes of this node. Exits with 0 only if every row could be read."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
         parser.add_argument("--kind", action="append", help="only this kind; may be repeated")
-        parser.add_argument("--dry-run", action="store_true", help="only count")
+        parser.add_argument("--dry-run", action="store_true", help="count only; change nothing")
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Scan."""
+        """Scan the kinds and print the counts; exit with 1 if a row cannot be read."""
         kinds = options["kind"] or [resource.kind for resource in registry]
         resources = [registry.of_kind(kind) for kind in kinds]
         if None in resources:
@@ -45,7 +45,7 @@ class Command(BaseCommand):
         for kind, result in found.items():
             self.stdout.write(
                 f"{kind}: {result.looked_at} tracked rows compared; {result.new} new, {result.changed} changed, "
-                f"{result.deleted} deleted past the signals"
+                f"{result.deleted} deleted without signals"
                 f"{f'; {result.unreadable} cannot be read and are held back' if result.unreadable else ''}"
-                f"{' (nothing was done)' if is_dry_run else ''}"
+                f"{' (dry run: nothing was changed)' if is_dry_run else ''}"
             )

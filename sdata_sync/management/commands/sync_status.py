@@ -23,17 +23,17 @@ class Command(BaseCommand):
         parser.add_argument(
             "--check",
             action="store_true",
-            help="for monitors: print what is wrong, exit with 0 (well), 1 (warning) or 2 (critical)",
+            help="for monitoring: print the problems, exit with 0 (ok), 1 (warning) or 2 (critical)",
         )
         parser.add_argument(
-            "--warning", type=float, default=60.0, metavar="SECONDS", help="a warning if a peer is further behind (60)"
+            "--warning", type=float, default=60.0, metavar="SECONDS", help="the delay of a peer that is a warning (60)"
         )
         parser.add_argument(
             "--critical",
             type=float,
             default=600.0,
             metavar="SECONDS",
-            help="critical if a peer is further behind (600)",
+            help="the delay of a peer that is critical (600)",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -51,7 +51,7 @@ class Command(BaseCommand):
 
     def _check(self, status: Status, options: dict[str, Any]) -> None:
         if not 0 < options["warning"] <= options["critical"]:
-            raise CommandError("--warning takes seconds above 0, and --critical no fewer.")
+            raise CommandError("Expected --warning above 0, and --critical not below --warning.")
         health = examine(status, warning=options["warning"], critical=options["critical"])
         if options["json"]:
             self.stdout.write(json.dumps(health.as_dict(), indent=2))
@@ -83,7 +83,7 @@ class Command(BaseCommand):
             self._warn(f"CLAIM: {anomaly.endpoint}: {anomaly.note} ({anomaly.seen_at:%Y-%m-%d %H:%M:%S})")
         for clock in status.clocks:
             self._warn(
-                f"CLOCK: {clock.endpoint} stamped changes {clock.ahead_seconds:.1f} s ahead of our clock "
+                f"CLOCK: {clock.endpoint} stamped changes {clock.ahead_seconds:.1f} s ahead of this node's clock "
                 f"({clock.seen_at:%Y-%m-%d %H:%M:%S})"
             )
 
@@ -92,7 +92,7 @@ class Command(BaseCommand):
 
     def _waiting(self, kind: KindStatus) -> str:
         counts = (
-            (kind.unnumbered, "not numbered yet"),
+            (kind.unnumbered, "without a tick yet"),
             (kind.held_back, "held back: see the tracked resources in the admin"),
             (kind.deferred, "deferred"),
         )
@@ -106,7 +106,7 @@ class Command(BaseCommand):
         if stream.last_success:
             text += f", last success {stream.last_success:%Y-%m-%d %H:%M:%S}"
         if stream.failures:
-            text += f", failing {stream.failures} times in a row"
+            text += f", failed {stream.failures} times in a row"
         if stream.reason:
             text += f": {stream.reason}"
         return self.style.SUCCESS(text) if stream.is_level else self.style.ERROR(text)

@@ -22,11 +22,11 @@ class Command(BaseCommand):
         """Declare the options."""
         parser.add_argument("--peer", action="append", help="only this peer (its name); may be repeated")
         parser.add_argument("--kind", action="append", help="only this kind; may be repeated")
-        parser.add_argument("--repair", action="store_true", help="send our version again where contents differ")
+        parser.add_argument("--repair", action="store_true", help="resend this node's version where contents differ")
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Compare."""
+        """Compare with each peer and print the outcomes; exit with 1 if a row differs or a peer cannot be asked."""
         peers = Peer.objects.filter(enabled=True)
         if options["peer"]:
             peers = peers.filter(name__in=options["peer"])
@@ -53,7 +53,7 @@ class Command(BaseCommand):
 
 
 def _line(comparison: Comparison) -> str:
-    digests = "equal digests" if comparison.digests_agree else "digests differ, one of both still lacks changes"
+    digests = "equal digests" if comparison.digests_agree else "digests differ: at least one node lacks changes"
     text = f"{comparison.peer}, {comparison.kind}: {digests}; {comparison.compared} compared"
     for what, count in comparison.counts.items():
         if count:
