@@ -1,4 +1,7 @@
-"""What a received deletion waits for before it takes other rows along: that this node has what its source had."""
+"""Store which digests of its source a received deletion waits for, before it may delete other rows.
+
+The deletion may delete other rows once this node contains the changes that the source had when it sent the deletion.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class Condition:
-    """What the deletions of one page wait for.
+    """Hold the digests that this node must contain before the deletions of one page may delete other rows.
 
-    ``origin`` is the source's endpoint. ``seen`` is, by kind, the source's digest when it sent the deletions; ``None``
-    while the source has to be asked. ``pk`` is the primary key of the stored ``DeletionCondition``, ``None`` if it is
-    not stored.
+    ``origin`` is the source's endpoint. ``seen`` is, by kind, the source's digest when it sent the deletions, or
+    ``None`` until the source was asked for it. ``pk`` is the primary key of the stored ``DeletionCondition``, ``None``
+    if it is not stored.
     """
 
     origin: str
@@ -35,9 +38,9 @@ class Condition:
 
     @classmethod
     def of_feed(cls, resource: Kind, source: Digest, said: Mapping[str, Digest] | None) -> Condition:
-        """Return the condition of a page from ``source``; ``said`` are the digests of other kinds that it carries.
+        """Return the condition of a page from ``source``; ``said`` are the digests of other kinds in the page.
 
-        What the source says is told on to others together with the deletions (``told_digests``).
+        The digests are stored, because this node sends them on together with the deletions (``told_digests``).
         """
         known = {kind.lower(): digest for kind, digest in (said or {}).items()}
         seen: dict[str, Digest | None] = {}
@@ -46,7 +49,7 @@ class Condition:
             if kind == resource.kind:
                 seen[kind] = source
             elif other is None or not other.is_target:
-                seen[kind] = Digest()  # the source's changes of it never come here
+                seen[kind] = Digest()  # this node never receives the source's changes of the kind
             else:
                 seen[kind] = None if digest is None else believed(other, digest)
         _note_told(resource, {kind: digest for kind, digest in seen.items() if digest and kind != resource.kind})
@@ -54,7 +57,7 @@ class Condition:
 
     @classmethod
     def load(cls, row: DeletionCondition) -> Condition:
-        """Return a stored condition."""
+        """Return the condition that is stored in ``row``."""
         seen = {kind: None if ticks is None else _digest(ticks) for kind, ticks in json.loads(row.seen).items()}
         return cls(origin=row.origin, seen=seen, pk=row.pk)
 
@@ -64,12 +67,12 @@ class Condition:
         return DeletionCondition.objects.using(using).create(origin=self.origin, seen=json.dumps(seen)).pk
 
     def lacking(self, kinds: Iterable[str]) -> list[str]:
-        """Return those of ``kinds`` of which this node does not have all that the source had."""
+        """Return those of ``kinds`` of which this node lacks changes that the source had."""
         return sorted(kind for kind in kinds if not self._is_reached(kind))
 
     def _is_reached(self, kind: str) -> bool:
         seen, resource = self.seen.get(kind, Digest()), registry.of_kind(kind)
-        if seen is None:  # not asked yet; a source that cannot be asked counts as never having seen a row
+        if seen is None:  # not asked yet; a source that is no enabled peer cannot be asked: it counts as without rows
             return Peer.of_endpoint(self.origin) is None
         if resource is None:
             return True
@@ -77,7 +80,8 @@ class Condition:
         return all(
             ours.tick(entry.endpoint) >= entry.tick
             for entry in seen
-            # Of itself this node knows best. A part promises nothing but what its source has recorded itself.
+            # This node has all of its own changes. For a partial replica, only the tick of the node that filters it
+            # says which changes have arrived.
             if not same_endpoint(entry.endpoint, resource.endpoint)
             and (not ours.part_of or same_endpoint(entry.endpoint, ours.part_of))
         )
@@ -92,7 +96,10 @@ def _digest(ticks: Mapping[str, int]) -> Digest:
 
 
 def _note_told(resource: Kind, said: Mapping[str, Digest]) -> None:
-    """Keep what a source has said of other kinds, as far as this node does not have it; under the digest's lock."""
+    """Store the digests ``said`` of other kinds by a source, as far as this node lacks their changes.
+
+    The caller holds the digest's lock.
+    """
     told = told_digests(resource)
     lacking: dict[str, dict[str, int]] = {}
     for kind in {*told, *said}:
@@ -108,7 +115,7 @@ def _note_told(resource: Kind, said: Mapping[str, Digest]) -> None:
 
 
 def told_digests(resource: Kind) -> dict[str, Digest]:
-    """Return what sources of deletions of ``resource`` had of other kinds and this node may lack, by kind."""
+    """Return by kind the digests of other kinds that sources of deletions had, as far as this node may lack them."""
     row = DigestRow.objects.using(resource.database).filter(pk=resource.kind).values_list("told_digests", flat=True)
     return {kind: _digest(ticks) for kind, ticks in json.loads(row.first() or "{}").items()}
 
@@ -116,7 +123,8 @@ def told_digests(resource: Kind) -> dict[str, Digest]:
 def unanswered_conditions(origin: str, kind: str, using: str) -> list[int]:
     """Return the primary keys of the conditions that lack the digest that the source ``origin`` has of ``kind``.
 
-    Call it before the digest is read: only a digest that was read after the deletion had come tells enough.
+    Call it before the digest is read from the source: only a digest that was read after the deletion had arrived has
+    all that the source had when it sent the deletion.
     """
     dataset = origin.rpartition("/")[0].lower()
     rows = DeletionCondition.objects.using(using).filter(origin__istartswith=f"{dataset}/")
@@ -124,7 +132,10 @@ def unanswered_conditions(origin: str, kind: str, using: str) -> list[int]:
 
 
 def answer_conditions(conditions: Collection[int], kind: str, seen: Digest, using: str) -> None:
-    """Note the digest of ``kind`` that a source has shown when it was asked; an empty one if it does not share it."""
+    """Store in ``conditions`` (primary keys) the digest of ``kind`` that their source has returned.
+
+    ``seen`` is empty if the source does not share the kind.
+    """
     for row in DeletionCondition.objects.using(using).filter(pk__in=conditions):
         said = json.loads(row.seen)
         if said.get(kind, {}) is None:

@@ -1,6 +1,6 @@
-"""Read the content of resources: the texts of their properties and relations, which the etag is a hash of.
+"""Read the content of rows: the field texts of their properties and relations, which the etag is a hash of.
 
-``LocalVersion`` is the version of one resource that this node holds, as conflict decisions and records need it.
+``LocalVersion`` is the version of one resource at this node, as conflict decisions and conflict records need it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from .children import children_texts, merged_children
 from .references import association_texts, generic_texts, keys_of, reference_texts
 from .rows import read_rows
 
-#: What rows wait for: by local key and property, the kinds and uuids.
+#: Pending references: by local key and property, the kinds and uuids of the targets.
 Waiting = Mapping[str, Mapping[str, Sequence[tuple[str, UUID]]]]
 
 
@@ -49,7 +49,7 @@ def read_contents(
     """Read the rows of ``tracked`` and encode them; return their contents and their problems, both by local key.
 
     A problem is the description of the exception that a row raised when it was read or encoded. A row that does not
-    exist has neither. With ``allocate`` rows that they refer to, and children, get a uuid if they have none.
+    exist has neither. With ``allocate``, children and referenced rows get a uuid if they have none.
     """
     by_key = {row.local_key: row for row in tracked if row.local_key is not None}
 
@@ -68,9 +68,10 @@ def contents_of(
     *,
     allocate: bool = False,
 ) -> dict[str, list[Text]]:
-    """Return the contents of ``rows``, columns by local key.
+    """Return the contents of ``rows`` by local key; ``rows`` holds their columns.
 
-    ``waiting`` is what rows refer to that has not come yet: it belongs to their contents, though not to their columns.
+    ``waiting`` are the pending references: they belong to the content of a row, but not to its columns. With
+    ``allocate``, children and referenced rows get a uuid if they have none.
     """
     contents = {key: resource.texts(values) for key, values in rows.items()}
     position = len(resource.properties)
@@ -101,13 +102,13 @@ def _texts(
         values = {key: value for key, (value,) in columns.items()}
         texts = reference_texts(resource, relation, values, allocate=allocate)
         awaited = {key: str(uuid) for key, ((_, uuid), *_) in pending.items()}
-    # Somebody may have given the row another one meanwhile: that overrules what is waited for.
+    # If the row refers to another row by now, this reference overrules the pending one.
     texts.update((key, text) for key, text in awaited.items() if key in texts and texts[key] is None)
     return texts
 
 
 def waiting_of(resource: Kind, tracked: Iterable[TrackedResource]) -> Waiting:
-    """Return what the rows of ``tracked`` refer to that has not come yet."""
+    """Return the pending references of the rows of ``tracked``."""
     incomplete = {row.pk: row.local_key for row in tracked if row.is_incomplete and row.local_key}
     if not incomplete:
         return {}
@@ -119,12 +120,12 @@ def waiting_of(resource: Kind, tracked: Iterable[TrackedResource]) -> Waiting:
 
 
 def merged(resource: Kind, plain: list[Text], reading: Reading, present: Sequence[Text] | None) -> list[Text]:
-    """Return the contents that a row has when ``reading`` is applied to it.
+    """Return the content that a row will have after ``reading`` is applied to it.
 
-    ``plain`` are the texts of its plain properties then; ``present`` are its contents now, ``None`` for a new row.
+    ``plain`` are the texts of its plain properties after that. ``present`` is its content now, ``None`` for a new row.
 
     Raises:
-        PayloadError: the children that came cannot be told apart.
+        PayloadError: a received child has no uuid.
     """
     contents = list(plain)
     for relation, text in zip(resource.relations, _related(resource, present), strict=True):
@@ -171,14 +172,14 @@ def _kind(relation: Relation) -> str:
 
 
 class LocalVersion:
-    """What stands here when a conflicting version comes: taken before that one touches the instance."""
+    """Hold the version of a resource at this node; make it before a conflicting version is set on the instance."""
 
     def __init__(
         self, resource: Kind, tracked: TrackedResource, instance: models.Model | None, *, allocate: bool
     ) -> None:
-        #: Its values by column, for the application's ``resolve``; ``None`` if there is no row, or no ``resolve``.
+        #: The values of the row by column, for the application's ``resolve``; ``None`` without a row or ``resolve``.
         self.values: dict[str, Any] | None = None
-        #: The texts of its properties and relations, ``None`` if there is no row or it cannot be encoded.
+        #: The content of the row; ``None`` if there is no row, or if the row cannot be encoded.
         self.contents: list[Text] | None = None
         self.payload = ""
         if tracked.is_deferred:
@@ -187,7 +188,7 @@ class LocalVersion:
         elif instance is not None:
             if resource.decides_itself:
                 self.values = {name: value_of(instance, name) for name in resource.columns}
-            # By column: an attribute of the instance may be another type than the column's value.
+            # Read from the columns: an attribute of the instance may have another type than the value of its column.
             contents, _ = read_contents(resource, [tracked], allocate=allocate)
             self.contents = contents.get(tracked.local_key or "")
             texts = _readable_texts(resource, instance) if self.contents is None else self.contents
@@ -195,7 +196,7 @@ class LocalVersion:
 
 
 def value_of(instance: models.Model, name: str) -> Any:
-    """Return an attribute of ``instance``, or what it stores under that name where a descriptor or property raises."""
+    """Return the attribute ``name`` of ``instance``, or its stored value if the descriptor or property raises."""
     try:
         return getattr(instance, name)
     except Exception as error:
@@ -205,7 +206,7 @@ def value_of(instance: models.Model, name: str) -> Any:
 
 
 def _readable_texts(resource: Kind, instance: models.Model) -> list[Text]:
-    """Return the texts of a row that cannot be encoded as a whole; what cannot be encoded is ``None``."""
+    """Return the texts of a row that cannot be encoded as a whole, with ``None`` for what cannot be encoded."""
     texts: list[Text] = []
     for prop in resource.properties:
         value = instance.__dict__.get(prop.field.attname)
@@ -224,11 +225,11 @@ def _shown_payload(resource: Kind, tracked: TrackedResource, texts: list[Text]) 
     except Exception as error:
         if ends_page(error):
             raise
-        # Not empty: that would say that the version was a deletion.
+        # Not empty, because an empty payload means that the version is a deletion.
         return resource.template.render_empty(f"{PAYLOAD_DECLARATIONS}{identity(uuid=str(tracked.uuid))}")
 
 
 def payload_of(resource: Kind, tracked: TrackedResource, texts: list[Text]) -> str:
-    """Return a version as an XML document of its own."""
+    """Return the version with the content ``texts`` as an XML document."""
     shown = [None if text is None else replace_forbidden(text) for text in texts]
     return resource.render(f"{PAYLOAD_DECLARATIONS}{identity(uuid=str(tracked.uuid))}", shown, tracked.extra)

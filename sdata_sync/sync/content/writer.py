@@ -1,4 +1,4 @@
-"""Writing the rows of a resource's model."""
+"""Create, update and delete the rows of a kind's model, as received versions require."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ logger = logging.getLogger(__name__)
 
 
 def write_rows(resource: Kind, changes: Sequence[RowChange]) -> None:
-    """Write ``changes``, each wholly or not at all; those that fail get their ``error``.
+    """Write each of ``changes`` completely or not at all; set ``error`` on each change that fails.
 
-    Validated as the model says. In bulk where nobody could tell the difference: a model with its own ``save``,
-    receivers of the application, or columns that write themselves is saved row by row.
+    The model validates the rows. They are written in bulk only where the result is the same: rows of a model with its
+    own ``save``, with signal receivers of the application, or with columns that set themselves (``auto_now``) are saved
+    one by one.
     """
     deletions = [change for change in changes if change.is_deletion]
     writes = [change for change in changes if not change.is_deletion and change.error is None]
@@ -54,7 +55,7 @@ def write_rows(resource: Kind, changes: Sequence[RowChange]) -> None:
 
 
 def _delete_rows(resource: Kind, deletions: Sequence[RowChange]) -> None:
-    """Carry out received deletions, but for those that wait because of what they would take along."""
+    """Apply received deletions, except those that are deferred because they would also delete other rows."""
     if not deletions:
         return
     if resource.is_inside:
@@ -78,15 +79,15 @@ def _delete(resource: Kind, change: RowChange) -> None:
     with applying_waiting(change):
         change.instance.delete(using=resource.database)
     change.instance.pk = pk
-    if are_kept_referring(resource, [change.instance]):  # said now, and not when the page is committed
-        raise PayloadError("IntegrityError: rows with on_delete=DO_NOTHING still refer to it.", public="Refused.")
+    if are_kept_referring(resource, [change.instance]):  # the database would refuse it only at the commit
+        raise PayloadError("IntegrityError: rows with on_delete=DO_NOTHING still refer to the row.", public="Refused.")
     confirm_taken(records)
 
 
 def _can_write_in_bulk(resource: Kind) -> bool:
     model = resource.model
     return (
-        # A column that a save would bring up to date, whether it travels or not.
+        # A save would set such a column, even one that is not sent; a bulk update would not.
         not any(getattr(field, "auto_now", False) for field in model._meta.concrete_fields)
         and model.save is models.Model.save
         and model.save_base is models.Model.save_base
@@ -98,13 +99,13 @@ def _can_write_in_bulk(resource: Kind) -> bool:
 
 
 def _has_foreign_receivers(signal: Any, model: type[models.Model]) -> bool:
-    # What Django's own fast delete asks (has_listeners) would find our receivers too.
+    # has_listeners(), which Django's own fast delete uses, would find the receivers of this app too.
     live = signal._live_receivers(model)
     return any(not is_own_receiver(receiver) for group in live for receiver in group)
 
 
 def _self_written(resource: Kind) -> list[str]:
-    """Return the columns that a save would fill with its own time, over the value that came."""
+    """Return the columns in which a save would replace the received value with the present time."""
     return [
         prop.field.attname
         for prop in resource.properties
@@ -122,7 +123,7 @@ def _validate(resource: Kind, change: RowChange, *, whole: bool) -> None:
         if whole:
             instance.full_clean(exclude=exclude)
         else:
-            # Uniqueness is left to the database here; what it refuses is validated whole, one by one.
+            # The database checks uniqueness here. If it refuses the bulk write, each row is validated completely.
             instance.clean_fields(exclude=exclude)
             if type(instance).clean is not models.Model.clean:
                 instance.clean()
@@ -135,34 +136,34 @@ def _validate(resource: Kind, change: RowChange, *, whole: bool) -> None:
 
 
 def _settled(resource: Kind, instance: models.Model) -> Iterator[str]:
-    """Yield the names of the fields about whose values there is nothing to ask."""
+    """Yield the names of the fields whose value is not validated: the JSON null, and null in nullable columns."""
     values = instance.__dict__
     for name, attname in _json_columns(resource.model):
         if isinstance(values.get(attname), models.Value):
             yield name
     for name, attname in _nullable(resource.model):
-        # What a form would insist on; the column can be without, and so could its source's.
+        # A form may require a value. The column accepts null, and so did the column of the source.
         if values.get(attname) is None:
             yield name
 
 
 def _plainly_right(resource: Kind, instance: models.Model) -> Iterator[str]:
-    """Yield the names of fields whose own ``clean`` would find out in ten times the time that they are right."""
+    """Yield the names of fields whose values are valid; their own ``clean`` would take ten times as long to tell."""
     values = instance.__dict__
     for name, attname, limit in _plain_texts(resource.model):
         if type(value := values.get(attname)) is str and 0 < len(value) <= limit:
             yield name
     for relation in resource.relations:
-        # Looked up already, all together; its clean() would ask for each row again.
+        # The referenced rows were looked up together; clean() would query each of them again.
         if isinstance(relation, Reference) and values.get(relation.field.attname) is not None:
             yield relation.field.name
 
 
 @lru_cache(maxsize=512)
 def _unchecked(resource: Kind, names: frozenset[str], is_new: bool) -> frozenset[str]:
-    """Return the names of the fields that an entry with the columns ``names`` says nothing of."""
+    """Return the names of the fields that are not validated, because an entry with the columns ``names`` lacks them."""
     checked = set(names)
-    if is_new:  # what a new row has no value for must be allowed to be without
+    if is_new:  # validate also the fields that a new row gets no value for: they may require one
         checked.update(prop.field.attname for prop in resource.properties if not prop.field.has_default())
         checked.update(resource.relation_columns)
     return frozenset(field.name for field in resource.model._meta.fields if field.attname not in checked)
@@ -170,7 +171,7 @@ def _unchecked(resource: Kind, names: frozenset[str], is_new: bool) -> frozenset
 
 @lru_cache(maxsize=512)
 def _plain_texts(model: type[models.Model]) -> tuple[tuple[str, str, int], ...]:
-    """Return name, column and greatest length of the text fields that ask for nothing but a length."""
+    """Return the name, column and maximum length of the text fields that validate nothing but the length."""
     return tuple(
         (field.name, field.attname, field.max_length or sys.maxsize)
         for field in model._meta.fields
@@ -208,7 +209,7 @@ def _payload_path(resource: Kind, name: str) -> str:
 
 
 def _written_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
-    """Try to write all of ``changes``; if one fails, none is written."""
+    """Write all of ``changes`` in bulk and return True; if one of them fails, write none and return False."""
     if len(changes) == 0:
         return True
     if is_careful():
@@ -230,7 +231,7 @@ def _written_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
     except Exception as error:
         if ends_page(error):
             raise
-        logger.info("%s: writing one by one, because in bulk: %s", resource.kind, describe(error))
+        logger.info("%s: the bulk write failed, rows are written one by one: %s", resource.kind, describe(error))
         for change in changes:
             _forget_key(change)
         return False
@@ -238,7 +239,7 @@ def _written_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
 
 
 def _check_now(resource: Kind) -> None:
-    """Have the database look now at what it would refuse the whole page for when the transaction ends."""
+    """Have the database check deferrable constraints now: at the commit, a violation would fail the whole page."""
     connection = connections[resource.database]
     if connection.features.supports_deferrable_unique_constraints and any(
         getattr(constraint, "deferrable", None) for constraint in resource.model._meta.constraints
@@ -255,14 +256,17 @@ def _links(model: type[models.Model]) -> tuple[models.ForeignKey[Any, Any], ...]
 
 
 def _linked_values(resource: Kind, changes: Sequence[RowChange]) -> dict[Any, models.Model]:
-    """Return the rows that are about to be updated as they stand, if foreign keys may hold what is changed."""
+    """Return the stored rows that will be updated, if the update changes a column that foreign keys refer to."""
     columns = {link.target_field.attname for link in _links(resource.model)}
     pks = [change.instance.pk for change in changes if not change.is_new and columns & change.names]
     return resource.rows().only(*columns).in_bulk(pks) if pks else {}
 
 
 def _take_along(resource: Kind, before: Mapping[Any, models.Model], changes: Sequence[RowChange]) -> None:
-    """Let what refers to a row by one of its values go on referring to it: all at once, for rows may exchange them."""
+    """Set foreign keys that refer to changed columns of rows to the new values, so that they refer to the same rows.
+
+    One statement changes all rows of a foreign key, because the rows may have exchanged their values.
+    """
     for link in _links(resource.model) if before else ():
         name = link.target_field.attname
         moved = {
@@ -285,7 +289,7 @@ def _note_texts(resource: Kind, changes: list[RowChange]) -> None:
             change.texts = contents[str(change.instance.pk)]
             _expect_unaltered(resource, change)
     elif resource.relations:
-        # As they were just written; what they refer to is looked up, all together.
+        # The instances have the values that were written. The uuids of their references are looked up together.
         contents = _contents(resource, changes, {str(c.instance.pk): resource.values_of(c.instance) for c in changes})
         for change in changes:
             change.texts = contents[str(change.instance.pk)]
@@ -313,7 +317,7 @@ def _update_in_bulk(resource: Kind, names: frozenset[str], instances: list[model
 
 
 def _forget_key(change: RowChange) -> None:
-    """Take back the key of a row whose creation was rolled back, if it was the database that gave it."""
+    """Clear the primary key of a row whose creation was rolled back, if the database had assigned the key."""
     if not change.is_new:
         return
     pk = change.instance._meta.pk
@@ -336,7 +340,7 @@ def _deleted_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
     except Exception as error:
         if ends_page(error):
             raise
-        logger.info("%s: deleting one by one, because in bulk: %s", resource.kind, describe(error))
+        logger.info("%s: the bulk deletion failed, rows are deleted one by one: %s", resource.kind, describe(error))
         return False
     return True
 
@@ -354,7 +358,7 @@ def _attempt(resource: Kind, change: RowChange, act: Any) -> None:
             check_deferred_constraints()
     except PayloadError as error:
         if error.__cause__ is not None:
-            logger.info("%s: an entry cannot be applied", resource.kind, exc_info=error.__cause__)
+            logger.info("%s: a received change of a row cannot be applied", resource.kind, exc_info=error.__cause__)
         change.error = error
     if change.error is not None:
         if change.action is RowAction.WITHDRAW:
@@ -377,14 +381,14 @@ def _save(resource: Kind, change: RowChange) -> None:
     write_inside(resource, [change], write_rows)
     texts = _stored_contents(resource, [change]).get(str(change.instance.pk))
     if texts is None:
-        raise PayloadError("The model did not save the row.")
+        raise PayloadError("The save() of the model did not write the row.")
     change.texts = texts
     if _can_write_in_bulk(resource):
         _expect_unaltered(resource, change)
 
 
 def _is_fragile(resource: Kind) -> bool:
-    """Tell whether some database may hold another number than it was given: SQLite's decimals are floats."""
+    """Return True if a database may store another number than it was given: SQLite stores decimals as floats."""
     return any(
         isinstance(prop.field, models.FloatField)
         or (isinstance(prop.field, models.DecimalField) and (prop.field.max_digits or 99) > 15)
@@ -393,7 +397,7 @@ def _is_fragile(resource: Kind) -> bool:
 
 
 def _expect_unaltered(resource: Kind, change: RowChange) -> None:
-    """Refuse a row of a plain model that is not what was written: the database could not hold it.
+    """Refuse a row that the database did not store as it was written; only for models without their own ``save``.
 
     Raises:
         PayloadError: a value in the database differs from the value that was written.
