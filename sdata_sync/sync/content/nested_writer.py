@@ -1,7 +1,7 @@
 """Write associations and children of received rows, in the transaction that writes the rows.
 
-Two parents can name the same child: one was changed here, the other at another node, and the feeds cross. The
-parent that was changed later has the child, at every node, in whatever order the feeds arrive (``ChildOwnership``).
+Two parents can name the same child, if one parent was changed here, the other at another node, and the feeds cross.
+At every node, the parent that was changed later has the child, in whatever order the feeds arrive (``ChildOwnership``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ from .rows import read_instances
 
 
 class Claims:
-    """The parents that are written together, by local key, and those that stand."""
+    """Decide which parent has a child that several parents name: the parent that was changed last.
+
+    ``parents`` are the parents that are written together, by local key. Each is compared with the others, and with the
+    stored parents of the children ``instances``.
+    """
 
     def __init__(
         self, owner: Kind, relation: Children, parents: Mapping[str, RowChange], instances: Mapping[str, Any]
@@ -37,7 +41,7 @@ class Claims:
         self._parents = parents
         link, pk = relation.link, owner.model._meta.pk
         self._name = relation.name
-        #: The parent that each child has now.
+        #: The local key of the stored parent, by local key of the child.
         self._present: dict[str, str] = {}
         if link.target_field.primary_key:
             self._present = {key: key_text(pk, getattr(row, link.attname)) for key, row in instances.items()}
@@ -67,7 +71,10 @@ class Claims:
         )
 
     def may_have(self, parent: str, uuid: UUID | None, key: str | None) -> bool:
-        """Tell whether ``parent`` has the child, which ``key`` is if it stands here."""
+        """Return True if ``parent`` has the child ``uuid``, because no parent that was changed later has or names it.
+
+        ``key`` is the local key of the child, ``None`` if it has no row here.
+        """
         state = self._parents[parent].state
         if uuid is None or state is None:
             return True
@@ -79,7 +86,7 @@ class Claims:
         return not any(rival is not None and _is_after(rival, state) for rival in rivals)
 
     def robbed_by(self, parent: str, key: str | None) -> set[str]:
-        """Return the parent that loses the child to ``parent`` and is not written itself."""
+        """Return the local key of the parent that loses the child ``key`` to ``parent`` and is not written itself."""
         holder = self._present.get(key or "")
         return set() if holder is None or holder == parent or holder in self._parents else {holder}
 
@@ -91,7 +98,7 @@ def _is_after(one: SyncState, other: SyncState) -> bool:
 
 
 def refresh_etags(owner: Kind, keys: Iterable[str]) -> None:
-    """Note that the present contents of rows are those of the versions that they have."""
+    """Set the etags of the rows ``keys`` to their present contents, which then count as those of their versions."""
     wanted = list(keys)
     if not wanted:
         return
@@ -104,15 +111,15 @@ def refresh_etags(owner: Kind, keys: Iterable[str]) -> None:
             rows.filter(pk=row.pk).update(etag=owner.etag(texts, row.extra))
 
 
-#: Writes the rows of a resource: ``write_rows``, which writes what is inside them by this module.
+#: The type of ``writer.write_rows``, which is passed as an argument because ``writer`` imports this module.
 WriteRows = Callable[[Kind, Sequence[RowChange]], None]
 
 
 def write_inside(resource: Kind, changes: Sequence[RowChange], write_rows: WriteRows) -> None:
-    """Write the lists of rows that have just been written, in their transaction.
+    """Write the associations and children of rows that ``changes`` have just written, in the same transaction.
 
     Raises:
-        PayloadError: a child cannot be written; then its parent must not be either.
+        PayloadError: a child cannot be written; the caller must roll back its parent too.
     """
     keys = [str(change.instance.pk) for change in changes]
     with applying(resource.kind, keys=keys):
@@ -136,17 +143,17 @@ def _write_members(resource: Kind, relation: Association, changes: Iterable[RowC
 
 
 class _ChildrenWriter:
-    """Writes the children of several parents together."""
+    """Write the children of several parents together."""
 
     def __init__(self, relation: Children, owner: Kind, parents: Sequence[RowChange]) -> None:
         self._relation = relation
         self._owner = owner
         self._resource = relation.resource
         self._parents = {str(change.instance.pk): change for change in parents}
-        #: Children that stay or come, by parent: their uuid, what is kept of them, and their change.
+        #: The children that are kept or created: their uuid, their unknown elements (XML) and their change.
         self._kept: list[tuple[UUID, str, RowChange]] = []
         self._deleted: dict[str, RowChange] = {}
-        #: Parents that are not written here, and lose a child to one that is.
+        #: The local keys of parents that are not written, and lose a child to a parent that is.
         self._robbed: set[str] = set()
 
     def write(self, write_rows: WriteRows) -> None:
@@ -157,10 +164,10 @@ class _ChildrenWriter:
         for parent, change in self._parents.items():
             mine = {key for key, of in standing.items() if of == parent}
             self._decide(parent, change, mine, keys, instances, claims)
-        for _, _, kept in self._kept:  # gone from one parent, come to another
+        for _, _, kept in self._kept:  # moved from one parent to another
             self._deleted.pop(str(kept.instance.pk), None)
         deletions, kept_rows = list(self._deleted.values()), [change for _, _, change in self._kept]
-        # First what goes: what comes may have its unique values.
+        # Deletions first, because a new child may have the unique values of a deleted one.
         write_rows(self._resource, deletions)
         self._raise_first(deletions)
         self._write_kept(kept_rows, write_rows)
@@ -177,7 +184,8 @@ class _ChildrenWriter:
             standing = [change for change in changes if not change.is_new]
             if not standing:
                 raise
-        # They may have exchanged a unique value among themselves. All at once, under the keys that they have.
+        # The children may have exchanged a unique value. Delete their rows and create all of them again under the same
+        # primary keys.
         pks = [change.instance.pk for change in standing]
         self._resource.rows().filter(pk__in=pks)._raw_delete(self._resource.database)
         for change in changes:
@@ -192,7 +200,7 @@ class _ChildrenWriter:
                 raise self._failure(change.error)
 
     def _keys_by_uuid(self, standing: dict[str, str]) -> dict[UUID, str]:
-        """Return the local keys of the children by uuid, also of those that had another parent until now."""
+        """Return the local keys of the children by uuid, also of received children that have another parent now."""
         keys = {uuid: key for key, (uuid, _) in identities(self._resource, standing, allocate=True).items()}
         received = (self._received(change).children for change in self._parents.values())
         wanted = {child.uuid for children in received for child in children if child.uuid}
@@ -231,7 +239,7 @@ class _ChildrenWriter:
     def _keep(self, parent: RowChange, child: ReceivedChild, instance: Any) -> None:
         try:
             change = prepare_row(self._resource, instance, child.reading, parent.known)
-            if change.pending:  # a child has no state of its own, so that its reference could wait alone
+            if change.pending:  # without a sync state, a child cannot have a pending reference
                 raise self._waiting(change)
         except PayloadError as error:
             raise self._failure(error) from error
@@ -245,7 +253,7 @@ class _ChildrenWriter:
         path = f"{self._resource.element_name}/{next(iter(change.pending))}"
         kind, uuid = waits_for[0]
         return PayloadError(
-            f"In {path}: it refers to {kind} {uuid}, which has not come yet.", payload_path=path, waits_for=waits_for
+            f"In {path}: it refers to {kind} {uuid}, which has not arrived yet.", payload_path=path, waits_for=waits_for
         )
 
     def _failure(self, error: PayloadError) -> PayloadError:

@@ -1,4 +1,7 @@
-"""What waited for something, when it has come: references are filled in, entries tried again."""
+"""Store references whose target has not arrived yet, and fill them in when the target has arrived.
+
+A pending reference without a name belongs to a deferred entry, which is retried when the target has arrived.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ _kinds_waiting: PreparedQuery[PendingReference] = PreparedQuery(
     ),
     str,
 )
-#: Looked at together.
+#: The maximum number of pending references that are read together.
 BATCH = 1000
 
 
@@ -42,7 +45,7 @@ def store_pending(
 ) -> None:
     """Store the pending references of resources, by primary key of the TrackedResource; set ``is_incomplete``.
 
-    The pending references of the resources ``replaced``, primary keys, are deleted before.
+    The pending references of the resources ``replaced`` (primary keys) are deleted first.
     """
     references = PendingReference.objects.using(resource.database)
     incomplete = {pk for pk, names in pending.items() if any(names)}
@@ -63,27 +66,27 @@ def store_pending(
 
 
 def _set_incomplete(resource: Kind, pks: Collection[int], is_incomplete: bool) -> None:
-    """Write ``is_incomplete``: a row is written without references that are pending."""
+    """Set ``is_incomplete`` of resources: True if their rows lack references that are pending."""
     for chunk in chunks(pks):
         rows = TrackedResource.objects.using(resource.database).filter(pk__in=chunk)
         rows.exclude(is_incomplete=is_incomplete).update(is_incomplete=is_incomplete)
 
 
 def is_waiting(resource: Kind) -> bool:
-    """Tell whether anything of ``resource`` waits for what it refers to."""
+    """Return True if a resource of the kind has a pending reference."""
     return bool(_any_pending.rows(resource.database, resource.kind))
 
 
 def kinds_waiting_for(resource: Kind) -> list[str]:
-    """Return the other kinds of which something waits for a row of ``resource``."""
+    """Return the other kinds that have a pending reference to a resource of this kind."""
     found = _kinds_waiting.rows(resource.database, resource.kind)
     return [kind for (kind,) in found if kind != resource.kind]
 
 
 def fill_in(resource: Kind) -> list[int]:
-    """Fill in the references of ``resource`` whose targets have come, under the digest's lock.
+    """Write the pending references of a kind whose targets have arrived; the caller holds the digest's lock.
 
-    Returns the primary keys of the deferred resources that wait for nothing any more.
+    Return the primary keys of the deferred resources that wait for no target any more.
     """
     if not is_waiting(resource):
         return []
@@ -119,7 +122,7 @@ def _fill_in(resource: Kind, batch: list[PendingReference]) -> set[int]:
 
 
 def _is_written(resource: Kind, relation: Relation, reference: PendingReference, known: Known) -> bool:
-    """Write one reference into its row; return False, and log why, if that row cannot take it."""
+    """Write one reference into its row; if the row cannot be written, log why and return False."""
     try:
         with row_guard(resource.database):
             _write(resource, relation, reference, known)
@@ -127,12 +130,15 @@ def _is_written(resource: Kind, relation: Relation, reference: PendingReference,
         return True
     except PayloadError as error:
         key = reference.resource.local_key
-        logger.warning("%s('%s'): %s cannot be filled in: %s", resource.kind, key, relation.name, error)
+        logger.warning("%s('%s'): %s cannot be written, stays pending: %s", resource.kind, key, relation.name, error)
         return False
 
 
 def _write(resource: Kind, relation: Relation, reference: PendingReference, known: Known) -> None:
-    """Write one reference into its row, which has had the same content all the while: nothing is changed by it."""
+    """Write one reference into its row.
+
+    This is no change of the resource, because the pending reference belonged to its content already.
+    """
     key = reference.resource.local_key or ""
     target = (reference.kind, reference.uuid)
     with applying(resource.kind, keys=[key]):
@@ -149,7 +155,7 @@ def _write(resource: Kind, relation: Relation, reference: PendingReference, know
 
 
 def hand_over(resource: Kind, old: int, new: int) -> None:
-    """Let the resource with the primary key ``new`` wait for what ``old`` waited for: it has its row now."""
+    """Move the pending references of the resource ``old`` to ``new``, which has its row now; both are primary keys."""
     references = PendingReference.objects.using(resource.database)
     if references.filter(resource=old).exists():
         references.filter(resource=new).delete()
@@ -159,9 +165,9 @@ def hand_over(resource: Kind, old: int, new: int) -> None:
 
 
 def drop_overruled(resource: Kind, contents: Mapping[int, Sequence[str | None]]) -> None:
-    """Delete pending references of resources whose reference was set to another value meanwhile.
+    """Delete pending references of resources whose reference was set to another value in the meantime.
 
-    ``contents`` are those of the resources, by their primary key.
+    ``contents`` is the content of the resources by their primary key.
     """
     if not contents:
         return

@@ -28,15 +28,15 @@ from .rows import existing_keys
 if TYPE_CHECKING:
     from ...atom.payload import Text
 
-#: How often a uuid may have been replaced by another, one after the other.
+#: The maximum number of aliases that are followed from a uuid to the present one.
 MAX_ALIASES = 10
 
 
 def uuids_of(resource: Kind, keys: Iterable[str], *, allocate: bool) -> dict[str, UUID | str]:
     """Return the uuids of rows by local key.
 
-    A row has no uuid until it is linked or sent (SData sync 1.2). With ``allocate`` such a row is tracked, with a
-    new uuid; without it the local key stands for the uuid.
+    A row has no uuid until it is linked or sent (SData sync 1.2). With ``allocate``, such a row is marked and gets a
+    new uuid. Otherwise its local key, after ``KEY``, is returned in place of the uuid.
     """
     wanted = set(keys)
     found: dict[str, UUID | str] = dict(_tracked(resource, wanted))
@@ -59,10 +59,10 @@ def _tracked(resource: Kind, keys: Collection[str]) -> dict[str, UUID]:
 
 
 def keys_of(resource: Kind, uuids: Iterable[UUID]) -> dict[UUID, str]:
-    """Return the local keys of rows by uuid, also by one that was replaced; what has no row here is absent."""
+    """Return the local keys of rows by uuid; aliases are followed, and a uuid without a row here is absent."""
     rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
     found: dict[UUID, str] = {}
-    #: What is asked for, by the uuid that it has now.
+    #: The requested uuids, by the uuid that they are an alias of.
     wanted: dict[UUID, list[UUID]] = {uuid: [uuid] for uuid in uuids}
     for _ in range(MAX_ALIASES):
         following: dict[UUID, list[UUID]] = {}
@@ -99,7 +99,7 @@ def reference_texts(
 
 
 def keys_by_value(resource: Kind, relation: Reference, values: Iterable[Any]) -> dict[Any, str]:
-    """Return the local keys of the rows that foreign keys lead to, which need not hold primary keys."""
+    """Return the local keys of referenced rows by the ``values`` of the foreign key, which may be no primary keys."""
     target = relation.field.target_field
     pk = relation.model._meta.pk
     if target.primary_key:
@@ -109,7 +109,7 @@ def keys_by_value(resource: Kind, relation: Reference, values: Iterable[Any]) ->
 
 
 def value_by_key(resource: Kind, relation: Reference, key: str) -> Any:
-    """Return what the foreign key holds to lead to the row with the local ``key``."""
+    """Return the value of the foreign key that refers to the row with the local ``key``."""
     target, pk = relation.field.target_field, relation.model._meta.pk
     if target.primary_key:
         return pk.to_python(key)
@@ -131,10 +131,10 @@ def _natural_text(row: Any) -> str:
 
 
 def find_by_natural_key(resource: Kind, relation: Reference, text: str) -> Any:
-    """Return what the foreign key holds to lead to the row with the natural key that ``text`` spells.
+    """Return the value of the foreign key that refers to the row with the natural key in ``text``.
 
     Raises:
-        PayloadError: there is none.
+        PayloadError: the model's manager finds no such row, or raises another exception.
     """
     text = text.removeprefix(NATURAL)
     parts = [text]
@@ -145,12 +145,12 @@ def find_by_natural_key(resource: Kind, relation: Reference, text: str) -> Any:
             parts = [text]
     manager: Any = relation.model._default_manager.db_manager(resource.database)
     try:
-        with transaction.atomic(using=resource.database):  # what the database refuses must not spoil the page
+        with transaction.atomic(using=resource.database):  # a database error must not break the page
             row = manager.get_by_natural_key(*parts)
-    except Exception as error:  # none, several, or whatever the model makes of what came
+    except Exception as error:  # no row, several rows, or an exception of the model's own method
         if ends_page(error):
             raise
-        raise PayloadError(f"there is no {relation.model._meta.label} called {text[:80]!r} here.") from error
+        raise PayloadError(f"no {relation.model._meta.label} here has the natural key {text[:80]!r}.") from error
     return getattr(row, relation.field.target_field.attname)
 
 
@@ -165,12 +165,12 @@ def generic_texts(resource: Kind, values: Mapping[str, tuple[Any, Any]], *, allo
         model = _content_types(resource).get_for_id(content_type).model_class()
         target = None if model is None else registry.of_model(model._meta.concrete_model)
         if target is None:
-            label = "a model that is gone" if model is None else model._meta.label
+            label = "a model that does not exist any more" if model is None else model._meta.label
             texts.update(dict.fromkeys(objects, f"{PROBLEM}it points to {label}, which is not registered"))
             continue
         pk = target.model._meta.pk
         keys = {key: key_text(pk, value) for key, value in objects.items()}
-        # The database does not keep them from leading nowhere; to nothing is where they lead then.
+        # The database does not check generic foreign keys. One that refers to a missing row is sent as null.
         present = existing_keys(target, keys.values())
         uuids = uuids_of(target, present, allocate=allocate)
         texts.update((key, f"{target.kind} {uuids[other]}") for key, other in keys.items() if other in uuids)
@@ -185,12 +185,12 @@ def generic_target(kind: str) -> Kind:
     """
     target = registry.of_kind(kind)
     if target is None:
-        raise PayloadError(f"expected a reference to a kind that is known here, received one to {kind[:80]!r}.")
+        raise PayloadError(f"expected a reference to a kind that this node has, received one to {kind[:80]!r}.")
     return target
 
 
 def generic_values(resource: Kind, target: Kind, key: str) -> tuple[Any, Any]:
-    """Return the content type and the object that lead to the row of ``target`` with the local ``key``."""
+    """Return the content type and the object id that refer to the row of ``target`` with the local ``key``."""
     pk: models.Field[Any, Any] = target.model._meta.pk
     return _content_types(resource).get_for_model(target.model).pk, pk.to_python(key)
 
@@ -207,7 +207,7 @@ def _content_types(resource: Kind) -> Any:
 
 
 def members(resource: Kind, relation: Association, keys: Collection[str]) -> dict[str, list[str]]:
-    """Return the local keys of what is associated with the rows ``keys``, by their local keys."""
+    """Return the local keys of the members of each row in ``keys``, by the local key of the row."""
     field = relation.field
     source, target = (relation.through._meta.get_field(name) for name in _ends(field))
     own, other = resource.model._meta.pk, relation.model._meta.pk
@@ -229,9 +229,9 @@ def association_texts(
     *,
     allocate: bool,
 ) -> dict[str, Text]:
-    """Return the texts of ``relation`` for the rows ``keys``; ``waiting`` are the members that have not come yet."""
+    """Return the texts of ``relation`` for the rows ``keys``; ``waiting`` are the pending members."""
     target = registry.of_model(relation.model)
-    if target is None:  # said by the checks
+    if target is None:  # a system check reports it
         return dict.fromkeys(keys, "")
     found = members(resource, relation, keys)
     uuids = uuids_of(target, {key for others in found.values() for key in others}, allocate=allocate)

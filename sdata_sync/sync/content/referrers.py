@@ -19,15 +19,15 @@ from ..log.suppression import is_applied
 from ..log.wakeup import wake_after_commit
 from .pending import store_pending
 
-#: With these no reference is changed: its row goes too, or the deletion is refused. The last is Django 6.1's.
+#: Rules that change no reference: its row is deleted too, or the deletion is refused. The last is new in Django 6.1.
 _UNTOUCHED = (models.CASCADE, models.PROTECT, models.RESTRICT, models.DO_NOTHING, getattr(models, "DB_CASCADE", None))
-#: With these the reference becomes null.
+#: Rules that set the reference to null.
 _SETS_NULL = (models.SET_NULL, getattr(models, "DB_SET_NULL", models.SET_NULL))
 
 
 @dataclass(frozen=True)
 class Referrer:
-    """A relation of a registered resource, or of its children, that is emptied when what it leads to is deleted."""
+    """Hold a relation of a kind, or of its children, by which rows of the kind refer to other rows."""
 
     resource: Kind
     relation: Reference | Association | GenericReference
@@ -78,7 +78,7 @@ def _referrers(resource: Kind) -> Iterator[Referrer]:
             for relation in children.resource.relations:
                 if isinstance(relation, Reference):
                     yield Referrer(resource, relation, children)
-    except FieldDoesNotExist:  # said by the checks
+    except FieldDoesNotExist:  # a system check reports it
         return
 
 
@@ -97,19 +97,19 @@ def await_withdrawn(referrers: tuple[Referrer, ...], instance: models.Model, usi
     """Make the references to ``instance`` pending, because its row is withdrawn from this node.
 
     Raises:
-        ProtectedError: something cannot wait.
+        ProtectedError: a reference to ``instance`` cannot be pending.
     """
     for referrer, keys in _await(referrers, instance, using):
         relation, kind = referrer.relation, referrer.resource.kind
-        raise models.ProtectedError(f"{relation.name} of {kind}({keys[0]!r}) cannot wait for it.", {instance})
+        raise models.ProtectedError(f"{relation.name} of {kind}({keys[0]!r}) cannot be made pending.", {instance})
 
 
 def keep_emptied(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> None:
     """Keep the versions of the rows whose references to ``instance`` a received deletion empties.
 
-    The version of such a row still refers to the deleted resource, as it does at every other node, and waits for it.
-    Where a reference cannot wait, inside a child or with SET_DEFAULT for instance, the row gets a new version with a
-    stamp just after the one that it has, so that no edit made elsewhere loses against it.
+    The version of such a row still refers to the deleted resource, as it does at every other node: the reference is
+    pending. If a reference cannot be pending, inside a child or with SET_DEFAULT for instance, the row gets a new
+    version. Its stamp is just after the present stamp, so that no edit at another node loses against it.
     """
     for referrer, keys in _await(referrers, instance, using):
         resource = referrer.resource
@@ -121,7 +121,7 @@ def keep_emptied(referrers: tuple[Referrer, ...], instance: models.Model, using:
 
 
 def _await(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> Iterator[tuple[Referrer, list[str]]]:
-    """Let what refers to ``instance`` wait for it; yield the references that cannot, with the keys of their rows."""
+    """Make references to ``instance`` pending; yield those that cannot be pending, with the local keys of the rows."""
     target = registry.of_model(type(instance)._meta.concrete_model or type(instance))
     if target is None:
         mark_referrers(referrers, instance, using)
@@ -141,7 +141,7 @@ def _await(referrers: tuple[Referrer, ...], instance: models.Model, using: str) 
         store_pending(
             resource, {pk: {relation.name: [(target.kind, uuid)]} for pk in rows.values_list("pk", flat=True)}
         )
-        if isinstance(relation, GenericReference):  # which the database does not empty
+        if isinstance(relation, GenericReference):  # the database does not empty it
             resource.rows().filter(pk__in=keys).update(**dict.fromkeys(relation.columns))
 
 
@@ -152,11 +152,11 @@ def _can_wait(relation: Relation) -> bool:
 
 
 def mark_referrers(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> None:
-    """Mark what ``referrers`` say refers to ``instance``."""
+    """Mark the rows that refer to ``instance`` by one of ``referrers``."""
     for referrer in referrers:
         kind = referrer.resource.kind
         keys = [key for key in referrer.rows_of(instance, using) if not is_applied(kind, None, key)]
-        # Not what has a version that waits: nobody has edited it, and that version is not to be overruled.
+        # Without rows that have a deferred version: no user has edited them, and a mark would overrule that version.
         waiting = TrackedResource.objects.using(using).filter(kind=kind, local_key__in=keys, is_deferred=True)
         keys = sorted(set(keys) - set(waiting.values_list("local_key", flat=True))) if keys else []
         if keys:

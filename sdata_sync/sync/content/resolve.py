@@ -1,4 +1,4 @@
-"""Turn a received payload into a change of a row: uuids become local keys, missing targets are noted as pending."""
+"""Turn a received payload into a change of a row: uuids become local keys, or pending references without a row."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
     from .cascade import Taken
     from .conditions import Condition
 
-#: Kind and uuid of something that is referred to.
+#: The kind and uuid of a referenced resource.
 Target = tuple[str, UUID]
 
 
 class Known:
-    """The local keys of what a batch of payloads refers to, looked up together."""
+    """Hold the local keys of the resources that a batch of payloads refers to; they are looked up together."""
 
     def __init__(self) -> None:
         self._keys: dict[Target, str | None] = {}
 
     def look_up(self, targets: Iterable[Target]) -> None:
-        """Find out which of ``targets`` have a row here."""
+        """Look up the local keys of ``targets``, except those that are looked up already."""
         wanted: dict[str, set[UUID]] = defaultdict(set)
         for kind, uuid in targets:
             if (kind, uuid) not in self._keys:
@@ -54,14 +54,14 @@ class Known:
         for kind, uuids in wanted.items():
             resource = registry.of_kind(kind)
             found = {} if resource is None else keys_of(resource, uuids)
-            # Not one whose row was deleted a moment ago, before anybody has numbered that.
+            # The row may have been deleted by a change that has no tick yet: then its local key is still stored.
             present = set() if resource is None else existing_keys(resource, found.values())
             for uuid in uuids:
                 key = found.get(uuid)
                 self._keys[kind, uuid] = key if key in present else None
 
     def forget(self, targets: Iterable[Target]) -> None:
-        """Take ``targets`` for unknown: their rows are about to go."""
+        """Treat ``targets`` as resources without a row, because their rows are about to be deleted."""
         self._keys.update(dict.fromkeys(targets))
 
     def key(self, target: Target) -> str | None:
@@ -73,10 +73,10 @@ class Known:
 
 @dataclass(kw_only=True, slots=True)
 class Placed:
-    """What became of a reading's relations.
+    """Hold what ``place`` made of the relations of a payload.
 
-    ``columns`` were set on the instance. ``pending`` is what has not come yet, by property. ``lists`` are the
-    associations and children, to be written when the row has its key.
+    ``columns`` are the columns that were set on the instance. ``pending`` are the targets that have not arrived yet, by
+    property. ``lists`` are the associations and children, which are written when the row has its primary key.
     """
 
     columns: set[str] = field(default_factory=set)
@@ -85,10 +85,11 @@ class Placed:
 
 
 def place(resource: Kind, instance: models.Model, reading: Reading, known: Known) -> Placed:
-    """Set the columns of ``instance`` that ``reading``'s relations stand on.
+    """Set the columns of ``instance`` that hold the references in ``reading``.
 
     Raises:
-        PayloadError: something that the row cannot be without has not come yet (``waits_for``), or never will.
+        PayloadError: the target of a required reference has not arrived yet (``waits_for``), or this node cannot
+            resolve a reference.
     """
     placed = Placed()
     for relation in resource.relations:
@@ -130,14 +131,14 @@ def _place_reference(
             placed.pending[relation.name] = [target]
         else:
             kind, uuid = target
-            raise PayloadError(f"it refers to {kind} {uuid}, which has not come yet.", waits_for=[target])
+            raise PayloadError(f"it refers to {kind} {uuid}, which has not arrived yet.", waits_for=[target])
     for column, value in zip(relation.columns, values, strict=True):
         setattr(instance, column, value)
         placed.columns.add(column)
 
 
 def reference_values(resource: Kind, relation: Relation, target: Target, key: str) -> Sequence[object]:
-    """Return what the columns of ``relation`` hold to lead to ``target``, whose local key is ``key``."""
+    """Return the values of the columns of ``relation`` that refer to ``target``, whose local key is ``key``."""
     if isinstance(relation, GenericReference):
         return generic_values(resource, generic_target(target[0]), key)
     assert isinstance(relation, Reference)
@@ -145,7 +146,7 @@ def reference_values(resource: Kind, relation: Relation, target: Target, key: st
 
 
 def targets_of(resource: Kind, reading: Reading) -> Iterator[Target]:
-    """Yield what ``reading`` refers to, its children too; what cannot be known here is left out."""
+    """Yield the targets of the references in ``reading`` and its children, except of kinds that this node lacks."""
     for relation in resource.relations:
         if relation.name not in reading.related:
             continue
@@ -158,7 +159,7 @@ def targets_of(resource: Kind, reading: Reading) -> Iterator[Target]:
             try:
                 yield from _targets(relation, received)
             except PayloadError:
-                continue  # said when it is placed
+                continue  # ``place`` raises it
 
 
 def _targets(relation: Relation, received: Received) -> Iterator[Target]:
@@ -181,7 +182,7 @@ def _kind(relation: Relation) -> str:
 def members_of(
     relation: Association, received: ReceivedList, present: Mapping[str, Sequence[str]], key: str, known: Known
 ) -> set[str]:
-    """Return the local keys of the members that the row ``key`` has after ``received``, of those that are here."""
+    """Return the local keys of the members of the row ``key`` after ``received`` is applied, without missing rows."""
     kind = _kind(relation)
     added = {found for uuid in received.uuids if (found := known.key((kind, uuid))) is not None}
     if received.is_complete:
@@ -203,46 +204,47 @@ class RowAction(StrEnum):
 
 @dataclass(kw_only=True, eq=False)
 class RowChange:
-    """One row to be created, updated or deleted; ``error`` says afterwards why it was not.
+    """Hold the change of one row: create, update or delete it.
 
-    ``names`` are the columns that the entry brought; the instance has their values already. ``lists`` are its
-    associations and children, to be written after it, ``pending`` is what it refers to that has not come yet.
-    ``texts`` are afterwards the contents of the row as it stands.
+    ``names`` are the columns that the entry contains; the instance has their values already. ``lists`` are the
+    associations and children, which are written after the row. ``pending`` are the targets that have not arrived yet,
+    by property. After the write, ``texts`` is the content of the row as it is stored, and ``error`` is why the change
+    was not written.
     """
 
     instance: models.Model
     action: RowAction
     names: frozenset[str] = frozenset()
-    #: Of a received deletion: what it waits for before it takes other rows along; ``None`` to take them at once.
+    #: For a received deletion: what it waits for before it deletes other rows; ``None`` to delete them at once.
     condition: Condition | None = None
-    #: Of a deletion: the resources that go with it, as ``deletions.hold_back`` has found them.
+    #: For a deletion: the resources that it also deletes, as ``cascade.hold_back`` has found them.
     taken: Taken = field(default_factory=dict)
-    #: Those of them whose own deletion has come and waits.
+    #: Those resources of ``taken`` whose own received deletion is deferred.
     waiting: Taken = field(default_factory=dict)
     lists: Mapping[str, ReceivedList | ReceivedChildren] = field(default_factory=dict)
     pending: Mapping[str, Sequence[Target]] = field(default_factory=dict)
     known: Known = field(default_factory=Known)
-    #: The state of the version that it is written for, where there is one.
+    #: The sync state of the version that the change writes, if there is one.
     state: SyncState | None = None
     texts: list[Text] = field(default_factory=list)
     error: PayloadError | None = None
 
     @property
     def is_new(self) -> bool:
-        """Whether the change creates the row."""
+        """Return True if the change creates the row."""
         return self.action is RowAction.CREATE
 
     @property
     def is_deletion(self) -> bool:
-        """Whether the change deletes the row, with the rows that go with it or alone."""
+        """Return True if the change deletes the row, alone or with other rows."""
         return self.action in (RowAction.DELETE, RowAction.WITHDRAW)
 
 
 def prepare_row(resource: Kind, instance: models.Model | None, reading: Reading, known: Known) -> RowChange:
-    """Return the change that ``reading`` makes to the row of ``instance``, or, if that is ``None``, to a new one.
+    """Set ``reading`` on ``instance``, or on a new instance if it is ``None``; return the change, which is not written.
 
     Raises:
-        PayloadError: the row cannot become what it says.
+        PayloadError: the target of a required reference has not arrived yet, or this node cannot resolve a reference.
     """
     action = RowAction.CREATE if instance is None else RowAction.UPDATE
     instance = resource.model() if instance is None else instance
@@ -263,7 +265,7 @@ def prepare_row(resource: Kind, instance: models.Model | None, reading: Reading,
 def keep_waiting(
     resource: Kind, change: RowChange, brought: Container[str], present: Mapping[str, Sequence[Target]]
 ) -> None:
-    """Let the row wait on for what it waited for, ``present``, in the relations of which nothing was ``brought``."""
+    """Keep the pending references ``present`` of the relations that the entry does not contain (``brought``)."""
     columns = {relation.name: relation.columns for relation in resource.relations}
     kept = {
         name: targets
@@ -274,7 +276,7 @@ def keep_waiting(
 
 
 def set_values(instance: models.Model, values: Mapping[str, Any], *, is_new: bool) -> frozenset[str]:
-    """Set what an entry brought on an instance, and return the names; the key of a row never changes."""
+    """Set received ``values`` on ``instance``, return their names; the primary key of an existing row never changes."""
     names = frozenset(values) if is_new else frozenset(values) - {instance._meta.pk.attname}
     for name in names:
         setattr(instance, name, values[name])

@@ -1,4 +1,4 @@
-"""After an upgrade: what was kept because this node did not know it becomes part of the rows, now that it does."""
+"""Write stored unknown elements into the rows, after an upgrade has added fields for them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ BATCH = 500
 
 
 def take_over_known(resource: Kind) -> int:
-    """Write into the rows what is kept of them and has a field by now; return how many rows that were.
+    """Write stored unknown elements of a kind that have a field by now into the rows; return the number of rows.
 
-    Nothing is changed by it: the resources have had that content all the while.
+    This is no change of the resources, because the elements belonged to their content already.
     """
     taken = 0
     last = 0
@@ -48,7 +48,7 @@ def take_over_known(resource: Kind) -> int:
 
 
 def take_over(resource: Kind, rows: Iterable[TrackedResource]) -> int:
-    """Write kept elements of ``rows``, which are locked, into columns; return the number of rows changed."""
+    """Write the unknown elements of ``rows``, which are locked, into columns; return the number of rows written."""
     return sum(_take_over(resource, tracked) for tracked in rows if tracked.extra and tracked.local_key)
 
 
@@ -68,10 +68,10 @@ def _take_over(resource: Kind, tracked: TrackedResource) -> bool:
     except PayloadError as raised:
         error = raised
     if error is not None:
-        logger.warning("%s('%s'): what was kept of it cannot be taken over: %s", resource.kind, key, error)
+        logger.warning("%s('%s'): its unknown elements cannot be written to the row: %s", resource.kind, key, error)
         return False
     tracked.extra = reading.extra
-    if tracked.mark is None:  # else it is found out yet what was edited
+    if tracked.mark is None:  # with a mark, the etag is still needed to find the edit
         tracked.etag = resource.etag(change.texts, tracked.extra)
     update_tracked(resource.database, [tracked], with_marks=False)
     store_pending(resource, {tracked.pk: change.pending}, replaced=[])
@@ -79,7 +79,7 @@ def _take_over(resource: Kind, tracked: TrackedResource) -> bool:
 
 
 def _without_edited(resource: Kind, instance: models.Model, reading: Reading) -> Reading:
-    """Leave out columns that were edited since the upgrade, because the edit is newer than the kept element."""
+    """Leave out columns that were edited since the upgrade, because the edit is newer than the stored element."""
     blank = resource.model()
     values = {name: value for name, value in reading.values.items() if getattr(instance, name) == getattr(blank, name)}
     columns = {relation.name: relation.columns for relation in resource.relations}
@@ -97,5 +97,5 @@ def _reading(resource: Kind, tracked: TrackedResource) -> Reading | None:
     try:
         return resource.read_payload(Payload.from_xml(document))
     except PayloadError as error:
-        logger.warning("%s %s: what was kept of it cannot be taken over: %s", resource.kind, tracked.uuid, error)
+        logger.warning("%s %s: its unknown elements cannot be read: %s", resource.kind, tracked.uuid, error)
         return None
