@@ -1,15 +1,16 @@
-"""Find the rows that a deletion takes along with ``on_delete=CASCADE``, and defer received deletions because of them.
+"""Find the rows that a deletion also deletes (``on_delete=CASCADE``), and defer received deletions because of them.
 
 A deletion arrives before, after or without the changes that its source made together with it, for instance a
-contact that was moved away from the deleted account. So a deletion that would take other rows along is deferred
-until this node has all that the source had recorded of those kinds when it sent the deletion. The digest moves on
-meanwhile.
+contact that was moved away from the deleted account. So a deletion that would also delete other rows is deferred
+until this node has all changes of their kinds that the source had recorded when it sent the deletion. The digest
+advances in the meantime.
 
-Of the rows that the deletion would take along even then,
+After that, for each row that the deletion would still delete:
 
-* a resource that the source still has holds the deletion back, until the resource changes or an administrator decides;
-* a resource that the source has never seen, or has deleted itself, goes with it. That is a change of this node, and it
-  is recorded as a conflict with both sides.
+* a resource that the source still has keeps the deletion deferred, until the resource changes or an administrator
+  decides;
+* a resource that the source has never seen, or has deleted itself, is deleted too. That is a change of this node, and
+  it is recorded as a conflict with both sides.
 """
 
 from __future__ import annotations
@@ -49,18 +50,18 @@ if TYPE_CHECKING:
     from .conditions import Condition
     from .resolve import RowChange
 
-#: Rules that are known to leave the referring row; every other one may delete it. The last two are Django 6.1's.
+#: Rules that keep the referring row; every other rule may delete it. The last two are new in Django 6.1.
 _KEEPING = ("PROTECT", "RESTRICT", "SET_NULL", "SET_DEFAULT", "DO_NOTHING", "DB_SET_NULL", "DB_SET_DEFAULT")
 _KEEPING_RULES = tuple(rule for name in _KEEPING if (rule := getattr(models, name, None)) is not None)
 
-#: Local keys by resource.
+#: Local keys by kind.
 Taken = Mapping[Kind, set[str]]
 
 
 def taken_along(resource: Kind, instances: Collection[models.Model]) -> Taken:
-    """Return the resources whose rows, or whose children's rows, are deleted together with ``instances``.
+    """Return by kind the local keys of the rows that are deleted, or lose a child, when ``instances`` are deleted.
 
-    The resources of ``instances`` themselves are not among them. Nothing is written.
+    ``instances`` themselves are not among them. Nothing is written.
     """
     found: dict[type[models.Model], set[Any]] = {resource.model: {instance.pk for instance in instances}}
     queue: list[tuple[type[models.Model], set[Any]]] = list(found.items())
@@ -75,7 +76,7 @@ def taken_along(resource: Kind, instances: Collection[models.Model]) -> Taken:
 
 
 def parents_of_children(children: Kind, instances: Collection[models.Model]) -> Taken:
-    """Return the resources that the rows ``instances`` of ``children`` are children of."""
+    """Return by kind the local keys of the parents of ``instances``, which are rows of the child kind ``children``."""
     pks = [instance.pk for instance in instances]
     return {
         owner: set(_owners(owner, relation, pks, (), children.database))
@@ -84,7 +85,10 @@ def parents_of_children(children: Kind, instances: Collection[models.Model]) -> 
 
 
 def without_referrers(resource: Kind, instances: Sequence[models.Model]) -> list[models.Model]:
-    """Return those of ``instances`` that take nothing along, as far as one query for each relation tells."""
+    """Return those of ``instances`` that no foreign key which would cascade refers to, with one query for each.
+
+    Return none if one query for each foreign key cannot tell: for a model with parent models or generic relations.
+    """
     model = resource.model
     if model._meta.parents or any(True for _ in _generic_relations(model)):
         return []
@@ -113,7 +117,7 @@ def are_kept_referring(resource: Kind, instances: Collection[models.Model]) -> b
 
 
 def kinds_within_reach(resource: Kind) -> frozenset[str]:
-    """Return the kinds of which a deletion of ``resource`` may take rows along, by this node's models."""
+    """Return the kinds whose rows or children a deletion of ``resource`` may also delete, by this node's models."""
     return _kinds_within_reach(resource.model)
 
 
@@ -207,7 +211,7 @@ def _resources_of(
 def _owners(
     owner: Kind, children: Children, pks: Iterable[Any], gone: Collection[Any], using: str
 ) -> Iterator[str] | list[str]:
-    """Return the local keys of the resources that stay and lose the children ``pks``."""
+    """Return the local keys of the parents of the children ``pks``, without ``gone``: those are deleted themselves."""
     link, pk = children.link, owner.model._meta.pk
     target = link.target_field
     keys: list[str] = []
@@ -220,14 +224,17 @@ def _owners(
     return keys
 
 
-#: Rows that the reason of a deletion names.
+#: The maximum number of rows that the reason of a deferred deletion names.
 NAMED_ROWS = 3
-#: What stands in a conflict record as the rule.
+#: The rule in the conflict record of a resource that a deletion has also deleted.
 CASCADE_RULE = "deleted with what it referred to"
 
 
 def hold_back(resource: Kind, deletions: Sequence[RowChange]) -> None:
-    """Set a ``DeletionWaits`` on each deletion that must wait; set ``taken`` on the deletions that need not."""
+    """Set ``taken`` and ``waiting`` on each deletion, and a ``DeletionWaits`` on each deletion that must be deferred.
+
+    If no deletion also deletes another row, nothing is set.
+    """
     concerned = [change for change in deletions if change.error is None]
     if not concerned:
         return
@@ -236,7 +243,7 @@ def hold_back(resource: Kind, deletions: Sequence[RowChange]) -> None:
             if not taken_along(resource, [change.instance for change in concerned]):
                 return
     except PayloadError:
-        pass  # one of them cannot be walked through; which one is found below
+        pass  # the cascade of one deletion cannot be read; the loop below finds which one
     going = {str(change.instance.pk) for change in concerned}
     for change in concerned:
         try:
@@ -247,9 +254,9 @@ def hold_back(resource: Kind, deletions: Sequence[RowChange]) -> None:
 
 
 def hold_back_children(children: Kind, deletions: Sequence[RowChange]) -> None:
-    """Set a ``PayloadError`` on each deletion of a child that would take other resources along than its parent.
+    """Set a ``PayloadError`` on each deletion of a child that would change other resources than its parent.
 
-    The parent's new contents are deferred with it. They are applied once no row here refers to the child any more.
+    The version of the parent is deferred with it. It is applied once no row here refers to the child any more.
     """
     if not kinds_within_reach(children) or not _taken_beside_parents(children, deletions):
         return
@@ -258,9 +265,9 @@ def hold_back_children(children: Kind, deletions: Sequence[RowChange]) -> None:
         if taken:
             names = [name for resource, keys in taken.items() for name in _names(resource, sorted(keys))]
             change.error = PayloadError(
-                f"The deletion of {children.element_name} {change.instance.pk} would take along what refers to it: "
-                f"{_listed(names)}. Delete or change that, and the entry is applied when it is tried again.",
-                public="Rows that refer to it would go with it.",
+                f"The deletion of {children.element_name} {change.instance.pk} would also delete rows that refer to "
+                f"it: {_listed(names)}. Delete or change these rows; then the next retry applies the entry.",
+                public="Rows that refer to it would be deleted too.",
             )
 
 
@@ -281,7 +288,7 @@ def _examine(resource: Kind, change: RowChange, going: set[str]) -> None:
 
 
 def _waiting_deletions(resource: Kind, keys: Collection[str]) -> set[str]:
-    """Return those of the rows ``keys`` whose own deletion has come and waits."""
+    """Return those of the rows ``keys`` whose own received deletion is deferred."""
     entries = waiting_deletions(resource)
     found: set[str] = set()
     for chunk in chunks(sorted(keys)):
@@ -291,7 +298,7 @@ def _waiting_deletions(resource: Kind, keys: Collection[str]) -> set[str]:
 
 
 def waiting_deletions(resource: Kind) -> QuerySet[DeferredEntry]:
-    """Return the deferred deletions of a kind that are tried again; not withdrawals, which concern this node only."""
+    """Return the deferred deletions of a kind that are retried, without withdrawals, which concern this node only."""
     entries = DeferredEntry.objects.using(resource.database).filter(
         resource__kind=resource.kind, is_deleted=True, is_discarded=False
     )
@@ -312,9 +319,9 @@ def _reason_to_wait(condition: Condition, change: RowChange) -> DeletionWaits | 
     if not held:
         return None
     return DeletionWaits(
-        f"It would take along what its source still has: {_listed(held)}. Apply the deletion or keep the row, in the "
-        "admin.",
-        public="It would take along what its source still has.",
+        f"It would also delete rows that its source still has: {_listed(held)}. Apply the deletion or keep the row, "
+        "in the admin.",
+        public="It would also delete rows that its source still has.",
         condition=condition,
     )
 
@@ -329,7 +336,7 @@ def _rows_of_source(resource: Kind, keys: Collection[str], condition: Condition)
 
 
 def _names(resource: Kind, keys: Sequence[str]) -> list[str]:
-    """Return the names of the rows ``keys``; of those that a reason does not show, only kind and key."""
+    """Return the names of the rows ``keys``; a row that a reason does not show is named by kind and key only."""
     instances, _ = read_instances_apart(resource, list(keys[:NAMED_ROWS]))
     return [name_of(instances[key]) if key in instances else f"{resource.kind}({key!r})" for key in keys]
 
@@ -340,7 +347,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _within_part(resource: Kind, tracked: list[TrackedResource], origin: str) -> list[TrackedResource]:
-    """Return those of ``tracked`` that the source has at all: this node may let it have only a part of the kind."""
+    """Return those of ``tracked`` that the source may have: this node may filter the kind for it."""
     peer = Peer.of_endpoint(origin)
     if peer is None or scope_of(resource, peer) is None:
         return tracked
@@ -352,7 +359,7 @@ def _within_part(resource: Kind, tracked: list[TrackedResource], origin: str) ->
 
 
 def _still_has(seen: Digest, urls: Mapping[int, str], resource: Kind, row: TrackedResource) -> bool:
-    """Return True if a source with the digest ``seen`` has the present version of ``row``, or an earlier one still."""
+    """Return True if a source with the digest ``seen`` has the present version of ``row`` or still an earlier one."""
     if _contains(seen, urls, row.endpoint_id, row.tick):
         return True
     return _contains(seen, urls, row.first_endpoint_id, row.first_tick) and not _was_deleted_there(resource, row)
@@ -365,10 +372,10 @@ def _contains(seen: Digest, urls: Mapping[int, str], endpoint: int | None, tick:
 
 
 def _was_deleted_there(resource: Kind, row: TrackedResource) -> bool:
-    """Return True if a deletion of ``row`` came and lost against the very version that stands here.
+    """Return True if a received deletion of ``row`` lost a conflict against the present version of this node.
 
-    The source lacks that version, so it has not learned yet that its deletion has lost. After a later change of the row
-    that is not known any more.
+    The source lacks that version, so it does not know yet that its deletion has lost. After a later change of the row,
+    this cannot be told any more.
     """
     lost = ConflictRecord.objects.using(resource.database).filter(resource=row.pk, remote_won=False, remote_payload="")
     return lost.filter(local_stamp=row.stamp).exists()
@@ -387,7 +394,7 @@ def _endpoint_urls(resource: Kind, tracked: Iterable[TrackedResource]) -> dict[i
 
 @dataclass(kw_only=True, eq=False)
 class TakenRecord:
-    """What one resource that a deletion takes along was, before it went."""
+    """Hold the conflict record of one resource that a deletion also deletes, made before the deletion."""
 
     resource: Kind
     tracked: TrackedResource
@@ -395,9 +402,10 @@ class TakenRecord:
 
 
 def prepare_records(resource: Kind, change: RowChange) -> list[TakenRecord]:
-    """Return the records of what the deletion ``change`` is about to take along; ``confirm_taken`` stores them.
+    """Make the conflict records of the resources that the deletion ``change`` will also delete, for ``confirm_taken``.
 
-    A resource whose own deletion waits is not among them: it goes by that.
+    Rows that are not tracked yet are marked. A resource whose own received deletion is deferred gets no record: it is
+    deleted by that deletion.
     """
     deletion = change.state or SyncState(endpoint=resource.endpoint, tick=0, stamp=0)
     prepared: list[TakenRecord] = []
@@ -419,14 +427,17 @@ def ensure_tracked(resource: Kind, keys: Collection[str]) -> None:
 
 
 def confirm_taken(prepared: Sequence[TakenRecord]) -> None:
-    """Record what has gone with a deletion as changes of this node, each as a conflict with both sides."""
+    """Record the resources that a deletion has also deleted as changes of this node.
+
+    Each of them gets a conflict record with both sides, which ``prepare_records`` has made.
+    """
     by_resource: dict[Kind, list[TakenRecord]] = {}
     for item in prepared:
         by_resource.setdefault(item.resource, []).append(item)
     for resource, items in by_resource.items():
         left = existing_keys(resource, [item.tracked.local_key or "" for item in items])
         gone = [item for item in items if item.tracked.local_key not in left]
-        changed = [item.tracked.local_key or "" for item in items]  # also what lost a child
+        changed = [item.tracked.local_key or "" for item in items]  # also the parents that lost a child
         mark(resource.database, resource.kind, sorted(changed))
         wake_after_commit(resource.kind, resource.database)
         # A resource that never had a tick gets one, so that the record of its deletion is kept.
@@ -439,7 +450,7 @@ def confirm_taken(prepared: Sequence[TakenRecord]) -> None:
 
 @contextmanager
 def applying_waiting(change: RowChange) -> Iterator[None]:
-    """Do not capture, inside, the end of rows whose own deletion has come and waits."""
+    """Do not capture deletions of rows whose own received deletion is deferred, inside the ``with`` block."""
     with ExitStack() as stack:
         for resource, keys in change.waiting.items():
             if keys:

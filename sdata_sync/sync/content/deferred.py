@@ -1,4 +1,4 @@
-"""Entries that cannot be applied: kept as they came, tried again, forgotten when something newer comes."""
+"""Store entries that cannot be applied as they were received, retry them, and delete them for newer versions."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How many are tried again after a page; those that were tried least come first.
+#: The maximum number of entries that are retried after a page; those with the fewest attempts come first.
 RETRIES_PER_PAGE = 100
-#: Deletions that are tried again together.
+#: The maximum number of deletions that are retried together.
 BATCH = 500
 
 _any_deferred: PreparedQuery[DeferredEntry] = PreparedQuery(
@@ -65,9 +65,9 @@ def defer(
     *,
     is_deleted: bool,
 ) -> None:
-    """Keep a version that could not be written and set ``is_deferred``; ``tracked`` has the version's state."""
+    """Store a version that could not be written and set ``is_deferred``; ``tracked`` has the version's sync state."""
     condition = _stored_condition(error, resource.database)
-    # A deletion that waits for changes which are on their way is nothing to warn of.
+    # No warning for a deletion that waits for changes of its source, because these will arrive.
     logger.log(
         logging.WARNING if condition is None else logging.INFO,
         "%s %s is deferred: %s",
@@ -83,7 +83,7 @@ def defer(
             "is_deleted": is_deleted,
             "payload": text,
             "application_code": error.application_code,
-            "reason": replace_forbidden(str(error)),  # it may quote what no database holds
+            "reason": replace_forbidden(str(error)),  # it may quote characters that a database cannot store
             "payload_path": error.payload_path[:300],
             "received_at": timezone.now(),
             "attempts": 1,
@@ -97,11 +97,11 @@ def defer(
 
 
 def _stored_condition(error: PayloadError, using: str) -> int | None:
-    """Return the primary key of what a deletion waits for, storing it once for all deletions of a page."""
+    """Return the primary key of the condition that a deletion waits for; store it once for all deletions of a page."""
     if not isinstance(error, DeletionWaits):
         return None
     condition = error.condition
-    # It may have been forgotten since, with the last entry that waited for it.
+    # The condition may have been deleted since, with the last entry that waited for it.
     if not DeletionCondition.objects.using(using).filter(pk=condition.pk or 0).exists():
         condition.pk = condition.store(using)
     return int(condition.pk)
@@ -119,28 +119,29 @@ def forget(resource: Kind, tracked: Sequence[TrackedResource]) -> None:
 
 
 def awaited(error: PayloadError) -> dict[str, list[Target]]:
-    """Return what a whole entry waits for, as ``store_pending`` takes it."""
+    """Return the targets that a whole entry waits for, in the form that ``store_pending`` takes."""
     return {"": list(error.waits_for)} if error.waits_for else {}
 
 
 def settle(resource: Kind, *, is_alone: bool = False) -> int:
-    """Fill in the references that have come, and try the deferred entries again; return how many could be applied.
+    """Fill in pending references and retry deferred entries of a kind; return the number of entries applied.
 
-    In the transaction of the page, under the digest's lock. Their states stay what they are: to apply is not
-    to change. Entries that would make the transaction fail when it ends are tried in one that ``is_alone``.
+    The caller holds the digest's lock. The sync states stay the same, because applying a received version is no change
+    of this node. An entry that would make the transaction fail at the commit is retried only if the transaction
+    ``is_alone``: if it does nothing but retry entries.
     """
     applied = 0
-    while ready := fill_in(resource):  # what is written now may be what others wait for
+    while ready := fill_in(resource):  # other entries may wait for the rows that are written now
         written = _retry(resource, ready)
         applied += written
         if not written:
             break
     if _any_deferred.rows(resource.database, resource.kind):
-        # Not those with a local edit that is not numbered yet: that edit overrules what waits.
+        # Without those with a local edit that has no tick yet: the edit overrules the deferred version.
         tracked = TrackedResource.objects.using(resource.database).filter(
             kind=resource.kind, is_deferred=True, mark__isnull=True, deferred_entry__is_discarded=False
         )
-        # Nor those whose time comes with what they refer to, or with what they would take along.
+        # Without those that wait for a target or a condition: they are retried when it has arrived or is met.
         free = tracked.filter(pending_references__isnull=True, deferred_entry__condition__isnull=True)
         if not is_alone:
             free = free.exclude(deferred_entry__application_code=PayloadError.AT_COMMIT)
@@ -151,7 +152,7 @@ def settle(resource: Kind, *, is_alone: bool = False) -> int:
 
 
 def _retry_deletions(resource: Kind) -> int:
-    """Try again the deletions that lack nothing of what they wait for; return how many could be applied."""
+    """Retry the deferred deletions whose conditions are met or no longer matter; return the number applied."""
     entries = DeferredEntry.objects.using(resource.database).filter(
         resource__kind=resource.kind,
         resource__mark__isnull=True,
@@ -166,7 +167,7 @@ def _retry_deletions(resource: Kind) -> int:
     met = [pk for pk, condition in conditions.items() if not condition.lacking(condition.seen)]
     ready = entries.filter(condition__in=met).order_by("attempts", "pk")
     applied = _retry_batch(resource, _free_entries(resource, entries.exclude(condition__in=met)), conditions)
-    # Those that were tried least come first. Where none of a batch succeeds, the others have been held for longer.
+    # Deletions with the fewest attempts come first. If none of a batch succeeds, the rest has failed more often.
     while met and (batch := list(ready[: BATCH if applied else RETRIES_PER_PAGE])):
         succeeded = _retry_batch(resource, batch, conditions)
         applied += succeeded
@@ -178,7 +179,10 @@ def _retry_deletions(resource: Kind) -> int:
 
 
 def settle_waiting(resource: Kind) -> None:
-    """Fill in references and retry deferred entries of ``resource``, if there are any, in a new transaction."""
+    """Fill in references and retry deferred entries of ``resource``, if there are any, in a new transaction.
+
+    If entries were applied, retry the other kinds that wait for ``resource``, too.
+    """
     waits = _any_deferred.rows(resource.database, resource.kind) or is_waiting(resource)
     if not waits:
         return
@@ -200,7 +204,7 @@ def settle_all(resource: Kind) -> None:
 def settle_others(resource: Kind) -> None:
     """Retry the entries of the other kinds that wait for ``resource``, each kind in a new transaction."""
     waiting = set(kinds_waiting_for(resource))
-    # A deletion may have been refused because of what pointed at the row, and does not any more.
+    # A deletion may have been refused because rows referred to the deleted row, and they may not refer to it any more.
     deleted = (registry.of_kind(kind) for (kind,) in _deletions.rows(resource.database))
     waiting.update(other.kind for other in deleted if other is not None and _may_free(resource, other))
     for kind in sorted(waiting - {resource.kind}):
@@ -213,11 +217,11 @@ def settle_others(resource: Kind) -> None:
         except Exception as error:
             if is_lost_connection(error):
                 raise
-            logger.exception("What waits of %s could not be tried again; it is tried again later", kind)
+            logger.exception("The deferred entries of %s could not be retried; they are retried later", kind)
 
 
 def _may_free(resource: Kind, other: Kind) -> bool:
-    """Return True if a change of ``resource`` may free a deletion of ``other`` that waits."""
+    """Return True if a deferred deletion of ``other`` may be possible after a change of ``resource``."""
     refers = other.kind in registry.kinds_referred_to(resource)
     return refers or resource.kind in kinds_within_reach(other)
 
@@ -235,12 +239,12 @@ def retry_chosen(resource: Kind, entries: Collection[int]) -> int:
 
 
 def discard(entries: QuerySet[DeferredEntry]) -> int:
-    """Leave ``entries`` alone from now on, and return how many there were."""
+    """Do not retry ``entries`` any more; return their number."""
     return entries.update(is_discarded=True)
 
 
 def _free_entries(resource: Kind, entries: QuerySet[DeferredEntry]) -> list[DeferredEntry]:
-    """Return those of ``entries``, deletions that lack something, whose rows nothing refers to any more."""
+    """Return those of ``entries``, deletions with unmet conditions, whose rows can be deleted without other rows."""
     chosen = list(entries.select_related("resource").order_by("attempts", "pk")[:BATCH])
     instances, _ = read_instances_apart(resource, [e.resource.local_key for e in chosen if e.resource.local_key])
     free = {str(instance.pk) for instance in without_referrers(resource, list(instances.values()))}
@@ -253,7 +257,7 @@ def _read_locked(resource: Kind, pks: Sequence[int]) -> dict[int, TrackedResourc
 
 
 def _retry_batch(resource: Kind, entries: Sequence[DeferredEntry], conditions: Mapping[int, Condition | None]) -> int:
-    """Try deletions again, all together."""
+    """Retry the deletions ``entries`` together; return the number that were applied."""
     rows = _read_locked(resource, [entry.resource_id for entry in entries])
     entries = [entry for entry in entries if rows[entry.resource_id].mark is None]
     instances, unreadable = read_instances_apart(resource, [row.local_key for row in rows.values() if row.local_key])
@@ -287,7 +291,7 @@ def _state_of(resource: Kind, tracked: TrackedResource) -> SyncState | None:
 
 
 def _chosen_deletions(resource: Kind, entries: Collection[int]) -> QuerySet[DeferredEntry]:
-    """Return those of ``entries`` that are no withdrawals, and whose rows have no edit without a tick."""
+    """Return the deletions among ``entries`` that are no withdrawals, and whose rows have no edit without a tick."""
     deletions = DeferredEntry.objects.using(resource.database).exclude(application_code=PayloadError.WITHDRAWN)
     return deletions.filter(
         pk__in=list(entries), resource__kind=resource.kind, resource__mark__isnull=True, is_deleted=True
@@ -295,10 +299,10 @@ def _chosen_deletions(resource: Kind, entries: Collection[int]) -> QuerySet[Defe
 
 
 def apply_deletions(resource: Kind, entries: Collection[int]) -> int:
-    """Apply the deferred deletions ``entries``, primary keys, with all that they take along; return their number.
+    """Apply the deferred deletions ``entries`` (primary keys) and delete the rows that they also delete.
 
-    What goes with them is a change of this node, recorded as a conflict. Rows with an edit that has no tick yet are
-    left alone: give it one first (``number_changes``).
+    Return the number of deletions applied. The deletion of the other rows is a change of this node and is recorded as a
+    conflict. A row with an edit that has no tick yet is skipped: assign the tick first (``number_changes``).
     """
 
     def act() -> int:
@@ -312,7 +316,7 @@ def apply_deletions(resource: Kind, entries: Collection[int]) -> int:
 
 
 def keep_rows(resource: Kind, entries: Collection[int]) -> int:
-    """Keep the rows whose deletions ``entries``, primary keys, wait: a change of this node; return their number."""
+    """Keep the rows whose deferred deletions are ``entries`` (primary keys), as a change of this node; count them."""
     with transaction.atomic(using=resource.database):
         lock_digest(resource)
         chosen = _chosen_deletions(resource, entries).filter(resource__local_key__isnull=False)
