@@ -1,4 +1,4 @@
-"""Suspecting: what the states of received entries give away about the endpoints they come from."""
+"""Report wrong clocks and endpoints that assign a tick twice, from the sync states of received entries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Suspicions:
-    """Clocks that are ahead, and endpoints that give one tick to two changes; said loudly, and noted for people."""
+    """Log clocks that are ahead and endpoints that assign one tick to two changes; store both on the endpoint."""
 
     def __init__(self, resource: Kind, stored: StoredDigest, now: int) -> None:
         self._resource = resource
@@ -34,30 +34,34 @@ class Suspicions:
         row.update(**values)
 
     def compare(self, entry: Entry, held: SyncState) -> None:
-        """Note if one tick names two changes: two live nodes have one BASE_URL. Nothing is merged."""
+        """Report it if one tick names two changes, for instance because two live nodes have one BASE_URL.
+
+        ``held`` is the state of the version at this node. The two changes are not merged.
+        """
         state = entry.state
         if state.tick != held.tick or state.stamp == held.stamp or not same_endpoint(state.endpoint, held.endpoint):
             return
         note = (
-            f"Its tick {state.tick} came as a change of {self._resource.kind} {entry.uuid} at "
-            f"{format_stamp(state.stamp)}; here it is one of {format_stamp(held.stamp)}. Two nodes have one BASE_URL, "
-            "or one was restored and used ticks again. Compare the nodes, and give each its own."
+            f"Its tick {state.tick} was received as a change of {self._resource.kind} {entry.uuid} at "
+            f"{format_stamp(state.stamp)}; at this node it is a change at {format_stamp(held.stamp)}. Two nodes have "
+            "one BASE_URL, or a node was restored and assigned ticks again. Compare the nodes, and give each its own "
+            "BASE_URL."
         )
         logger.error("%s: %s", state.endpoint, note)
         self._note(state.endpoint, clone_seen_at=timezone.now(), clone_note=note)
 
     def see(self, state: SyncState) -> None:
-        """Note if the stamp is of the future."""
+        """Remember the endpoint if ``state`` is stamped further ahead than ``MAX_CLOCK_SKEW_SECONDS``."""
         ahead = state.stamp - self._now
         if ahead > conf.max_clock_skew_seconds * 1000:
             self._ahead[state.endpoint] = max(ahead, self._ahead.get(state.endpoint, 0))
 
     def store(self) -> None:
-        """Store what was noted of clocks, once for each endpoint."""
+        """Log and store the clocks that are ahead, once for each endpoint."""
         for endpoint, ahead in self._ahead.items():
             logger.warning(
-                "%s stamps its changes %.1f s ahead of our clock: it will win conflicts that it should not. "
-                "Set its clock, or ours.",
+                "%s stamps its changes %.1f s ahead of this node's clock, so it wins conflicts that it should lose. "
+                "Correct the clock of that node or of this node.",
                 endpoint,
                 ahead / 1000,
             )

@@ -1,4 +1,4 @@
-"""Applying: what is done with each entry of a feed. ``core`` decides; this reads, calls and writes."""
+"""Apply the entries of a feed: read the versions of this node, let ``core`` decide, and write the outcome."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ logger = logging.getLogger(__name__)
 
 
 class Applier:
-    """Applies the entries of one feed, in the transaction that holds the digest's lock.
+    """Apply the entries of one feed, in the transaction that holds the digest's lock.
 
-    ``bounds`` say what is believed of the feed. ``referrers`` are the digests of other kinds that it carries for its
-    deletions. ``results`` say what became of the entries, in their order.
+    ``behind`` is the restore gap of this node, ``None`` if it has none. ``bounds`` decides which claims of the feed are
+    believed. ``referrers`` are the digests of other kinds that the feed contains for its deletions. ``results`` holds
+    the result of each entry, in the order of the entries.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Applier:
         self._referrers = referrers
         self.results: list[Result] = []
         self.has_written = False
-        #: How many entries and versions that stood here were made without knowledge of each other.
+        #: The number of entries that were concurrent with the version of this node.
         self.conflicts = 0
         self._recorder = Recorder(resource, stored, bounds.source, behind=behind)
         self._suspicions = Suspicions(resource, stored, self._recorder.now)
@@ -70,11 +71,11 @@ class Applier:
 
     @property
     def has_recorded(self) -> bool:
-        """Whether a change of this node was recorded that its peers must get."""
+        """Return True if a change of this node was recorded that its peers must get."""
         return self._recorder.has_recorded
 
     def apply(self, entries: Sequence[Entry]) -> None:
-        """Apply ``entries``, each of another resource."""
+        """Apply ``entries``; each of them is of a different resource."""
         batch = Batch(self.resource, entries, lambda: self._condition)
         self._recorder.number_edits(list(batch.tracked.values()), batch.instances)
         batch.look_up_references(entries)
@@ -99,7 +100,10 @@ class Applier:
         self._recorder.rejoin()
 
     def finish(self, *, merge: bool) -> Digest:
-        """Move the digest on (SData sync 5.5), store it and return it; ``merge`` after the last catch-up page."""
+        """Advance the digest (SData sync 5.5), store it and return it.
+
+        ``merge`` is true after the last page of a catch-up feed: then the digest adopts the source's digest.
+        """
         digest = self._recorder.finish(merge=merge)
         self._suspicions.store()
         self._bounds.report()
@@ -108,24 +112,24 @@ class Applier:
         return digest
 
     def _refused(self, entry: Entry, batch: Batch) -> Result | None:
-        """Return the result of an entry that must not be applied, ``None`` if it may be."""
+        """Return the result of an entry that must not be applied, or ``None`` if it may be applied."""
         tracked = batch.tracked.get(entry.uuid)
         reason = self._bounds.refuse(entry.state)
         if reason:
             return refused_result(self.resource, entry, tracked, 409, "ClaimLeftOut", reason)
         if entry.is_withdrawn and not self._is_filtered_by_source:
             self._bounds.note(f"that {entry.uuid} does not belong here")
-            reason = "Only the enabled peer that chooses this node's part may withdraw a resource from it."
+            reason = "Only the enabled peer that filters this node's replica may withdraw a resource from it."
             return refused_result(self.resource, entry, tracked, 403, "NotTrusted", reason)
         return None
 
     @cached_property
     def _is_filtered_by_source(self) -> bool:
-        """Whether the source is the enabled peer that chooses this node's part."""
+        """Return True if the source is the enabled peer that filters this node's partial replica."""
         return chooses_part(self._recorder.source)
 
     def _settle(self, entry: Entry, batch: Batch) -> Result:
-        """Decide one entry; an exception that it causes defers it and no other."""
+        """Decide one entry; an exception that the entry causes defers this entry and no other."""
         try:
             with row_guard(self._using, savepoint=False):
                 return self._decide(entry, batch)
@@ -154,13 +158,13 @@ class Applier:
     def _relation(self, entry: Entry, held: SyncState | None) -> Relation:
         target = self._recorder.target
         if self._recorder.has_lost_edit(entry.uuid) and not target.contains(entry.state):
-            return Relation.CONCURRENT  # whatever the endpoints: our own lost change did not know of the edit
+            return Relation.CONCURRENT  # even for this node's own lost change, which was made without the edit
         relation = decide(entry.state, held, self._recorder.source, target)
         if entry.is_scoped and relation is Relation.KNOWN and self._is_matter_of_scope(held):
             return Relation.NEWER
         if relation is Relation.KNOWN and self._is_falsely_known(entry.state, held):
             logger.error(
-                "%s: tick %s of %s was claimed to be here and was not; it is applied now",
+                "%s: tick %s of %s, which another node claimed to be here, had never arrived; it is applied now",
                 self.resource.kind,
                 entry.state.tick,
                 entry.state.endpoint,
@@ -169,9 +173,9 @@ class Applier:
         return relation
 
     def _is_falsely_known(self, state: SyncState, held: SyncState | None) -> bool:
-        """Return True if our digest contains a change that an endpoint brings itself, and the change never came here.
+        """Return True if this node's digest contains a change that only now arrives, from its own endpoint.
 
-        Then another node has claimed too much of that endpoint.
+        Then another node has claimed a tick of that endpoint that is too high.
         """
         endpoint, source, target = state.endpoint, self._recorder.source, self._recorder.target
         if not same_endpoint(endpoint, source.origin) or not target.contains(state):
@@ -180,16 +184,19 @@ class Applier:
             return False  # an old page, or a tombstone that was purged
         if held is None:
             return True
-        # A version of another endpoint may have replaced it, unless our digest goes beyond the endpoint's own word.
+        # A version of another endpoint may have replaced it, unless this digest exceeds the endpoint's own digest.
         return not same_endpoint(held.endpoint, endpoint) and target.tick(endpoint) > source.tick(endpoint)
 
     def _is_matter_of_scope(self, held: SyncState | None) -> bool:
-        """Return True if the peer that chooses our part may show or take away what we hold here."""
+        """Return True if the source filters this node's replica and has the version of this node, if there is one.
+
+        Then it may add the resource to the partial replica or withdraw it. It may not withdraw a version that it lacks.
+        """
         return self._is_filtered_by_source and (held is None or self._recorder.source.contains(held))
 
     def _settle_conflict(self, version: Version, held: SyncState, local: LocalVersion, batch: Batch) -> Result:
         entry, tracked = version.entry, version.tracked
-        # What our digest contained falsely is decided by the stamps, as between endpoints of one priority.
+        # For a version that this digest contained falsely the stamps decide, as between equal priorities.
         by_priority = not self._recorder.target.contains(entry.state)
         outcome = Contest(self._recorder, batch, version, held=held, local=local, by_priority=by_priority).settle()
         state = entry.state if outcome.source_wins else held
@@ -201,7 +208,7 @@ class Applier:
             self._recorder.set_state(tracked, state)
             batch.touched[tracked.uuid] = tracked
         if tracked.problem:
-            # An edit that is held back has won. Should it be undone, that is a change still.
+            # A held-back edit has won. If it is undone later, the result is a change too and needs a tick.
             tracked.restamp = True
             batch.touched[tracked.uuid] = tracked
         if outcome.by is Rule.SAME_CONTENT:

@@ -1,4 +1,4 @@
-"""Received versions on their way into the database, a batch of them at a time."""
+"""Hold received entries that are decided and written together, with a plan for each received version."""
 
 from __future__ import annotations
 
@@ -100,13 +100,13 @@ class Version:
         except Exception as error:
             if ends_page(error):
                 raise
-            logger.exception("find_duplicate() of %r failed; the entry waits", resource)
+            logger.exception("find_duplicate() of %r failed; the entry is deferred", resource)
             raise PayloadError(f"find_duplicate(): {describe(error)}", public="Refused.") from error
         if duplicate is not None:
             self.plan, self.other_key = Plan.MERGE, str(duplicate.pk)
 
     def keep_waiting(self, resource: Kind, brought: Container[str]) -> None:
-        """Let the row wait on for what it waited for, in the relations of which nothing was ``brought``."""
+        """Keep the pending references of the row in relations that the entry does not contain (``brought``)."""
         if self.row is not None and self.tracked.is_incomplete:
             waiting = waiting_of(resource, [self.tracked])
             keep_waiting(resource, self.row, brought, waiting.get(self.tracked.local_key or "", {}))
@@ -129,10 +129,11 @@ def _read_tracked(resource: Kind, uuids: Sequence[UUID]) -> list[TrackedResource
 
 
 class Batch:
-    """Entries that are decided and written together, each of another resource, beside what stands here.
+    """Hold entries that are decided and written together, each of a different resource, with the rows of this node.
 
-    ``results`` say what became of them, in their order. ``versions`` are those to be written, ``touched`` what else of
-    the tracked resources is to be. ``condition`` makes what the deletions among them wait for.
+    ``results`` holds the result of each entry by uuid, in the order of the entries. ``versions`` are the versions to
+    write. ``touched`` are the other tracked resources to update. ``condition`` returns the condition that the deletions
+    wait for.
     """
 
     def __init__(self, resource: Kind, entries: Sequence[Entry], condition: Callable[[], Condition]) -> None:
@@ -152,10 +153,10 @@ class Batch:
         self._made: dict[UUID, Version] = {}
 
     def look_up_references(self, entries: Sequence[Entry]) -> None:
-        """Find what the entries refer to, all in one go."""
+        """Look up together the resources that ``entries`` refer to."""
         if not self.resource.relations:
             return
-        # What goes with this very batch is not led to any more; should it stay after all, that is filled in.
+        # A reference to a row that this batch deletes becomes pending; it is filled in if the row is not deleted.
         self.known.forget((self.resource.kind, entry.uuid) for entry in entries if entry.is_deleted)
         brought = [entry for entry in entries if entry.payload is not None and not entry.is_deleted]
         self._readings = {entry.uuid: self._read_payload(entry) for entry in brought}
@@ -172,11 +173,11 @@ class Batch:
             return error
 
     def instance_of(self, tracked: TrackedResource) -> models.Model | None:
-        """Return the row of ``tracked``, ``None`` if it has none."""
+        """Return the row of ``tracked``, or ``None`` if it has none."""
         return self.instances.get(tracked.local_key or "")
 
     def version(self, entry: Entry) -> Version:
-        """Return the version that ``entry`` brings, with the change that it makes; it is not written yet."""
+        """Return the version that ``entry`` contains, with the planned change of its row; nothing is written yet."""
         if (made := self._made.get(entry.uuid)) is not None:
             return made
         tracked = self.tracked.get(entry.uuid)

@@ -1,4 +1,4 @@
-"""Decide conflicts by the rules and by ``Kind.resolve``; record both versions; use the other version later."""
+"""Decide conflicts by the rules and by ``SyncResource.resolve``; record both versions; write the losing one later."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def ask_application(
     remote: Mapping[str, Any] | None,
     outcome: Resolution,
 ) -> Decision:
-    """Return what the application's ``resolve`` says, ``None`` where it leaves it to the rules or fails."""
+    """Return the decision of the application's ``resolve``, or ``None`` if it fails or leaves it to the rules."""
     conflict = Conflict(
         kind=resource.kind,
         uuid=entry.uuid,
@@ -59,7 +59,7 @@ def ask_application(
     except Exception as error:
         if ends_page(error):
             raise
-        # The page must not wait for somebody to mend the application: the rules decide, and it is said.
+        # The page must not wait until the application is repaired: the rules decide, and the error is logged.
         logger.exception("resolve() of %r failed; the rules decide", resource)
         return None
     if decision is None or decision in ("local", "remote"):
@@ -78,7 +78,7 @@ def ask_application(
 def record_of(
     tracked: TrackedResource, entry: Entry, held: SyncState, local: LocalVersion, *, remote_won: bool, rule: str
 ) -> ConflictRecord:
-    """Return the record of a decision, not stored yet."""
+    """Return the conflict record of a decision; it is not stored yet."""
     remote = "" if entry.is_deleted or entry.payload is None else entry.payload.xml(uuid=str(entry.uuid))
     return ConflictRecord(
         resource=tracked,
@@ -97,11 +97,11 @@ def record_of(
 
 
 def use_other_version(resource: Kind, record: ConflictRecord) -> None:
-    """Write the version that did not stay into the row: a change of this node like any other.
+    """Write the losing version of ``record`` into the row, as a change of this node.
 
     Raises:
-        PayloadError: it cannot be written.
-        ValidationError: the model refuses it.
+        PayloadError: the losing version cannot be decoded or written, or it refers to a resource without a row here.
+        ValidationError: the model refuses the values of the losing version.
     """
     database = resource.database
     with transaction.atomic(using=database):
@@ -120,13 +120,13 @@ def use_other_version(resource: Kind, record: ConflictRecord) -> None:
 def _write(resource: Kind, tracked: TrackedResource, instance: models.Model | None, payload: str) -> None:
     change = prepare_row(resource, instance, resource.read_payload(Payload.from_xml(payload)), Known())
     if change.pending:
-        raise PayloadError("It refers to something that is not here.")
+        raise PayloadError("It refers to a resource that has no row at this node.")
     instance = change.instance
     instance.full_clean(exclude=[f.name for f in instance._meta.fields if f.attname not in change.names])
     instance.save(using=resource.database, force_insert=change.is_new)
     write_inside(resource, [change], write_rows)
     if change.is_new:
-        # It comes back to life under the name that everybody knows it by.
+        # The new row gets the uuid by which all nodes know the deleted resource.
         _adopt(resource, tracked.uuid, str(instance.pk))
 
 
@@ -141,9 +141,10 @@ def _adopt(resource: Kind, uuid: UUID, key: str) -> None:
 
 
 class Contest:
-    """A received version, and what stands here: its state ``held``, and its content as it was before.
+    """Decide between a received version and the version of this node.
 
-    Without ``by_priority`` the stamps decide alone.
+    ``held`` is the state of this node's version; ``local`` is its content before the received version was set on the
+    instance. Without ``by_priority``, the stamps decide and the priorities do not.
     """
 
     def __init__(
@@ -165,9 +166,9 @@ class Contest:
         self._local = local
 
     def settle(self) -> Resolution:
-        """Return the outcome, by the rules or as the application says; it is noted, for people, with the batch.
+        """Return the outcome, by the rules or by the application, and add its conflict record to the batch.
 
-        A version that the application has merged takes the received one's place.
+        A version that the application has merged replaces the received version.
         """
         version, held, recorder = self._version, self._held, self._recorder
         version.is_concurrent = True
@@ -184,7 +185,7 @@ class Contest:
             outcome = self._as_the_application_says(outcome)
             self._note(outcome)
         if version.entry.is_withdrawn and outcome.source_wins:
-            # Nothing that others must learn: it is gone from here only.
+            # No change for other nodes: the row is withdrawn from this node only.
             outcome = replace(outcome, record=False)
         return outcome
 

@@ -1,8 +1,7 @@
-"""Make one resource of two that are the same thing: a received version, and a row that has its unique value or new
-uuid.
+"""Merge a received version with a row that is the same thing: it has the same unique value, or the survivor's uuid.
 
-Both versions are decided like a conflict. Of the two uuids the smaller one survives, at every node, and the other
-becomes its alias. So two nodes that do this at the same time get the same result.
+Both versions are decided like a conflict. At every node, the smaller one of the two uuids survives, and the other
+becomes its alias. So two nodes that merge the resources at the same time get the same result.
 """
 
 from __future__ import annotations
@@ -44,7 +43,10 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class Union:
-    """A received version, and the row that is the same thing. ``twin`` is that row's resource, with a sync state."""
+    """Merge a received version with a row that is the same thing.
+
+    ``twin`` is the tracked resource of the row, and has a sync state. ``instance`` is the row.
+    """
 
     resource: Kind
     entry: Entry
@@ -55,12 +57,12 @@ class Union:
     is_conflict: bool = False
 
     def settle(self, held: SyncState, source: Digest, target: Digest) -> Resolution:
-        """Make one resource of both, and return whose content it has.
+        """Merge both into one resource, and return which of them has won; ``held`` is the sync state of ``twin``.
 
-        The received one is stored already, without a row.
+        The received version is stored already, without a row.
 
         Raises:
-            PayloadError: its content cannot be written.
+            PayloadError: the received content cannot be written to the row.
         """
         local = LocalVersion(self.resource, self.twin, self.instance, allocate=True)
         same_content = self._has_same_content(local)
@@ -91,7 +93,7 @@ class Union:
         return contents == local.contents
 
     def _written(self) -> RowChange:
-        """Write the received content into the row, and return what became of it."""
+        """Write the received content into the row, and return the change."""
         change = prepare_row(self.resource, self.instance, self.reading, self.known)
         waiting = waiting_of(self.resource, [self.twin]).get(self.twin.local_key or "", {})
         keep_waiting(self.resource, change, self.reading.related, waiting)
@@ -101,7 +103,7 @@ class Union:
         return change
 
     def _wait_for(self, change: RowChange) -> None:
-        """Note what the row waits for with the resource that has it now."""
+        """Store the pending references of ``change`` for the resource that has the row now."""
         owner = tracked_rows(self.resource).get(local_key=self.twin.local_key)
         gone = [self.twin.pk, *self._received().values_list("pk", flat=True)]
         store_pending(self.resource, {owner.pk: change.pending}, replaced=gone)
@@ -133,14 +135,14 @@ class Union:
 
 
 def keep_alias(resource: Kind, uuid: UUID, survivor: UUID) -> None:
-    """Send the alias again: ``uuid`` was replaced by the uuid of the ``survivor``."""
+    """Mark ``uuid`` as an alias of ``survivor``, so that it gets a new tick and is sent to the peers."""
     tracked_rows(resource).filter(uuid=uuid).update(
         local_key=None, is_deleted=True, replaced_by=survivor, restamp=True, mark=now() - 1
     )
 
 
 def revive(resource: Kind, deleted: TrackedResource, reading: Reading, known: Known) -> None:
-    """Bring a deleted resource back to life with the content that came under its old name: a change of ours.
+    """Create the row of a deleted resource from content that arrived under an alias, as a change of this node.
 
     Raises:
         PayloadError: the content cannot be written.
@@ -160,17 +162,17 @@ def revive(resource: Kind, deleted: TrackedResource, reading: Reading, known: Kn
 
 
 class Joiner:
-    """Joins the versions of a batch to the rows and resources that they are one thing with."""
+    """Merge, rename or resurrect the resources for which a version of a batch plans it."""
 
     def __init__(self, recorder: Recorder, batch: Batch) -> None:
         self._resource = recorder.resource
         self._recorder = recorder
         self._batch = batch
-        #: How many of them had to be decided.
+        #: The number of versions that were decided like a conflict.
         self.conflicts = 0
 
     def join(self) -> None:
-        """Do what is to be done for each version that was written."""
+        """Carry out the plan of each stored version that concerns more than its own resource."""
         for version in self._batch.versions:
             if version.plan is not Plan.DEFER and self._is_joined(version):
                 try:
@@ -200,11 +202,11 @@ class Joiner:
             self._revive(version, version.survivor)
 
     def _rows(self, uuid: UUID) -> QuerySet[TrackedResource]:
-        # Made for those few that need one: a queryset costs more than all else that is done here for a version.
+        # Built only for the few versions that need it: a queryset costs more than the rest of the work for a version.
         return tracked_rows(self._resource).filter(uuid=uuid)
 
     def _revive(self, version: Version, survivor: TrackedResource) -> None:
-        """Decide what came under an old name against the deletion of what has the new one."""
+        """Decide a version that arrived under an alias against the deletion of the survivor."""
         resource, recorder, entry = self._resource, self._recorder, version.entry
         survivor.refresh_from_db(using=resource.database)
         held = recorder.held_state(survivor)
@@ -231,7 +233,7 @@ class Joiner:
         instance = read_instances(resource, [key]).get(key)
         held = recorder.held_state(twin)
         if instance is None or held is None or twin.uuid == version.entry.uuid:
-            error = PayloadError(f"It is the same thing as {resource.kind}('{key}'), which cannot be taken now.")
+            error = PayloadError(f"It is the same thing as {resource.kind}('{key}'), but cannot be merged with it now.")
             defer_late(self._batch, version, error)
             return
         union = Union(

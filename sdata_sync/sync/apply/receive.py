@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ...atom.entry import Entry, Result
     from ...kind import Kind
 
-#: What may become of an entry.
+#: The outcomes of an entry.
 OUTCOMES = ("applied", "ignored", "lost", "deferred")
 _NAMES = (*OUTCOMES, "conflicts")
 _STATUSES = {409: "lost", 202: "deferred"}
@@ -53,7 +53,7 @@ _count = PreparedUpdate(_counting, str, *[int] * len(_NAMES))
 
 
 def count_received(resource: Kind, results: Iterable[Result], *, conflicts: int) -> None:
-    """Add ``results`` to the numbers of the kind; call it under the lock of its digest."""
+    """Add ``results`` to the counters of the kind; the caller holds the lock of its digest."""
     counts = Counter(_outcome(result) for result in results)
     if counts:
         counts["conflicts"] = conflicts
@@ -64,15 +64,16 @@ def _outcome(result: Result) -> str:
     return _STATUSES.get(result.status) or ("ignored" if result.message == UNCHANGED else "applied")
 
 
-#: Entries that are decided and written together.
+#: The maximum number of entries that are decided and written together.
 BATCH = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """What became of a page: a result for each entry, in their order, and our digest afterwards.
+    """Hold the outcome of a page: a result for each entry, in the order of the entries, and the digest afterwards.
 
-    ``source`` is the digest that the page came with, ``next_url`` where the page after it is, if there is one.
+    ``source`` is the believed part of the source's digest in the page. ``next_url`` is the URL of the next page, empty
+    if there is none.
     """
 
     results: list[Result]
@@ -84,10 +85,10 @@ class Receipt:
 def receive_feed(resource: Kind, file: BinaryIO) -> Receipt:
     """Apply one page of a sync feed (SData sync 5.3 to 5.5, 5.8).
 
-    Data, states and digest move together or not at all; the same page posted again changes nothing.
+    Rows, sync states and digest are written in one transaction. A page that is posted again changes nothing.
 
     Raises:
-        DocumentError, FeedError: nothing of the feed is applied.
+        DocumentError, FeedError: the page cannot be read or is refused; nothing of it is applied.
     """
     reader = read_sync_feed(file)
     assert reader.header.digest is not None
@@ -98,13 +99,13 @@ def receive_feed(resource: Kind, file: BinaryIO) -> Receipt:
         try:
             return atomically_by_row(resource.database, act)
         except _OwnTickShown as shown:
-            # An entry shows a tick of ours that its feed's digest does not name: this node was restored.
+            # An entry has a tick of this node that the digest of its feed does not contain: this node was restored.
             claimed = _highest_own_tick(resource, file, shown.limit) + 1
             return atomically_by_row(resource.database, partial(act, claimed=claimed))
 
 
 class _OwnTickShown(SyncError):
-    """An entry carries a tick of this node that it has not recorded, and is believed."""
+    """An entry has a tick of this node that this node has not recorded, and the claim is believed."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -119,14 +120,14 @@ def _highest_own_tick(resource: Kind, file: BinaryIO, limit: int) -> int:
 
 
 def _receive(resource: Kind, file: BinaryIO, *, numbers: bool, claimed: int = 0) -> Receipt:
-    file.seek(0)  # perhaps not for the first time
+    file.seek(0)  # the transaction may be repeated
     reader = read_sync_feed(file)
     source, mode = reader.header.digest, reader.header.sync_mode
     assert source is not None
     stored = lock_digest(resource)
     ours = stored.value
     refuse_part(resource, ours, source)
-    if claimed:  # instead of what the digest says of this node: too little, or too much to be believed
+    if claimed:  # replaces the tick of this node in the digest: too low, or too high to be believed
         source = source.with_entry(DigestEntry(endpoint=resource.endpoint, tick=claimed))
     restores = _shows_restore(resource, ours.tick(resource.endpoint), source, mode)
     noted = fall_behind(resource, stored) if restores else behind(resource)
@@ -136,11 +137,11 @@ def _receive(resource: Kind, file: BinaryIO, *, numbers: bool, claimed: int = 0)
         number_all_under_lock(resource, stored)
     applier = Applier(resource, stored, behind=noted, referrers=reader.header.referrers, bounds=bounds)
     check = _EntryCheck(resource, stored, source, mode)
-    # Where two may be one thing, the second must be seen by the first.
+    # If two entries may be the same thing, the second must be compared with the row of the first.
     size = 1 if resource.may_find_duplicates else BATCH
     for batch in _batches(check.checked(reader.entries()), size):
         applier.apply(batch)
-    # Only now: the link to a next page may stand behind the entries.
+    # Not before: the link to the next page may follow the entries in the document.
     is_end = mode is SyncMode.CATCH_UP and not reader.next_url
     if is_end and noted is not None and source.tick(resource.endpoint) >= noted.until:
         applier.rejoin()
@@ -157,13 +158,13 @@ def _receive(resource: Kind, file: BinaryIO, *, numbers: bool, claimed: int = 0)
 
 
 def _shows_restore(resource: Kind, ours: int, source: Digest, mode: SyncMode | None) -> bool:
-    """Return True if the source knows ticks of this node that the node does not, and is believed: it was restored.
+    """Return True if the source knows higher ticks of this node, and is believed: then this node was restored.
 
-    What this node recorded under them and lost comes back with a catch-up feed, so nothing is numbered before its end;
-    an immediate feed is refused, which makes its sender catch this node up.
+    A catch-up feed returns the changes that this node lost, so no tick is assigned before the feed ends. An immediate
+    feed is refused, so that its sender starts a catch-up.
 
     Raises:
-        FeedRefused: an immediate feed shows it.
+        FeedRefused: an immediate feed shows that this node was restored.
     """
     theirs = source.tick(resource.endpoint)
     if theirs <= ours:
@@ -177,8 +178,8 @@ def _shows_restore(resource: Kind, ours: int, source: Digest, mode: SyncMode | N
 def _refuse_immediate(resource: Kind, ours: int, theirs: int, path: str) -> None:
     if theirs - ours <= conf.max_tick_leap:
         raise FeedRefused(
-            f"The source knows {resource.endpoint} up to tick {theirs}, which stands at {ours}: it was restored from "
-            "a backup. Expected a catchUp feed, received an immediate one.",
+            f"The source knows {resource.endpoint} up to tick {theirs}, but this node is at tick {ours}: it was "
+            "restored from a backup. Expected a catchUp feed, received an immediate feed.",
             application_code="Restored",
             payload_path=path,
         )
@@ -187,15 +188,15 @@ def _refuse_immediate(resource: Kind, ours: int, theirs: int, path: str) -> None
 def _refuse_ourselves(resource: Kind, source: Digest) -> None:
     if source.origin and same_endpoint(source.origin, resource.endpoint):
         raise FeedRefused(
-            f"The feed says that it comes from {source.origin}, and so are we called; two nodes must not have one "
-            "BASE_URL.",
+            f"The feed names {source.origin} as its origin, which is the endpoint of this node. Two nodes have one "
+            "BASE_URL; give each node its own.",
             application_code="SameEndpoint",
             payload_path="feed/digest/origin",
         )
 
 
 class _EntryCheck:
-    """Checks the ticks of the entries of one page, in the order in which they stand."""
+    """Check the ticks of the entries of one page, in the order of the page."""
 
     def __init__(self, resource: Kind, stored: StoredDigest, source: Digest, mode: SyncMode | None) -> None:
         self._resource = resource
@@ -205,10 +206,11 @@ class _EntryCheck:
         self._order = TickOrder(stored.value, contiguous=self._is_immediate)
 
     def checked(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """Yield ``entries``.
+        """Yield ``entries`` after checking the tick of each.
 
         Raises:
             FeedRefused: the ticks do not ascend, leave a gap, or show in an immediate feed that this node was restored.
+            _OwnTickShown: the ticks show in a catch-up feed of an enabled peer that this node was restored.
         """
         for number, entry in enumerate(entries, start=1):
             path = f"feed/entry[{number}]/syncState/tick"
@@ -219,7 +221,7 @@ class _EntryCheck:
             yield entry
 
     def _is_of_ours_beyond(self, state: SyncState, path: str) -> bool:
-        """Return True if an entry carries a tick of this node that it has not recorded, and is not believed."""
+        """Return True if an entry has a tick of this node that it has not recorded, and the claim is not believed."""
         own = self._resource.endpoint
         ours = self._stored.value.tick(own)
         if not same_endpoint(state.endpoint, own) or state.tick < max(ours, self._source.tick(own)):
@@ -236,10 +238,11 @@ class _EntryCheck:
 
 
 def _batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
-    """Group ``entries`` by ``size``; two of one resource are never together: the second is decided by the first.
+    """Group ``entries`` into batches of at most ``size``; two entries of one resource are never in one batch.
 
-    One that gives a resource another uuid stands alone: what comes before it may have done so already, and what comes
-    after it may be of the row that it renames.
+    The second entry of a resource is decided against the outcome of the first. An entry that replaces the uuid of a
+    resource is a batch of its own: an earlier entry may have replaced the uuid already, and a later entry may be of the
+    row that this entry renames.
     """
     batch: list[Entry] = []
     uuids: set[UUID] = set()

@@ -1,4 +1,4 @@
-"""Recording: the states that this node holds, the ticks that it gives, and its digest, while a feed is applied."""
+"""Keep the sync states, the digest and the newly assigned ticks of this node while a feed is applied."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class _Restored:
-    """What a node does while it gets back what it has lost: nothing is numbered before that has ended."""
+    """Hold what a restored node must do when its lost changes are back; it assigns no tick before that."""
 
     behind: Behind
-    #: Edits since the restore, which have no number yet, or one that may have been used before.
+    #: Uuids of resources edited since the restore, which have no tick yet or one that may be assigned twice.
     edited: set[UUID]
-    #: What is to get a number of its own afterwards.
+    #: Uuids of resources that get a new tick afterwards.
     anew: list[UUID]
 
 
 class Recorder:
-    """What this node holds and records, in the transaction that holds the digest's lock.
+    """Record changes of this node, in the transaction that holds the digest's lock.
 
-    ``digest`` is this node's, moving on with what is recorded. ``target`` is what it was before: decisions are made
-    against that, and what is recorded while a feed is applied makes no difference to them, unless this node was
-    restored, ``behind``, and gets its own changes back.
+    ``digest`` is the digest of this node; it advances with each recorded change. ``target`` is the digest before the
+    feed. Decisions use ``target``, so that changes recorded while the feed is applied do not influence them. If this
+    node was restored (``behind``), its edits since then do: the feed returns changes that were made without them.
     """
 
     def __init__(self, resource: Kind, stored: StoredDigest, source: Digest, *, behind: Behind | None) -> None:
@@ -48,16 +48,17 @@ class Recorder:
         self.source = source
         self.digest = self.target = stored.value
         self.now = now()
-        #: Whether others have something to learn from here.
+        #: True if a change of this node was recorded that must be sent to the peers.
         self.has_recorded = False
         self._stored = stored
         self._restored = None if behind is None else _Restored(behind=behind, edited=set(), anew=[])
         self._highest: dict[str, SyncState] = {}
 
     def number_edits(self, tracked: Sequence[TrackedResource], instances: Mapping[str, models.Model]) -> None:
-        """Number what of ``tracked`` was edited here and committed while we waited for its rows.
+        """Assign ticks to the edits of ``tracked`` that were committed while this transaction waited for the rows.
 
-        A local edit like any other, which the decision must see.
+        They are ordinary local edits, and the decision must take them into account. If this node was restored, they are
+        only remembered, because it assigns no ticks yet.
         """
         marked = [row for row in tracked if row.mark is not None and not row.problem]
         if self._restored is not None:
@@ -68,12 +69,12 @@ class Recorder:
             self._number(marked)
 
     def _number(self, marked: Sequence[TrackedResource]) -> None:
-        self._stored.value = self.digest  # with the ticks that outcomes were recorded under
+        self._stored.value = self.digest  # with the ticks that recorded outcomes have got
         number(self.resource, self._stored, marked)
         self.digest = self._stored.value
 
     def numbered(self, key: str) -> TrackedResource:
-        """Return the resource of the row ``key``, tracked and numbered: a version like any other."""
+        """Return the tracked resource of the row ``key``; track it and assign its tick if that was not done before."""
         rows = tracked_rows(self.resource).filter(local_key=key)
         row = rows.first()
         if row is None:
@@ -97,13 +98,13 @@ class Recorder:
         return contents is None or self.resource.etag(contents, tracked.extra) != tracked.etag
 
     def has_lost_edit(self, uuid: UUID) -> bool:
-        """Tell whether the resource was edited here since this node was restored."""
+        """Return True if the resource was edited here since this node was restored."""
         return self._restored is not None and uuid in self._restored.edited
 
     def held_state(self, tracked: TrackedResource) -> SyncState | None:
-        """Return the sync state of the version that this node holds, ``None`` if it has none yet."""
+        """Return the sync state of this node's version, or ``None`` if it has none yet."""
         if tracked.mark is not None and (tracked.problem or self.has_lost_edit(tracked.uuid)):
-            # An edit that is not numbered, because it is held back or we were restored: the local version all the same.
+            # An edit without a tick, because it is held back or this node was restored, is the local version too.
             own, stamp = self.resource.endpoint, stamp_after(tracked.mark, tracked.stamp)
             return SyncState(endpoint=own, tick=self._free_tick(), stamp=stamp, user=tracked.mark_user)
         if tracked.tick is None or tracked.endpoint_id is None:
@@ -112,7 +113,7 @@ class Recorder:
         return SyncState(endpoint=url, tick=tracked.tick, stamp=tracked.stamp, user=tracked.user)
 
     def set_state(self, tracked: TrackedResource, state: SyncState) -> None:
-        """Give ``tracked`` the state of a version; it is not stored here."""
+        """Set the sync state of a version on ``tracked``; the caller stores it."""
         note_first_state(tracked)
         tracked.endpoint_id = self._stored.endpoint_id(state.endpoint)
         tracked.tick, tracked.stamp, tracked.user = state.tick, state.stamp, state.user[:150]
@@ -122,7 +123,7 @@ class Recorder:
     def record(self, uuid: UUID, winner: SyncState, *both: SyncState) -> SyncState:
         """Record the outcome of a decision as a change of this node, and return its sync state.
 
-        While this node is restored that of the ``winner``: the outcome is numbered when that has ended.
+        While this node gets its lost changes back, return the state of the ``winner``: the outcome gets its tick later.
         """
         if self._restored is not None:
             self._restored.anew.append(uuid)
@@ -135,12 +136,12 @@ class Recorder:
         return state
 
     def _free_tick(self) -> int:
-        # Beyond whatever anybody has seen of us, should we have been restored from a backup.
+        # Above the highest tick that the source has from this node, in case this node was restored from a backup.
         own = self.resource.endpoint
         return max(self.digest.tick(own), self.source.tick(own))
 
     def see(self, state: SyncState) -> None:
-        """Note that the version of ``state`` has been dealt with."""
+        """Remember that the version with ``state`` was processed, so that ``finish`` advances the digest."""
         self._highest[state.endpoint.lower()] = state
 
     def rejoin(self) -> None:
@@ -152,7 +153,10 @@ class Recorder:
         self.digest = self._stored.value
 
     def finish(self, *, merge: bool) -> Digest:
-        """Move the digest on (SData sync 5.5), store it and return it; ``merge`` after the last catch-up page."""
+        """Advance the digest (SData sync 5.5), store it and return it.
+
+        ``merge`` is true after the last page of a catch-up feed: then the digest adopts the source's digest.
+        """
         self._mark_anew()
         digest = self.digest
         for state in self._highest.values():

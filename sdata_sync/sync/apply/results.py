@@ -1,4 +1,4 @@
-"""What the sender is told became of its entries (SData sync 5.3, SData core 13.4)."""
+"""Make the results of received entries for the sender (SData sync 5.3, SData core 13.4)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from ...kind import Kind
     from ...models import TrackedResource
 
-#: What is said of an entry that this node knows already.
+#: The message for an entry that this node contains already.
 UNCHANGED = "Unchanged"
 
 
 def result_of(
     resource: Kind, entry: Entry, tracked: TrackedResource | None, *, message: str, method: str = ""
 ) -> Result:
-    """Return the result of an entry that was applied, or that needed nothing done."""
+    """Return the result of an entry that was applied or changes nothing."""
     return Result(
         uuid=entry.uuid,
         state=entry.state,
@@ -38,7 +38,7 @@ def result_of(
 
 
 def created_result(result: Result, url: str) -> Result:
-    """Return ``result`` for a resource that was created as ``url``."""
+    """Return ``result`` for a resource that was created with the URL ``url``."""
     return Result(
         uuid=result.uuid,
         state=result.state,
@@ -71,7 +71,7 @@ def refused_result(
 
 
 def deferred_result(result: Result, error: PayloadError) -> Result:
-    """Return the result of an entry that could not be written, in the place of ``result``."""
+    """Return the result that replaces ``result``, because ``error`` has deferred the entry."""
     diagnosis = Diagnosis(
         severity=Severity.WARNING,
         application_code=error.application_code,
@@ -82,7 +82,7 @@ def deferred_result(result: Result, error: PayloadError) -> Result:
 
 
 def render_results(resource: Kind, results: Iterable[Result], digest: Digest) -> bytes:
-    """Return the result feed: one page with all entries, and the digest of this node afterwards."""
+    """Return the result feed: one page with all ``results``, and the digest of this node after the feed."""
     entries = (
         render_result(
             result,

@@ -1,4 +1,4 @@
-"""Storing: a batch of decided versions is written: rows, tracked resources, what waits, and the results amended."""
+"""Write a batch of decided versions: rows, tracked resources, pending references, deferred entries, results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=512)
 def _by_key(count: int) -> PreparedQuery[TrackedResource]:
-    """Return the query for what is tracked under ``count`` local keys: primary key, local key, uuid."""
+    """Return the query for the tracked resources of ``count`` local keys: primary key, local key, uuid."""
     return PreparedQuery(
         lambda kind, *keys: (
             TrackedResource.objects.filter(kind=kind, local_key__in=keys)
@@ -36,10 +36,10 @@ def _by_key(count: int) -> PreparedQuery[TrackedResource]:
 
 
 def store(batch: Batch, now: int) -> None:
-    """Write the versions of ``batch``; those that cannot be written wait."""
+    """Write the versions of ``batch``; those that cannot be written are deferred."""
     resource, versions = batch.resource, batch.versions
     ConflictRecord.objects.using(resource.database).bulk_create(batch.conflicts)
-    # Before the rows: what an application's receivers mark from here on is a change of theirs.
+    # Before the rows are written: what signal receivers of the application mark after this is a change of this node.
     _clear_marks(resource, [v.tracked for v in versions if not v.is_new], now)
     write_rows(resource, [v.row for v in versions if v.row is not None and v.error is None])
     waited = [v.tracked.pk for v in versions if v.tracked.is_deferred or v.tracked.is_incomplete]
@@ -55,7 +55,7 @@ def store(batch: Batch, now: int) -> None:
 
 
 def defer_late(batch: Batch, version: Version, error: PayloadError) -> None:
-    """Have a version wait that was stored already, without a row."""
+    """Defer a version that is stored already, without a row."""
     version.defer(error)
     uuid = version.entry.uuid
     rows = tracked_rows(batch.resource).filter(uuid=uuid)
@@ -65,9 +65,9 @@ def defer_late(batch: Batch, version: Version, error: PayloadError) -> None:
 
 
 def _clear_marks(resource: Kind, replaced: Iterable[TrackedResource], now: int) -> None:
-    """Take back the marks of what a received version replaces: an edit that lost, or never was one.
+    """Clear the marks of resources that a received version replaces: the edit has lost, or there was no edit.
 
-    Not the mark of somebody who is writing the row this very moment: that row is still to come.
+    A young intent is kept, because its writer is about to write the row.
     """
     keys = []
     for tracked in replaced:
@@ -95,12 +95,12 @@ def _note_outcome(resource: Kind, version: Version) -> None:
     else:
         assert row is not None
         tracked.local_key = str(row.instance.pk)
-        # Of what was written, which is not always what came: a model may complete what it saves.
+        # The etag of the stored content, which may differ from the received one: a model may complete what it saves.
         tracked.etag = resource.etag(row.texts, version.reading.extra)
 
 
 def _find_twin(resource: Kind, version: Version, error: PayloadError, *, is_new: bool) -> None:
-    """Look once more for the same thing: what came in the same feed may have been the first of the two."""
+    """Look again for the same thing as a new row that failed: an entry of the same feed may have created it."""
     version.defer(error)
     if not is_new:
         return
@@ -118,8 +118,8 @@ def _find_twin(resource: Kind, version: Version, error: PayloadError, *, is_new:
 def _make_room(resource: Kind, versions: Iterable[Version], now: int) -> None:
     """Remove the local keys of new rows from other tracked resources that still have them.
 
-    That is left from a row that was deleted past the ORM and whose key the database gives again, or was
-    made by application code that wrote the new row again while it was being applied.
+    Such a tracked resource is left from a row that was deleted past the ORM and whose key the database assigns again,
+    or application code has created it by saving the new row again while it was applied.
     """
     created = {
         v.tracked.local_key: v.entry.uuid for v in versions if v.row is not None and v.row.is_new and not v.error
