@@ -31,7 +31,7 @@ from sdata_sync.models import Peer
 from sdata_sync.registry import registry
 started = time.perf_counter()
 kinds = [registry.of_kind("accounts")]
-passed = list(catch_up(Peer.objects.all(), kinds, directions=("pull", "push"), make_watch=lambda *_: Watch()))
+passed = list(catch_up(Peer.objects.all(), kinds, directions=("pull", "push"), make_progress=lambda *_: Watch()))
 result = time.perf_counter() - started
 assert not any(item.error for item in passed), passed
 """

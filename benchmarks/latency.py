@@ -13,7 +13,7 @@ from .values import account
 
 def run(database: str, saves: int) -> list[float]:
     """Return the milliseconds of each of ``saves``; the first ones, which open connections, are not counted."""
-    has_come = _watch(database)
+    has_come = _progress(database)
     millis = []
     for number in range(saves + 20):
         row = account(number)
@@ -30,7 +30,7 @@ def run(database: str, saves: int) -> list[float]:
     return millis[20:]
 
 
-def _watch(database: str) -> Callable[[str], bool]:
+def _progress(database: str) -> Callable[[str], bool]:
     """Return what tells whether an account of a name is there, on a connection of its own."""
     if database.startswith("sqlite"):
         path = database.removeprefix("sqlite:///")

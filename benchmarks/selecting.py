@@ -1,4 +1,4 @@
-"""What 100 changes cost among few and among very many tracked rows: numbering them, selecting a page of them.
+"""What 100 changes cost among few and among very many tracked rows: stamping them, selecting a page of them.
 
 Runs in a process that is set up as a node (see ``run.py``).
 """
@@ -23,7 +23,7 @@ from sdata_sync.sync.log.digests import load_digest  # noqa: E402
 from sdata_sync.sync.log.marks import new_uuid  # noqa: E402
 from sdata_sync.sync.log.tracked import create_tracked, new_tracked  # noqa: E402
 from sdata_sync.sync.select.pages import read_page  # noqa: E402
-from sdata_sync.sync.stamp.stamper import number_changes  # noqa: E402
+from sdata_sync.sync.stamp.stamper import assign_ticks  # noqa: E402
 from testproject.crm.models import Account  # noqa: E402
 
 from .values import account  # noqa: E402
@@ -79,16 +79,16 @@ def millis(act: Callable[[], object]) -> float:
 
 def main() -> None:
     account(0).save()
-    number_changes(ACCOUNTS)
+    assign_ticks(ACCOUNTS)
     figures = {}
     for size in SIZES:
         grow(size)
-        numbering, selecting = [], []
+        stamping, selecting = [], []
         for _ in range(ROUNDS):
             edit()
-            numbering.append(millis(lambda: number_changes(ACCOUNTS)))
+            stamping.append(millis(lambda: assign_ticks(ACCOUNTS)))
             selecting.append(millis(select))
-        figures[str(size)] = {"number": statistics.median(numbering), "select": statistics.median(selecting)}
+        figures[str(size)] = {"number": statistics.median(stamping), "select": statistics.median(selecting)}
     json.dump(figures, sys.stdout)
 
 

@@ -18,7 +18,7 @@ from django.db import connections  # noqa: E402
 
 import sdata_sync  # noqa: E402
 from sdata_sync.registry import registry  # noqa: E402
-from sdata_sync.sync.stamp.stamper import number_changes  # noqa: E402
+from sdata_sync.sync.stamp.stamper import assign_ticks  # noqa: E402
 from testproject.crm.models import Account  # noqa: E402
 
 from .values import account  # noqa: E402
@@ -46,7 +46,7 @@ def stamp(begin, stopped) -> None:
     resource = registry.of_kind("accounts")
     begin.wait()
     while not stopped.wait(STAMPER_PAUSE):
-        number_changes(resource)
+        assign_ticks(resource)
     connections.close_all()
 
 
@@ -80,7 +80,7 @@ def main() -> None:
         for row in rows:
             row.save()
         keys.append([row.pk for row in rows])
-    number_changes(registry.of_kind("accounts"))
+    assign_ticks(registry.of_kind("accounts"))
     figures = {}
     for writers in WRITERS:
         rounds = [

@@ -30,9 +30,9 @@ class SDataSyncConfig(AppConfig):
 def _after_migrate(*, using: str, **kwargs: Any) -> None:
     """Write stored unknown elements to columns that a migration has added."""
     from .registry import registry
-    from .sync.content.upgrade import take_over_known
+    from .sync.content.upgrade import adopt_known_elements
 
     for resource in registry:
         tables = connections[using].introspection.table_names()
         if resource.database == using and resource.model._meta.db_table in tables:
-            take_over_known(resource)
+            adopt_known_elements(resource)

@@ -265,16 +265,16 @@ class Kind:
         """Return the URL of the operation ``tracking_id`` of ``$syncSource`` or ``$syncTarget`` (SData sync 4.1)."""
         return f"{self.endpoint}/${role}('{_quoted(tracking_id)}')"
 
-    def texts(self, values: Iterable[Any]) -> list[Text]:
+    def encode(self, values: Iterable[Any]) -> list[Text]:
         """Return the field texts of the plain properties for ``values`` in the order of ``columns``; null is ``None``.
 
         In a resource's content they are followed by the texts of the relations, which ``sdata_sync.sync.content`` adds.
         """
         return [None if value is None else prop.form.to_text(value) for prop, value in zip(self.properties, values)]  # noqa: B905
 
-    def texts_of(self, instance: models.Model) -> list[Text]:
+    def encode_instance(self, instance: models.Model) -> list[Text]:
         """Return the field texts of the plain properties of ``instance``."""
-        return self.texts(self.values_of(instance))
+        return self.encode(self.values_of(instance))
 
     def values_of(self, instance: models.Model) -> list[Any]:
         """Return the values of ``instance`` in the order of ``columns``."""
@@ -321,7 +321,7 @@ class Kind:
         content = "\x03".join(["\x01" if text is None else text for text in texts])
         return blake2b(f"{content}\x02{extra}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
-    def read_payload(self, payload: Payload, within: str = "") -> Reading:
+    def decode(self, payload: Payload, within: str = "") -> Reading:
         """Return the properties and relations that ``payload`` contains, and the XML of elements not known here.
 
         ``within`` is the path of the parent element, for error messages.

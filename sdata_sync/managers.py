@@ -11,7 +11,7 @@ from .kind import all_rows
 from .registry import registry
 from .sync.capture.nested import mark_parents
 from .sync.db.statements import chunks
-from .sync.log.marks import key_text, mark, mark_known
+from .sync.log.marks import key_text, mark, mark_tracked
 from .sync.log.suppression import is_applied
 from .sync.log.wakeup import wake_after_commit
 
@@ -49,7 +49,7 @@ class SyncQuerySet(models.QuerySet[M]):
             if direct:
                 mark(self.db, resource.kind, wanted)
             else:
-                mark_known(self.db, resource.kind, wanted)
+                mark_tracked(self.db, resource.kind, wanted)
             wake_after_commit(resource.kind, self.db)
         self._mark_parents(keys)
 

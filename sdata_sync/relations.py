@@ -17,8 +17,8 @@ from uuid import UUID
 from django.db import models
 
 from .atom import names
+from .atom.escape import escape, escape_attribute, is_representable, replace_forbidden
 from .atom.payload import Property, Text
-from .atom.text import escape, escape_attribute, is_representable, replace_forbidden
 from .exceptions import PayloadError
 
 if TYPE_CHECKING:
@@ -294,6 +294,6 @@ class Children(Relation):
             path = f"{item.name}/{child.name}"
             payload = child.as_payload()
             is_deleted = child.flag("isDeleted")
-            reading = Reading({}) if is_deleted else self.resource.read_payload(payload, within=f"{item.name}/")
+            reading = Reading({}) if is_deleted else self.resource.decode(payload, within=f"{item.name}/")
             children.append(ReceivedChild(read_uuid(child, path), is_deleted, reading))
         return ReceivedChildren(item.flag("deleteMissing") or item.is_nil, tuple(children))

@@ -1,7 +1,7 @@
 """What nodes that live in one process say to each other, and whether they are level then."""
 
 from sdata_sync.delivery.catchup import catch_up
-from sdata_sync.delivery.progress import Watch
+from sdata_sync.delivery.progress import Progress
 from sdata_sync.models import DeferredEntry, Peer, PendingReference, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.log.digests import load_digest
@@ -20,7 +20,7 @@ def talk(here, there, directions, kinds=None):
     resources = [r for r in registry if kinds is None or r.kind in kinds]
     with here.at_work():
         peers = Peer.objects.filter(name=there.alias)
-        passed = list(catch_up(peers, resources, directions=directions, make_watch=lambda *_: Watch()))
+        passed = list(catch_up(peers, resources, directions=directions, make_progress=lambda *_: Progress()))
         errors = [p.error for p in passed if p.error]
         assert not errors, errors
         return {p.kind: p.watch for p in passed}

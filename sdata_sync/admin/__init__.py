@@ -8,7 +8,7 @@
 ``tracked``   tracked resources
 ``conflict``  conflicts
 ``deferred``  deferred entries
-``held``      versions that are too large for a peer
+``oversize``  versions that are too large for a peer
 ``link``      linking of rows
 ``run``       runs and operations
 ============  ======================================
@@ -18,7 +18,7 @@ from .conflict import ConflictRecordAdmin
 from .deferred import DeferredEntryAdmin
 from .digest import DigestAdmin
 from .endpoint import EndpointAdmin
-from .held import HeldVersionAdmin
+from .oversize import OversizeVersionAdmin
 from .peer import PeerAdmin
 from .run import OperationAdmin, RunAdmin
 from .tracked import TrackedResourceAdmin
@@ -28,8 +28,8 @@ __all__ = [
     "DeferredEntryAdmin",
     "DigestAdmin",
     "EndpointAdmin",
-    "HeldVersionAdmin",
     "OperationAdmin",
+    "OversizeVersionAdmin",
     "PeerAdmin",
     "RunAdmin",
     "TrackedResourceAdmin",

@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 
 from ..delivery.catchup import catch_up
 from ..delivery.monitoring.status import ticks_behind
-from ..delivery.progress import Watch
+from ..delivery.progress import Progress
 from ..delivery.session import PeerSession
 from ..models import Peer, Stream
 from ..registry import registry
@@ -106,7 +106,7 @@ class PeerAdmin(ModelAdmin[Peer]):
     @admin.action(description="Catch up now, both ways", permissions=["change"])
     def catch_up_now(self, request: HttpRequest, queryset: QuerySet[Peer]) -> None:
         """Pull and push all missing changes of the selected peers during the request."""
-        passed = catch_up(queryset, registry, directions=("pull", "push"), make_watch=lambda *_: Watch())
+        passed = catch_up(queryset, registry, directions=("pull", "push"), make_progress=lambda *_: Progress())
         for item in passed:
             text = f"{item.peer}, {item.kind}, {item.direction}: {item.error or f'{item.watch.entries} entries'}"
             self.message_user(request, text, messages.ERROR if item.error else messages.SUCCESS)
@@ -118,8 +118,8 @@ class PeerAdmin(ModelAdmin[Peer]):
             with PeerSession(peer) as session:
                 due = session.deliver(registry, impatient=True)
             if due is None:
-                self.message_user(request, f"{peer} is level.", messages.SUCCESS)
+                self.message_user(request, f"{peer} is in sync.", messages.SUCCESS)
                 continue
             said = "; ".join(stream.last_error for stream in peer.streams.all() if stream.last_error)
-            text = f"{peer} is not level: {said or 'another process is delivering to it'}"
+            text = f"{peer} is not in sync: {said or 'another process is delivering to it'}"
             self.message_user(request, text, messages.ERROR)

@@ -3,7 +3,7 @@
 ==============  ==========================================================================================
 ``names``       namespaces, tags, media types
 ``dates``       W3C date-times and stamps
-``text``        escaping, and the characters that XML forbids
+``escape``      escaping, and the characters that XML forbids
 ``body``        the bytes of a request or response: decompressed, counted, spooled
 ``document``    bytes to elements: no DTD, bounded depth
 ``payload``     the contract's element inside an entry

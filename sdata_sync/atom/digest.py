@@ -11,7 +11,7 @@ from ..exceptions import FeedError
 from . import names
 from .dates import format_stamp, parse_stamp
 from .document import read_root
-from .text import escape, escape_attribute
+from .escape import escape, escape_attribute
 
 MAX_ENDPOINT = 500
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")

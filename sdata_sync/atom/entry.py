@@ -12,8 +12,8 @@ from . import names
 from .dates import format_stamp
 from .diagnosis import Diagnosis, read_diagnosis
 from .digest import read_endpoint, read_stamp, read_tick
+from .escape import escape, escape_attribute
 from .payload import Payload, attribute, identity, is_true
-from .text import escape, escape_attribute
 
 _OF_ATOM = frozenset(
     ["title", "updated", "content", "link", "author", "category", "published", "summary", "rights", "source"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from . import names
 from .dates import format_stamp
 from .digest import render_digest
-from .text import escape, escape_attribute
+from .escape import escape, escape_attribute
 
 if TYPE_CHECKING:
     from ..core.digest import Digest

@@ -79,7 +79,7 @@ class Digest:
         entry = self._entries.get(state.endpoint.lower())
         return entry is not None and entry.tick > state.tick
 
-    def level_with(self, other: Digest) -> bool:
+    def in_sync_with(self, other: Digest) -> bool:
         """Return True if both digests contain the same changes; stamps and priorities are not compared."""
         return self.covers(other) and other.covers(self)
 

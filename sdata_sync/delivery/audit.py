@@ -1,4 +1,4 @@
-"""Comparing contents with a peer: equal digests promise equal data, and this looks whether that is so."""
+"""Compare the content of a kind with a peer, row by row: equal digests promise equal data, and this checks it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..sync.db.isolation import row_guard
 from ..sync.db.statements import chunks
 from ..sync.log.tracked import mark_found
 from ..sync.log.wakeup import wake
-from ..sync.stamp.restore import ensure_checked
-from ..sync.stamp.stamper import number_changes
+from ..sync.stamp.restore_gap import ensure_checked
+from ..sync.stamp.stamper import assign_ticks
 from .pull import read_full_feed
 
 if TYPE_CHECKING:
@@ -29,18 +29,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: So many uuids of each sort are named; all are counted.
+#: The number of uuids that are named of each sort of difference; all are counted.
 NAMED = 20
 
 
 @dataclass(kw_only=True)
 class Comparison:
-    """What a comparison of one kind with one peer found.
+    """The outcome of a comparison of one kind with one peer.
 
-    ``digests_agree`` where both contain the same changes: then every difference is an error. Else what one side
-    merely does not have yet is not counted. ``different`` has other content here and there under the same state,
-    ``missing_here`` and ``missing_there`` ought to be there by the digests, ``unreadable`` cannot be compared because
-    its row here raises an error.
+    If ``digests_agree``, both digests contain the same changes and every difference is an error. Otherwise a change
+    that one node has not received yet is not counted as a difference.
+
+    The keys of ``counts`` are the sorts of differences: ``different`` rows have another content at each node under the
+    same state, ``missing_here`` and ``missing_there`` rows should be there by the digests, ``unreadable`` rows cannot
+    be compared because the row of this node raises an exception.
     """
 
     peer: str
@@ -55,40 +57,40 @@ class Comparison:
 
     @property
     def is_equal(self) -> bool:
-        """Whether nothing was found."""
+        """Whether no difference was found."""
         return not any(self.counts.values())
 
-    def note(self, what: str, uuid: UUID) -> None:
-        """Count one difference."""
+    def count(self, what: str, uuid: UUID) -> None:
+        """Count one difference of the sort ``what``."""
         self.counts[what] += 1
         named = self.examples.setdefault(what, [])
         if len(named) < NAMED:
             named.append(str(uuid))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
+        """Return the comparison as plain values for JSON."""
         who = {"peer": self.peer, "kind": self.kind, "digests_agree": self.digests_agree, "compared": self.compared}
         return {**who, **self.counts, "examples": self.examples, "repaired": self.repaired}
 
 
 def verify(client: PeerClient, peer: Peer, resource: Kind, *, repair: bool) -> Comparison:
-    """Compare every resource of one kind with the peer's; ``repair`` sends ours again where they differ.
+    """Compare every resource of one kind with the peer's; with ``repair`` send this node's version where they differ.
 
-    The peer is asked for all that it has, page by page. What is missing here cannot be mended from here: the peer
-    must send it again.
+    The peer's full feed is read page by page (network). A resource that is missing here cannot be repaired from this
+    node: the peer must send it again.
 
     Raises:
         PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
     """
     ensure_checked(resource)
-    ours = number_changes(resource).value
+    ours = assign_ticks(resource).value
     theirs = client.read_digest(resource.kind)
-    comparison = Comparison(peer=peer.name, kind=resource.kind, digests_agree=ours.level_with(theirs))
+    comparison = Comparison(peer=peer.name, kind=resource.kind, digests_agree=ours.in_sync_with(theirs))
     verifier = _Verifier(resource, ours, theirs, comparison)
     for entries in read_full_feed(client, peer, resource):
         verifier.look_at(entries)
-    # What is changed there while it is read is on no page, and is not missing for that.
-    if client.read_digest(resource.kind).level_with(theirs):
+    # A row that the peer changes during the read is on no page: then nothing is reported as missing there.
+    if client.read_digest(resource.kind).in_sync_with(theirs):
         verifier.find_missing_there()
     if repair and verifier.odd:
         _send_again(resource, verifier.odd)
@@ -102,7 +104,7 @@ class _Verifier:
         self._ours, self._theirs = ours, theirs
         self._comparison = comparison
         self._seen: set[bytes] = set()
-        #: Primary keys of what is to be sent again.
+        #: The primary keys of the tracked resources to send again.
         self.odd: list[int] = []
 
     def look_at(self, entries: Sequence[Entry]) -> None:
@@ -116,14 +118,14 @@ class _Verifier:
     def _compare(self, entry: Entry, tracked: TrackedResource | None) -> None:
         self._comparison.compared += 1
         if not self._ours.contains(entry.state):
-            return  # on its way to us
+            return  # not received yet
         if tracked is None or (tracked.is_deleted and not entry.is_deleted):
-            # A tombstone that was purged, or a deletion of ours that is on its way to them.
+            # Not a difference: a tombstone that was purged here, or a deletion that the peer has not received yet.
             if not entry.is_deleted and self._is_settled(tracked):
-                self._comparison.note("missing_here", entry.uuid)
+                self._comparison.count("missing_here", entry.uuid)
             return
         if tracked.problem:
-            self._comparison.note("unreadable", entry.uuid)
+            self._comparison.count("unreadable", entry.uuid)
             return
         if tracked.is_deferred or tracked.mark is not None or not self._is_settled(tracked):
             return
@@ -134,38 +136,41 @@ class _Verifier:
                 )
         except PayloadError as error:
             logger.error("%s %s cannot be compared: %s", self._resource.kind, entry.uuid, error)
-            self._comparison.note("unreadable", entry.uuid)
+            self._comparison.count("unreadable", entry.uuid)
             return
         if not is_equal:
-            self._comparison.note("different", entry.uuid)
+            self._comparison.count("different", entry.uuid)
             self.odd.append(tracked.pk)
 
     def _is_settled(self, tracked: TrackedResource | None) -> bool:
-        """Tell whether the peer has taken our version into account, so that it should be the same there."""
+        """Return True if the peer's digest contains this node's version, so that both should be equal."""
         if tracked is None or tracked.endpoint is None:
             return True
         return self._theirs.tick(tracked.endpoint.url) > (tracked.tick or 0)
 
     def _etag(self, entry: Entry, tracked: TrackedResource) -> str:
-        """Return the etag that our row would have with the peer's content; what the peer does not know is ours."""
+        """Return the etag that this node's row would have with the peer's content.
+
+        Properties that are not in the peer's payload keep this node's values.
+        """
         resource, key = self._resource, tracked.local_key or ""
         instance = read_instances(resource, [key]).get(key)
         if entry.payload is None or instance is None:
             return ""
         present = LocalVersion(resource, tracked, instance, allocate=False).contents
-        reading = resource.read_payload(entry.payload)
+        reading = resource.decode(entry.payload)
         set_values(instance, reading.values, is_new=False)
-        contents = merged(resource, resource.texts_of(instance), reading, present)
+        contents = merged(resource, resource.encode_instance(instance), reading, present)
         return resource.etag(contents, reading.extra)
 
     def find_missing_there(self) -> None:
-        """Go through what is alive here and was not among what they have."""
+        """Count the living resources of this node that were on no page of the peer."""
         rows = TrackedResource.objects.using(self._resource.database).filter(
             kind=self._resource.kind, is_deleted=False, is_deferred=False, mark__isnull=True, tick__isnull=False
         )
         for tracked in rows.select_related("endpoint").order_by("pk").iterator(1000):
             if tracked.uuid.bytes not in self._seen and self._is_settled(tracked):
-                self._comparison.note("missing_there", tracked.uuid)
+                self._comparison.count("missing_there", tracked.uuid)
                 self.odd.append(tracked.pk)
 
 
@@ -174,5 +179,5 @@ def _send_again(resource: Kind, pks: list[int]) -> None:
         # The digest of the peer contains the present ticks, so the versions need new ones.
         TrackedResource.objects.using(resource.database).filter(pk__in=chunk).update(restamp=True)
         mark_found(resource.database, chunk)
-    number_changes(resource)
+    assign_ticks(resource)
     wake(resource.kind)

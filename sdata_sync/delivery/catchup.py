@@ -16,19 +16,19 @@ from uuid import uuid4
 
 from ..atom.feed import read_sync_feed
 from ..conf import conf
-from ..core.selection import missing_ranges
+from ..core.ranges import missing_ranges
 from ..exceptions import DocumentError, FeedError, PeerError, PeerMisbehaved
 from ..sync.db.faults import is_lost_connection
 from ..sync.log.digests import load_digest
 from ..sync.runs import RunLabel, new_run
-from ..sync.select.oversize import held_names
+from ..sync.select.oversize import oversize_names
 from ..tracing import span
 from .client import PeerClient, RemotePage, read_answer
-from .progress import Watch
+from .progress import Progress
 from .pull import Reporter, pull, read_digest_for_deletions
 from .push import check_peer_digest
 from .session import PeerSession
-from .threads.overlap import meanwhile
+from .threads.overlap import overlap
 
 if TYPE_CHECKING:
     from ..kind import Kind
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 NAMED = 3
 
 #: Makes the progress of one kind in one direction; its arguments are the names of peer, kind and direction.
-MakeWatch = Callable[[str, str, str], Watch]
+MakeProgress = Callable[[str, str, str], Progress]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Passed:
     kind: str
     direction: str
     seconds: float
-    watch: Watch
+    watch: Progress
     error: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Passed:
 
 
 def catch_up(
-    peers: Iterable[Peer], resources: Iterable[Kind], *, directions: Iterable[str], make_watch: MakeWatch
+    peers: Iterable[Peer], resources: Iterable[Kind], *, directions: Iterable[str], make_progress: MakeProgress
 ) -> Iterator[Passed]:
     """Exchange all missing changes with ``peers``; yield the outcome of each direction of each kind.
 
@@ -74,12 +74,12 @@ def catch_up(
             for resource in resources:
                 for direction in ("pull", "push"):
                     if direction in directions and (resource.is_target if direction == "pull" else resource.is_source):
-                        watch = make_watch(peer.name, resource.kind, direction)
+                        watch = make_progress(peer.name, resource.kind, direction)
                         act = _pull if direction == "pull" else _push
                         yield _attempt(peer.name, resource.kind, direction, watch, lambda w: act(session, resource, w))  # noqa: B023
 
 
-def _pull(session: PeerSession, resource: Kind, watch: Watch) -> None:
+def _pull(session: PeerSession, resource: Kind, watch: Progress) -> None:
     shown = read_digest_for_deletions(session.client(), session.peer, resource)
     check_peer_digest(resource, shown)
     # The feed is requested even if the digests agree: a source may assign ticks only when its feed is requested.
@@ -93,9 +93,9 @@ def _pull(session: PeerSession, resource: Kind, watch: Watch) -> None:
         )
 
 
-def _push(session: PeerSession, resource: Kind, watch: Watch) -> None:
+def _push(session: PeerSession, resource: Kind, watch: Progress) -> None:
     session.catch_up(resource, watch)
-    held = held_names(resource).get(session.peer.pk, [])
+    held = oversize_names(resource).get(session.peer.pk, [])
     if held:
         raise PeerError(
             f"All but {len(held)} arrived: {', '.join(held[:NAMED])} cannot be taken by {session.peer}, which accepts "
@@ -103,7 +103,7 @@ def _push(session: PeerSession, resource: Kind, watch: Watch) -> None:
         )
 
 
-def _attempt(peer: str, kind: str, direction: str, watch: Watch, act: Callable[[Watch], None]) -> Passed:
+def _attempt(peer: str, kind: str, direction: str, watch: Progress, act: Callable[[Progress], None]) -> Passed:
     started = time.monotonic()
     error = ""
     try:
@@ -119,11 +119,11 @@ def _attempt(peer: str, kind: str, direction: str, watch: Watch, act: Callable[[
     passed = Passed(
         peer=peer, kind=kind, direction=direction, seconds=time.monotonic() - started, watch=watch, error=error
     )
-    logger.info("%s %s %s: %s", kind, direction, peer, error or "level", extra=passed.as_dict())
+    logger.info("%s %s %s: %s", kind, direction, peer, error or "in sync", extra=passed.as_dict())
     return passed
 
 
-def bridge(source: PeerClient, target: PeerClient, kind: str, watch: Watch) -> Passed:
+def bridge(source: PeerClient, target: PeerClient, kind: str, watch: Progress) -> Passed:
     """Pass the changes of ``kind`` from one endpoint to another; both belong to other nodes (network)."""
     return _attempt(source.url, kind, f"to {target.url}", watch, _Bridge(source, target, kind).run)
 
@@ -134,7 +134,7 @@ class _Bridge:
         self._label: RunLabel = new_run(source.url, target.url)
         self._reporter = Reporter(source, kind, self._label)
 
-    def run(self, watch: Watch) -> None:
+    def run(self, watch: Progress) -> None:
         digest = self._target.read_digest(self._kind)
         feed = self._source.open_source(
             self._kind, digest, run=self._label, tracking_id=str(uuid4()), count=conf.catch_up_page_size
@@ -143,27 +143,27 @@ class _Bridge:
             for page in pages:
                 self._pass_on(page, watch)
 
-    def _pass_on(self, page: RemotePage, watch: Watch) -> None:
+    def _pass_on(self, page: RemotePage, watch: Progress) -> None:
         """Post one page to the target while the next one is received; report the target's results to the source."""
         content = page.body.read()
         page.body.seek(0)
         next_url, entries = self._read(page.body, watch)
-        answer, _ = meanwhile(
+        answer, _ = overlap(
             lambda: self._target.post_feed(self._kind, content, run=self._label),
             lambda: page.finish(entries, next_url),
         )
         with answer:
             exceptions = read_answer(answer, self._target.url, with_results=True).exceptions
-            watch.see(entries, [result.status for result in exceptions])
+            watch.count(entries, [result.status for result in exceptions])
             answer.seek(0)
             self._reporter.report(answer.read())
 
-    def _read(self, body: BinaryIO, watch: Watch) -> tuple[str, int]:
+    def _read(self, body: BinaryIO, watch: Progress) -> tuple[str, int]:
         """Return the next link of a page and the number of its entries."""
         try:
             reader = read_sync_feed(body)
             if watch.total is None:
-                watch.begin(reader.header.total)
+                watch.set_total(reader.header.total)
             entries = sum(1 for _ in reader.entries())
         except (DocumentError, FeedError) as error:
             raise PeerMisbehaved(f"A page of {self._source.url}/{self._kind}: {error}") from error

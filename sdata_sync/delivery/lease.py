@@ -1,8 +1,7 @@
-"""Who may deliver a kind to a peer, and how it went.
+"""Lease the streams: one thread of one process delivers a kind to a peer at a time, so that pages arrive in order.
 
-A stream is held by one thread of one process at a time, so that pages arrive in order. Whoever cannot take it
-leaves word on it, and whoever gives it back looks once more: a change that was committed after the holder last
-looked is seen by one of the two.
+A process that finds a lease held sets ``Stream.wanted``. The holder checks that column when it releases the lease, and
+looks for changes once more if it is set. So one of the two sees every change that was committed.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ _give_back = PreparedUpdate(_giving_back, int, str, int, int, int, str, int, str
 
 
 def ensure_stream(peer: Peer, kind: str) -> Stream:
-    """Return the stream of ``kind`` to ``peer``, new if there was none."""
+    """Return the stream of ``kind`` to ``peer``; insert it if there is none."""
     found = _find.instances(database(), Stream, peer.pk, kind)
     stream = found[0] if found else Stream.objects.get_or_create(peer=peer, kind=kind)[0]
     stream.peer = peer
@@ -84,7 +83,7 @@ def database() -> str:
 
 
 def known_digest(stream: Stream) -> Digest | None:
-    """Return the last known digest of the peer, or ``None`` if it must be asked."""
+    """Return the last known digest of the peer, or ``None`` if it is not known."""
     ticks = stream.known_ticks()
     if ticks is None:
         return None
@@ -94,9 +93,12 @@ def known_digest(stream: Stream) -> Digest | None:
     )
 
 
-def heard_from(origin: str, kind: str) -> bool:
-    """End the back-off of the peer whose endpoint is ``origin``: it has just shown that it is there."""
-    # A peer that pushes page after page need not be looked up for each of them.
+def end_backoff(origin: str, kind: str) -> bool:
+    """End the back-off of the peer whose endpoint is ``origin``, because it has just sent a request.
+
+    Return True if a back-off was ended.
+    """
+    # A peer that pushes many pages is looked up once per ``FIRST_BACKOFF_SECONDS``.
     if time.monotonic() - _heard.get((origin, kind), -math.inf) < FIRST_BACKOFF_SECONDS:
         return False
     if len(_heard) > 1000:
@@ -108,7 +110,7 @@ def heard_from(origin: str, kind: str) -> bool:
 
 
 def claim_comparison(stream: Stream, pause: int) -> bool:
-    """Tell whether it is for the caller to compare digests with the peer; of all processes, one every ``pause`` ms."""
+    """Return True if the caller is to compare digests with the peer: one process in every ``pause`` milliseconds."""
     due = Stream.objects.filter(pk=stream.pk, compared_at__lte=now() - pause)
     return bool(due.update(compared_at=now()))
 
@@ -119,23 +121,23 @@ def release_comparison(stream: Stream) -> None:
 
 
 def forget_known_digest(stream: Stream) -> None:
-    """Have the peer asked before anything is delivered to it again."""
+    """Forget the known digest of the peer, so that the next delivery reads it."""
     Stream.objects.filter(pk=stream.pk).update(known_digest="")
 
 
-def note_left_out(stream: Stream, endpoints: Collection[str]) -> None:
-    """Note the endpoints, in lower case, of which the peer does not believe what our digest says."""
+def store_left_out(stream: Stream, endpoints: Collection[str]) -> None:
+    """Store the endpoints, in lower case, for which the peer does not accept the ticks of this node's digest."""
     stream.left_out = "\n".join(sorted(endpoints))
     Stream.objects.filter(pk=stream.pk).update(left_out=stream.left_out)
 
 
-def note_failure(stream: Stream, error: Exception) -> None:
-    """Note that something failed that was no delivery."""
+def store_failure(stream: Stream, error: Exception) -> None:
+    """Store an error that occurred outside a delivery."""
     Stream.objects.filter(pk=stream.pk).update(last_error=str(error)[:2000], last_error_at=now())
 
 
 class Lease:
-    """The right to deliver one stream, until it is given back or runs out."""
+    """The right to deliver one stream, until it is released or expires."""
 
     def __init__(self, stream: Stream, holder: str) -> None:
         self.stream = stream
@@ -145,7 +147,7 @@ class Lease:
 
     @classmethod
     def take(cls, stream: Stream) -> Lease | None:
-        """Take the stream, or leave word and return ``None``."""
+        """Take the lease of a stream; if it is held, set ``wanted`` and return ``None``."""
         holder = holder_name()
         while True:
             if _take.execute(database(), stream.pk, holder, now(), _lease_end()):
@@ -153,7 +155,7 @@ class Lease:
             row = Stream.objects.filter(pk=stream.pk)
             if _end_lease_of_the_dead(row):
                 continue
-            # Given back between the two statements? Then nobody would find the word; try again.
+            # The holder may have released the lease between the two statements and would not see ``wanted``.
             if row.filter(held_until__gt=now()).update(wanted=True) or not row.exists():
                 return None
 
@@ -161,43 +163,44 @@ class Lease:
         return Stream.objects.filter(pk=self.stream.pk, holder=self._holder)
 
     def renew(self, known: Digest | None) -> bool:
-        """Hold the stream for longer, if it is time, and note how far it is; false if it was lost to another."""
+        """Extend the lease, if it is time, and store the known digest; return False if another process has taken it."""
         if time.monotonic() < self._renew_at:
             return True
         self._renew_at = _renewal()
         return bool(self._row().update(held_until=_lease_end(), known_digest=_as_json(known)))
 
     def give_back(self, known: Digest | None, error: Exception | None = None, *, delivered: int = 0) -> bool:
-        """Give the stream back and note how it went; return whether to look once more.
+        """Release the lease and store the outcome; return True if another process has asked for a delivery meanwhile.
 
-        ``delivered`` is the number of entries that the peer has taken.
+        ``delivered`` is the number of entries that the peer has accepted.
         """
         millis = int((time.monotonic() - self._taken) * 1000)
         outcome = (*self._outcome(error), _as_json(known), int(error is not None), delivered, millis)
         if _give_back.execute(database(), self.stream.pk, self._holder, *outcome):
             return False
-        # Somebody left word; or the lease was lost, and there is nothing to give back.
+        # Another process has set ``wanted``, or has taken the lease after it had expired.
         while self._row().update(wanted=False):
             if _give_back.execute(database(), self.stream.pk, self._holder, *outcome):
                 break
         return error is None
 
     def _outcome(self, error: Exception | None) -> tuple[int, int, int, str, int]:
-        """Return failures, when to try again, the last success, the last error and when that was."""
+        """Return the failures, when to try again, the last success, the last error and its time."""
         stream = self.stream
         if error is None:
             return 0, 0, now(), "", stream.last_error_at
         failures = stream.failures + 1
-        # Half of the pause is chance, so that peers which failed together do not come back together.
+        # Half of the pause is random, so that streams which failed together are not tried again together.
         pause = min(FIRST_BACKOFF_SECONDS * 2 ** min(failures - 1, 20), conf.max_backoff_seconds)
         pause *= random.uniform(0.5, 1.0)  # noqa: S311  not a secret
         return failures, now() + int(pause * 1000), stream.last_success, str(error)[:2000], now()
 
 
 def _end_lease_of_the_dead(row: QuerySet[Stream]) -> bool:
-    """End the lease of a process of this host that was killed while it held the stream.
+    """End the lease of a process of this host that was killed while it held the lease; return True if it did.
 
-    Should two deliver after all: the peer ignores what it has, refuses what does not continue, and is caught up.
+    If two processes deliver after all, the peer ignores changes that it has, refuses ticks that do not continue, and
+    a catch-up follows.
     """
     holder = row.values_list("holder", flat=True).first() or ""
     return is_gone(holder) and bool(row.filter(holder=holder).update(held_until=0))

@@ -1,7 +1,7 @@
-"""Matching the rows of two nodes that each had data before they met (SData sync 1.2, 1.4).
+"""Match the rows of two nodes that both had data before they were connected (SData sync 1.2, 1.4).
 
-The peer is asked for all that it has of a kind, so that each of its rows has a uuid; what is the same thing here is to
-get that one. Nothing is linked before somebody has said which.
+The peer's full feed of a kind is read, so that each of its rows has a uuid. A row of this node that is the same thing
+gets that uuid when an administrator has confirmed the pair.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from ..models import Peer
     from .client import PeerClient
 
-#: From which score on a pair is as good as sure, and from which on it is worth to be looked at.
+#: The lowest scores of a certain pair and of a likely pair; pairs below are not shown.
 CERTAIN, LIKELY = 0.95, 0.7
-#: Linked together, in one transaction.
+#: The number of pairs that are linked in one transaction.
 BATCH = 500
 
 
 class Certainty(StrEnum):
-    """How sure it is that two rows are the same thing."""
+    """The certainty that two rows are the same thing."""
 
     CERTAIN = "certain"
     LIKELY = "likely"
@@ -44,7 +44,11 @@ class Certainty(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """Two rows that may be the same thing: ours by its key, theirs by its uuid, and what each of them says."""
+    """Two rows that may be the same thing.
+
+    ``local_key`` is the primary key of this node's row, ``uuid`` the uuid of the peer's row. ``local`` and ``remote``
+    are the values of both as text.
+    """
 
     certainty: Certainty
     score: float
@@ -54,7 +58,7 @@ class Candidate:
     remote: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON and CSV."""
+        """Return the candidate as plain values for JSON and CSV."""
         return {**asdict(self), "certainty": str(self.certainty), "uuid": str(self.uuid)}
 
 
@@ -70,15 +74,15 @@ _Values = Mapping[str, Any]
 
 
 def find_candidates(client: PeerClient, peer: Peer, resource: Kind) -> list[Candidate]:
-    """Return the pairs that ``match_on`` finds among the rows that are not linked yet, the surest first.
+    """Return the pairs that ``match_on`` finds among rows that are not linked yet, the most certain first (network).
 
     Raises:
         PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
-        ValueError: the resource does not say what to match on.
+        ValueError: the resource has no ``match_on``.
     """
     match_on = type(resource.declared).match_on
     if not match_on:
-        raise ValueError(f"{resource!r} does not say what to match on; name the fields in its match_on.")
+        raise ValueError(f"{resource!r} has no match_on: name the fields there that the rows are matched on.")
     remote = dict(_remote_rows(client, peer, resource))
     known = dict(tracked_rows(resource).filter(local_key__isnull=False).values_list("uuid", "local_key"))
     linked_here = {known[uuid] for uuid in remote if uuid in known}
@@ -112,9 +116,9 @@ def _remote_rows(client: PeerClient, peer: Peer, resource: Kind) -> Iterator[tup
             if entry.is_deleted or entry.payload is None:
                 continue
             try:
-                yield entry.uuid, resource.read_payload(entry.payload).values
+                yield entry.uuid, resource.decode(entry.payload).values
             except PayloadError:
-                continue  # it cannot become a row here, let alone be one
+                continue  # a payload that cannot be read matches no row
 
 
 def _by_fields(
@@ -188,12 +192,15 @@ def _said(values: _Values) -> str:
 
 
 def link_pairs(resource: Kind, peer: Peer, pairs: Iterable[tuple[str, UUID]], *, ours_win: bool) -> Linked:
-    """Give our rows the uuids that theirs have; whose content stays is decided by the next catch-up, as said here."""
+    """Give rows of this node the uuids of the peer's rows; ``pairs`` are local keys and uuids.
+
+    The content of a pair is decided when the peer's version arrives: with ``ours_win`` this node's content stays.
+    """
     outcome = Linked()
     for batch in chunks(pairs, BATCH):
         with transaction.atomic(using=resource.database):
             stored = lock_digest(resource)
-            # What takes nothing from others would wait for ever.
+            # A kind that receives no changes must not wait for the peer's version.
             wait_for = stored.endpoint_id(peer.endpoint(resource.kind)) if resource.is_target else None
             for key, uuid in batch:
                 try:

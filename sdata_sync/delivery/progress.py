@@ -1,15 +1,19 @@
-"""Watching a run: how many entries there are, and what becomes of them."""
+"""Count the entries of a run and their outcomes."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
 
 @dataclass(kw_only=True)
-class Watch:
-    """Counts what passes in one direction of one kind; a progress bar is made of it by overriding ``moved``.
+class Progress:
+    """Counts the entries of one direction of one kind; a progress bar overrides ``changed``.
 
-    ``total`` is ``None`` until it is known. ``entries`` passed so far; of these ``conflicts`` lost against the
-    target's version and ``deferred`` wait there until they can be applied.
+    Attributes:
+        total: the number of entries of the run, ``None`` until it is known.
+        entries: the entries so far.
+        conflicts: entries that lost a conflict at the target.
+        deferred: entries that the target keeps as deferred entries.
+        others: entries with another exceptional status.
     """
 
     total: int | None = None
@@ -18,13 +22,13 @@ class Watch:
     deferred: int = 0
     others: int = field(default=0)
 
-    def begin(self, total: int | None) -> None:
-        """Note how many entries are to come, if the source says so."""
+    def set_total(self, total: int | None) -> None:
+        """Set the number of entries that follow; ``None`` if the source does not state it."""
         self.total = self.entries + total if total is not None else None
-        self.moved()
+        self.changed()
 
-    def see(self, entries: int, exceptional: Iterable[int]) -> None:
-        """Note a page of ``entries``; ``exceptional`` are the HTTP statuses of those that were not simply taken."""
+    def count(self, entries: int, exceptional: Iterable[int]) -> None:
+        """Count a page of ``entries``; ``exceptional`` are the HTTP statuses other than 200."""
         self.entries += entries
         for status in exceptional:
             if status == 409:
@@ -33,13 +37,13 @@ class Watch:
                 self.deferred += 1
             else:
                 self.others += 1
-        self.moved()
+        self.changed()
 
-    def moved(self) -> None:
-        """Do what is to be done when a number has changed."""
+    def changed(self) -> None:
+        """Do nothing; a subclass shows the numbers."""
 
     def as_dict(self) -> dict[str, int]:
-        """Return the numbers, for JSON."""
+        """Return the numbers for JSON."""
         numbers = asdict(self)
         numbers.pop("total")
         return numbers

@@ -28,12 +28,12 @@ from ..exceptions import (
 from ..sync.apply.receive import Receipt, receive_feed
 from ..sync.apply.results import render_results
 from ..sync.content.conditions import answer_conditions, unanswered_conditions
-from ..sync.content.deferred import settle_others, settle_waiting
+from ..sync.content.deferred import retry_others, retry_waiting
 from ..sync.log.digests import load_digest
 from ..sync.runs import RunLabel, new_run
 from .client import ABSENT, PeerClient, RemoteFeed, RemotePage
-from .progress import Watch
-from .threads.overlap import meanwhile
+from .progress import Progress
+from .threads.overlap import overlap
 
 if TYPE_CHECKING:
     from ..atom.entry import Entry
@@ -62,11 +62,11 @@ def read_digest_for_deletions(client: PeerClient, peer: Peer, resource: Kind) ->
     except PeerRefused as refusal:
         if conditions and refusal.status in _NOT_SHARED:
             answer_conditions(conditions, kind, Digest(), using)
-            settle_others(resource)
+            retry_others(resource)
         raise
     if conditions:
         answer_conditions(conditions, kind, shown, using)
-        settle_others(resource)
+        retry_others(resource)
     return shown
 
 
@@ -118,7 +118,7 @@ def pull(
     client: PeerClient,
     peer: Peer,
     resource: Kind,
-    watch: Watch,
+    watch: Progress,
     *,
     known: Digest | None = None,
     in_a_hurry: bool = False,
@@ -186,7 +186,7 @@ def pull_in_turn(
         client,
         peer,
         resource,
-        Watch(),
+        Progress(),
         in_a_hurry=in_a_hurry,
         before_applying=pull_ahead,
         is_interrupted=is_interrupted,
@@ -199,13 +199,13 @@ class _Pull:
         client: PeerClient,
         peer: Peer,
         resource: Kind,
-        watch: Watch,
+        watch: Progress,
         is_interrupted: Callable[[], bool],
     ) -> None:
         self._client = client
         self._is_interrupted = is_interrupted
         self._resource = resource
-        self._watch = watch
+        self._progress = watch
         self.left_out = 0
         self._label = new_run(peer.url, conf.base_url)
         self._reporter = Reporter(client, resource.kind, self._label)
@@ -214,7 +214,7 @@ class _Pull:
         with closing(self._open(known, in_a_hurry=in_a_hurry)) as feed:
             before_applying()
             self._read(feed)
-        settle_waiting(self._resource)
+        retry_waiting(self._resource)
 
     def _open(self, known: Digest, *, in_a_hurry: bool) -> RemoteFeed:
         kind, count = self._resource.kind, conf.catch_up_page_size
@@ -232,12 +232,12 @@ class _Pull:
             for page in pages:
                 header = self._header(page.body)
                 self.left_out = header.left_out
-                if self._watch.total is None:
-                    self._watch.begin(header.total)
+                if self._progress.total is None:
+                    self._progress.set_total(header.total)
                 receipt = self._apply(page, header.next_url, report)
                 page.finish(len(receipt.results), receipt.next_url)
                 report = render_results(self._resource, receipt.results, receipt.digest) if receipt.results else None
-                self._watch.see(len(receipt.results), [r.status for r in receipt.results if r.status != 200])
+                self._progress.count(len(receipt.results), [r.status for r in receipt.results if r.status != 200])
                 if page.following is not None and self._is_interrupted():
                     self._reporter.report(report)
                     raise DeliveryInterrupted("The pull was stopped between two pages; the next pull continues here.")
@@ -256,7 +256,7 @@ class _Pull:
             except (DocumentError, FeedError) as error:
                 raise PeerMisbehaved(f"A page of {self._client.url}/{self._resource.kind}: {error}") from error
 
-        _, receipt = meanwhile(exchange, apply)
+        _, receipt = overlap(exchange, apply)
         return receipt
 
     def _header(self, body: BinaryIO) -> FeedHeader:

@@ -10,30 +10,30 @@ from ..atom.feed import SyncMode
 from ..atom.renderer import Paging, render_feed
 from ..conf import conf
 from ..core.order import TickOrder
-from ..core.selection import missing_ranges
+from ..core.ranges import missing_ranges
 from ..core.state import SyncState, same_endpoint
 from ..exceptions import DeliveryInterrupted, FeedRefused, PeerError, PeerMisbehaved, PeerRefused
 from ..sync import scope as parts
 from ..sync.db.clock import now
 from ..sync.log.digests import StoredDigest, load_digest
 from ..sync.runs import new_run
-from ..sync.scope import Scope, is_let_in, note_given, note_whole, owes, review, scope_for
+from ..sync.scope import Scope, has_resends, is_to_become_full, mark_full, mark_partial, review, scope_for
 from ..sync.select.feed import count_missing
 from ..sync.select.oversize import PeerLimit
 from ..sync.select.pages import Page, is_own, read_page, read_version
 from ..sync.stamp.scan import track_existing
-from ..sync.stamp.stamper import number_changes
+from ..sync.stamp.stamper import assign_ticks
 from ..tracing import span
-from .lease import Lease, known_digest, note_left_out
-from .restore import knows_more_of_us, recover
-from .threads.overlap import meanwhile
+from .lease import Lease, known_digest, store_left_out
+from .recover import knows_more_of_us, recover
+from .threads.overlap import overlap
 
 if TYPE_CHECKING:
     from ..core.digest import Digest
     from ..kind import Kind
     from ..models import Peer
     from .client import Answer
-    from .progress import Watch
+    from .progress import Progress
     from .session import PeerSession
 
 
@@ -56,7 +56,7 @@ def lacks_changes(
     ``left_out`` are endpoints, in lower case, for which the peer does not accept the ticks of this node's digest.
     """
     wanted = wanted_by(peer, resource)
-    return owes(resource, peer) or any(
+    return has_resends(resource, peer) or any(
         wanted(missing.endpoint) and missing.endpoint.lower() not in left_out
         for missing in missing_ranges(stored.value, known)
     )
@@ -75,7 +75,7 @@ def check_peer_digest(resource: Kind, shown: Digest) -> None:
             f"The peer calls itself {shown.origin}, and so are we called; two nodes must not have one BASE_URL."
         )
     try:
-        parts.refuse_part(resource, load_digest(resource).value, shown)
+        parts.check_partial_exchange(resource, load_digest(resource).value, shown)
     except FeedRefused as error:
         raise PeerMisbehaved(str(error)) from error
 
@@ -106,8 +106,8 @@ def check_partial_replica(peer: Peer, resource: Kind, stored: StoredDigest) -> N
     chosen_by = stored.value.part_of
     if chosen_by and not same_endpoint(chosen_by, peer.endpoint(resource.kind)):
         raise PeerError(
-            f"This node has only a part of the {resource.kind}, which {chosen_by} chooses; they are exchanged with "
-            f"that node and with no other. Take them out of what {peer} gets, or let it have all of them."
+            f"This node has a partial replica of the {resource.kind}, which {chosen_by} filters. It is exchanged with "
+            f"that node and with no other. Take the kind out of what {peer} gets, or let this node have all rows."
         )
 
 
@@ -133,13 +133,13 @@ class Push:
         lease: Lease,
         *,
         sends_ahead: bool = True,
-        watch: Watch | None = None,
+        watch: Progress | None = None,
     ) -> None:
         self._session = session
         self._resource = resource
         self._lease = lease
         self._peer = lease.stream.peer
-        self._watch = watch
+        self._progress = watch
         self._sends_ahead = sends_ahead
         #: False when a kind that this one refers to must be delivered first, by another process.
         self._is_our_turn = True
@@ -210,7 +210,7 @@ class Push:
         self._set_known(None)
         return self._assign_ticks()
 
-    def retry_held(self, *, at_once: bool) -> None:
+    def retry_oversize(self, *, at_once: bool) -> None:
         """Post the versions that are held for the peer once more, each alone; restamp those that the peer accepts.
 
         Without ``at_once`` only the versions whose ``retry_at`` has passed.
@@ -236,7 +236,7 @@ class Push:
 
     def _assign_ticks(self) -> StoredDigest:
         """Assign ticks to all committed changes, and deliver the kinds that they refer to."""
-        stored = number_changes(self._resource)
+        stored = assign_ticks(self._resource)
         if self._sends_ahead:
             self._is_our_turn = self._session.send_ahead(self._resource)
         return stored
@@ -257,7 +257,7 @@ class Push:
             sent, sent_digest = page, stored
 
             def read_next(
-                cursor: Digest = page.cursor, owed_behind: int | None = page.owed_behind
+                cursor: Digest = page.cursor, resend_after: int | None = page.resend_after
             ) -> tuple[StoredDigest, Page]:
                 # The target does not take over the digest of an immediate feed, so each page has a digest of its own.
                 numbered = self._assign_ticks()
@@ -268,7 +268,7 @@ class Push:
                     limit=self._limit,
                     wanted=wanted,
                     scope=scope,
-                    owed_behind=owed_behind,
+                    resend_after=resend_after,
                     peer_limit=self._peer_limit,
                 )
 
@@ -321,27 +321,27 @@ class Push:
         review(resource, self._peer, target)
         stored = self._assign_ticks()
         scope = scope_for(resource, self._peer)
-        is_missing = owes(resource, self._peer) or any(
+        is_missing = has_resends(resource, self._peer) or any(
             missing.endpoint.lower() not in self._left_out for missing in missing_ranges(stored.value, target)
         )
-        if not is_missing and not is_let_in(resource, self._peer, target):
+        if not is_missing and not is_to_become_full(resource, self._peer, target):
             self._set_known(target)
             return stored
-        if self._watch is not None:
-            self._watch.begin(count_missing(resource, stored, target, scope))
+        if self._progress is not None:
+            self._progress.set_total(count_missing(resource, stored, target, scope))
         page = read_page(resource, stored, target, limit=self._catch_up_limit, scope=scope, peer_limit=self._peer_limit)
         sent: set[str] = set()
         while True:
             sent.update(state.endpoint.lower() for state in page.states)
 
-            def read_next(cursor: Digest = page.cursor, owed_behind: int | None = page.owed_behind) -> Page:
+            def read_next(cursor: Digest = page.cursor, resend_after: int | None = page.resend_after) -> Page:
                 return read_page(
                     resource,
                     stored,
                     cursor,
                     limit=self._catch_up_limit,
                     scope=scope,
-                    owed_behind=owed_behind,
+                    resend_after=resend_after,
                     peer_limit=self._peer_limit,
                 )
 
@@ -370,7 +370,7 @@ class Push:
             )
         if lacking != self._left_out:
             self._left_out = frozenset(lacking)
-            note_left_out(self._lease.stream, self._left_out)
+            store_left_out(self._lease.stream, self._left_out)
 
     def _exchange(
         self, page: Page, stored: StoredDigest, mode: SyncMode, scope: Scope | None, read_next: Callable[[], T]
@@ -384,20 +384,20 @@ class Push:
             raise DeliveryInterrupted("The push was stopped between two pages; the next push continues here.")
         if not self._is_our_turn:
             raise DeliveryInterrupted("Another process is delivering a kind that this one refers to, which goes first.")
-        if scope is not None and not self._lease.stream.is_part:
-            note_given(self._resource, self._peer)
-            self._lease.stream.is_part = True
+        if scope is not None and not self._lease.stream.is_partial:
+            mark_partial(self._resource, self._peer)
+            self._lease.stream.is_partial = True
         self._has_posted = True
         self._posted = page
         if page.is_last:
             answer, following = self._post(page, stored, mode, scope), None
         else:
-            answer, following = meanwhile(lambda: self._post(page, stored, mode, scope), read_next)
+            answer, following = overlap(lambda: self._post(page, stored, mode, scope), read_next)
         if scope is not None:
-            scope.settle(page.owed)
-        elif page.is_last and self._lease.stream.is_part:
-            note_whole(self._resource, self._peer)
-            self._lease.stream.is_part = False
+            scope.mark_resent(page.resends)
+        elif page.is_last and self._lease.stream.is_partial:
+            mark_full(self._resource, self._peer)
+            self._lease.stream.is_partial = False
         return answer, following
 
     def _expect(self, moved_on: bool, digest: Digest) -> None:
@@ -424,15 +424,15 @@ class Push:
                 feed,
                 run=self._run,
                 # The results are for the log and for a progress display; the peer stores them.
-                with_results=self._watch is not None or logger.isEnabledFor(logging.INFO),
+                with_results=self._progress is not None or logger.isEnabledFor(logging.INFO),
             )
         self._count_page(page, mode, answer)
         return answer
 
     def _count_page(self, page: Page, mode: SyncMode, answer: Answer) -> None:
         self.delivered += len(page.states)
-        if self._watch is not None:
-            self._watch.see(len(page.states), [result.status for result in answer.exceptions])
+        if self._progress is not None:
+            self._progress.count(len(page.states), [result.status for result in answer.exceptions])
         if not logger.isEnabledFor(logging.INFO):
             return
         facts = {**self.facts, "ticks": _ticks(page.states), "entries": len(page.states), "mode": str(mode)}

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from ..conf import conf
 from ..exceptions import DeliveryInterrupted, PeerError
 from ..registry import registry
-from ..sync.content.deferred import settle_waiting
+from ..sync.content.deferred import retry_waiting
 from ..sync.db.clock import now
 from ..sync.db.faults import is_lost_connection
 from ..sync.log.digests import StoredDigest, load_digest
-from ..sync.scope import is_let_in, review
+from ..sync.scope import is_to_become_full, review
 from ..sync.select.oversize import PeerLimit
-from ..sync.stamp.restore import PATIENCE_SECONDS, ensure_checked, wait_until_checked
+from ..sync.stamp.restore_gap import PATIENCE_SECONDS, ensure_checked, wait_until_checked
 from ..sync.stamp.scan import track_existing
-from ..sync.stamp.stamper import number_changes
+from ..sync.stamp.stamper import assign_ticks
 from ..tracing import span
 from .client import PeerClient
 from .lease import (
@@ -29,18 +29,18 @@ from .lease import (
     ensure_stream,
     forget_known_digest,
     known_digest,
-    note_failure,
     release_comparison,
+    store_failure,
 )
 from .pull import pull_in_turn, read_digest_for_deletions
 from .push import Push, check_peer_digest, lacks_changes
-from .restore import knows_more_of_us, recover
+from .recover import knows_more_of_us, recover
 
 if TYPE_CHECKING:
     from ..core.digest import Digest
     from ..kind import Kind
     from ..models import Peer, Stream
-    from .progress import Watch
+    from .progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ class PeerSession:
             # A kind that refers to this one may have its ticks already and must not be sent first. So the delivery
             # waits while another thread runs the restore check.
             ensure_checked(resource, patience_seconds=PATIENCE_SECONDS)
-            stored = number_changes(resource)
+            stored = assign_ticks(resource)
             if self._is_in_sync(resource, stored):
                 self.failed.discard(resource.kind)
                 return None
@@ -262,7 +262,7 @@ class PeerSession:
             if not is_done:
                 self.known.pop(lease.stream.kind, None)
 
-    def catch_up(self, resource: Kind, watch: Watch) -> None:
+    def catch_up(self, resource: Kind, watch: Progress) -> None:
         """Push every change of a kind that the peer lacks, of any endpoint; ``watch`` counts the pages.
 
         Raises:
@@ -271,14 +271,14 @@ class PeerSession:
         if not wait_until_checked(resource):
             raise PeerError("A peer knows more of this node than it does itself; it must be heard first.")
         track_existing(resource)
-        number_changes(resource)
+        assign_ticks(resource)
         lease = self._wait_for_lease(ensure_stream(self.peer, resource.kind))
         push = Push(self, resource, lease, sends_ahead=False, watch=watch)
         self.set_known(resource.kind, None)
         error: Exception | None = None
         try:
-            push.retry_held(at_once=True)
-            push.push_until_in_sync(number_changes(resource))
+            push.retry_oversize(at_once=True)
+            push.push_until_in_sync(assign_ticks(resource))
         except Exception as raised:
             error = raised
             raise
@@ -310,12 +310,12 @@ class PeerSession:
             is_unexpected = not isinstance(error, PeerError)
             level = logging.ERROR if is_unexpected else logging.WARNING
             logger.log(level, "%s could not be compared: %s", stream, error, extra=facts, exc_info=is_unexpected)
-            note_failure(stream, error)
+            store_failure(stream, error)
             return
-        self._retry_held(resource)
+        self._retry_oversize(resource)
         known = known_digest(stream)
         # The peer has lost changes in a restore, or must be told that its replica is full.
-        if known is not None and (not shown.covers(known) or is_let_in(resource, self.peer, shown)):
+        if known is not None and (not shown.covers(known) or is_to_become_full(resource, self.peer, shown)):
             forget_known_digest(stream)
             self.known.pop(resource.kind, None)
 
@@ -330,11 +330,11 @@ class PeerSession:
         elif not load_digest(resource).value.covers(shown):
             ahead = registry.ahead_of(resource)
             pull_in_turn(self.client(), self.peer, resource, ahead, lambda: self.is_to_stop)
-        settle_waiting(resource)
+        retry_waiting(resource)
         review(resource, self.peer, shown)
         return shown
 
-    def _retry_held(self, resource: Kind) -> None:
+    def _retry_oversize(self, resource: Kind) -> None:
         """Post the versions that were too large for the peer once more, if it is time and no other process delivers."""
         if not PeerLimit(resource, self.peer).due(at_once=False):
             return
@@ -344,7 +344,7 @@ class PeerSession:
         push = Push(self, resource, lease)
         error: Exception | None = None
         try:
-            push.retry_held(at_once=False)
+            push.retry_oversize(at_once=False)
         except PeerError as raised:
             error = raised
         finally:

@@ -11,7 +11,7 @@
 ``deferred``   entries that wait, and what deletions wait for
 ``pending``    references whose target has not arrived
 ``scoped``     resources that a filtered peer has
-``held``       versions that are too large for a peer
+``oversize``   versions that are too large for a peer
 ``operation``  asynchronous calls
 ``run``        results that engines report
 =============  ==============================================
@@ -22,8 +22,8 @@ from .conflict import ConflictRecord
 from .deferred import DeferredEntry, DeletionCondition
 from .digest import Digest, DigestEntry
 from .endpoint import Endpoint
-from .held import HeldVersion
 from .operation import Operation
+from .oversize import OversizeVersion
 from .peer import Peer
 from .pending import PendingReference
 from .run import Run, RunResult
@@ -39,8 +39,8 @@ __all__ = [
     "Digest",
     "DigestEntry",
     "Endpoint",
-    "HeldVersion",
     "Operation",
+    "OversizeVersion",
     "Peer",
     "PendingReference",
     "Run",

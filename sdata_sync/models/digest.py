@@ -31,8 +31,8 @@ class Digest(models.Model):
     )
 
     # Set after a restore from a backup, until the lost changes are back: the ticks that may have been assigned twice.
-    behind_since = models.BigIntegerField(null=True, blank=True)
-    behind_until = models.BigIntegerField(null=True, blank=True, help_text="Set until the lost changes were pulled.")
+    gap_since = models.BigIntegerField(null=True, blank=True)
+    gap_until = models.BigIntegerField(null=True, blank=True, help_text="Set until the lost changes were pulled.")
     rejoined_at = models.DateTimeField(
         null=True, blank=True, help_text="When a peer last had a higher tick of this node than the node itself."
     )
@@ -72,7 +72,7 @@ class DigestEntry(models.Model):
         help_text="The highest tick of the endpoint in a version or in the endpoint's own digest. A higher tick in the "
         "digest of another endpoint is accepted up to MAX_TICK_LEAP above this.",
     )
-    heard_tick = models.BigIntegerField(
+    received_tick = models.BigIntegerField(
         default=1, help_text="One more than the highest tick of a version of the endpoint that this node has received."
     )
     purge_floor = models.BigIntegerField(

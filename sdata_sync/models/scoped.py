@@ -13,7 +13,7 @@ class ScopedResource(models.Model):
     peer = models.ForeignKey(Peer, models.CASCADE, related_name="+", db_constraint=False)
     resource = models.ForeignKey(TrackedResource, models.CASCADE, related_name="scopes")
     is_withdrawn = models.BooleanField(default=False)
-    is_owed = models.BooleanField(
+    needs_resend = models.BooleanField(
         default=False, help_text="Resend the resource, although the peer's digest contains its last change."
     )
 

@@ -26,7 +26,7 @@ class Stream(models.Model):
         "lower case.",
     )
 
-    is_part = models.BooleanField(
+    is_partial = models.BooleanField(
         default=False,
         help_text="The peer was sent a partial replica: its digest contains changes that it does not have.",
     )

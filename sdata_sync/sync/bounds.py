@@ -4,7 +4,7 @@ A claim that cannot be true is left out and reported; the rest of the feed is ap
 bounded:
 
 * about this node itself: a tick beyond its own is believed from an enabled peer only, and only within
-  ``MAX_TICK_LEAP``. It starts the restore procedure (``stamp.restore``);
+  ``MAX_TICK_LEAP``. It starts the restore procedure (``stamp.restore_gap``);
 * about other endpoints: a tick is believed up to ``MAX_TICK_LEAP`` above the highest tick in the endpoint's own digest
   or in a version of it that this node has received. An endpoint may claim a tick of itself up to twice that distance:
   after a restore it continues above the ticks that other endpoints have claimed of it;
@@ -171,7 +171,7 @@ class Bounds:
             return f"This node has not recorded tick {state.tick} yet, and the claim is not believed."
         return f"The tick {state.tick} of {endpoint} is too far above the ticks that it has shown."
 
-    def note(self, claim: str) -> None:
+    def add_claim(self, claim: str) -> None:
         """Add a claim that cannot be true to the report."""
         self._notes.append(claim)
 

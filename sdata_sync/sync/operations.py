@@ -30,11 +30,11 @@ from .db.clock import now
 from .db.owner import holder_name, is_gone
 from .log.digests import digest_as_json, digest_from_json
 from .port import port
-from .scope import note_given, note_whole, review, scope_for
+from .scope import mark_full, mark_partial, review, scope_for
 from .select.feed import SourceFeed, count_missing
-from .stamp.restore import wait_until_checked
+from .stamp.restore_gap import wait_until_checked
 from .stamp.scan import is_complete, track_existing
-from .stamp.stamper import number_changes
+from .stamp.stamper import assign_ticks
 
 if TYPE_CHECKING:
     from ..core.digest import Digest
@@ -196,7 +196,7 @@ def carry_out(pk: int) -> None:
     work = _select if operation.role == Role.SOURCE else _apply
     try:
         with span("operation", kind=operation.kind, role=str(operation.role)):
-            outcome = work(resource, operation, lambda done: _note_progress(mine, done))
+            outcome = work(resource, operation, lambda done: _store_progress(mine, done))
     except (DocumentError, FeedError) as error:
         outcome = _failure(error.status, error.application_code, str(error), getattr(error, "payload_path", ""))
     except OperationalError:
@@ -208,7 +208,7 @@ def carry_out(pk: int) -> None:
     mine.update(**outcome, body=None)
 
 
-def _note_progress(mine: QuerySet[Operation], done: int) -> None:
+def _store_progress(mine: QuerySet[Operation], done: int) -> None:
     mine.update(done=done, held_until=now() + SILENCE_MILLIS)
 
 
@@ -231,13 +231,13 @@ def _select(resource: Kind, operation: Operation, note: Callable[[int], None]) -
     target = digest_from_json(operation.target_digest)
     track_existing(resource, on_batch=on_batch)
     review(resource, operation.peer, target)
-    stored = number_changes(resource)
+    stored = assign_ticks(resource)
     scope = scope_for(resource, operation.peer)
     if operation.peer is not None and resource.is_filtered:
         if scope is not None:
-            note_given(resource, operation.peer)
+            mark_partial(resource, operation.peer)
         elif not same_endpoint(target.part_of, resource.endpoint):
-            note_whole(resource, operation.peer)
+            mark_full(resource, operation.peer)
     total = count_missing(resource, stored, target, scope)
     return {"phase": Phase.DONE, "source_digest": digest_as_json(stored.value), "total": total, "done": total}
 

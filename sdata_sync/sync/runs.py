@@ -15,7 +15,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from ..atom.dates import format_stamp
-from ..atom.text import replace_forbidden
+from ..atom.escape import replace_forbidden
 from ..models import Run, RunResult
 from .db.clock import now
 

@@ -34,20 +34,20 @@ if TYPE_CHECKING:
     from ..core.digest import Digest
 
 
-def chooses_part(source: Digest) -> bool:
+def filters_this_node(source: Digest) -> bool:
     """Return True if ``source`` is the digest of an enabled peer that filters the kind for this node."""
     chooses = source.part_of and same_endpoint(source.part_of, source.origin)
     return bool(chooses) and Peer.of_endpoint(source.origin) is not None
 
 
-def note_part(resource: Kind, ours: Digest, source: Digest) -> None:
+def update_partial(resource: Kind, ours: Digest, source: Digest) -> None:
     """Record whether this node's replica is partial or full, after a feed with the digest ``source`` was applied.
 
     The caller holds the digest's lock. Only an enabled peer is believed, because a partial replica exchanges the kind
     with the node that filters it and with no other node.
     """
     digests = DigestRow.objects.using(resource.database)
-    if chooses_part(source):
+    if filters_this_node(source):
         digests.update_or_create(pk=resource.kind, defaults={"part_of": source.part_of})
     elif (
         ours.part_of
@@ -58,7 +58,7 @@ def note_part(resource: Kind, ours: Digest, source: Digest) -> None:
         digests.filter(pk=resource.kind).update(part_of="")
 
 
-def refuse_part(resource: Kind, ours: Digest, theirs: Digest) -> None:
+def check_partial_exchange(resource: Kind, ours: Digest, theirs: Digest) -> None:
     """Refuse to exchange a kind if one of the two nodes has a partial replica that the other one does not filter.
 
     Raises:
@@ -82,7 +82,7 @@ def refuse_part(resource: Kind, ours: Digest, theirs: Digest) -> None:
 
 
 #: The condition of resources that must be resent and can be sent: they have a tick and are not deferred.
-_OWED: dict[str, Any] = {"is_owed": True, "resource__tick__isnull": False, "resource__is_deferred": False}
+_NEEDS_RESEND: dict[str, Any] = {"needs_resend": True, "resource__tick__isnull": False, "resource__is_deferred": False}
 
 
 def scope_of(resource: Kind, peer: Peer | None) -> models.QuerySet[Any] | None:
@@ -122,38 +122,38 @@ class Scope:
         return _among(self.resource, rows, [key for key in keys if key is not None])
 
     def _rows(self) -> models.QuerySet[ScopedResource]:
-        return _noted_of(self.resource, self.peer)
+        return _scopes_of(self.resource, self.peer)
 
     def has(self, uuid: UUID) -> bool:
         """Return True if the peer has the resource ``uuid`` and may have it."""
         return self._rows().filter(resource__uuid=uuid, is_withdrawn=False).exists()
 
-    def owed(self, *, behind: int, limit: int) -> list[TrackedResource]:
+    def resends(self, *, after: int, limit: int) -> list[TrackedResource]:
         """Return the first ``limit`` resources that must be resent, although the peer's digest contains them.
 
-        They are ordered by endpoint and tick. ``behind`` is the primary key of the resource after which to continue; 0
+        They are ordered by endpoint and tick. ``after`` is the primary key of the resource after which to continue; 0
         begins with the first.
         """
-        rows = self._owed()
-        last = TrackedResource.objects.using(self.resource.database).filter(pk=behind)
-        for key, tick in last.values_list("endpoint__key", "tick") if behind else ():
+        rows = self._resends()
+        last = TrackedResource.objects.using(self.resource.database).filter(pk=after)
+        for key, tick in last.values_list("endpoint__key", "tick") if after else ():
             rows = rows.filter(models.Q(endpoint__key__gt=key) | models.Q(endpoint__key=key, tick__gt=tick))
         return list(rows.order_by("endpoint__key", "tick")[:limit])
 
-    def _owed(self) -> models.QuerySet[TrackedResource]:
+    def _resends(self) -> models.QuerySet[TrackedResource]:
         rows = TrackedResource.objects.using(self.resource.database)
         if self.peer is None:
             return rows.none()
-        return rows.filter(pk__in=self._rows().filter(**_OWED).values("resource"))
+        return rows.filter(pk__in=self._rows().filter(**_NEEDS_RESEND).values("resource"))
 
-    def settle(self, uuids: Iterable[UUID]) -> None:
+    def mark_resent(self, uuids: Iterable[UUID]) -> None:
         """Record that the resources ``uuids`` were resent to the peer."""
         for chunk in chunks(uuids):
-            self._rows().filter(is_owed=True, resource__uuid__in=chunk).update(is_owed=False)
+            self._rows().filter(needs_resend=True, resource__uuid__in=chunk).update(needs_resend=False)
 
-    def count_owed(self) -> int:
+    def count_resends(self) -> int:
         """Return the number of resources that must be resent, although the peer's digest contains them."""
-        return self._owed().count()
+        return self._resends().count()
 
     def count(self, tracked: models.QuerySet[TrackedResource]) -> int:
         """Return how many of ``tracked`` are sent to the peer."""
@@ -162,11 +162,11 @@ class Scope:
         return tracked.filter(scopes__peer=self.peer).count()
 
 
-def owes(resource: Kind, peer: Peer | None) -> bool:
+def has_resends(resource: Kind, peer: Peer | None) -> bool:
     """Return True if a resource must be resent to ``peer``, although the peer's digest contains it."""
     if peer is None or not resource.is_filtered:
         return False
-    return _noted_of(resource, peer).filter(**_OWED).exists()
+    return _scopes_of(resource, peer).filter(**_NEEDS_RESEND).exists()
 
 
 def scope_for(resource: Kind, peer: Peer | None) -> Scope | None:
@@ -174,12 +174,12 @@ def scope_for(resource: Kind, peer: Peer | None) -> Scope | None:
 
     A peer that may have all rows since its last ``review`` keeps a scope until the rows that it lacked are resent.
     """
-    if resource.is_filtered and (resource.declared.queryset_for(peer) is not None or owes(resource, peer)):
+    if resource.is_filtered and (resource.declared.queryset_for(peer) is not None or has_resends(resource, peer)):
         return Scope(resource, peer)
     return None
 
 
-def is_let_in(resource: Kind, peer: Peer, shown: Digest) -> bool:
+def is_to_become_full(resource: Kind, peer: Peer, shown: Digest) -> bool:
     """Return True if ``peer`` calls its replica partial, may have all rows now, and nothing must be resent to it.
 
     It learns from the next feed, even from an empty one, that its replica is full.
@@ -187,18 +187,18 @@ def is_let_in(resource: Kind, peer: Peer, shown: Digest) -> bool:
     return same_endpoint(shown.part_of, resource.endpoint) and scope_for(resource, peer) is None
 
 
-def note_given(resource: Kind, peer: Peer) -> None:
+def mark_partial(resource: Kind, peer: Peer) -> None:
     """Record, before ``peer`` gets a partial replica, that its digest may contain changes that it was not sent."""
-    Stream.objects.update_or_create(peer=peer, kind=resource.kind, defaults={"is_part": True})
+    Stream.objects.update_or_create(peer=peer, kind=resource.kind, defaults={"is_partial": True})
 
 
-def note_whole(resource: Kind, peer: Peer) -> None:
+def mark_full(resource: Kind, peer: Peer) -> None:
     """Record that ``peer`` has a full replica and nothing must be resent: its digest alone tells what it has."""
-    if Stream.objects.filter(peer=peer.pk, kind=resource.kind, is_part=True).update(is_part=False):
-        _noted_of(resource, peer).delete()
+    if Stream.objects.filter(peer=peer.pk, kind=resource.kind, is_partial=True).update(is_partial=False):
+        _scopes_of(resource, peer).delete()
 
 
-def _noted_of(resource: Kind, peer: Peer | None) -> models.QuerySet[ScopedResource]:
+def _scopes_of(resource: Kind, peer: Peer | None) -> models.QuerySet[ScopedResource]:
     scopes = ScopedResource.objects.using(resource.database)
     return scopes.filter(peer=peer and peer.pk, resource__kind=resource.kind)
 
@@ -216,8 +216,8 @@ def review(resource: Kind, peer: Peer | None, known: Digest | None) -> None:
 def _review_under_lock(resource: Kind, peer: Peer, known: Digest | None) -> None:
     stored = lock_digest(resource)
     allowed = _keys(resource, resource.declared.queryset_for(peer))
-    scopes = _noted_of(resource, peer)
-    was_given = Stream.objects.filter(peer=peer.pk, kind=resource.kind, is_part=True).exists()
+    scopes = _scopes_of(resource, peer)
+    was_given = Stream.objects.filter(peer=peer.pk, kind=resource.kind, is_partial=True).exists()
     if allowed is None:
         if not was_given:
             scopes.delete()  # they only record what the peer has sent itself
@@ -226,11 +226,11 @@ def _review_under_lock(resource: Kind, peer: Peer, known: Digest | None) -> None
     active = scopes.filter(is_withdrawn=False, resource__local_key__isnull=False)
     present = {key for key in active.values_list("resource__local_key", flat=True) if key is not None}
     for tracked in _tracked(resource, allowed - present):
-        _note(resource, stored, peer, known, tracked, is_withdrawn=False)
+        _record(resource, stored, peer, known, tracked, is_withdrawn=False)
     for tracked in _tracked(resource, present - allowed):
-        _note(resource, stored, peer, known, tracked, is_withdrawn=True)
+        _record(resource, stored, peer, known, tracked, is_withdrawn=True)
     if known is not None and not was_given and _may_have_all(resource, peer, known):
-        _note_held(resource, stored, peer, known, allowed)
+        _record_outside(resource, stored, peer, known, allowed)
 
 
 def _may_have_all(resource: Kind, peer: Peer, known: Digest) -> bool:
@@ -241,7 +241,7 @@ def _may_have_all(resource: Kind, peer: Peer, known: Digest) -> bool:
     return any(entry.tick > FIRST_TICK and not same_endpoint(entry.endpoint, own) for entry in known)
 
 
-def _note_held(resource: Kind, stored: StoredDigest, peer: Peer, known: Digest, allowed: set[str]) -> None:
+def _record_outside(resource: Kind, stored: StoredDigest, peer: Peer, known: Digest, allowed: set[str]) -> None:
     """Record the resources that ``peer`` may still have and must delete: rows outside its scope, and deleted rows.
 
     The peer may have an older version of a row that was changed since. So it is also sent the uuid of a row that it
@@ -252,11 +252,11 @@ def _note_held(resource: Kind, stored: StoredDigest, peer: Peer, known: Digest, 
         found = list(rows.filter(pk__in=chunk))
         outside = [row for row in found if row.local_key is not None and row.local_key not in allowed]
         gone = [row for row in found if row.local_key is None and row.is_deleted and not _contains(stored, known, row)]
-        _note(resource, stored, peer, known, outside, is_withdrawn=True)
-        _note(resource, stored, peer, known, gone, is_withdrawn=False)
+        _record(resource, stored, peer, known, outside, is_withdrawn=True)
+        _record(resource, stored, peer, known, gone, is_withdrawn=False)
 
 
-def _note(
+def _record(
     resource: Kind,
     stored: StoredDigest,
     peer: Peer,
@@ -279,10 +279,10 @@ def _note(
         if row.pk not in noted
     )
     own = peer.endpoint(resource.kind)
-    owed = [row for row in tracked if known is None or _contains(stored, known, row)]
+    resends = [row for row in tracked if known is None or _contains(stored, known, row)]
     if not is_withdrawn:  # the peer has the versions that it has made itself
-        owed = [row for row in owed if row.pk in noted or not _is_of(stored, row, own)]
-    scopes.filter(peer=peer.pk, resource__in=owed).update(is_owed=True)
+        resends = [row for row in resends if row.pk in noted or not _is_of(stored, row, own)]
+    scopes.filter(peer=peer.pk, resource__in=resends).update(needs_resend=True)
 
 
 def _is_of(stored: StoredDigest, row: TrackedResource, endpoint: str) -> bool:
@@ -309,13 +309,13 @@ def remember(resource: Kind, origin: str, uuids: Sequence[UUID]) -> None:
                 (ScopedResource(peer_id=peer.pk, resource_id=row.pk) for row in some), ignore_conflicts=True
             )
             scopes.filter(peer=peer.pk, resource__in=some).update(is_withdrawn=is_withdrawn)
-        scopes.filter(peer=peer.pk, resource__in=outside).update(is_owed=True)
+        scopes.filter(peer=peer.pk, resource__in=outside).update(needs_resend=True)
 
 
-def owe_again(resource: Kind, tracked: TrackedResource) -> None:
+def resend_again(resource: Kind, tracked: TrackedResource) -> None:
     """Resend ``tracked`` to the filtered peers: its deferred version was written under its old state."""
     if resource.is_filtered:
-        ScopedResource.objects.using(resource.database).filter(resource=tracked).update(is_owed=True)
+        ScopedResource.objects.using(resource.database).filter(resource=tracked).update(needs_resend=True)
 
 
 def _among(resource: Kind, rows: models.QuerySet[Any] | None, keys: Sequence[str]) -> set[str]:

@@ -117,8 +117,8 @@ def test_a_broker_that_is_away_costs_time_and_no_data(make):
     })  # fmt: skip
     shop.run("for n in range(50): Account.objects.create(name=f'Saved {n}')")
     log = shop.directory / "shop-driver.log"
-    wait_until(lambda: "cannot be announced" in log.read_text(), what="it to be said")
-    assert log.read_text().count("cannot be announced") == 1, "said once, not for every save"
+    wait_until(lambda: "cannot be sent" in log.read_text(), what="it to be said")
+    assert log.read_text().count("cannot be sent") == 1, "said once, not for every save"
     assert names(branch) == []
     shop.manage("sync_deliver", "--once")
     assert are_level(shop, branch)

@@ -172,7 +172,7 @@ class TestLevel:
             )
         for node in pair:
             wait_until(lambda node=node: node.manage("sync_status", check=False).returncode == 0, what="level")
-            assert "level" in node.manage("sync_status").stdout
+            assert "in sync" in node.manage("sync_status").stdout
 
     def test_a_command_delivers_before_it_ends(self, pair):
         shop, branch = pair

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from sdata_sync.atom.digest import read_digest_entry, render_digest_entry
 from sdata_sync.atom.entry import Result, read_state, render_entry, render_result
+from sdata_sync.atom.escape import escape, is_representable
 from sdata_sync.atom.feed import SyncMode, read_result_feed, read_sync_feed
 from sdata_sync.atom.payload import Payload, PayloadTemplate, identity
 from sdata_sync.atom.renderer import Paging, render_feed
-from sdata_sync.atom.text import escape, is_representable
 from sdata_sync.atom.tracking import Tracking, render_tracking
 from sdata_sync.core.digest import Digest, DigestEntry
 from sdata_sync.core.state import SyncState
@@ -63,7 +63,7 @@ def test_an_entry_is_read_back():
     assert read.uuid == UUID(UUIDS[0])
     assert read.id == f"{APP1}('5')"
     assert reader.next_url == "http://x/?a=1&b=2"
-    assert reader.header.digest.level_with(DIGEST)
+    assert reader.header.digest.in_sync_with(DIGEST)
     assert reader.header.digest.conflict_priority(APP1) == 2
     assert reader.header.digest.origin == APP1
 
@@ -116,7 +116,7 @@ def test_a_payload_that_is_kept_is_the_same_after_any_number_of_hops():
 
 def test_a_digest_entry_is_read_back():
     text = render_digest_entry(DIGEST, now=0)
-    assert read_digest_entry(io.BytesIO(text.encode())).level_with(DIGEST)
+    assert read_digest_entry(io.BytesIO(text.encode())).in_sync_with(DIGEST)
     root = ElementTree.fromstring(text.encode())
     assert root.findtext("atom:id", namespaces=NS) == f"{APP1}/$syncDigest"
     assert root.find("sdata:payload/sync:digest/sync:origin", NS).text == APP1
@@ -128,7 +128,7 @@ def test_results_are_read_back():
     reader = read_result_feed(io.BytesIO(b"".join(render_feed([text], url=APP1, title="t", digest=DIGEST, now=0))))
     [read] = reader.entries()
     assert (read.uuid, read.status, read.message) == (UUID(UUIDS[0]), 409, "Conflict")
-    assert reader.header.digest.level_with(DIGEST)
+    assert reader.header.digest.in_sync_with(DIGEST)
     assert reader.next_url == ""
 
 

@@ -44,14 +44,14 @@ class Wrapper:
     """Around every statement: ``folder/errors`` holds how likely one that writes is to fail."""
 
     def __init__(self, folder: Path) -> None:
-        self._order, self._count = folder / "errors", folder / f"errors-{os.getpid()}"
+        self._send_operation, self._count = folder / "errors", folder / f"errors-{os.getpid()}"
         self._looked, self._rate = 0.0, 0.0
 
     def __call__(self, execute: Any, sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._looked = time.monotonic()
             try:
-                self._rate = float(self._order.read_text() or 0)
+                self._rate = float(self._send_operation.read_text() or 0)
             except (OSError, ValueError):
                 self._rate = 0.0
         if self._rate and sql.startswith(("INSERT", "UPDATE", "DELETE")) and random.random() < self._rate:

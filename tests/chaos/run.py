@@ -275,7 +275,7 @@ class Chaos:
 
 
 def _differences(nodes: list[Node], seen: list[dict]) -> str:
-    lines = ["The nodes are not level."]
+    lines = ["The nodes are not in sync."]
     for node, one in zip(nodes, seen, strict=True):
         rows = {tuple(map(str, row)) for row in one["accounts"] + one["orders"]}
         others = [{tuple(map(str, row)) for row in other["accounts"] + other["orders"]} for other in seen]

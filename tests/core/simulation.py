@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from sdata_sync.core.decision import Relation, decide, resolve
 from sdata_sync.core.digest import Digest, DigestEntry
 from sdata_sync.core.order import TickOrder
-from sdata_sync.core.selection import select
+from sdata_sync.core.ranges import select
 from sdata_sync.core.state import SyncState, stamp_after
 
 DELETED = None
@@ -129,7 +129,7 @@ def talk_until_quiet(nodes: list[Node], size: int = 3, rounds: int = 12) -> None
                 if source is not target:
                     catch_up(source, target, size)
         if all(
-            digest.level_with(node.digest) and held == node.held
+            digest.in_sync_with(node.digest) and held == node.held
             for node, (digest, held) in zip(nodes, before, strict=True)
         ):
             return

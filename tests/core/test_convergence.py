@@ -80,7 +80,7 @@ class Histories(RuleBasedStateMachine):
         talk_until_quiet(self.nodes)
         first = self.nodes[0]
         for node in self.nodes[1:]:
-            assert node.digest.level_with(first.digest)
+            assert node.digest.in_sync_with(first.digest)
             assert node.contents() == first.contents()
 
 

@@ -5,7 +5,7 @@ import pytest
 from sdata_sync.core.decision import Relation, Rule, decide, resolve
 from sdata_sync.core.digest import Digest, DigestEntry
 from sdata_sync.core.order import TickError, TickFault, TickOrder
-from sdata_sync.core.selection import TickRange, missing_ranges, select
+from sdata_sync.core.ranges import TickRange, missing_ranges, select
 from sdata_sync.core.state import SyncState, is_later, stamp_after
 
 NODES = ("N1", "N2", "N3")
@@ -45,7 +45,7 @@ class TestPage21ComparingVectors:
         one, other = digest(*one), digest(*other)
         assert one.covers(other) is one_covers
         assert other.covers(one) is other_covers
-        assert one.level_with(other) is (one_covers and other_covers)
+        assert one.in_sync_with(other) is (one_covers and other_covers)
 
 
 class TestPage23BasicResolution:
@@ -90,7 +90,7 @@ class TestPage25Selection:
     def test_both_are_equal_afterwards(self):
         n2 = digest(5, 8, 8).merge(digest(6, 7, 9), stamp=1)
         n1 = digest(6, 7, 9).merge(n2, stamp=1)
-        assert n1.level_with(n2)
+        assert n1.in_sync_with(n2)
 
     def test_ticks_ascend_within_an_endpoint(self):
         held = [

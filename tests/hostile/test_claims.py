@@ -11,7 +11,7 @@ from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import ConflictRecord, Digest, DigestEntry, Endpoint, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.log.digests import load_digest
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
 from ..many_nodes import LocalNode, wired
@@ -76,7 +76,7 @@ class TestOurOwnTicks:
         )
         assert [r.status for r in said] == [409, 200]
         assert ticks(peer_client)[APP2] == 2
-        assert Digest.objects.get(pk="accounts").behind_until is None
+        assert Digest.objects.get(pk="accounts").gap_until is None
 
     def test_an_entry_of_an_enabled_peer_shows_a_restore_though_its_digest_does_not(self, peer_client, peer):
         Account.objects.create(name="since the backup")
@@ -168,7 +168,7 @@ class TestOtherEndpoints:
                 f"{PATH}/$syncSource", data=put_body(), content_type="application/atom+xml; type=entry"
             )
             assert source.status_code == 200
-        Digest.objects.update(behind_since=None, behind_until=None)
+        Digest.objects.update(gap_since=None, gap_until=None)
         assert ticks(peer_client)[APP2] > 6
 
 
@@ -289,13 +289,13 @@ class TestTheWayBack:
         victim, second, _ = nodes
         with victim.at_work():
             Account.objects.create(name="a")
-            number_changes(ACCOUNTS)
+            assign_ticks(ACCOUNTS)
         self.poison(victim, victim, 2**62)
         with victim.at_work():
             account = Account.objects.get()
             account.city = "York"
             account.save()
-            number_changes(ACCOUNTS)
+            assign_ticks(ACCOUNTS)
             assert TrackedResource.objects.get().tick == 2**62
             call_command("sync_rejoin", "--renumber")
             assert TrackedResource.objects.get().tick < 2**40

@@ -10,7 +10,7 @@ from sdata_sync.core.state import MAX_TICK
 from sdata_sync.models import DeferredEntry, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.select.pages import read_page
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
 from ..shapes.models import EveryField
@@ -75,8 +75,8 @@ class TestEntries:
             path = PATH.replace("accounts", resource.kind)
             inner = ["<decimal>12345678901234567890.0123456789</decimal>", "<float>NaN</float>", "<float>0.1</float>"]
             said = send(peer_client, *inner, path=path, element="everyField")
-            number_changes(resource)
-            sent_on = read_page(resource, number_changes(resource), Digest(), limit=9).entries
+            assign_ticks(resource)
+            sent_on = read_page(resource, assign_ticks(resource), Digest(), limit=9).entries
         assert said[2].status == 200
         for number, result in enumerate(said[:2]):
             held = inner[number] in sent_on[number]
@@ -86,14 +86,14 @@ class TestEntries:
     def test_an_elements_namespace_counts(self, peer_client):
         send(peer_client, '<name>right</name><x:name xmlns:x="urn:other">wrong</x:name>')
         assert Account.objects.get().name == "right"
-        [entry] = read_page(ACCOUNTS, number_changes(ACCOUNTS), Digest(), limit=9).entries
+        [entry] = read_page(ACCOUNTS, assign_ticks(ACCOUNTS), Digest(), limit=9).entries
         assert '<x:name xmlns:x="urn:other">wrong</x:name>' in entry
 
     @pytest.mark.parametrize("odd", ["<foo xmlns='relative/uri'/>", "<p:foo xmlns:p='bar'/>"])
     @pytest.mark.parametrize("limit", ["", "<creditLimit>much</creditLimit>"])
     def test_relative_namespaces(self, peer_client, odd, limit):
         assert [r.status for r in send(peer_client, FINE + limit + odd)] == [202 if limit else 200]
-        assert "foo" in read_page(ACCOUNTS, number_changes(ACCOUNTS), Digest(), limit=9).entries[0]
+        assert "foo" in read_page(ACCOUNTS, assign_ticks(ACCOUNTS), Digest(), limit=9).entries[0]
 
     def test_an_application_that_fails_does_not_tell_its_secrets(self, peer_client, monkeypatch):
         def clean(self):
@@ -127,7 +127,7 @@ class TestDeferredSentOn:
         start, end = entry.index("<sdata:payload>"), entry.index("</entry>")
         feed = feed_xml(digest_xml((APP1, 2)), entry[:start] + payload + entry[end:])
         assert [r.status for r in results(post_feed(peer_client, feed))] == [202]
-        stored = number_changes(ACCOUNTS)
+        stored = assign_ticks(ACCOUNTS)
         entries = read_page(ACCOUNTS, stored, Digest(), limit=9).entries
         relayed = b"".join(
             render_feed(entries, url="u", title="t", digest=stored.value, now=0, sync_mode=SyncMode.CATCH_UP)
@@ -225,7 +225,7 @@ class TestReceivers:
         assert TrackedResource.objects.count() == 2
         assert {a.notes for a in Account.objects.all()} == {"completed"}
         assert ticks(peer_client)[APP2] == 1
-        assert len(read_page(ACCOUNTS, number_changes(ACCOUNTS), Digest(), limit=9).entries) == 2
+        assert len(read_page(ACCOUNTS, assign_ticks(ACCOUNTS), Digest(), limit=9).entries) == 2
 
     def test_another_row_of_the_same_page(self, peer_client, receiver):
         send(peer_client, FINE, FINE)
@@ -249,7 +249,7 @@ class TestReceivers:
         if connection.vendor == "mysql":
             pytest.skip("MySQL commits what a test did when a table is altered")
         account = Account.objects.create(name="gone")
-        number_changes(ACCOUNTS)
+        assign_ticks(ACCOUNTS)
         with connection.cursor() as cursor:
             cursor.execute("DELETE FROM crm_account")
             restart = {
@@ -259,7 +259,7 @@ class TestReceivers:
             cursor.execute(restart[connection.vendor])
         assert [r.status for r in send(peer_client, FINE)] == [200]
         assert Account.objects.get().pk == account.pk
-        number_changes(ACCOUNTS)
+        assign_ticks(ACCOUNTS)
         assert TrackedResource.objects.filter(is_deleted=True).count() == 1
 
 

@@ -11,7 +11,7 @@ from sdata_sync.delivery.audit import verify
 from sdata_sync.delivery.catchup import catch_up
 from sdata_sync.delivery.client import MAX_EMPTY_PAGES, PeerClient
 from sdata_sync.delivery.match import find_candidates
-from sdata_sync.delivery.progress import Watch
+from sdata_sync.delivery.progress import Progress
 from sdata_sync.delivery.session import PeerSession
 from sdata_sync.exceptions import PeerError
 from sdata_sync.models import Peer, Stream
@@ -114,14 +114,14 @@ def odd(serve, settings):
     return server
 
 
-def watch(*_) -> Watch:
-    return Watch()
+def watch(*_) -> Progress:
+    return Progress()
 
 
 def pulled(odd) -> str:
     """Pull, and return the error; what was asked of the server is among ``odd.asked``."""
     peers = Peer.objects.filter(pk=odd.peer.pk)
-    [passed] = catch_up(peers, [ACCOUNTS], directions=["pull"], make_watch=watch)
+    [passed] = catch_up(peers, [ACCOUNTS], directions=["pull"], make_progress=watch)
     return passed.error
 
 
@@ -261,7 +261,7 @@ class TestWhatNobodyThoughtOf:
         monkeypatch.setattr(PeerClient, "read_digest", read_digest)
 
     def test_a_catch_up_goes_on(self, odd, failing, caplog):
-        kinds = [passed.error for passed in catch_up([odd.peer], registry, directions=["pull"], make_watch=watch)]
+        kinds = [passed.error for passed in catch_up([odd.peer], registry, directions=["pull"], make_progress=watch)]
         assert kinds == ["ZeroDivisionError: nobody thought of it"] * 3
         assert "Traceback" in caplog.text
 

@@ -5,7 +5,7 @@ from django.urls import reverse
 
 from sdata_sync.models import DeferredEntry, Digest, Endpoint, Peer, Stream, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
 pytestmark = pytest.mark.django_db
@@ -15,10 +15,10 @@ pytestmark = pytest.mark.django_db
 def things():
     account = Account.objects.create(name="a")
     deleted = Account.objects.create(name="b")
-    number_changes(registry.of_model(Account))
+    assign_ticks(registry.of_model(Account))
     deleted.delete()
     held = Account.objects.create(name="\x07")
-    number_changes(registry.of_model(Account))
+    assign_ticks(registry.of_model(Account))
     peer = Peer.objects.create(name="Branch", url="http://127.0.0.1:9/sdata/b/c/-")
     Stream.objects.create(
         peer=peer, kind="accounts", failures=3, last_error="no answer", last_error_at=1, known_digest="{}"
@@ -86,7 +86,7 @@ def test_deliver_now_says_what_came_of_it(admin_client, things):
     url = reverse("admin:sdata_sync_peer_changelist")
     data = {"action": "deliver_now", "_selected_action": [things["peer"].pk]}
     page = admin_client.post(url, data, follow=True).content.decode()
-    assert "Branch is not level" in page
+    assert "Branch is not in sync" in page
     assert "PeerUnreachable" not in page
     assert "ConnectError" in page
 

@@ -11,7 +11,7 @@ from sdata_sync.core.digest import Digest
 from sdata_sync.models import DeferredEntry, Endpoint, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.select.pages import read_page
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
 from ..shapes.models import Coupon, Restaurant, Shouting, Stamped
@@ -43,7 +43,7 @@ def catch_up(client, *entries, digest=((APP1, 100),), path=PATH, next_url="more"
 
 def sent_on(resource=ACCOUNTS) -> list[str]:
     """The entries that a third node would get, which knows nothing."""
-    return read_page(resource, number_changes(resource), Digest(), limit=1000).entries
+    return read_page(resource, assign_ticks(resource), Digest(), limit=1000).entries
 
 
 def tracked(uuid=UUIDS[0]) -> TrackedResource:
@@ -391,7 +391,7 @@ class TestModelsWithAMindOfTheirOwn:
             )
             assert [r.status for r in said] == [200, 202]
             assert [row.name for row in Shouting.objects.all()] == ["QUIET"]
-            assert number_changes(resource).value.tick(resource.endpoint) == 1
+            assert assign_ticks(resource).value.tick(resource.endpoint) == 1
             assert len(sent_on(resource)) == 2
 
     def test_their_receivers_run(self, peer_client):
@@ -474,7 +474,7 @@ class TestModelsWithAMindOfTheirOwn:
             assert (row.name, row.stars) == ("b", 2)
             catch_up(peer_client, entry_xml(UUIDS[0], APP1, 3, deleted=True, element="restaurant"), path=path)
             assert not Restaurant.objects.exists()
-            assert number_changes(resource).value.tick(resource.endpoint) == 1
+            assert assign_ticks(resource).value.tick(resource.endpoint) == 1
 
 
 class TestClocks:

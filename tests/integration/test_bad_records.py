@@ -13,12 +13,12 @@ import sdata_sync
 from sdata_sync.delivery.monitoring.status import collect_status
 from sdata_sync.delivery.session import PeerSession
 from sdata_sync.kind import Kind
-from sdata_sync.models import ConflictRecord, DeferredEntry, HeldVersion, Peer, TrackedResource
+from sdata_sync.models import ConflictRecord, DeferredEntry, OversizeVersion, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.resources import SyncResource
 from sdata_sync.sync.content import writer as writing
 from sdata_sync.sync.stamp.scan import scan
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
 from ..many_nodes import LocalNode, wired
@@ -144,7 +144,7 @@ class TestAtTheSource:
             pytest.skip("only SQLite keeps such a value")
         create(a, "first", "bad", "last")
         with a.at_work():
-            number_changes(registry.of_kind("treasures"))
+            assign_ticks(registry.of_kind("treasures"))
             before = TrackedResource.objects.get(
                 kind="treasures", local_key=str(Treasure.objects.get(name="bad").pk)
             ).tick
@@ -205,7 +205,7 @@ class TestAtTheSource:
         with a.at_work():
             [problem] = held_back(a)
             assert "cannot be rendered" in problem
-            assert number_changes(registry.of_kind("treasures")).value.tick(f"{a.base_url}/treasures") == 4
+            assert assign_ticks(registry.of_kind("treasures")).value.tick(f"{a.base_url}/treasures") == 4
         monkeypatch.setattr(Kind, "render", usual)
         push(a, b)
         assert treasures(b) == {"first", "bad", "last"}
@@ -398,7 +398,7 @@ class TestLarge:
         push(a, b)
         assert len(self.names(b)) == 4
         with a.at_work():
-            assert not HeldVersion.objects.exists()
+            assert not OversizeVersion.objects.exists()
 
     def test_pulled(self, sent):
         a, b = sent
@@ -407,7 +407,7 @@ class TestLarge:
                 pull(b, a, ["accounts"])
         assert self.names(b) == {"first", "last"}
         with a.at_work():
-            assert HeldVersion.objects.get().size_bytes > 300_000
+            assert OversizeVersion.objects.get().size_bytes > 300_000
             assert not collect_status(a.base_url).is_level
         del b.settings["MAX_BODY_BYTES"]
         push(a, b)
@@ -462,14 +462,14 @@ class Saboteur:
         self.check(instance.name)
 
     def break_texts(self):
-        usual = Kind.texts
+        usual = Kind.encode
 
         def texts(resource, values):
             values = list(values)
             self.check(values[0])
             return usual(resource, values)
 
-        self.patch.setattr(Kind, "texts", texts)
+        self.patch.setattr(Kind, "encode", texts)
 
     def break_render(self):
         usual = Kind.render
@@ -481,14 +481,14 @@ class Saboteur:
         self.patch.setattr(Kind, "render", render)
 
     def break_read_payload(self):
-        usual = Kind.read_payload
+        usual = Kind.decode
 
         def read_payload(resource, payload, **kwargs):
             reading = usual(resource, payload, **kwargs)
             self.check(reading.values.get("name"))
             return reading
 
-        self.patch.setattr(Kind, "read_payload", read_payload)
+        self.patch.setattr(Kind, "decode", read_payload)
 
     def break_assign(self):
         def assign(instance, name, value):

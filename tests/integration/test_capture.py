@@ -15,8 +15,8 @@ from sdata_sync.models import DeferredEntry, DigestEntry, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.log.suppression import applying
 from sdata_sync.sync.select.pages import read_page
-from sdata_sync.sync.stamp import stamper as numbering
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp import stamper as stamping
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
 from ..shapes.models import BulkAccount, Coupon, FavouritePlace, Place, Restaurant
@@ -26,7 +26,7 @@ ACCOUNTS = registry.of_model(Account)
 
 def number(resource=ACCOUNTS) -> int:
     """Number what is marked, and return the next tick."""
-    return number_changes(resource).value.tick(resource.endpoint)
+    return assign_ticks(resource).value.tick(resource.endpoint)
 
 
 def log(kind="accounts") -> list[tuple]:
@@ -113,7 +113,7 @@ class TestInsideATransaction:
         row.rank = F("rank") + 1
         row.save()
         assert number(bulk) == 3
-        stored = number_changes(bulk)
+        stored = assign_ticks(bulk)
         [entry] = read_page(bulk, stored, stored.value.__class__(), limit=10).entries
         assert "<rank>2</rank>" in entry
 
@@ -263,7 +263,7 @@ class TestAutocommit:
         self.crash_on_save(monkeypatch, account, name="b")
         assert number() == 3
         assert marked(), "while the mark is young, the writer may still be at it"
-        monkeypatch.setattr(numbering, "INTENT_GRACE_MILLIS", 0)
+        monkeypatch.setattr(stamping, "INTENT_GRACE_MILLIS", 0)
         assert number() == 3
         assert marked() == set()
 
@@ -288,7 +288,7 @@ class TestAutocommit:
         models_signals_off(monkeypatch, only_after=True)
         Account.objects.create(name="a")
         assert number() == 1, "its key is not known, and its writer may still be there"
-        monkeypatch.setattr(numbering, "INTENT_GRACE_MILLIS", 0)
+        monkeypatch.setattr(stamping, "INTENT_GRACE_MILLIS", 0)
         number()
         assert number() == 2
         assert log() == [(str(Account.objects.get().pk), 1, False)]
@@ -304,7 +304,7 @@ class TestAutocommit:
             account.save()
         account.name = "b"
         account.save()
-        monkeypatch.setattr(numbering, "INTENT_GRACE_MILLIS", 0)
+        monkeypatch.setattr(stamping, "INTENT_GRACE_MILLIS", 0)
         assert number() == 3
         assert TrackedResource.objects.count() == 1
         assert marked() == set()
@@ -405,7 +405,7 @@ class TestHeldBack:
         number()
         account.name = "\x07"
         account.save()
-        stored = number_changes(ACCOUNTS)
+        stored = assign_ticks(ACCOUNTS)
         page = read_page(ACCOUNTS, stored, stored.value.__class__(), limit=10)
         assert page.entries == []
 
@@ -413,13 +413,13 @@ class TestHeldBack:
 @pytest.mark.django_db
 class TestPages:
     def read(self, **kwargs):
-        stored = number_changes(ACCOUNTS)
+        stored = assign_ticks(ACCOUNTS)
         return read_page(ACCOUNTS, stored, stored.value.__class__(), **kwargs)
 
     def test_pages_continue_where_the_last_one_ended(self):
         for n in range(5):
             Account.objects.create(name=str(n))
-        stored = number_changes(ACCOUNTS)
+        stored = assign_ticks(ACCOUNTS)
         cursor, sizes, ticks = stored.value.__class__(), [], []
         while True:
             page = read_page(ACCOUNTS, stored, cursor, limit=2)
@@ -434,8 +434,8 @@ class TestPages:
 
     def test_a_version_that_changed_since_is_not_sent_under_its_old_state(self):
         account = Account.objects.create(name="a")
-        stored = number_changes(ACCOUNTS)
-        stored.numbered.clear()
+        stored = assign_ticks(ACCOUNTS)
+        stored.stamped_texts.clear()
         account.name = "b"
         account.save()
         assert read_page(ACCOUNTS, stored, stored.value.__class__(), limit=10).entries == []
@@ -443,8 +443,8 @@ class TestPages:
 
     def test_what_was_written_past_the_signals_is_found_on_the_way(self):
         Account.objects.create(name="a")
-        stored = number_changes(ACCOUNTS)
-        stored.numbered.clear()
+        stored = assign_ticks(ACCOUNTS)
+        stored.stamped_texts.clear()
         with connection.cursor() as cursor:
             cursor.execute("UPDATE crm_account SET name = 'raw'")
         assert read_page(ACCOUNTS, stored, stored.value.__class__(), limit=10).entries == []

@@ -107,7 +107,7 @@ class TestDeliver:
         Peer.objects.create(name="Slow", url=URL + "3", immediate=False)
         code, said = run("sync_deliver", "--once")
         assert code == 1
-        assert said.startswith("Branch: not level: ")
+        assert said.startswith("Branch: not in sync: ")
         assert len(said.splitlines()) == 1
         code, said = run("sync_deliver", "--once", "--json")
         assert code == 1

@@ -165,7 +165,7 @@ class TestResources:
         declared = {name for name in vars(sdata_sync.SyncResource) if not name.startswith("_")} | {"model"}
         kind = Kind(SalesOrder, type(registry.of_model(SalesOrder).declared))
         computed = {name for name in dir(kind) if not name.startswith("__")} - declared
-        assert {"rows", "priority", "columns", "endpoint", "render", "etag", "read_payload"} <= computed
+        assert {"rows", "priority", "columns", "endpoint", "render", "etag", "decode"} <= computed
         odd = type("OddSync", (type(kind.declared),), dict.fromkeys(computed, "the user's own"))
         order = SalesOrder.objects.create(
             account=Account.objects.create(name="ACME"), order_number="1", order_date="2026-11-28"

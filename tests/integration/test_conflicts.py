@@ -11,7 +11,7 @@ import sdata_sync
 from sdata_sync import signals
 from sdata_sync.models import ConflictRecord, DeferredEntry, Endpoint, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
 from ..wire import APP1, APP2, UUIDS, digest_xml, entry_xml, feed_xml, post, results
@@ -123,18 +123,18 @@ class TestAdmin:
     def test_use_the_other_version(self, peer_client, edited, admin, stamp, stands, other):
         send(peer_client, 2, city="There", stamp=stamp)
         assert Account.objects.get().city == stands
-        before = number_changes(registry.of_kind("accounts")).value.tick(APP2)
+        before = assign_ticks(registry.of_kind("accounts")).value.tick(APP2)
         said = self.act(admin, "conflictrecord", "use_the_other_version", ConflictRecord.objects.get())
         assert "the other version is used" in said
         assert Account.objects.get().city == other
-        assert number_changes(registry.of_kind("accounts")).value.tick(APP2) == before + 1
+        assert assign_ticks(registry.of_kind("accounts")).value.tick(APP2) == before + 1
         assert ConflictRecord.objects.get().overruled_at is not None
 
     def test_back_to_life(self, peer_client, edited, admin):
         send(peer_client, 2, stamp=LATER, deleted=True)
         self.act(admin, "conflictrecord", "use_the_other_version", ConflictRecord.objects.get())
         assert Account.objects.get().city == "Here"
-        number_changes(registry.of_kind("accounts"))
+        assign_ticks(registry.of_kind("accounts"))
         tracked = TrackedResource.objects.get()
         assert str(tracked.uuid).upper() == UUIDS[0].upper()
         assert (tracked.is_deleted, tracked.mark, tracked.local_key) == (False, None, str(Account.objects.get().pk))
@@ -183,7 +183,7 @@ class TestResolve:
     @pytest.mark.parametrize(("decision", "stamp", "city"), [("local", LATER, "Here"), ("remote", EARLIER, "There")])
     def test_against_the_rules_is_a_change_of_its_own(self, peer_client, edited, resolving, decision, stamp, city):
         resolving(lambda conflict: decision)
-        before = number_changes(registry.of_kind("accounts")).value.tick(APP2)
+        before = assign_ticks(registry.of_kind("accounts")).value.tick(APP2)
         send(peer_client, 2, city="There", stamp=stamp)
         assert Account.objects.get().city == city
         tracked = TrackedResource.objects.get()
@@ -192,14 +192,14 @@ class TestResolve:
 
     def test_merged(self, peer_client, edited, resolving):
         resolving(lambda conflict: {"notes": conflict.remote.values["notes"]})
-        before = number_changes(registry.of_kind("accounts")).value.tick(APP2)
+        before = assign_ticks(registry.of_kind("accounts")).value.tick(APP2)
         send(peer_client, 2, city="There", notes="theirs", stamp=LATER)
         account = Account.objects.get()
         assert (account.city, account.notes) == ("Here", "theirs")
         tracked = TrackedResource.objects.get()
         assert (tracked.endpoint.url, tracked.tick, tracked.mark) == (APP2, before, None)
         # The row is what was numbered.
-        assert number_changes(registry.of_kind("accounts")).value.tick(APP2) == before + 1
+        assert assign_ticks(registry.of_kind("accounts")).value.tick(APP2) == before + 1
 
     def test_a_deletion_that_is_merged_lives_on(self, peer_client, edited, resolving):
         resolving(lambda conflict: {"notes": "kept"} if conflict.remote.values is None else None)

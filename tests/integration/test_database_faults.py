@@ -9,7 +9,7 @@ from django.db import connection
 from sdata_sync.models import DeferredEntry, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.stamp.scan import scan
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account, SalesOrder
 
 from ..wire import APP1, PATH, UUIDS, digest_xml, entry_xml, feed_xml, post, results, ticks
@@ -114,8 +114,8 @@ def test_a_zero_date(peer_client):
     for number in "12":
         SalesOrder.objects.create(account=account, order_number=number, order_date="2026-01-01")
     orders = registry.of_model(SalesOrder)
-    number_changes(ACCOUNTS)
-    number_changes(orders)
+    assign_ticks(ACCOUNTS)
+    assign_ticks(orders)
     mode = "SET SESSION sql_mode = ''"
     execute(mode, "UPDATE crm_salesorder SET order_date = '0000-00-00' WHERE order_number = '1'")
     execute("UPDATE crm_salesorder SET order_number = '3' WHERE order_number = '2'")

@@ -12,7 +12,7 @@ from sdata_sync.models.operation import Phase
 from sdata_sync.registry import registry
 from sdata_sync.sync.apply.applier import Applier
 from sdata_sync.sync.log.digests import load_digest
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account, Contact
 
 from ..seams import carrying_out_at_once
@@ -47,7 +47,7 @@ class TestSeveral:
     def test_the_log_is_where_the_rows_are(self, two_databases, peer_client):
         Account.objects.create(name="Saved")
         Account.objects.using("node1").create(name="Saved by name")
-        assert number_changes(ACCOUNTS).value.tick(ACCOUNTS.endpoint) == 3
+        assert assign_ticks(ACCOUNTS).value.tick(ACCOUNTS.endpoint) == 3
         assert TrackedResource.objects.using("node1").filter(kind="accounts").count() == 2
         assert not TrackedResource.objects.using("default").exists()
         feed = peer_client.post(f"{PATH}/$syncSource", digest_entry(), content_type="application/atom+xml;type=entry")
@@ -146,7 +146,7 @@ class TestAsynchronousCode:
             await Account.objects.filter(name="Two").adelete()
 
         asyncio.run(work())
-        digest = number_changes(ACCOUNTS).value
+        digest = assign_ticks(ACCOUNTS).value
         assert digest.tick(ACCOUNTS.endpoint) == 2
         assert TrackedResource.objects.get().local_key == str(Account.objects.get().pk)
 

@@ -28,7 +28,7 @@ from sdata_sync.registry import registry
 from sdata_sync.sync.content.deferred import apply_deletions, discard
 from sdata_sync.sync.log.digests import load_digest
 from sdata_sync.sync.stamp.purge import forget_endpoints
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account, Contact
 
 from ..seams import record_requests
@@ -216,7 +216,7 @@ class TestParts:
             acc.phone = "1"
             acc.name = "edited at b"
             acc.save()
-            number_changes(registry.of_kind("accounts"))
+            assign_ticks(registry.of_kind("accounts"))
         push(b, a)
         assert "edited at b" in accounts(a)
 
@@ -377,8 +377,8 @@ class TestUpgradeRepeated:
             x = Account.objects.get()
             x.city = "York"
             x.save()
-            DigestEntry.objects.update(heard_tick=1, shown_tick=1, purge_floor=1)
-            number_changes(registry.of_kind("accounts"))
+            DigestEntry.objects.update(received_tick=1, shown_tick=1, purge_floor=1)
+            assign_ticks(registry.of_kind("accounts"))
 
         with b.at_work():
             Client(headers={"authorization": f"Token {a.token}"}).post(
@@ -483,7 +483,7 @@ class TestMaxBytes:
         c = nodes[2]
         with a.at_work():
             Account.objects.create(name="r")
-            number_changes(registry.of_kind("accounts"))
+            assign_ticks(registry.of_kind("accounts"))
         from sdata_sync.atom.digest import render_digest_entry
         from sdata_sync.core.digest import Digest
 
@@ -609,7 +609,7 @@ class TestRenderInStamper:
             acc.city = "York"
             acc.save()
             Account.objects.create(name="other")
-            number_changes(registry.of_kind("accounts"))
+            assign_ticks(registry.of_kind("accounts"))
         push(b, a)
         assert "other" in accounts(a)
 
@@ -625,7 +625,7 @@ class TestNoSource:
             c = Contact.objects.get()
             c.first_name = "a's own"
             c.save()
-            number_changes(registry.of_kind("contacts"))
+            assign_ticks(registry.of_kind("contacts"))
         with b.at_work():
             Contact.objects.create(account=Account.objects.get(name="old"), last_name="Brendan")
             Contact.objects.filter(last_name="Ada").delete()

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 import sdata_sync
 from sdata_sync.delivery.catchup import catch_up
-from sdata_sync.delivery.progress import Watch
+from sdata_sync.delivery.progress import Progress
 from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import DeferredEntry, Peer, PendingReference, TrackedResource
 from sdata_sync.registry import registry
@@ -134,7 +134,7 @@ class History(Steps):
         return Peer.objects.get(name=f"node{(node + offset) % 3}")
 
     def caught_up(self, peers, resources=registry):
-        return list(catch_up(peers, resources, directions=("pull", "push"), make_watch=lambda *_: Watch()))
+        return list(catch_up(peers, resources, directions=("pull", "push"), make_progress=lambda *_: Progress()))
 
     def end(self, decisions):
         """Catch up; let administrators decide what is held back; until nothing is."""

@@ -7,7 +7,7 @@ from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import ConflictRecord, DeferredEntry, DeletionCondition, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.content.deferred import apply_deletions, keep_rows
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account, Contact, SalesOrder
 
 from ..shapes.models import Article, Author, Profile, Tag
@@ -92,9 +92,9 @@ class TestMovedAway:
             entry = DeferredEntry.objects.get()
             assert entry.application_code == "DeletionWaits"
             assert "contacts" in entry.reason
-            ours = number_changes(registry.of_kind("accounts")).value
+            ours = assign_ticks(registry.of_kind("accounts")).value
         with a.at_work():
-            assert ours.level_with(number_changes(registry.of_kind("accounts")).value)
+            assert ours.in_sync_with(assign_ticks(registry.of_kind("accounts")).value)
         push(a, b, ["contacts"])
         assert contacts(b) == [("Ada", "new")]
         assert accounts(b) == ["new"]

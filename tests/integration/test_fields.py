@@ -59,9 +59,9 @@ def resource():
 def carried(resource, instance) -> dict:
     """What the other side reads: written as a payload, read as one."""
     template = resource.template
-    xml = template.render("", resource.texts_of(instance)).replace("xsi:nil", "nil")
+    xml = template.render("", resource.encode_instance(instance)).replace("xsi:nil", "nil")
     xml = xml.replace(" nil=", ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:nil=')
-    return resource.read_payload(Payload.from_xml(xml))[0]
+    return resource.decode(Payload.from_xml(xml))[0]
 
 
 @pytest.mark.django_db
@@ -74,7 +74,7 @@ def test_each_value_travels_exactly(resource, name):
         again = EveryField.objects.get(pk=received.pk)
         assert getattr(again, name) == getattr(stored, name)
         # The hash of what was saved, of what came out of the database, and of what arrived is the same.
-        assert len({resource.etag(resource.texts_of(row)) for row in (stored, received, again)}) == 1
+        assert len({resource.etag(resource.encode_instance(row)) for row in (stored, received, again)}) == 1
 
 
 def test_values_are_there_for_every_field():
@@ -179,14 +179,14 @@ def test_microseconds_survive():
 def test_what_cannot_be_read_says_what_was_expected(resource, name, text, expected):
     payload = Payload.from_xml(f"<everyField><{name}>{text}</{name}></everyField>")
     with pytest.raises(PayloadError) as caught:
-        resource.read_payload(payload)
+        resource.decode(payload)
     assert expected in str(caught.value)
     assert caught.value.payload_path == f"everyField/{name}"
 
 
 def test_elements_where_text_is_expected(resource):
     with pytest.raises(PayloadError, match="expected text, received elements"):
-        resource.read_payload(Payload.from_xml("<everyField><char><b/></char></everyField>"))
+        resource.decode(Payload.from_xml("<everyField><char><b/></char></everyField>"))
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ from django.test import Client
 
 from sdata_sync.core.digest import Digest
 from sdata_sync.delivery.client import PeerClient
-from sdata_sync.delivery.progress import Watch
+from sdata_sync.delivery.progress import Progress
 from sdata_sync.delivery.session import PeerSession
 from sdata_sync.exceptions import PeerUnreachable
 from sdata_sync.models import DeferredEntry, DigestEntry, Peer, ScopedResource, TrackedResource
 from sdata_sync.sync.select import feed as sources
 from sdata_sync.sync.stamp.purge import purge
 from sdata_sync.sync.stamp.scan import scan
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
 from ..talk import pull, push
@@ -70,7 +70,7 @@ def test_F2_a_change_of_scope_wins_over_an_edit(office, north, other):
     push(office, north)
     edit(other, "Anne", phone="edited at other")
     with other.at_work():
-        number_changes(of("accounts"))
+        assign_ticks(of("accounts"))
     REGIONS["node1"] = ["south"]
     push(office, north)
     push(other, office)
@@ -123,7 +123,7 @@ def test_F6_what_leaves_while_pages_are_posted(office, north, monkeypatch):
     with office.at_work():
         for name in ("A1", "A2"):
             Account.objects.create(name=name, city="north")
-            number_changes(of("accounts"))
+            assign_ticks(of("accounts"))
     usual, posted = PeerClient.post_page, []
 
     def post_page(self, kind, feed, **options):
@@ -201,7 +201,7 @@ def exchange(how, office, north):
 
 def nothing_is_owed(office):
     with office.at_work():
-        return not ScopedResource.objects.filter(is_owed=True).exists()
+        return not ScopedResource.objects.filter(needs_resend=True).exists()
 
 
 EVERY_WAY = pytest.mark.parametrize("how", ["push", "pull", "immediate"])
@@ -234,7 +234,7 @@ def test_F12_also_of_what_was_changed_since(office, north, how, is_numbered):
     edit(office, "Bert", phone="1")
     if is_numbered:
         with office.at_work():
-            number_changes(of("accounts"))
+            assign_ticks(of("accounts"))
     REGIONS["node1"] = ["north"]
     exchange(how, office, north)
     assert accounts(north) == [("Anne", "north")]
@@ -313,7 +313,7 @@ def test_F15_while_it_is_away(office, north, monkeypatch):
             PeerSession(Peer.objects.get(name=north.alias)) as session,
             pytest.raises(PeerUnreachable),
         ):
-            session.catch_up(of("accounts"), Watch())
+            session.catch_up(of("accounts"), Progress())
     REGIONS["node1"] = ["north"]
     exchange("push", office, north)
     assert accounts(north) == [("Anne", "north")]

@@ -187,13 +187,13 @@ def test_a_part_is_exchanged_with_nobody_else(office, north, other):
         (other, north, "push"),
         (other, north, "pull"),
     ):
-        with pytest.raises(AssertionError, match="only a part"):
+        with pytest.raises(AssertionError, match="a partial replica"):
             talk(here, there, [direction], ["accounts"])
     assert accounts(other) == []
     edit(north, "Anne", phone="1")
     with north.at_work(), PeerSession(Peer.objects.get(name="node2")) as session:
         assert session.deliver([registry.of_kind("accounts")]) is not None
-        assert "only a part" in Stream.objects.get(peer__name="node2", kind="accounts").last_error
+        assert "a partial replica" in Stream.objects.get(peer__name="node2", kind="accounts").last_error
 
 
 def test_it_is_let_in(office, north, other):

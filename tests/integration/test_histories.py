@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from sdata_sync.delivery.catchup import catch_up
-from sdata_sync.delivery.progress import Watch
+from sdata_sync.delivery.progress import Progress
 from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import DeferredEntry, Peer, Stream, TrackedResource
 from sdata_sync.registry import registry
@@ -85,7 +85,7 @@ class History:
         return Peer.objects.get(name=f"node{(node + offset) % 3}")
 
     def caught_up(self, peers):
-        return list(catch_up(peers, [ACCOUNTS], directions=("pull", "push"), make_watch=lambda *_: Watch()))
+        return list(catch_up(peers, [ACCOUNTS], directions=("pull", "push"), make_progress=lambda *_: Progress()))
 
     def end(self):
         """Everybody talks to everybody, twice: what the first round makes, the second brings home."""

@@ -108,9 +108,9 @@ class TestWaiting:
             assert session.deliver(registry) is None
             make_order(1)
             make_order(2)
-            usual, looks = pushing.number_changes, []
+            usual, looks = pushing.assign_ticks, []
 
-            def number_changes(resource, **options):
+            def assign_ticks(resource, **options):
                 if resource.kind == "salesOrders":
                     looks.append(resource)
                     if len(looks) == 1:  # between two pages
@@ -118,7 +118,7 @@ class TestWaiting:
                         make_order(3)
                 return usual(resource, **options)
 
-            monkeypatch.setattr(pushing, "number_changes", number_changes)
+            monkeypatch.setattr(pushing, "assign_ticks", assign_ticks)
             due = session.deliver(registry)
             assert due is not None
             assert due - now() < 1000
@@ -215,7 +215,7 @@ class TestPosting:
         with a.at_work():
             if not is_new:
                 held(peer, "accounts")
-            monkeypatch.setattr(sessions, "number_changes", lambda *arguments, **options: 1 / 0)
+            monkeypatch.setattr(sessions, "assign_ticks", lambda *arguments, **options: 1 / 0)
             jobs.deliver(peer.pk, ["accounts"], post=post)
             assert pauses == [1.0]
 

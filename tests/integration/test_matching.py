@@ -115,7 +115,7 @@ def test_a_comparison_with_a_score(a, b):
     [
         (["--peer", "nobody", "--kind", "accounts"], "no peer called 'nobody'"),
         (["--peer", "node1", "--kind", "nothing"], "no kind 'nothing'"),
-        (["--peer", "node1", "--kind", "salesOrders"], "does not say what to match on"),
+        (["--peer", "node1", "--kind", "salesOrders"], "has no match_on"),
         (["--peer", "node1", "--kind", "accounts", "--certain"], "Whose content stays"),
         (["--peer", "node1", "--kind", "accounts", "--apply", "/nowhere.csv", "--wins", "here"], "cannot be read"),
     ],

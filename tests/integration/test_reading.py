@@ -10,7 +10,7 @@ import sdata_sync
 from sdata_sync.models import TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.stamp.scan import track_existing
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account, Contact, SalesOrder
 
 from ..shapes.models import Article, Author, EveryField, Part, Tag
@@ -81,7 +81,7 @@ class TestCollection:
 class TestResource:
     def test_the_id_in_a_feed_can_be_opened(self, peer_client):
         account = Account.objects.create(name="ACME & Söhne")
-        number_changes(registry.of_kind("accounts"))
+        assign_ticks(registry.of_kind("accounts"))
         url = registry.of_kind("accounts").resource_url(str(account.pk))
         response = peer_client.get(url.removeprefix("http://www.example.com"))
         assert response.status_code == 200

@@ -21,7 +21,7 @@ from sdata_sync.sync.operations import select_now, source_feed
 from sdata_sync.sync.runs import RunLabel
 from sdata_sync.sync.stamp.purge import purge
 from sdata_sync.sync.stamp.scan import scan
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
 
 from ..shapes.models import Article, Author, Country, Coupon, Friend, Part, Profile, Stub, Tag, Ticket
@@ -50,7 +50,7 @@ def exchange(*nodes, rounds=3):
 
 def uuid_of(node, kind, **which):
     with node.at_work():
-        number_changes(of(kind))
+        assign_ticks(of(kind))
         row = of(kind).model.objects.get(**which)
         return TrackedResource.objects.get(kind=kind, local_key=str(row.pk)).uuid
 
@@ -58,7 +58,7 @@ def uuid_of(node, kind, **which):
 def rendered(here, there, kind):
     """The feed with all that there lacks, as of now; it arrives later."""
     with there.at_work():
-        target = number_changes(of(kind)).value
+        target = assign_ticks(of(kind)).value
     with here.at_work():
         operation = select_now(of(kind), target, run=RunLabel(name="", stamp=""))
         return source_feed(of(kind), operation).page(place=None, start_index=1, count=100).content
@@ -72,7 +72,7 @@ def arrive(node, kind, feed):
 def strange(node, kind, *entries):
     """A feed of a stranger who knows all that the node knows."""
     with node.at_work():
-        known = [(e.endpoint, e.tick) for e in number_changes(of(kind)).value]
+        known = [(e.endpoint, e.tick) for e in assign_ticks(of(kind)).value]
     digest = digest_xml(*known, (X + kind, 50), origin=X + kind)
     return arrive(node, kind, feed_xml(digest, *entries, mode="catchUp").encode())
 
@@ -88,7 +88,7 @@ def put_link(node, kind, uuid, **which):
         with transaction.atomic(using=node.alias):
             lock_digest(of(kind))
             relink(of(kind), uuid, str(of(kind).model.objects.get(**which).pk))
-        number_changes(of(kind))
+        assign_ticks(of(kind))
 
 
 def enforce_foreign_keys(*nodes):
@@ -128,7 +128,7 @@ def linked():
 def sync_link(here, there, kind, *, ours_win=False, **which):
     theirs = uuid_of(there, kind, **which)
     with here.at_work():
-        number_changes(of(kind))
+        assign_ticks(of(kind))
         mine = str(of(kind).model.objects.get(**which).pk)
         assert link_pairs(of(kind), Peer.objects.get(name=there.alias), [(mine, theirs)], ours_win=ours_win).linked == 1
 
@@ -144,7 +144,7 @@ def test_A1_what_waits_is_lost_by_a_union(a, b, linked):
     linked(Account, LinkedAccounts)
     with b.at_work():
         Account.objects.create(name="B", email="e@x.de")
-        number_changes(of("accounts"))
+        assign_ticks(of("accounts"))
     with a.at_work():
         account = Account.objects.create(name="A", email="e@x.de")
         account.main_contact = Contact.objects.create(account=account, last_name="Doe")
@@ -323,7 +323,7 @@ def test_A10_the_other_name_of_what_was_deleted(nodes, a, b):
         tag = Tag.objects.get()
         tag.name = "edited at c"
         tag.save()
-        number_changes(of("tags"))
+        assign_ticks(of("tags"))
     put_link(a, "tags", uuid4())
     push(a, b)
     with a.at_work():
@@ -361,7 +361,7 @@ def test_A12_theirs_was_to_win_and_a_scan_came_between(a, b):
     theirs = uuid_of(b, "authors")
     with a.at_work():
         mine = Author.objects.create(name="ours")
-        number_changes(of("authors"))
+        assign_ticks(of("authors"))
         link_pairs(of("authors"), Peer.objects.get(name=b.alias), [(str(mine.pk), theirs)], ours_win=False)
         scan(of("authors"))
     pull(a, b)
@@ -479,7 +479,7 @@ def test_A19_a_child_named_by_another_parent(b):
         f'<orderLines sdata:deleteMissing="true"><salesOrderLine sdata:uuid="{line}"><lineNumber>1</lineNumber>'
         "</salesOrderLine></orderLines>", element="salesOrder"))  # fmt: skip
     with b.at_work():
-        number_changes(of("salesOrders"))
+        assign_ticks(of("salesOrders"))
         assert scan(of("salesOrders")).total == 0
 
 
@@ -494,7 +494,7 @@ def test_B1_held_back_generic_reference_in_a_conflict(a, b):
         row = Article.objects.get()
         row.about = Country.objects.create(code="DE")  # not registered
         row.save()
-        number_changes(of("articles"))
+        assign_ticks(of("articles"))
     with a.at_work():
         article.title = "2"
         article.save()
@@ -582,7 +582,7 @@ def test_B9_purging_what_waits_for_something(a, b):
     push(a, b, ["accounts"])
     with b.at_work():
         Account.objects.get().delete()
-        number_changes(of("accounts"))
+        assign_ticks(of("accounts"))
         purge(of("accounts"), {}, older_than=None, dry_run=False)
 
 
@@ -642,20 +642,20 @@ def test_C2_generic_reference_to_what_was_deleted(a, b):
         tag.delete()
         for _ in range(3):
             for kind in ("tags", "articles"):
-                number_changes(of(kind))
+                assign_ticks(of(kind))
                 scan(of(kind))
-        number_changes(of("tags"))
+        assign_ticks(of("tags"))
         assert scan(of("articles")).total == 0  # it has another uuid at every look, and gets a number
 
 
 def test_C3_generic_reference_to_what_was_renamed(a):
     with a.at_work():
         Article.objects.create(title="1", about=Tag.objects.create(name="red"))
-        number_changes(of("articles"))
-        number_changes(of("tags"))
+        assign_ticks(of("articles"))
+        assign_ticks(of("tags"))
     put_link(a, "tags", uuid4())
     with a.at_work():
-        number_changes(of("articles"))
+        assign_ticks(of("articles"))
         assert scan(of("articles")).total == 0
 
 
@@ -668,7 +668,7 @@ def test_C4_what_is_awaited_comes_by_a_link(a, b):
     uuid = uuid_of(a, "contacts")
     with b.at_work():
         Contact.objects.create(account=Account.objects.get(), last_name="Doe")
-        number_changes(of("contacts"))
+        assign_ticks(of("contacts"))
     put_link(b, "contacts", uuid)
     exchange(a, b)
     with b.at_work():

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 import sdata_sync
 from sdata_sync.conf import conf
 from sdata_sync.delivery.catchup import catch_up
-from sdata_sync.delivery.progress import Watch
+from sdata_sync.delivery.progress import Progress
 from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import ChildResource, DeferredEntry, Peer, PendingReference, TrackedResource
 from sdata_sync.registry import registry
@@ -145,7 +145,7 @@ class History(Steps):
         return Peer.objects.get(name=f"node{(node + offset) % 3}")
 
     def caught_up(self, peers):
-        return list(catch_up(peers, registry, directions=("pull", "push"), make_watch=lambda *_: Watch()))
+        return list(catch_up(peers, registry, directions=("pull", "push"), make_progress=lambda *_: Progress()))
 
     def end(self):
         """Catch up; keep the rows whose deletions are held back; until none is."""
@@ -160,7 +160,7 @@ class History(Steps):
             for node in self.nodes:
                 with node.at_work():
                     errors = [p.error for p in self.caught_up(Peer.objects.all()) if p.error]
-                    assert all("only a part" in error for error in errors), errors
+                    assert all("a partial replica" in error for error in errors), errors
 
     def kept(self):
         for node in self.nodes:

@@ -11,7 +11,7 @@ from sdata_sync.delivery.audit import verify
 from sdata_sync.models import ChildResource, DeferredEntry, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.apply import applier as applying
-from sdata_sync.sync.stamp import restore as hearing
+from sdata_sync.sync.stamp import restore_gap as hearing
 from sdata_sync.sync.stamp.scan import scan
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
 
@@ -479,9 +479,9 @@ class TestUniqueValues:
 
 def test_what_is_committed_while_others_are_delivered_goes_behind_what_it_refers_to(a, b, monkeypatch):
     """The order is numbered after its contact's kind was looked at: the contact is sent ahead all the same."""
-    usual, created = session.number_changes, []
+    usual, created = session.assign_ticks, []
 
-    def number_changes(resource, **options):
+    def assign_ticks(resource, **options):
         if resource.kind == "salesOrders" and not created:
             created.append(True)
             account = Account.objects.create(name="ACME")
@@ -489,7 +489,7 @@ def test_what_is_committed_while_others_are_delivered_goes_behind_what_it_refers
             SalesOrder.objects.create(account=account, contact=contact, order_number="1", order_date="2026-01-01")
         return usual(resource, **options)
 
-    monkeypatch.setattr(session, "number_changes", number_changes)
+    monkeypatch.setattr(session, "assign_ticks", assign_ticks)
     seen = []
     usual_write = applying.Applier.finish
 

@@ -6,8 +6,8 @@ from django.core.management import call_command
 from sdata_sync.models import ConflictRecord, Digest, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.log.digests import load_digest
-from sdata_sync.sync.stamp import restore
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp import restore_gap as restore
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
 from ..seams import port_with
@@ -38,19 +38,19 @@ def backup(db):
     Peer.objects.create(name="app1", url=APP1.rpartition("/")[0])
     for name in "abc":
         Account.objects.create(name=name)
-    number_changes(ACCOUNTS)
+    assign_ticks(ACCOUNTS)
     assert tick() == 4
 
 
 def test_nothing_is_numbered_while_it_comes_back(peer_client, backup):
     Account.objects.create(name="since")
     feed(peer_client, entry_xml(UUIDS[0], APP2, 5, "<name>lost 5</name>"), known=10, next_url="more")
-    number_changes(ACCOUNTS)
+    assign_ticks(ACCOUNTS)
     assert TrackedResource.objects.filter(mark__isnull=False).count() == 1
     feed(peer_client, entry_xml(UUIDS[1], APP2, 8, "<name>lost 8</name>"), known=10)
     assert set(Account.objects.values_list("name", flat=True)) == {"a", "b", "c", "since", "lost 5", "lost 8"}
     assert TrackedResource.objects.get(local_key=Account.objects.get(name="since").pk).tick >= 10
-    assert Digest.objects.get(pk="accounts").behind_until is None
+    assert Digest.objects.get(pk="accounts").gap_until is None
 
 
 def test_a_decision_on_one_page_does_not_hide_what_is_lost_on_the_next(peer_client, backup):
@@ -73,7 +73,7 @@ def test_what_was_numbered_before_anybody_said_so_is_numbered_again(peer_client,
     edited = Account.objects.get(name="b")
     edited.city = "since"
     edited.save()
-    number_changes(ACCOUNTS)
+    assign_ticks(ACCOUNTS)
     assert tick() == 6
     feed(peer_client, entry_xml(UUIDS[0], APP2, 40, "<name>lost</name>"), known=50)
     assert TrackedResource.objects.get(is_deleted=True).tick >= 50
@@ -85,7 +85,7 @@ def test_a_reused_tick_does_not_overwrite_an_edit_unseen(peer_client, backup):
     edited = Account.objects.get(name="b")
     edited.city = "since"
     edited.save()
-    number_changes(ACCOUNTS)
+    assign_ticks(ACCOUNTS)
     lost = entry_xml(uuid_of("b"), APP2, 40, "<name>b</name><city>lost</city>", stamp=LATER)
     feed(peer_client, lost, known=50)
     assert Account.objects.get(name="b").city == "lost"
@@ -99,7 +99,7 @@ def test_cut_off_and_resumed(peer_client, backup):
     Account.objects.create(name="since")
     feed(peer_client, entry_xml(UUIDS[0], APP2, 9, "<name>lost</name>"), known=10, next_url="more")
     assert tick() == 10
-    number_changes(ACCOUNTS)
+    assign_ticks(ACCOUNTS)
     assert TrackedResource.objects.filter(mark__isnull=False).exists()
     feed(peer_client, known=10)
     assert not TrackedResource.objects.filter(mark__isnull=False).exists()
@@ -111,8 +111,8 @@ def test_giving_up(peer_client, backup):
     feed(peer_client, entry_xml(UUIDS[0], APP2, 9, "<name>lost</name>"), known=10, next_url="more")
     Peer.objects.update(enabled=False)  # it is gone for good
     call_command("sync_rejoin", "--give-up")
-    assert Digest.objects.get(pk="accounts").behind_until is None
-    number_changes(ACCOUNTS)
+    assert Digest.objects.get(pk="accounts").gap_until is None
+    assign_ticks(ACCOUNTS)
     assert not TrackedResource.objects.filter(mark__isnull=False).exists()
 
 
@@ -128,9 +128,9 @@ def test_a_peer_that_keeps_it_to_itself_is_asked_again(backup, settings):
         Account.objects.create(name="since")
         assert not restore.ensure_checked(ACCOUNTS)
         assert not restore.ensure_checked(ACCOUNTS)  # not asked: it is too early
-        number_changes(ACCOUNTS)
+        assign_ticks(ACCOUNTS)
         assert (answers, tick()) == ([True], 4)
         restore.forget_checks()
         assert restore.ensure_checked(ACCOUNTS)
-        number_changes(ACCOUNTS)
+        assign_ticks(ACCOUNTS)
         assert (answers, tick()) == ([], 5)

@@ -16,7 +16,7 @@ from sdata_sync.sync.log.marks import new_uuid
 from sdata_sync.sync.log.tracked import new_tracked
 from sdata_sync.sync.select.feed import count_missing
 from sdata_sync.sync.select.pages import read_page
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
 from ..talk import level, pull, push
@@ -71,7 +71,7 @@ class TestManyRows:
     @pytest.fixture
     def much(self):
         Account.objects.create(name="One")
-        stored = number_changes(ACCOUNTS)
+        stored = assign_ticks(ACCOUNTS)
         own = stored.endpoint_id(ACCOUNTS.endpoint)
         rows = []
         for number in range(self.ROWS):
@@ -130,4 +130,4 @@ class TestManyRows:
         row = Account.objects.get()
         row.city = "Rome"
         row.save()  # its mark is an upsert by a unique key
-        self.by_index(self.plans(lambda: number_changes(ACCOUNTS)))
+        self.by_index(self.plans(lambda: assign_ticks(ACCOUNTS)))

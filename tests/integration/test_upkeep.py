@@ -14,7 +14,7 @@ from sdata_sync.registry import registry
 from sdata_sync.sync.log import tracked as untracked
 from sdata_sync.sync.stamp.purge import purge
 from sdata_sync.sync.stamp.scan import track_existing
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
 from ..wire import APP1, APP2, UUIDS, digest_xml, entry_xml, feed_xml, post
@@ -31,7 +31,7 @@ def run(*arguments) -> dict:
 
 
 def tick() -> int:
-    return number_changes(ACCOUNTS).value.tick(APP2)
+    return assign_ticks(ACCOUNTS).value.tick(APP2)
 
 
 class TestScan:

@@ -14,7 +14,7 @@ from rest_framework.authtoken.models import Token
 from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import Peer, Stream, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
 from ..talk import push
@@ -81,7 +81,7 @@ class TestMetrics:
             row.save()
         age(a, 90)
         with a.at_work():
-            number_changes(registry.of_kind("accounts"))
+            assign_ticks(registry.of_kind("accounts"))
         seen = scraped(a)
         assert seen["ticks_behind", "accounts", b.alias] == 1
         assert 90 <= seen["seconds_behind", "accounts", b.alias] < 200

@@ -11,7 +11,7 @@ from sdata_sync.delivery.client import PeerClient
 from sdata_sync.models import ChildResource, DeferredEntry, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.stamp.scan import scan
-from sdata_sync.sync.stamp.stamper import number_changes
+from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
 
 from ..many_nodes import LocalNode, wired
@@ -33,16 +33,18 @@ class Nodes(list):
 def filtered(monkeypatch):
     """Accounts and contacts refer to each other; node1 may have those of the north."""
 
-    def is_part(peer):
+    def is_partial(peer):
         return conf.base_url.startswith("http://node0/") and (peer is None or peer.name == "node1")
 
     class SomeAccounts(sdata_sync.SyncResource):
         def queryset_for(self, peer):
-            return Account.objects.filter(city="north") if is_part(peer) else None
+            return Account.objects.filter(city="north") if is_partial(peer) else None
 
     class SomeContacts(sdata_sync.SyncResource):
         def queryset_for(self, peer):
-            return Contact.objects.filter(account__city="north").exclude(first_name="hidden") if is_part(peer) else None
+            return (
+                Contact.objects.filter(account__city="north").exclude(first_name="hidden") if is_partial(peer) else None
+            )
 
     usual = {model: type(registry.of_model(model).declared) for model in (Account, Contact)}
     for model in usual:
@@ -230,7 +232,7 @@ def order(b):
         author = Author.objects.create(name="Ann")
         Article.objects.create(title="1", author=author)
         for resource in ("accounts", "salesOrders", "authors", "articles"):
-            number_changes(of(resource))
+            assign_ticks(of(resource))
     return order
 
 

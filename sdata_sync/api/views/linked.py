@@ -26,8 +26,8 @@ from ...sync.log.digests import lock_digest
 from ...sync.log.tracked import tracked_rows
 from ...sync.scope import peer_of, scope_of
 from ...sync.select.catalogue import Shown, is_linked, linked_section, show
-from ...sync.stamp.restore import ensure_checked
-from ...sync.stamp.stamper import number_changes
+from ...sync.stamp.restore_gap import ensure_checked
+from ...sync.stamp.stamper import assign_ticks
 from ..errors import UrlNotFound
 from ..parsers import AtomFeedParser, LinkParser
 from ..permissions import LINK_RESOURCES, READ_FEEDS
@@ -109,7 +109,7 @@ class _Links:
                 )
             self._check_present(wanted.uuid)
             uuid = link(resource, wanted.key, wanted.uuid)
-        number_changes(resource)
+        assign_ticks(resource)
         return uuid, present is None
 
     def replace(self, uuid: UUID, wanted: Link) -> None:
@@ -118,7 +118,7 @@ class _Links:
             lock_digest(self.resource)
             self._check_present(uuid)
             relink(self.resource, uuid, wanted.key)
-        number_changes(self.resource)
+        assign_ticks(self.resource)
 
     def delete(self, uuid: UUID) -> None:
         self.shown(uuid, bare=True)
@@ -134,7 +134,7 @@ class _LinkedBase(SDataView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         ensure_checked(self.resource)
-        number_changes(self.resource)  # marked changes are treated as sent
+        assign_ticks(self.resource)  # marked changes are treated as sent
         self.links = _Links(self.resource, peer_of(request.user))
 
 

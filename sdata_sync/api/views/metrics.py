@@ -13,7 +13,7 @@ from ...delivery.monitoring.metrics import StatusCollector
 from ..negotiation import SDataNegotiation
 
 
-class MayWatch(BasePermission):
+class MayReadStatus(BasePermission):
     """Allow users that may view streams in the admin."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
@@ -24,7 +24,7 @@ class MayWatch(BasePermission):
 class MetricsView(APIView):
     """Serve the metrics of ``delivery.metrics`` in the format that the client accepts."""
 
-    permission_classes = [MayWatch]
+    permission_classes = [MayReadStatus]
     content_negotiation_class = SDataNegotiation
     metadata_class = None
 

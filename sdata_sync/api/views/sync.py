@@ -16,12 +16,12 @@ from ...atom.tracking import Tracking
 from ...conf import conf
 from ...core.digest import Digest
 from ...delivery import get_backend
-from ...delivery.lease import heard_from
+from ...delivery.lease import end_backoff
 from ...models import Operation, Peer
 from ...models.operation import Phase, Role
 from ...sync.apply.receive import receive_feed
 from ...sync.bounds import Bounds, check_size
-from ...sync.content.deferred import settle_others
+from ...sync.content.deferred import retry_others
 from ...sync.db.clock import now
 from ...sync.db.isolation import atomically_by_row
 from ...sync.log.digests import load_digest, lock_digest
@@ -29,11 +29,11 @@ from ...sync.operations import begin as begin_operation
 from ...sync.operations import check_success, find, keep, operation_url, select_now, source_feed, start_after_commit
 from ...sync.operations import delete as delete_operation
 from ...sync.runs import RunLabel, record_results
-from ...sync.scope import peer_of, refuse_part, scope_for
-from ...sync.select.feed import MAX_BYTES, Place, RenderedPage
+from ...sync.scope import check_partial_exchange, peer_of, scope_for
+from ...sync.select.feed import MAX_BYTES, Cursor, RenderedPage
 from ...sync.select.oversize import PeerLimit
-from ...sync.stamp.restore import ensure_checked, take_higher_tick
-from ...sync.stamp.stamper import number_all_under_lock, number_changes
+from ...sync.stamp.restore_gap import ensure_checked, take_higher_tick
+from ...sync.stamp.stamper import assign_ticks, assign_ticks_under_lock
 from ..errors import UrlNotFound
 from ..parsers import AtomFeedParser, DigestParser
 from ..permissions import PUSH_FEEDS, READ_FEEDS, SET_DIGEST
@@ -55,7 +55,7 @@ class DigestView(SDataView):
         restored from a backup.
         """
         ensure_checked(self.resource)
-        return Response(number_changes(self.resource).value)
+        return Response(assign_ticks(self.resource).value)
 
     def put(self, request: Request, kind: str, operation: str) -> Response:
         """Raise ticks and take over priorities, then answer with the digest; a tick is never lowered."""
@@ -66,13 +66,13 @@ class DigestView(SDataView):
             stored = lock_digest(resource)
             take_higher_tick(resource, stored, claimed, "a digest that was set")
             bounds = Bounds(resource, stored, claimed, restores=True)
-            number_all_under_lock(resource, stored)
+            assign_ticks_under_lock(resource, stored)
             stored.save(stored.value.merge(bounds.source, stamp=now()).with_priorities(bounds.source))
             bounds.report()
             return stored.value
 
         digest = atomically_by_row(resource.database, act)
-        settle_others(resource)
+        retry_others(resource)
         return Response(digest)
 
     # One page of the specification says POST, the other pages say PUT.
@@ -160,7 +160,7 @@ class SourceView(_OperationView):
         limit = self._limit(request, target)
         ensure_checked(self.resource)
         if limit is not None and limit.release_fitting():
-            number_changes(self.resource)
+            assign_ticks(self.resource)
         if name:
             run = _run(request)
             return self._accept(begin_operation(self.resource, self.role, name, target=target, run=run, peer=peer))
@@ -173,7 +173,7 @@ class SourceView(_OperationView):
     def _refuse_others(self, target: Digest) -> None:
         if not self.resource.is_source:
             raise PermissionDenied(f"The {self.resource.kind} of this node are not given to others.")
-        refuse_part(self.resource, load_digest(self.resource).value, target)
+        check_partial_exchange(self.resource, load_digest(self.resource).value, target)
 
     def outcome(self, request: Request, operation: Operation) -> HttpResponseBase:
         """Return the page that the URL names."""
@@ -183,7 +183,7 @@ class SourceView(_OperationView):
         query = query_of(request)
         feed = source_feed(self.resource, operation)
         return feed.page(
-            place=Place.read(query["place"]) if query.get("place") else None,
+            place=Cursor.read(query["place"]) if query.get("place") else None,
             start_index=number(query, "startIndex", 1),
             count=min(number(query, "count", conf.page_size), conf.max_page_size),
             peer_limit=self._limit(request, feed.target),
@@ -225,7 +225,7 @@ class TargetView(_OperationView):
                     begin_operation(self.resource, self.role, name, body=file.read(), run=_run(request))
                 )
             receipt = receive_feed(self.resource, file)
-        if heard_from(receipt.source.origin, self.resource.kind):
+        if end_backoff(receipt.source.origin, self.resource.kind):
             get_backend().wake(self.resource.kind, True)
         return Response(ResultFeed(resource=self.resource, receipt=receipt))
 
@@ -250,7 +250,7 @@ class ResultsView(SDataView):
             record_results(self.resource, results, label=_run(request), target=target)
         scope = scope_for(self.resource, peer_of(request.user))
         if scope is not None:  # the peer has received the resources that had to be resent
-            scope.settle(result.uuid for result in results if result.uuid is not None)
+            scope.mark_resent(result.uuid for result in results if result.uuid is not None)
         return HttpResponse("Recorded.", content_type="text/plain")
 
 

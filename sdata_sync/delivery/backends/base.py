@@ -1,4 +1,4 @@
-"""What a delivery backend is, as an e-mail backend is in Django; and which one is in use."""
+"""Define the interface of delivery backends, which are chosen by a setting as e-mail backends are in Django."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.utils.module_loading import import_string
 from ...conf import conf
 from ...sync.operations import carry_out_in_thread
 from ...sync.port import connect as connect_port
-from ..restore import check_peers
+from ..recover import check_peers
 
 if TYPE_CHECKING:
     from ...kind import Kind
@@ -22,27 +22,28 @@ _UID = "sdata_sync.delivery"
 
 
 class DeliveryBackend:
-    """Decides when and where peers are brought level.
+    """Decides when and in which process changes are delivered to peers.
 
-    The durable state is in the database: a wake-up that is lost costs time, never data.
+    The durable state is in the database: a lost wake-up costs time and never data.
     """
 
     def wake(self, kind: str, is_own: bool) -> None:
-        """Note that something of ``kind`` was committed in this process; called by the writer, so return at once.
+        """Note that a change of ``kind`` was committed in this process; return at once.
 
-        ``is_own`` is false for what was only received from others: that concerns peers that are relayed to.
+        It is called in the thread of the writer. ``is_own`` is False for a received change, which concerns only peers
+        that this node relays to.
         """
         raise NotImplementedError
 
     def serve(self) -> None:
-        """Note that this process has begun to answer requests: it lives on, and may have been away."""
+        """Note that this process has begun to answer requests. Changes from before its start may be undelivered."""
 
     def carry_out(self, operation: int) -> None:
-        """Have the asynchronous call with the primary key ``operation`` carried out; return at once."""
+        """Start the operation with the primary key ``operation`` in a thread of this process; return at once."""
         carry_out_in_thread(operation)
 
     def check(self) -> Sequence[CheckMessage]:
-        """Return what is wrong with the settings for this backend."""
+        """Return the system check messages about the settings of this backend."""
         return []
 
 
@@ -53,10 +54,10 @@ def _backend(path: str) -> DeliveryBackend:
 
 
 def get_backend() -> DeliveryBackend:
-    """Return the backend that the setting ``DELIVERY`` names, the same one each time.
+    """Return the backend that the setting ``DELIVERY`` names; each call returns the same instance.
 
     Raises:
-        ImportError: there is no such backend.
+        ImportError: the setting names no class that can be imported.
     """
     return _backend(conf.delivery)
 

@@ -1,7 +1,8 @@
-"""The backend for projects that have Celery, and its tasks.
+"""The backend for projects with Celery, and its tasks.
 
-What each task does is in ``jobs``. A message is acknowledged when its task has ended, so that one whose worker is
-killed is taken by another. No task takes longer than the half hour after which RabbitMQ gives up on a consumer.
+The jobs that the tasks run are in ``jobs``. A message is acknowledged when its task has ended, so that the message of a
+killed worker is taken by another worker. No task takes longer than 30 minutes, after which RabbitMQ gives up on a
+consumer.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _COMMON: dict[str, Any] = {
     "ignore_result": True,
     "acks_late": True,
     "reject_on_worker_lost": True,
-    # The database is away: soon again, then more rarely; after that the next heartbeat.
+    # Errors of a database that cannot be reached: tried again soon, then less often; then the next heartbeat delivers.
     "autoretry_for": (OperationalError, InterfaceError),
     "retry_backoff": True,
     "retry_backoff_max": 60,
@@ -40,7 +41,7 @@ class CeleryDelivery(QueueDelivery):
     """Delivers from Celery's workers."""
 
     def post(self, job: str, *arguments: object, delay: float = 0) -> None:
-        """Send the task; raises what the broker's client raises, soon: a broker that is away is tried again."""
+        """Send the task; an error of the broker is raised without retries, because the notifier tries again."""
         post(job, *arguments, delay=delay)
 
     def check(self) -> Sequence[CheckMessage]:
@@ -57,7 +58,7 @@ class CeleryDelivery(QueueDelivery):
 
 
 def post(job: str, *arguments: object, delay: float = 0) -> bool:
-    """Send the task for ``job``, to be begun after ``delay`` seconds; false if tasks are done at once, not queued."""
+    """Send the task for ``job``, to run after ``delay`` seconds; return False if tasks run eagerly and cannot wait."""
     if delay and current_app.conf.task_always_eager:
         return False
     task: Task[Any, Any] = _TASKS[job]
@@ -67,55 +68,47 @@ def post(job: str, *arguments: object, delay: float = 0) -> bool:
 
 @shared_task(name="sdata_sync.deliver", **_SHORT)
 def deliver(peer: int, kinds: Sequence[str] | None = None) -> None:
-    """Bring a peer level in ``kinds``, or in all."""
+    """Push ``kinds``, by default all, to a peer."""
     jobs.deliver(peer, kinds, post=post)
 
 
 @shared_task(name="sdata_sync.heartbeat", **_SHORT)
 def heartbeat() -> None:
-    """Have every peer compared with, and delivered to; for the beat, once a minute."""
+    """Compare and deliver to every peer; for Celery beat, once a minute."""
     jobs.heartbeat(post=post)
 
 
 @shared_task(name="sdata_sync.compare", **_SHORT)
 def compare(peer: int) -> None:
-    """Run the heartbeat of one peer."""
+    """Compare digests with one peer, then deliver."""
     jobs.compare(peer, post=post)
 
 
 @shared_task(name="sdata_sync.catch_up", **_LONG)
 def catch_up(peer: int | None = None) -> None:
-    """Pull and push everything, for every peer or one; for the beat, once a night."""
+    """Pull and push all changes, for every peer or one; for Celery beat, once a night."""
     try:
         jobs.catch_up(peer, post=post)
     except SoftTimeLimitExceeded:
-        post("catch_up", peer)  # it goes on where it was
+        post("catch_up", peer)  # the next task continues where this one stopped
 
 
 @shared_task(name="sdata_sync.carry_out", **_LONG)
 def carry_out(operation: int) -> None:
-    """Carry out an asynchronous call of a peer."""
+    """Run an asynchronous call of a peer."""
     jobs.carry_out(operation, post=post)
 
 
 @shared_task(name="sdata_sync.scan", **_LONG)
 def scan() -> None:
-    """Find what was changed past the signals; for the beat, once a night."""
+    """Find changes that no signal reported; for Celery beat, once a night."""
     jobs.scan(post=post)
 
 
 @shared_task(name="sdata_sync.purge", **_LONG)
 def purge() -> None:
-    """Forget the tombstones that every peer has; for the beat, once a week."""
+    """Remove the tombstones that every peer has; for Celery beat, once a week."""
     jobs.purge(post=post)
 
 
-_TASKS: dict[str, Any] = {
-    "deliver": deliver,
-    "heartbeat": heartbeat,
-    "compare": compare,
-    "catch_up": catch_up,
-    "carry_out": carry_out,
-    "scan": scan,
-    "purge": purge,
-}
+_TASKS: dict[str, Any] = {name: globals()[name] for name in jobs.NAMES}

@@ -1,6 +1,6 @@
-"""The backend for projects that run Django's own tasks: ``django.tasks``, or ``django_tasks`` before Django 6.0.
+"""The backend for projects with Django's tasks: ``django.tasks``, or ``django_tasks`` before Django 6.0.
 
-What each task does is in ``jobs``.
+The jobs that the tasks run are in ``jobs``.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class TaskDelivery(QueueDelivery):
     """Deliver from the worker of the project's task backend."""
 
     def post(self, job: str, *arguments: object, delay: float = 0) -> None:
-        """Enqueue the task; raises what the project's task backend raises."""
+        """Enqueue the task; an error of the task backend is raised as it is."""
         post(job, *arguments, delay=delay)
 
 
 def post(job: str, *arguments: object, delay: float = 0) -> bool:
-    """Enqueue the task for ``job``, to be begun after ``delay`` seconds; false if the backend knows no later."""
+    """Enqueue the task for ``job``, to run after ``delay`` seconds; return False if the backend cannot delay tasks."""
     wanted = _TASKS[job]
     if delay:
         if not wanted.get_backend().supports_defer:
@@ -41,52 +41,44 @@ def post(job: str, *arguments: object, delay: float = 0) -> bool:
 
 @task()
 def deliver(peer: int, kinds: Sequence[str] | None = None) -> None:
-    """Bring a peer level in ``kinds``, or in all."""
+    """Push ``kinds``, by default all, to a peer."""
     jobs.deliver(peer, kinds, post=post)
 
 
 @task()
 def heartbeat() -> None:
-    """Have every peer compared with, and delivered to; once a minute."""
+    """Compare and deliver to every peer; once a minute."""
     jobs.heartbeat(post=post)
 
 
 @task()
 def compare(peer: int) -> None:
-    """Run the heartbeat of one peer."""
+    """Compare digests with one peer, then deliver."""
     jobs.compare(peer, post=post)
 
 
 @task()
 def catch_up(peer: int | None = None) -> None:
-    """Pull and push everything, for every peer or one; once a night."""
+    """Pull and push all changes, for every peer or one; once a night."""
     jobs.catch_up(peer, post=post)
 
 
 @task()
 def carry_out(operation: int) -> None:
-    """Carry out an asynchronous call of a peer."""
+    """Run an asynchronous call of a peer."""
     jobs.carry_out(operation, post=post)
 
 
 @task()
 def scan() -> None:
-    """Find what was changed past the signals; once a night."""
+    """Find changes that no signal reported; once a night."""
     jobs.scan(post=post)
 
 
 @task()
 def purge() -> None:
-    """Forget the tombstones that every peer has; once a week."""
+    """Remove the tombstones that every peer has; once a week."""
     jobs.purge(post=post)
 
 
-_TASKS: dict[str, Any] = {
-    "deliver": deliver,
-    "heartbeat": heartbeat,
-    "compare": compare,
-    "catch_up": catch_up,
-    "carry_out": carry_out,
-    "scan": scan,
-    "purge": purge,
-}
+_TASKS: dict[str, Any] = {name: globals()[name] for name in jobs.NAMES}

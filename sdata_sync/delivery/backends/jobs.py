@@ -1,13 +1,13 @@
-"""What the workers of a task queue do. Each job may be done twice, late or not at all without harm.
+"""The jobs that the workers of a task queue run. A job that runs twice, late or never does no harm.
 
 ================  =====================================================================================
-``deliver``       brings a peer level in some kinds, or in all; has itself done again after a failure
-``heartbeat``     has every peer compared and delivered to: what was lost on the way is found by it
-``compare``       the heartbeat of one peer
-``catch_up``      pulls and pushes everything, for every peer or one
-``carry_out``     carries an asynchronous ``$syncSource`` or ``$syncTarget`` out
-``scan``          finds what was changed past the signals
-``purge``         forgets the tombstones that every peer has
+``deliver``       push some kinds, or all, to a peer; post the job again after a failure
+``heartbeat``     post ``compare`` for every peer, so that lost wake-ups do no harm
+``compare``       compare digests with one peer, pull what this node lacks, then deliver
+``catch_up``      pull and push all changes, for every peer or one
+``carry_out``     run an asynchronous ``$syncSource`` or ``$syncTarget`` call
+``scan``          find changes that no signal reported
+``purge``         remove tombstones that every peer has
 ================  =====================================================================================
 """
 
@@ -26,30 +26,32 @@ from ...sync.db.clock import now
 from ...sync.stamp.scan import scan as scan_kind
 from ..catchup import catch_up as run_engine
 from ..lease import ensure_stream
-from ..progress import Watch
-from ..purge import purge_all
+from ..progress import Progress
+from ..purge_all import purge_all
 from ..session import PeerSession
 from .queue import Post, claim, take_claims
 
 if TYPE_CHECKING:
     from ...kind import Kind
 
-#: So long a worker delivers to one peer before it lets others have their turn, and goes on later.
+#: The longest time that one job delivers to one peer; then the job is posted again, behind the jobs of other peers.
 DELIVERY_SECONDS = 240.0
-#: So long a worker waits in its place for a kind that is referred to, which another is delivering.
+#: The longest pause for which a job waits inside the worker while another process delivers a referenced kind, and the
+#: greatest number of such pauses.
 PATIENCE_MILLIS = 100
-#: How often it does.
 TURNS = 20
-#: When another looks again whether that has arrived.
+#: The delay of the job that is posted when the referenced kind has not arrived until then.
 WAITING_SECONDS = 1.0
-#: When what failed is tried again, if that was nothing for which there is a back-off.
+#: The delay of the job that is posted after an unexpected exception, for which the stream has no back-off.
 UNEXPECTED_SECONDS = 1.0
+#: The names of the jobs.
+NAMES = ("deliver", "heartbeat", "compare", "catch_up", "carry_out", "scan", "purge")
 
 _own = threading.local()
 
 
 def _session(peer: Peer) -> PeerSession:
-    """Return the session of this thread for ``peer``: with connections that are kept from one job to the next."""
+    """Return this thread's session with ``peer``, whose connections stay open from one job to the next."""
     sessions: dict[int, PeerSession] = _own.__dict__.setdefault("sessions", {})
     found = sessions.get(peer.pk)
     if found is None or not found.is_for(peer):
@@ -60,17 +62,17 @@ def _session(peer: Peer) -> PeerSession:
 
 
 def deliver(peer: int, kinds: Sequence[str] | None = None, *, post: Post) -> None:
-    """Bring a peer level in ``kinds``, in all if there are none named.
+    """Push ``kinds``, by default all, to a peer.
 
-    What does not arrive is posted again, so that there is one such message for each stream, however many wake-ups
-    there were: what failed by whoever failed, for when it is due; what waits behind something that another worker is
-    delivering by the first that finds it so.
+    A kind that did not arrive is posted again, so that there is one message for each stream, however many wake-ups
+    there were. After a failure the job that failed posts it, with the delay of the back-off. While another worker
+    delivers a referenced kind, the first job that finds this posts it.
     """
     found = Peer.objects.filter(pk=peer, enabled=True, immediate=True).first()
     if found is None:
         return
     wanted = [resource for resource in registry if kinds is None or resource.kind in kinds]
-    if kinds is not None:  # a heartbeat takes nobody's message out of the queue
+    if kinds is not None:  # a heartbeat leaves the messages of the wake-ups in the queue
         take_claims(peer, kinds)
     session = _session(found)
     session.failed.clear()
@@ -106,13 +108,13 @@ def _deliver_patiently(session: PeerSession, wanted: Sequence[Kind]) -> None:
 
 
 def heartbeat(*, post: Post) -> None:
-    """Have every enabled peer compared with, and delivered to."""
+    """Post ``compare`` for every enabled peer."""
     for peer in Peer.objects.filter(enabled=True).values_list("pk", flat=True):
         post("compare", peer)
 
 
 def compare(peer: int, *, post: Post) -> None:
-    """Look at a peer's digests, pull what it has more, then deliver what it lacks."""
+    """Compare digests with a peer, pull what this node lacks, then push what the peer lacks."""
     found = Peer.objects.filter(pk=peer, enabled=True).first()
     if found is None:
         return
@@ -127,30 +129,34 @@ def compare(peer: int, *, post: Post) -> None:
 
 
 def catch_up(peer: int | None = None, *, post: Post) -> None:
-    """Pull and push everything for one peer; without one, have that done for each."""
+    """Pull and push all changes of one peer; without ``peer``, post the job for every enabled peer.
+
+    Raises:
+        PeerError: a direction of a kind has failed; the text names each.
+    """
     if peer is None:
         for each in Peer.objects.filter(enabled=True).values_list("pk", flat=True):
             post("catch_up", each)
         return
     found = Peer.objects.filter(pk=peer, enabled=True)
-    done = list(run_engine(found, registry, directions=("pull", "push"), make_watch=lambda *_: Watch()))
+    done = list(run_engine(found, registry, directions=("pull", "push"), make_progress=lambda *_: Progress()))
     errors = [f"{passed.kind} {passed.direction}: {passed.error}" for passed in done if passed.error]
     if errors:
         raise PeerError("; ".join(errors))
 
 
 def carry_out(operation: int, *, post: Post) -> None:
-    """Carry an asynchronous call out."""
+    """Run an asynchronous call."""
     operations.carry_out(operation)
 
 
 def scan(*, post: Post) -> None:
-    """Find what was changed past the signals, in all kinds; what is found is delivered like any change."""
+    """Find changes of all kinds that no signal reported; they are delivered like any change."""
     for resource in registry:
         scan_kind(resource)
 
 
 def purge(*, post: Post) -> None:
-    """Forget the tombstones that every enabled peer has."""
+    """Remove the tombstones that every enabled peer has."""
     for _ in purge_all():
         pass

@@ -1,10 +1,10 @@
-"""The backend for projects that are level by the hour or the night, not at once: ``sync_catchup`` from cron."""
+"""The backend for projects that synchronise with ``sync_catchup`` from cron and deliver nothing immediately."""
 
 from .base import DeliveryBackend
 
 
 class ManualDelivery(DeliveryBackend):
-    """Delivers nothing by itself."""
+    """Delivers nothing."""
 
     def wake(self, kind: str, is_own: bool) -> None:
-        """Do nothing: the mark is in the database, and ``sync_catchup`` finds it."""
+        """Do nothing: ``sync_catchup`` finds the mark in the database."""

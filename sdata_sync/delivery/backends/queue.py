@@ -1,7 +1,7 @@
-"""Delivering from the workers of a task queue.
+"""Deliver from the workers of a task queue.
 
-A message is a wake-up. It may be lost, doubled or late: what is to be delivered is in the database, a stream is held
-by one worker at a time, and whoever has nothing to do ends at once.
+A message is a wake-up. It may be lost, doubled or late: the changes are in the database, one worker at a time has the
+lease of a stream, and a job without changes to deliver ends at once.
 """
 
 from __future__ import annotations
@@ -17,55 +17,59 @@ from ...models import Peer, Stream
 from ...registry import registry
 from ...sync.db.clock import now
 from ..lease import ensure_stream
-from ..threads.notifier import Messenger
-from ..threads.pool import Crew
+from ..threads.notifier import Notifier
+from ..threads.pool import Pool
 from .base import DeliveryBackend
 
 logger = logging.getLogger(__name__)
 
-#: A stream of which a message is under way is not asked for again before that one may be taken for lost.
+#: The time after which a message that no worker has taken counts as lost, and another one is posted.
 LOST_MILLIS = 60_000
 
 
 class Post(Protocol):
-    """Puts a job of ``jobs`` into the queue, to be taken after ``delay`` seconds.
+    """Puts a job of ``jobs`` into the queue, to be run after ``delay`` seconds.
 
-    Returns false if the queue knows no later; then nothing is put into it, and the heartbeat does what was to be done.
+    Returns False if the queue cannot delay jobs. Then no job is posted, and the next heartbeat delivers.
     """
 
     def __call__(self, job: str, *arguments: object, delay: float = 0) -> bool: ...
 
 
 class QueueDelivery(DeliveryBackend):
-    """Leaves the work to a task queue; subclasses say how to ``post`` to it."""
+    """Leaves the work to a task queue; a subclass implements ``post``."""
 
     def __init__(self) -> None:
-        self._crew = Crew()
+        self._pool = Pool()
 
     def post(self, job: str, *arguments: object, delay: float = 0) -> None:
-        """Put a job into the queue; errors of the queue are raised as they are."""
+        """Put a job into the queue.
+
+        Raises:
+            Exception: an error of the queue, as its client raises it.
+        """
         raise NotImplementedError
 
     def wake(self, kind: str, is_own: bool) -> None:
         """Notify the workers, from a thread, so that a writer never waits for an unreachable broker."""
-        self._messenger().say(kind, is_own)
+        self._notifier().notify(kind, is_own)
 
     def carry_out(self, operation: int) -> None:
-        """Have a worker carry the operation out."""
-        self._messenger().ask(operation)
+        """Request that a worker carries out the operation."""
+        self._notifier().request_operation(operation)
 
     def drain(self, seconds: float | None = None) -> bool:
-        """Wait until everything is said, or the time is up; return whether it is."""
-        return self._crew.drain(seconds)
+        """Wait until all notifications are sent, for at most ``seconds``; return False on a timeout."""
+        return self._pool.drain(seconds)
 
     def stop(self) -> None:
-        """End the thread."""
-        self._crew.stop()
+        """Stop the thread that posts."""
+        self._pool.stop()
 
-    def _messenger(self) -> Messenger:
-        return self._crew.hire("messenger", lambda: Messenger(self._announce, self._order))
+    def _notifier(self) -> Notifier:
+        return self._pool.start("notifier", lambda: Notifier(self._send_kinds, self._send_operation))
 
-    def _announce(self, kinds: dict[str, bool]) -> None:
+    def _send_kinds(self, kinds: dict[str, bool]) -> None:
         claimed = claim_deliveries(kinds)
         try:
             while claimed:
@@ -76,15 +80,15 @@ class QueueDelivery(DeliveryBackend):
             for peer, wanted in claimed.items():
                 take_claims(peer, wanted)
 
-    def _order(self, operation: int) -> None:
+    def _send_operation(self, operation: int) -> None:
         self.post("carry_out", operation)
 
 
 def claim_deliveries(kinds: dict[str, bool]) -> dict[int, list[str]]:
-    """Return what to ask for, kinds by peer, and note that it is asked for.
+    """Return the deliveries to post, kinds by peer, and set ``posted_at`` of their streams.
 
-    Not for a peer that is left alone for a while because it failed, and not twice while nobody has taken the first
-    message: a queue without workers does not grow with every save. Two processes may claim the same at one time.
+    A stream in its back-off is left out. So is a stream with a message that no worker has taken yet: a queue without
+    workers does not grow with every save. Two processes may claim the same delivery at the same time.
     """
     peers = Peer.objects.filter(enabled=True, immediate=True).values_list("pk", "relay")
     pairs = [(peer, kind) for peer, relay in peers for kind, is_own in kinds.items() if is_own or relay]
@@ -103,7 +107,7 @@ def claim_deliveries(kinds: dict[str, bool]) -> dict[int, list[str]]:
 
 
 def claim(peer: Peer, kinds: Iterable[str]) -> list[str]:
-    """Return those of ``kinds`` of which no message to ``peer`` is under way, and note that one is."""
+    """Return those of ``kinds`` that have no message in the queue for ``peer``, and set ``posted_at`` of them."""
     streams = Stream.objects.filter(pk__in=[ensure_stream(peer, kind).pk for kind in kinds])
     free = list(streams.exclude(_is_posted()).values_list("kind", flat=True))
     streams.filter(kind__in=free).update(posted_at=now())
@@ -115,5 +119,8 @@ def _is_posted() -> Q:
 
 
 def take_claims(peer: int, kinds: Iterable[str]) -> None:
-    """Note that the message has arrived; before looking, so that what is committed from now on is asked for anew."""
+    """Clear ``posted_at``: a worker has taken the message.
+
+    It is called before the worker looks for changes, so that a change which is committed later is posted again.
+    """
     Stream.objects.filter(peer=peer, kind__in=list(kinds), posted_at__gt=0).update(posted_at=0)

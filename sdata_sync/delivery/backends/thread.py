@@ -1,7 +1,7 @@
-"""The default backend: a thread of the process for each peer. No broker, no worker.
+"""The default backend: one thread for each peer, in the process that writes. It needs no broker and no worker.
 
-The threads start when there is something to deliver, survive a fork by starting anew in the child, and are
-daemons: a process that ends goes on delivering for ``DRAIN_SECONDS`` at most.
+The threads start with the first change or request, and start anew in a forked child. They are daemons: a process that
+ends continues to deliver for at most ``DRAIN_SECONDS``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ...registry import registry
 from ...sync.db.clock import now
 from ..session import PeerSession
 from ..threads.loop import Loop
-from ..threads.pool import Crew
+from ..threads.pool import Pool
 from .base import DeliveryBackend
 
-#: How old the list of peers may be when something is to be delivered.
+#: The greatest age of the list of peers at a delivery.
 PEERS_SECONDS = 1.0
 _SUPERVISOR = "supervisor"
 
@@ -33,77 +33,77 @@ class ThreadDelivery(DeliveryBackend):
 
     def __init__(self, poll_seconds: float | None = None) -> None:
         self._poll_seconds = poll_seconds
-        self._crew = Crew()
+        self._pool = Pool()
         self.slots = Slots(conf.max_deliveries)
 
     @property
     def poll_seconds(self) -> float:
-        """How often to look without having been woken."""
+        """The pause, in seconds, between two looks for changes without a wake-up."""
         return conf.poll_seconds if self._poll_seconds is None else self._poll_seconds
 
     def wake(self, kind: str, is_own: bool) -> None:
-        """Wake the threads of the peers that are concerned."""
+        """Wake the threads of the peers that get the change."""
         for thread in self._peer_threads():
             if is_own or thread.is_relay:
                 thread.ask_for(kind)
         self.refresh()
 
     def refresh(self) -> None:
-        """Have the list of peers read anew, if that is due."""
-        supervisor = self._crew.find(_SUPERVISOR)
+        """Make the supervisor read the list of peers again, if that is due."""
+        supervisor = self._pool.find(_SUPERVISOR)
         if not isinstance(supervisor, Supervisor):
             self.serve()
         elif supervisor.is_due:
             supervisor.wake()
 
     def serve(self) -> None:
-        """Look once for what was left when the last process ended."""
-        if self._crew.find(_SUPERVISOR) is None:
-            self._crew.hire(_SUPERVISOR, lambda: Supervisor(self))
+        """Start the supervisor, which also delivers changes from before the start of this process."""
+        if self._pool.find(_SUPERVISOR) is None:
+            self._pool.start(_SUPERVISOR, lambda: Supervisor(self))
 
     def _peer_threads(self) -> list[PeerThread]:
-        loops = (self._crew.find(name) for name in self._crew.names())
+        loops = (self._pool.find(name) for name in self._pool.names())
         return [loop for loop in loops if isinstance(loop, PeerThread)]
 
-    def employ(self, peers: list[Peer], failing: Mapping[int, set[str]]) -> None:
-        """Have a thread for each of ``peers``, and for no other; ``failing`` are the kinds that fail, by peer."""
+    def reconcile(self, peers: list[Peer], failing: Mapping[int, set[str]]) -> None:
+        """Start a thread for each of ``peers`` and stop all others; ``failing`` are the kinds that fail, by peer."""
         wanted = {peer.pk: peer for peer in peers}
         self.slots.are_scarce = len(wanted) > conf.max_deliveries
-        for name in self._crew.names():
+        for name in self._pool.names():
             if name != _SUPERVISOR and name not in wanted:
-                self._crew.dismiss(name)
+                self._pool.stop_loop(name)
         for pk, peer in wanted.items():
-            self._crew.hire(
+            self._pool.start(
                 pk,
                 lambda: PeerThread(self, peer, failing.get(pk, set())),  # noqa: B023
                 lambda thread: thread.is_for(peer),  # noqa: B023
             )
 
     def drain(self, seconds: float | None = None) -> bool:
-        """Wait until everything that can be delivered is delivered, or the time is up; return whether it is."""
-        return self._crew.drain(seconds)
+        """Wait until all deliveries are done, for at most ``seconds``; return False on a timeout."""
+        return self._pool.drain(seconds)
 
     def stop(self, seconds: float | None = None) -> None:
-        """End the threads after the page that each is at, for which they have ``seconds``."""
-        self._crew.stop(seconds)
+        """Stop the threads after the page that each is posting; wait for at most ``seconds``."""
+        self._pool.stop(seconds)
 
 
 class Slots:
-    """How many may deliver at a time: a bound to the connections with the database.
+    """Bounds the number of threads that deliver at the same time, and so the number of database connections.
 
-    Those that fail share a quarter of the slots: peers that are away, each keeping its slot until a time-out, must
-    not keep the others waiting.
+    Threads of failing peers share a quarter of the slots: unreachable peers, each of which keeps its slot until a
+    timeout, must not block the other peers.
     """
 
     def __init__(self, count: int) -> None:
         self._all = BoundedSemaphore(count)
         self._failing = BoundedSemaphore(max(count // 4, 1))
-        #: Whether there are more that want one: then nobody keeps a connection that is not being used.
+        #: There are more peers than slots: then a thread closes its connection when it has delivered.
         self.are_scarce = False
 
     @contextmanager
     def taken(self, *, is_failing: bool) -> Iterator[None]:
-        """Wait for a slot and hold it."""
+        """Wait for a slot and hold it inside the ``with`` block."""
         if not is_failing:
             with self._all:
                 yield
@@ -113,7 +113,7 @@ class Slots:
 
 
 class Supervisor(Loop):
-    """Keeps the list of peers fresh."""
+    """Reads the list of peers and starts their threads."""
 
     def __init__(self, backend: ThreadDelivery) -> None:
         super().__init__("sdata-sync")
@@ -122,17 +122,17 @@ class Supervisor(Loop):
 
     @property
     def is_due(self) -> bool:
-        """Whether the list may be out of date."""
+        """Whether the list of peers is older than ``PEERS_SECONDS``."""
         return time.monotonic() - self._looked > PEERS_SECONDS
 
     def act(self, *, woken: bool) -> float:
-        """Read the peers."""
+        """Read the enabled peers and reconcile the threads with them."""
         peers = list(Peer.objects.filter(enabled=True, immediate=True))
-        # What other processes have found out need not be found out again.
+        # Another process may have found that a kind fails; a thread that starts now shares the slots of failing peers.
         failing: defaultdict[int, set[str]] = defaultdict(set)
         for peer, kind in Stream.objects.filter(failures__gt=0).values_list("peer_id", "kind"):
             failing[peer].add(kind)
-        self._backend.employ(peers, failing)
+        self._backend.reconcile(peers, failing)
         self._looked = time.monotonic()
         if not woken:
             connections.close_all()
@@ -152,21 +152,21 @@ class PeerThread(Loop):
         self.is_relay = peer.relay
 
     def is_for(self, peer: Peer) -> bool:
-        """Tell whether it delivers to ``peer`` as that is configured now."""
+        """Return True if the thread is alive and its peer has the same configuration as ``peer``."""
         return self.is_alive() and self._session.is_for(peer)
 
     def ask_for(self, kind: str) -> None:
-        """Have it deliver ``kind``."""
+        """Request a delivery of ``kind``."""
         self._wanted.add(kind)
         self.wake()
 
     def stop(self) -> None:
-        """End it after the page that it is at."""
+        """Stop after the page that is being posted."""
         self._session.interrupt()
         super().stop()
 
     def act(self, *, woken: bool) -> float:
-        """Deliver what was asked for; without having been asked, everything."""
+        """Deliver the requested kinds; after a pause without a request, compare and deliver all kinds."""
         slots = self._backend.slots
         with slots.taken(is_failing=self._session.is_failing):
             due = self._deliver(woken=woken)
@@ -180,7 +180,7 @@ class PeerThread(Loop):
     def _deliver(self, *, woken: bool) -> int | None:
         wanted, self._wanted = self._wanted, set()
         everything = self._owes or not wanted
-        self._owes = True  # until it is known to have arrived
+        self._owes = True  # until the delivery below has succeeded
         if not woken:
             for resource in registry:
                 self._session.compare_and_pull(resource)

@@ -1,4 +1,4 @@
-"""The backend for projects that deliver from a process of its own: ``manage.py sync_deliver``; and that process."""
+"""The backend that leaves the delivery to the process ``manage.py sync_deliver``, and that process."""
 
 from __future__ import annotations
 
@@ -12,79 +12,79 @@ from ...models.operation import Phase
 from ...registry import registry
 from ...sync.operations import carry_out_in_thread
 from ..threads.loop import Loop
-from ..threads.notifier import Messenger
-from ..threads.pg_notify import Listener, has_bell, ring
-from ..threads.pool import Crew
+from ..threads.notifier import Notifier
+from ..threads.pg_notify import Listener, can_notify, notify
+from ..threads.pool import Pool
 from .base import DeliveryBackend
 from .thread import ThreadDelivery
 
 if TYPE_CHECKING:
     from ...kind import Kind
 
-#: What the bell is rung with for an operation.
+#: The payload of a notification that requests an operation.
 _OPERATIONS = "$operations"
-#: The shortest pause between two looks, and by what it grows while nothing is found.
+#: The shortest pause, in seconds, between two looks for changes, and the factor by which it grows while none is found.
 FIRST_PAUSE, GROWTH = 0.01, 1.5
-#: The longest pause where a bell is heard.
-BELL_PAUSE = 2.0
+#: The longest pause, in seconds, where notifications arrive.
+NOTIFIED_PAUSE = 2.0
 
 
 class WorkerDelivery(DeliveryBackend):
-    """Leaves the delivery to ``sync_deliver``: rings the bell where there is one, else that looks by itself."""
+    """Leaves the delivery to ``sync_deliver``: sends it a notification on PostgreSQL; elsewhere that process polls."""
 
     def __init__(self) -> None:
-        self._crew = Crew()
-        self._has_bell: bool | None = None
+        self._pool = Pool()
+        self._can_notify: bool | None = None
 
     def wake(self, kind: str, is_own: bool) -> None:
-        """Have the bell rung, from a thread."""
-        if self._is_heard():
-            self._messenger().say(kind, is_own)
+        """Notify the delivering process, from a thread."""
+        if self._uses_notify():
+            self._notifier().notify(kind, is_own)
 
     def carry_out(self, operation: int) -> None:
-        """Leave it to the worker as well."""
-        if self._is_heard():
-            self._messenger().ask(operation)
+        """Request that the delivering process carries out the operation."""
+        if self._uses_notify():
+            self._notifier().request_operation(operation)
 
-    def _is_heard(self) -> bool:
-        if self._has_bell is None:
-            self._has_bell = has_bell()
-        return self._has_bell
+    def _uses_notify(self) -> bool:
+        if self._can_notify is None:
+            self._can_notify = can_notify()
+        return self._can_notify
 
-    def _messenger(self) -> Messenger:
-        return self._crew.hire("messenger", lambda: Messenger(ring, lambda operation: ring([_OPERATIONS])))
+    def _notifier(self) -> Notifier:
+        return self._pool.start("notifier", lambda: Notifier(notify, lambda operation: notify([_OPERATIONS])))
 
 
 class Worker:
-    """What ``sync_deliver`` is: the threads that deliver, and a look-out that wakes them."""
+    """The threads of ``sync_deliver``: those that deliver, and a lookout that wakes them."""
 
     def __init__(self, longest_pause: float) -> None:
         self._delivery = ThreadDelivery()
-        self._crew = Crew()
+        self._pool = Pool()
         self._longest_pause = longest_pause
 
     def start(self) -> None:
         """Start the threads that deliver, and the lookout that wakes them."""
         self._delivery.serve()
-        is_heard = has_bell()
-        pause = max(self._longest_pause, BELL_PAUSE) if is_heard else self._longest_pause
-        lookout = self._crew.hire("lookout", lambda: Lookout(self._delivery, pause))
+        is_heard = can_notify()
+        pause = max(self._longest_pause, NOTIFIED_PAUSE) if is_heard else self._longest_pause
+        lookout = self._pool.start("lookout", lambda: Lookout(self._delivery, pause))
         if is_heard:
-            self._crew.hire("listener", lambda: Listener(lookout.wake))
+            self._pool.start("listener", lambda: Listener(lookout.wake))
 
     def stop(self) -> None:
-        """End after the pages that are under way."""
-        self._crew.stop()
-        # A page takes no longer than a peer may take to answer; nothing else waits for this process to end.
+        """Stop after the pages that are being posted."""
+        self._pool.stop()
+        # A page takes no longer than the timeout of a request, and no request is answered by this process.
         self._delivery.stop(max(conf.timeout_seconds, conf.drain_seconds))
 
 
-#: What shows that something has happened: the latest mark, our own tick, and everybody's ticks together.
+#: Values that change with every change of a kind: the latest mark, the tick of this node, the sum of all ticks.
 _Pulse = tuple[tuple[int | None, int] | None, int | None, int | None]
 
 
 class Lookout(Loop):
-    """Looks whether something was committed anywhere, the more often the more there was; and for operations."""
+    """Looks for committed changes of all processes, more often after a change, and for operations that wait."""
 
     def __init__(self, delivery: ThreadDelivery, longest_pause: float) -> None:
         super().__init__("sdata-sync-lookout")
@@ -94,7 +94,7 @@ class Lookout(Loop):
         self._seen: dict[str, _Pulse] = {}
 
     def act(self, *, woken: bool) -> float:
-        """Look once."""
+        """Look for changes and operations once."""
         found = [resource for resource in registry if self._has_changed(resource)]
         if self._start_operations() or found:
             self._pause = FIRST_PAUSE
@@ -109,7 +109,7 @@ class Lookout(Loop):
         if pulse == before:
             return False
         self._seen[resource.kind] = pulse
-        if before is not None:  # at the beginning the threads look by themselves
+        if before is not None:  # the threads look for changes when they start
             self._delivery.wake(resource.kind, is_own=pulse[:2] != before[:2])
         return True
 

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .status import KindStatus, Status, StreamStatus
 
-#: A peer that is never pushed to, but caught up every night, may be so far behind: a warning, critical.
+#: The ages, in seconds, of the oldest undelivered change of a peer without immediate delivery, which is caught up every
+#: night: from the first on it is a warning, from the second on critical.
 NIGHTLY_SECONDS = (26 * 3600.0, 50 * 3600.0)
-#: So many failures in a row, with nothing ever delivered, are no coincidence.
+#: The number of consecutive failures, without any success before, that is critical.
 MANY_FAILURES = 5
 
 
 class Level(IntEnum):
-    """As monitors have it: the numbers are exit statuses."""
+    """The severity of a problem; the numbers are exit statuses as monitoring systems expect them."""
 
     OK = 0
     WARNING = 1
@@ -26,7 +27,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong."""
+    """A problem that needs an administrator."""
 
     level: Level
     text: str
@@ -34,26 +35,26 @@ class Problem:
 
 @dataclass(frozen=True)
 class Health:
-    """How this node is."""
+    """The problems of this node."""
 
     problems: tuple[Problem, ...]
     streams: int
 
     @property
     def level(self) -> Level:
-        """The worst of them."""
+        """The severity of the worst problem."""
         return max((problem.level for problem in self.problems), default=Level.OK)
 
     @property
     def summary(self) -> str:
-        """Return it in one line."""
+        """Return the worst problem and the number of problems in one line."""
         if not self.problems:
             return f"{self.streams} streams, all in time"
         worst = [problem.text for problem in self.problems if problem.level == self.level]
         return f"{worst[0]}; {len(self.problems)} problems in all" if len(self.problems) > 1 else worst[0]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
+        """Return the problems as plain values for JSON."""
         problems = [{"level": problem.level.name, "text": problem.text} for problem in self.problems]
         return {"level": self.level.name, "problems": problems}
 
@@ -97,4 +98,4 @@ def _of_stream(kind: str, stream: StreamStatus, thresholds: tuple[float, float])
     warning, critical = thresholds
     if stream.seconds_behind > warning:
         level = Level.CRITICAL if stream.seconds_behind > critical else Level.WARNING
-        yield Problem(level, f"{name}: {stream.seconds_behind:.0f} s behind: {stream.reason or 'nobody delivers'}")
+        yield Problem(level, f"{name}: {stream.seconds_behind:.0f} s behind: {stream.reason or 'no process delivers'}")

@@ -1,4 +1,4 @@
-"""The status as metrics for Prometheus. They are read from the database: any process can answer for all of them."""
+"""Provide the status as Prometheus metrics, which any process can read from the database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .status import KindStatus, Status, StreamStatus, collect_status
 
 
 class StatusCollector(Collector):
-    """Reads the status when it is asked for."""
+    """Reads the status when the metrics are collected."""
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric, with a sample for each kind, or for each kind and peer."""
@@ -45,17 +45,20 @@ def _of_kinds(kinds: tuple[KindStatus, ...]) -> Iterator[Metric]:
     yield _gauge("tick", "The tick that the next change gets.", label, (([k.kind], k.tick) for k in kinds))
     yield _gauge("unnumbered", "Changes without a tick yet.", label, (([k.kind], k.unnumbered) for k in kinds))
     yield _gauge("held_back", "Changes that cannot be sent.", label, (([k.kind], k.held_back) for k in kinds))
-    yield _gauge("deferred", "Received entries that wait.", label, (([k.kind], k.deferred) for k in kinds))
+    yield _gauge("deferred", "Received entries, deferred.", label, (([k.kind], k.deferred) for k in kinds))
     yield _gauge(
-        "restored", "1 while what a restore lost comes back.", label, (([k.kind], float(k.is_behind)) for k in kinds)
+        "restored",
+        "1 while changes that were lost in a restore are missing.",
+        label,
+        (([k.kind], float(k.is_behind)) for k in kinds),
     )
     yield _counter(
         "received_entries",
-        "What became of the entries received.",
+        "Received entries by outcome.",
         ["kind", "outcome"],
         (([k.kind, outcome], count) for k in kinds for outcome, count in k.received.items()),
     )
-    yield _counter("conflicts", "Edits of both sides, whoever won.", label, (([k.kind], k.conflicts) for k in kinds))
+    yield _counter("conflicts", "Conflicts, won or lost.", label, (([k.kind], k.conflicts) for k in kinds))
 
 
 def _of_streams(streams: list[tuple[str, StreamStatus]]) -> Iterator[Metric]:
@@ -63,7 +66,7 @@ def _of_streams(streams: list[tuple[str, StreamStatus]]) -> Iterator[Metric]:
     known = [(kind, s) for kind, s in streams if s.ticks_behind is not None and s.seconds_behind is not None]
     yield _gauge(
         "ticks_behind",
-        "What the peer lacks; no sample while its digest is not known.",
+        "The ticks that the peer lacks; no sample while its digest is not known.",
         labels,
         (([kind, s.peer], s.ticks_behind or 0) for kind, s in known),
     )

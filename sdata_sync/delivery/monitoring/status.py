@@ -1,4 +1,4 @@
-"""How things stand, per kind and per peer: for ``sync_status`` and for the admin."""
+"""Collect the status of each kind and peer, for ``sync_status`` and the admin."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import Min
 
-from ...core.selection import missing_ranges
+from ...core.ranges import missing_ranges
 from ...core.state import same_endpoint
 from ...models import DeferredEntry, Endpoint, Peer, Stream, TrackedResource
 from ...models import Digest as DigestRow
@@ -17,7 +17,7 @@ from ...registry import registry
 from ...sync.apply.receive import OUTCOMES
 from ...sync.db.clock import now
 from ...sync.log.digests import StoredDigest, load_digest
-from ...sync.select.oversize import held_names
+from ...sync.select.oversize import oversize_names
 from ..lease import known_digest
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamStatus:
-    """How far one peer is in one kind; ``reason`` says why it is behind, empty if it is not.
+    """The status of one kind at one peer; ``reason`` states why the peer lacks changes, and is empty if it lacks none.
 
-    ``ticks_behind`` counts what it is known to lack of what it is to get; ``None`` if its digest is not known.
-    ``seconds_behind`` is the age of the oldest change of ours that it lacks, numbered or not; ``None`` if not known.
-    ``held`` names the versions that are larger than the peer accepts and that feeds to it leave out.
-    What was counted since the beginning: ``passes``, of which ``failed_passes`` failed, ``busy_seconds`` that they
-    took, and ``delivered`` entries.
+    ``ticks_behind`` is the number of ticks that the peer lacks; ``None`` if its digest is not known. ``seconds_behind``
+    is the age of the oldest change of this node that the peer lacks, with or without a tick; ``None`` if the digest is
+    not known. ``held`` names the versions that feeds to the peer leave out because they are too large. Counted since
+    the installation: ``passes``, of these ``failed_passes``, the ``busy_seconds`` of all passes, and ``delivered``
+    entries.
     """
 
     peer: str
@@ -52,18 +52,20 @@ class StreamStatus:
 
     @property
     def is_level(self) -> bool:
-        """Whether everything arrived, as far as is known."""
+        """Whether the peer has all changes, by its last known digest."""
         return self.ticks_behind == 0 and not self.failures and not self.held
 
 
 @dataclass(frozen=True, kw_only=True)
 class KindStatus:
-    """How one kind stands at this node: our tick, what is not numbered yet, what is held back or deferred.
+    """The status of one kind at this node.
 
-    ``received`` counts, by outcome, the entries received since the beginning: applied, ignored because they were known,
-    lost in a conflict, deferred; ``conflicts`` counts those, whoever won.
-    ``is_behind`` while what this node lost in a restore is coming back: nothing is numbered until it has come.
-    ``rejoined`` says that a peer once knew more of this node than it did itself.
+    ``tick`` is the tick of the next change. ``unnumbered`` changes have no tick yet, ``held_back`` changes cannot be
+    read or rendered, ``deferred`` entries cannot be applied. ``received`` counts the received entries since the
+    installation by outcome: applied, ignored because they were contained, lost in a conflict, deferred. ``conflicts``
+    counts won and lost conflicts. ``is_behind`` is True while changes that this node lost in a restore are missing: no
+    tick is assigned until they are back. ``rejoined`` tells that a peer once had a higher tick of this node than the
+    node itself.
     """
 
     kind: str
@@ -82,7 +84,7 @@ class KindStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class ClockWarning:
-    """An endpoint whose stamps were ahead of our clock."""
+    """An endpoint whose stamps were ahead of the clock of this node."""
 
     endpoint: str
     ahead_seconds: float
@@ -91,7 +93,7 @@ class ClockWarning:
 
 @dataclass(frozen=True, kw_only=True)
 class CloneWarning:
-    """An endpoint one of whose ticks was seen with two different changes."""
+    """An endpoint of which two different changes with one tick were received."""
 
     endpoint: str
     note: str
@@ -100,7 +102,7 @@ class CloneWarning:
 
 @dataclass(frozen=True, kw_only=True)
 class AnomalyWarning:
-    """An endpoint that claimed what cannot be true; the claim was left out."""
+    """An endpoint with a claim that cannot be true and was left out."""
 
     endpoint: str
     note: str
@@ -109,7 +111,7 @@ class AnomalyWarning:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """The whole of it."""
+    """The status of this node."""
 
     node: str
     kinds: tuple[KindStatus, ...]
@@ -119,7 +121,7 @@ class Status:
 
     @property
     def is_level(self) -> bool:
-        """Whether every enabled peer has everything and nothing waits."""
+        """Whether every enabled peer has all changes, and no change or entry waits at this node."""
         return all(
             not (kind.unnumbered or kind.held_back or kind.deferred or kind.is_behind)
             and all(stream.is_level for stream in kind.streams)
@@ -127,7 +129,7 @@ class Status:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
+        """Return the status as plain values for JSON."""
         return {**asdict(self), "is_level": self.is_level}
 
 
@@ -155,7 +157,7 @@ def _of_kind(resource: Kind, peers: Iterable[Peer]) -> KindStatus:
     row = DigestRow.objects.using(resource.database).filter(pk=resource.kind).first() or DigestRow(pk=resource.kind)
     tracked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
     oldest = tracked.filter(mark__isnull=False, problem="").aggregate(mark=Min("mark"))["mark"]
-    held = held_names(resource)
+    held = oversize_names(resource)
     streams = {stream.peer_id: stream for stream in Stream.objects.filter(kind=resource.kind).select_related("peer")}
     return KindStatus(
         kind=resource.kind,
@@ -168,7 +170,7 @@ def _of_kind(resource: Kind, peers: Iterable[Peer]) -> KindStatus:
         .count(),
         received={name: getattr(row, name) for name in OUTCOMES},
         conflicts=row.conflicts,
-        is_behind=row.behind_until is not None,
+        is_behind=row.gap_until is not None,
         rejoined=row.rejoined_note,
         rejoined_at=row.rejoined_at,
         streams=tuple(
@@ -224,7 +226,7 @@ def _reason(resource: Kind, stored: StoredDigest, stream: Stream, held: list[str
     if stream.known_ticks() is None:
         never = "" if stream.last_success else "nothing was ever delivered to it"
         failing = stream.last_error if stream.failures else ""
-        return failing or never or "its digest must be asked for again"
+        return failing or never or "its digest is not known and is read at the next delivery"
     if stream.failures:
         wait = max(stream.retry_at - now(), 0) / 1000
         return f"{stream.last_error} (tried again in {wait:.0f} s)"
@@ -233,8 +235,8 @@ def _reason(resource: Kind, stored: StoredDigest, stream: Stream, held: list[str
     if stream.held_until > now():
         return f"being delivered by {stream.holder}"
     if not stream.peer.immediate:
-        return "nothing is pushed to it at once: it waits for a sync_catchup"
-    return "it waits for the delivery: does a process that delivers run?"
+        return "the peer has no immediate delivery: the next sync_catchup delivers"
+    return "waiting for delivery: check that a process that delivers is running"
 
 
 def _moment(millis: int) -> datetime | None:
@@ -242,7 +244,7 @@ def _moment(millis: int) -> datetime | None:
 
 
 def ticks_behind(resource: Kind, stored: StoredDigest, stream: Stream) -> int | None:
-    """Return how many ticks a peer is behind in what it is to get, ``None`` if its digest is not known."""
+    """Return the number of ticks that a peer lacks of the changes it gets, or ``None`` if its digest is not known."""
     known = known_digest(stream)
     if known is None:
         return None

@@ -1,4 +1,4 @@
-"""A loop: a thread that acts when it is woken, and now and then."""
+"""A loop: a thread that acts when it is woken, and after a pause."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.db import connections
 
 logger = logging.getLogger(__name__)
 
-#: The pause after something unexpected, such as a database that is away.
+#: The pause after an unexpected exception, for instance while the database cannot be reached.
 FAILURE_SECONDS = 1.0
 
 
@@ -19,7 +19,7 @@ class Loop(threading.Thread):
     def __init__(self, name: str) -> None:
         super().__init__(name=name, daemon=True)
         self._event = threading.Event()
-        self._event.set()  # there is something to do from the beginning
+        self._event.set()  # the first action needs no wake-up
         self._acting = False
         self._may_run = threading.Event()
         self._may_run.set()
@@ -28,27 +28,27 @@ class Loop(threading.Thread):
 
     @property
     def is_busy(self) -> bool:
-        """Whether it acts, or is about to."""
-        # In this order: it begins to act before it takes the event back.
+        """Whether the loop acts or is about to act."""
+        # The event is read first: ``run`` sets ``_acting`` before it clears the event.
         return self.is_alive() and (self._event.is_set() or self._acting)
 
     def wake(self) -> None:
-        """Have it act."""
+        """Make the loop act soon."""
         if not self._event.is_set():
             self._event.set()
 
     def halt(self) -> None:
-        """Have it close its connections and stand still after what it is at."""
+        """Make the loop close its connections and halt after its present action."""
         self._may_run.clear()
         self._event.set()
 
     def wait_halted(self, seconds: float) -> None:
-        """Wait until it stands still, but not for ever."""
+        """Wait until the loop has halted, for at most ``seconds``; log a warning on a timeout."""
         if self.is_alive() and not self._is_halted.wait(max(seconds, 0)):
-            logger.warning("%s is still at it; the process forks all the same", self.name)
+            logger.warning("%s has not halted yet; the process forks all the same", self.name)
 
     def release(self) -> None:
-        """Let it go on."""
+        """End the halt."""
         self._may_run.set()
 
     def _stand_still(self) -> None:
@@ -58,7 +58,7 @@ class Loop(threading.Thread):
         self._is_halted.clear()
 
     def stop(self) -> None:
-        """End it after what it is at."""
+        """Stop the loop after its present action."""
         self.is_stopped = True
         self._event.set()
 
@@ -77,7 +77,7 @@ class Loop(threading.Thread):
                 try:
                     pause = self.act(woken=woken)
                 except Exception:
-                    logger.exception("%s failed unexpectedly; it goes on", self.name)
+                    logger.exception("%s failed unexpectedly; it continues after a pause", self.name)
                     pause = FAILURE_SECONDS
                     connections.close_all()
                 self._acting = False
@@ -86,5 +86,5 @@ class Loop(threading.Thread):
             connections.close_all()
 
     def act(self, *, woken: bool) -> float:
-        """Do what is to be done and return when to act again, in seconds."""
+        """Do the work once; return the pause before the next time, in seconds. ``woken`` is False after a pause."""
         raise NotImplementedError

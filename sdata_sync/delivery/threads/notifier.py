@@ -1,4 +1,4 @@
-"""The messenger: passes wake-ups on to another process, from a thread, so that no writer waits for it."""
+"""The notifier: passes wake-ups on to other processes from a thread, so that no writer waits for that."""
 
 from __future__ import annotations
 
@@ -12,69 +12,70 @@ from .loop import Loop
 
 logger = logging.getLogger(__name__)
 
-#: The pauses after a failure: the first, and the longest.
+#: The pauses after a failure, in seconds: the first and the longest.
 PAUSES = (0.2, 30.0)
-#: So long after the last message connections are kept.
+#: The time after the last notification for which connections stay open.
 IDLE_SECONDS = 5.0
 
 
-class Messenger(Loop):
-    """Collects what is to be said while it is saying something, and says that in one go.
+class Notifier(Loop):
+    """Collects notifications while it sends, and sends the collected ones together.
 
-    ``announce`` tells others that kinds were changed, by kind whether the change is our own; ``order`` has an
-    operation carried out. What cannot be said is said later; should the process end first, that costs time: who
-    delivers looks by itself, and whoever waits for an operation asks again.
+    ``send_kinds`` is called with the changed kinds, each with True for a change of this node and False for a received
+    change. ``send_operation`` is called with the primary key of an operation to carry out. What cannot be sent is sent
+    later. If the process ends before, that costs time only: the delivering process polls, and the peer that waits for
+    an operation polls too.
     """
 
-    def __init__(self, announce: Callable[[dict[str, bool]], None], order: Callable[[int], None]) -> None:
-        super().__init__("sdata-sync-messenger")
-        self._announce, self._order = announce, order
-        #: Held for a moment: what is said while the words are taken must not be among those taken already.
+    def __init__(self, send_kinds: Callable[[dict[str, bool]], None], send_operation: Callable[[int], None]) -> None:
+        super().__init__("sdata-sync-notifier")
+        self._send_kinds, self._send_operation = send_kinds, send_operation
+        #: Held while notifications are added or taken, so that none is lost between the two.
         self._lock = threading.Lock()
         self._kinds: dict[str, bool] = {}
         self._operations: set[int] = set()
         self._failures = 0
 
-    def say(self, kind: str, is_own: bool) -> None:
-        """Have it said that something of ``kind`` was committed."""
-        self._note({kind: is_own}, set())
+    def notify(self, kind: str, is_own: bool) -> None:
+        """Send a notification that a change of ``kind`` was committed."""
+        self._collect({kind: is_own}, set())
         self.wake()
 
-    def ask(self, operation: int) -> None:
-        """Have an operation carried out."""
-        self._note({}, {operation})
+    def request_operation(self, operation: int) -> None:
+        """Request that another process carries out ``operation``."""
+        self._collect({}, {operation})
         self.wake()
 
-    def _note(self, kinds: dict[str, bool], operations: set[int]) -> None:
+    def _collect(self, kinds: dict[str, bool], operations: set[int]) -> None:
         with self._lock:
             for kind, is_own in kinds.items():
                 self._kinds[kind] = is_own or self._kinds.get(kind, False)
             self._operations |= operations
 
     def act(self, *, woken: bool) -> float:
-        """Say what there is to say."""
+        """Send the collected notifications."""
         with self._lock:
             kinds, self._kinds = self._kinds, {}
             operations, self._operations = self._operations, set()
         try:
             if kinds:
-                self._announce(kinds)
+                self._send_kinds(kinds)
             while operations:
-                self._order(next(iter(operations)))
+                self._send_operation(next(iter(operations)))
                 operations.pop()
-        except Exception as error:  # whatever the other side raises: a broker has errors of its own
-            return self._say_later(kinds, operations, error)
+        except Exception as error:  # each broker has exceptions of its own
+            return self._send_later(kinds, operations, error)
         if self._failures:
-            logger.warning("What waits to be delivered can be announced again")
+            logger.warning("Notifications of changes can be sent again")
             self._failures = 0
         if not woken:
             connections.close_all()
         return IDLE_SECONDS
 
-    def _say_later(self, kinds: dict[str, bool], operations: set[int], error: Exception) -> float:
-        self._note(kinds, operations)
+    def _send_later(self, kinds: dict[str, bool], operations: set[int], error: Exception) -> float:
+        self._collect(kinds, operations)
         if not self._failures:
-            logger.warning("What waits to be delivered cannot be announced; it is tried again: %r", error)
+            logger.warning("Notifications of changes cannot be sent; they are sent later: %r", error)
         self._failures += 1
         connections.close_all()
         return min(PAUSES[0] * 2.0 ** min(self._failures - 1, 20), PAUSES[1])

@@ -1,4 +1,4 @@
-"""Two things at once: waiting for a peer, and preparing what comes next."""
+"""Overlap a request to a peer with work on the database."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -12,10 +12,11 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def meanwhile(wait: Callable[[], A], work: Callable[[], B]) -> tuple[A, B]:
-    """Call ``wait`` in a thread of its own and ``work`` in this one, and return what both returned.
+def overlap(wait: Callable[[], A], work: Callable[[], B]) -> tuple[A, B]:
+    """Call ``wait`` in a new thread and ``work`` in this thread; return the results of both.
 
-    ``wait`` must not use the database. What ``work`` raises comes first, but never before ``wait`` has ended.
+    ``wait`` must not use the database. An exception of ``work`` is raised rather than one of ``wait``, but only after
+    ``wait`` has ended.
     """
     if is_sequential:
         return wait(), work()
@@ -42,10 +43,11 @@ def meanwhile(wait: Callable[[], A], work: Callable[[], B]) -> tuple[A, B]:
     return answers[0], done
 
 
-def all_at_once(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
-    """Call ``function``, which must neither raise nor use the database, with each of ``items``; return all answers.
+def call_all(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
+    """Call ``function`` with each of ``items`` at the same time; return the results in the order of ``items``.
 
-    Not with a pool of the standard library: that cannot be used any more when a process is ending.
+    ``function`` must neither raise nor use the database. A thread pool of the standard library cannot be used here: it
+    accepts no work when the process is ending.
     """
     answers: dict[int, B] = {}
 

@@ -1,7 +1,7 @@
-"""The bell: PostgreSQL's NOTIFY and LISTEN, by which a worker learns at once that there is something to do.
+"""Wake a worker with NOTIFY and LISTEN of PostgreSQL.
 
-Elsewhere there is none, and behind a pooler that shares connections between transactions none is heard; who listens
-looks by itself now and then.
+Other databases have no such statement, and behind a pooler that shares connections between transactions notifications
+do not arrive. So a worker polls as well.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .loop import Loop
 logger = logging.getLogger(__name__)
 
 CHANNEL = "sdata_sync"
-#: How long it listens before it looks whether it is to end.
+#: The longest time of one LISTEN, before the listener checks whether it has been stopped.
 LISTENING_SECONDS = 1.0
 
 
-def has_bell() -> bool:
-    """Tell whether the database has one, and its driver can listen."""
+def can_notify() -> bool:
+    """Return True if the database is PostgreSQL and its driver can listen."""
     if connections[database()].vendor != "postgresql":
         return False
     from django.db.backends.postgresql.psycopg_any import is_psycopg3
@@ -31,10 +31,10 @@ def has_bell() -> bool:
     return bool(is_psycopg3)
 
 
-def ring(kinds: Iterable[str]) -> None:
+def notify(kinds: Iterable[str]) -> None:
     """Notify the listening processes that changes of ``kinds`` were committed.
 
-    Not in a writer's transaction: PostgreSQL has all that notify commit one after the other.
+    Not called in a writer's transaction: PostgreSQL lets transactions that notify commit only one after the other.
     """
     with connections[database()].cursor() as cursor:
         for kind in kinds:
@@ -42,15 +42,15 @@ def ring(kinds: Iterable[str]) -> None:
 
 
 class Listener(Loop):
-    """Calls ``on_ring`` whenever the bell is rung."""
+    """Calls ``on_notify`` for each notification."""
 
-    def __init__(self, on_ring: Callable[[], None]) -> None:
+    def __init__(self, on_notify: Callable[[], None]) -> None:
         super().__init__("sdata-sync-listener")
-        self._on_ring = on_ring
+        self._on_notify = on_notify
         self._raw: Any = None
 
     def act(self, *, woken: bool) -> float:
-        """Listen for a while."""
+        """Listen for at most ``LISTENING_SECONDS``."""
         connection = connections[database()]
         connection.ensure_connection()
         raw: Any = connection.connection
@@ -58,7 +58,7 @@ class Listener(Loop):
             with connection.cursor() as cursor:
                 cursor.execute(f"LISTEN {CHANNEL}")
             self._raw = raw
-            self._on_ring()  # for what was said before
+            self._on_notify()  # for notifications from before the LISTEN
         for _ in raw.notifies(timeout=LISTENING_SECONDS, stop_after=1):
-            self._on_ring()
+            self._on_notify()
         return 0.0

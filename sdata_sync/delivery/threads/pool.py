@@ -1,7 +1,7 @@
-"""A crew: the loops of one backend in one process.
+"""A pool: the loops of one backend in one process.
 
-They start when they are wanted, stand still while the process forks, are forgotten in the child, which starts its
-own, and get some time to finish when the process ends.
+A loop starts when it is needed. While the process forks all loops are halted; the child has none and starts its own.
+When the process ends the loops have some time to finish.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from .loop import Loop
 
 T = TypeVar("T", bound=Loop)
 
-#: How long a fork waits for what the loops are at.
+#: The longest time that a fork waits for the loops to halt.
 PARKING_SECONDS = 5.0
 
 
-class Crew:
-    """Loops by name."""
+class Pool:
+    """Starts and stops loops, which have names."""
 
     def __init__(self) -> None:
         self._reset()
         itself = weakref.ref(self)
 
         def act(name: str) -> None:
-            crew = itself()
-            if crew is not None:
-                getattr(crew, name)()
+            pool = itself()
+            if pool is not None:
+                getattr(pool, name)()
 
         os.register_at_fork(
             before=partial(act, "_park"), after_in_parent=partial(act, "_unpark"), after_in_child=partial(act, "_reset")
@@ -43,21 +43,21 @@ class Crew:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        #: Held while the process forks, with the loops that stand still for it.
+        #: Held while the process forks; ``_parked`` are the loops that are halted meanwhile.
         self._forking = threading.Lock()
         self._parked: list[Loop] = []
         self._loops: dict[Hashable, Loop] = {}
 
     def find(self, name: Hashable) -> Loop | None:
-        """Return the loop called ``name``, if there is one."""
+        """Return the loop called ``name``, or ``None``."""
         return self._loops.get(name)
 
     def names(self) -> list[Hashable]:
-        """Return the names of all of them."""
+        """Return the names of all loops."""
         return list(self._loops)
 
-    def hire(self, name: Hashable, make: Callable[[], T], fits: Callable[[T], bool] = Loop.is_alive) -> T:
-        """Return the loop called ``name``, a new one if there is none that ``fits``."""
+    def start(self, name: Hashable, make: Callable[[], T], fits: Callable[[T], bool] = Loop.is_alive) -> T:
+        """Return the loop called ``name``; stop it and start a new one if it does not fit (``fits`` returns False)."""
         with self._lock:
             found = self._loops.get(name)
             if found is not None and fits(found):  # type: ignore[arg-type]  # one name, one kind of loop
@@ -68,15 +68,15 @@ class Crew:
             made.start()
             return made
 
-    def dismiss(self, name: Hashable) -> None:
-        """End the loop called ``name`` after what it is at."""
+    def stop_loop(self, name: Hashable) -> None:
+        """Stop the loop called ``name`` after its present action."""
         with self._lock:
             found = self._loops.pop(name, None)
             if found is not None:
                 found.stop()
 
     def drain(self, seconds: float | None = None) -> bool:
-        """Wait until none of them is busy, or the time is up; return whether none is."""
+        """Wait until no loop is busy, at most ``seconds`` (default ``DRAIN_SECONDS``); return False on a timeout."""
         deadline = _deadline(seconds)
         while any(loop.is_busy for loop in list(self._loops.values())):
             if time.monotonic() >= deadline:
@@ -85,7 +85,7 @@ class Crew:
         return True
 
     def stop(self, seconds: float | None = None) -> None:
-        """End them after what they are at, and wait for that, but not longer than ``seconds``."""
+        """Stop all loops after their present actions; wait for at most ``seconds`` (default ``DRAIN_SECONDS``)."""
         with self._lock:
             loops = list(self._loops.values())
             for loop in loops:
@@ -96,10 +96,10 @@ class Crew:
         self._reset()
 
     def _park(self) -> None:
-        """Have no connection open while the process forks, and no thread running that could begin one.
+        """Halt all loops before a fork, so that no connection is open and no thread can open one.
 
-        The child would inherit it, with SQLite's idea of which locks this process holds: "database is locked"
-        at best.
+        The child would inherit the connection together with the file locks that SQLite believes to hold, and would
+        fail with "database is locked" or worse.
         """
         self._forking.acquire()
         while True:
@@ -111,7 +111,7 @@ class Crew:
             deadline = time.monotonic() + PARKING_SECONDS
             for loop in others:
                 loop.wait_halted(deadline - time.monotonic())
-            # What ran until now may just have started another; from here on nobody can.
+            # A loop may have started another loop before it halted. With the lock held no loop can be started.
             self._lock.acquire()
             if all(loop in self._parked for loop in self._loops.values()):
                 return

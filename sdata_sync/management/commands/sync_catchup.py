@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBars
 from rich.table import Table
 
 from ...conf import conf
 from ...delivery.catchup import Passed, bridge, catch_up
 from ...delivery.client import PeerClient
-from ...delivery.progress import Watch
+from ...delivery.progress import Progress
 from ...models import Peer
 from ...registry import registry
 from ...sync.stamp.scan import scan
@@ -73,13 +74,13 @@ class Command(BaseCommand):
             for resource in resources:
                 scan(resource)
         directions = [name for name in ("pull", "push") if options[name]] or ["pull", "push"]
-        yield from catch_up(peers, resources, directions=directions, make_watch=bars.watch)
+        yield from catch_up(peers, resources, directions=directions, make_progress=bars.progress_of)
 
     def _bridge(self, options: dict[str, Any], bars: _Bars) -> Iterator[Passed]:
         with closing(_client(options, "source")) as source, closing(_client(options, "target")) as target:
             # Kinds that are not registered here are allowed, because neither endpoint is this node's.
             for kind in options["kind"] or [resource.kind for resource in registry]:
-                yield bridge(source, target, kind, bars.watch(source.url, kind, "bridge"))
+                yield bridge(source, target, kind, bars.progress_of(source.url, kind, "bridge"))
 
     def _print(self, passed: list[Passed]) -> None:
         table = Table("peer", "kind", "direction")
@@ -89,7 +90,7 @@ class Command(BaseCommand):
         for item in passed:
             watch = item.watch
             numbers = (watch.entries, watch.conflicts, watch.deferred, watch.others, f"{item.seconds:.2f}")
-            outcome = item.error or "level"
+            outcome = item.error or "in sync"
             table.add_row(item.peer, item.kind, item.direction, *map(str, numbers), outcome)
         width = None if self.stdout.isatty() else 160
         Console(file=self.stdout, width=width, highlight=False).print(table)  # type: ignore[arg-type]
@@ -132,7 +133,7 @@ class _Bars:
             TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
         )
-        self._progress = Progress(*columns, console=Console(stderr=True), disable=quiet)
+        self._progress = ProgressBars(*columns, console=Console(stderr=True), disable=quiet)
 
     def __enter__(self) -> _Bars:
         self._progress.start()
@@ -141,13 +142,13 @@ class _Bars:
     def __exit__(self, *args: object) -> None:
         self._progress.stop()
 
-    def watch(self, peer: str, kind: str, direction: str) -> Watch:
-        """Return a ``Watch`` that counts entries and updates a progress bar."""
+    def progress_of(self, peer: str, kind: str, direction: str) -> Progress:
+        """Return a ``Progress`` that counts entries and updates a progress bar."""
         task = self._progress.add_task(f"{peer} {kind} {direction}", total=None, rate="")
         progress = self._progress
 
-        class Bar(Watch):
-            def moved(self) -> None:
+        class Bar(Progress):
+            def changed(self) -> None:
                 elapsed = progress.tasks[task].elapsed or 0
                 rate = f"{self.entries / elapsed:.0f}/s" if elapsed else ""
                 progress.update(task, completed=self.entries, total=self.total, rate=rate)

@@ -57,8 +57,9 @@ class Command(BaseCommand):
         if as_json:
             self.stdout.write(json.dumps({"level": arrived, "errors": errors}, indent=2))
         else:
-            for name, level in arrived.items():
-                self.stdout.write(f"{name}: {'level' if level else 'not level: ' + errors.get(name, 'busy')}")
+            for name, is_in_sync in arrived.items():
+                outcome = "in sync" if is_in_sync else f"not in sync: {errors.get(name, 'busy')}"
+                self.stdout.write(f"{name}: {outcome}")
         if not all(arrived.values()):
             raise SystemExit(1)
 

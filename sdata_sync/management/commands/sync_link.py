@@ -63,7 +63,7 @@ class Command(BaseCommand):
         if links:
             pairs = _read(Path(options["apply"])) if options["apply"] else _chosen(candidates, likely=options["likely"])
             outcome = link_pairs(resource, peer, pairs, ours_win=options["wins"] == "here")
-        self._say(candidates, outcome, options)
+        self._print(candidates, outcome, options)
         if outcome is not None and outcome.refused:
             raise SystemExit(1)
 
@@ -74,7 +74,7 @@ class Command(BaseCommand):
         except (PeerError, ValueError) as error:
             raise CommandError(str(error)) from error
 
-    def _say(self, candidates: list[Candidate], outcome: Linked | None, options: dict[str, Any]) -> None:
+    def _print(self, candidates: list[Candidate], outcome: Linked | None, options: dict[str, Any]) -> None:
         counts = Counter(candidate.certainty for candidate in candidates)
         if options["json"]:
             said: dict[str, Any] = {str(sort): counts[sort] for sort in Certainty}
@@ -87,7 +87,7 @@ class Command(BaseCommand):
             self._show(candidates)
             self.stdout.write(", ".join(f"{counts[sort]} {sort}" for sort in Certainty))
         if outcome is not None:
-            self.stdout.write(f"{outcome.linked} linked. They are level after the next sync_catchup.")
+            self.stdout.write(f"{outcome.linked} linked. They are in sync after the next sync_catchup.")
             for text in outcome.refused:
                 self.stderr.write(self.style.ERROR(text))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ...delivery.purge import purge_all
+from ...delivery.purge_all import purge_all
 from ...registry import registry
 from ...sync.stamp.purge import forget_endpoints
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from ...delivery.restore import ask_peers, confirm_with, renumber_above_peers
+from ...delivery.recover import ask_peers, confirm_with, lower_above_peers
 from ...exceptions import PeerError
 from ...models import Peer
 from ...registry import registry
 from ...sync.log.digests import lock_digest
-from ...sync.stamp.restore import behind, take_higher_tick
+from ...sync.stamp.restore_gap import restore_gap, take_higher_tick
 
 if TYPE_CHECKING:
     from ...kind import Kind
@@ -54,20 +54,20 @@ class Command(BaseCommand):
         if sum(bool(options[name]) for name in ("give_up", "renumber", "confirm")) > 1:
             raise CommandError("--give-up, --renumber and --confirm exclude each other.")
         if options["renumber"]:
-            self._renumber(as_json=options["json"])
+            self._lower_own_tick(as_json=options["json"])
         elif options["confirm"]:
             self._confirm(options["confirm"], as_json=options["json"])
         else:
             self._rejoin(options)
 
-    def _renumber(self, *, as_json: bool) -> None:
+    def _lower_own_tick(self, *, as_json: bool) -> None:
         said: dict[str, dict[str, Any]] = {}
         is_complete = True
         for resource in registry:
-            lowered, peers = renumber_above_peers(resource)
+            lowered, peers = lower_above_peers(resource)
             said[resource.kind] = {**asdict(lowered), "peers": peers}
             is_complete = is_complete and all(outcome == "asked" for outcome in peers.values())
-        self._say(said, as_json=as_json)
+        self._print(said, as_json=as_json)
         if not is_complete:
             self.stderr.write("Not every peer could be asked: it may have later versions. Ask again when it is back.")
             raise SystemExit(1)
@@ -77,11 +77,11 @@ class Command(BaseCommand):
         if peer is None:
             raise CommandError(f"There is no enabled peer {name!r} here.")
         try:
-            self._say({r.kind: asdict(confirm_with(peer, r)) for r in registry}, as_json=as_json)
+            self._print({r.kind: asdict(confirm_with(peer, r)) for r in registry}, as_json=as_json)
         except PeerError as error:
             raise CommandError(f"{name}: {error}") from error
 
-    def _say(self, said: dict[str, dict[str, Any]], *, as_json: bool) -> None:
+    def _print(self, said: dict[str, dict[str, Any]], *, as_json: bool) -> None:
         if as_json:
             self.stdout.write(json.dumps(said, indent=2))
             return
@@ -110,5 +110,5 @@ class Command(BaseCommand):
 def _give_up(resource: Kind) -> None:
     with transaction.atomic(using=resource.database):
         stored = lock_digest(resource)
-        if behind(resource) is not None:
+        if restore_gap(resource) is not None:
             take_higher_tick(resource, stored, stored.value, "sync_rejoin --give-up")

@@ -100,7 +100,7 @@ class Command(BaseCommand):
 
     def _line(self, stream: StreamStatus) -> str:
         behind = "not contacted yet" if stream.ticks_behind is None else f"{stream.ticks_behind} ticks behind"
-        text = f"{stream.peer}: {'level' if stream.is_level else behind}"
+        text = f"{stream.peer}: {'in sync' if stream.is_level else behind}"
         if stream.held:
             text += f", {len(stream.held)} versions left out"
         if stream.last_success:

@@ -1,4 +1,4 @@
-"""Report wrong clocks and endpoints that assign a tick twice, from the sync states of received entries."""
+"""Detect anomalies in the sync states of received entries: clocks that are ahead, and ticks that were used twice."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Suspicions:
-    """Log clocks that are ahead and endpoints that assign one tick to two changes; store both on the endpoint."""
+class Anomalies:
+    """Logs clocks that are ahead and endpoints that assign one tick to two changes; stores both on the Endpoint."""
 
     def __init__(self, resource: Kind, stored: StoredDigest, now: int) -> None:
         self._resource = resource
@@ -29,15 +29,12 @@ class Suspicions:
         self._now = now
         self._ahead: dict[str, int] = {}
 
-    def _note(self, endpoint: str, **values: object) -> None:
+    def _store(self, endpoint: str, **values: object) -> None:
         row = Endpoint.objects.using(self._resource.database).filter(pk=self._stored.endpoint_id(endpoint))
         row.update(**values)
 
-    def compare(self, entry: Entry, held: SyncState) -> None:
-        """Report it if one tick names two changes, for instance because two live nodes have one BASE_URL.
-
-        ``held`` is the state of the version at this node. The two changes are not merged.
-        """
+    def check_tick(self, entry: Entry, held: SyncState) -> None:
+        """Store a warning if one tick has two changes: two nodes have one BASE_URL. Nothing is merged."""
         state = entry.state
         if state.tick != held.tick or state.stamp == held.stamp or not same_endpoint(state.endpoint, held.endpoint):
             return
@@ -48,10 +45,10 @@ class Suspicions:
             "BASE_URL."
         )
         logger.error("%s: %s", state.endpoint, note)
-        self._note(state.endpoint, clone_seen_at=timezone.now(), clone_note=note)
+        self._store(state.endpoint, clone_seen_at=timezone.now(), clone_note=note)
 
-    def see(self, state: SyncState) -> None:
-        """Remember the endpoint if ``state`` is stamped further ahead than ``MAX_CLOCK_SKEW_SECONDS``."""
+    def check_stamp(self, state: SyncState) -> None:
+        """Remember an endpoint whose stamp is more than ``MAX_CLOCK_SKEW_SECONDS`` ahead of this node's clock."""
         ahead = state.stamp - self._now
         if ahead > conf.max_clock_skew_seconds * 1000:
             self._ahead[state.endpoint] = max(ahead, self._ahead.get(state.endpoint, 0))
@@ -65,4 +62,4 @@ class Suspicions:
                 endpoint,
                 ahead / 1000,
             )
-            self._note(endpoint, clock_ahead=ahead, clock_ahead_at=timezone.now())
+            self._store(endpoint, clock_ahead=ahead, clock_ahead_at=timezone.now())

@@ -1,4 +1,4 @@
-"""Apply the entries of a feed: read the versions of this node, let ``core`` decide, and write the outcome."""
+"""Apply the entries of a feed: read the local state, let ``core`` decide, and write the outcome."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..content.conditions import Condition
 from ..content.contents import LocalVersion
 from ..db.isolation import row_guard
 from ..identity.link import end_waiting
-from ..log.events import announce
-from ..scope import chooses_part
-from .anomalies import Suspicions
+from ..log.events import send_signals
+from ..scope import filters_this_node
+from .anomalies import Anomalies
 from .batch import Batch, Plan, Version
-from .conflicts import Contest
-from .duplicates import Joiner
+from .conflicts import ConflictResolution
+from .duplicates import Merger
 from .recorder import Recorder
 from .results import UNCHANGED, lost_result, refused_result, result_of
 from .store import store
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ...models import TrackedResource
     from ..bounds import Bounds
     from ..log.digests import StoredDigest
-    from ..stamp.restore import Behind
+    from ..stamp.restore_gap import RestoreGap
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +39,8 @@ logger = logging.getLogger(__name__)
 class Applier:
     """Apply the entries of one feed, in the transaction that holds the digest's lock.
 
-    ``behind`` is the restore gap of this node, ``None`` if it has none. ``bounds`` decides which claims of the feed are
-    believed. ``referrers`` are the digests of other kinds that the feed contains for its deletions. ``results`` holds
-    the result of each entry, in the order of the entries.
+    ``bounds`` decide which claims of the feed this node believes. ``referrers`` are the digests of other kinds in the
+    feed, for its deletions. ``results`` are the results of the entries, in their order.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class Applier:
         resource: Kind,
         stored: StoredDigest,
         *,
-        behind: Behind | None,
+        gap: RestoreGap | None,
         referrers: Mapping[str, Digest] | None = None,
         bounds: Bounds,
     ) -> None:
@@ -60,10 +59,10 @@ class Applier:
         self._referrers = referrers
         self.results: list[Result] = []
         self.has_written = False
-        #: The number of entries that were concurrent with the version of this node.
+        #: The number of entries that were concurrent with the local version.
         self.conflicts = 0
-        self._recorder = Recorder(resource, stored, bounds.source, behind=behind)
-        self._suspicions = Suspicions(resource, stored, self._recorder.now)
+        self._recorder = Recorder(resource, stored, bounds.source, gap=gap)
+        self._anomalies = Anomalies(resource, stored, self._recorder.now)
 
     @cached_property
     def _condition(self) -> Condition:
@@ -71,65 +70,62 @@ class Applier:
 
     @property
     def has_recorded(self) -> bool:
-        """Return True if a change of this node was recorded that its peers must get."""
+        """Whether a change of this node was recorded that must be delivered to its peers."""
         return self._recorder.has_recorded
 
     def apply(self, entries: Sequence[Entry]) -> None:
         """Apply ``entries``; each of them is of a different resource."""
         batch = Batch(self.resource, entries, lambda: self._condition)
-        self._recorder.number_edits(list(batch.tracked.values()), batch.instances)
+        self._recorder.stamp_edits(list(batch.tracked.values()), batch.instances)
         batch.look_up_references(entries)
         for entry in entries:
             refused = self._refused(entry, batch)
             if refused is not None:
                 batch.results[entry.uuid] = refused
                 continue
-            batch.results[entry.uuid] = self._settle(entry, batch)
-            self._recorder.see(entry.state)
-            self._suspicions.see(entry.state)
+            batch.results[entry.uuid] = self._apply_entry(entry, batch)
+            self._recorder.advance_past(entry.state)
+            self._anomalies.check_stamp(entry.state)
         store(batch, self._recorder.now)
-        joiner = Joiner(self._recorder, batch)
-        joiner.join()
+        merger = Merger(self._recorder, batch)
+        merger.merge_all()
         self.results += batch.results.values()
-        self.conflicts += len(batch.conflicts) + joiner.conflicts
+        self.conflicts += len(batch.conflicts) + merger.conflicts
         self.has_written = self.has_written or bool(batch.versions)
-        announce(self.resource, batch.conflicts, [(v.tracked, v.error is not None) for v in batch.versions])
+        send_signals(self.resource, batch.conflicts, [(v.tracked, v.error is not None) for v in batch.versions])
 
     def rejoin(self) -> None:
         """Continue above the highest tick that the source has from this node; reassign ticks that were used twice."""
         self._recorder.rejoin()
 
     def finish(self, *, merge: bool) -> Digest:
-        """Advance the digest (SData sync 5.5), store it and return it.
-
-        ``merge`` is true after the last page of a catch-up feed: then the digest adopts the source's digest.
-        """
+        """Advance the digest (SData sync 5.5), store it and return it; ``merge`` after the last catch-up page."""
         digest = self._recorder.finish(merge=merge)
-        self._suspicions.store()
+        self._anomalies.store()
         self._bounds.report()
         if merge and end_waiting(self.resource, self._recorder.source.origin):
             self._recorder.has_recorded = True
         return digest
 
     def _refused(self, entry: Entry, batch: Batch) -> Result | None:
-        """Return the result of an entry that must not be applied, or ``None`` if it may be applied."""
+        """Return the result of an entry that must not be applied, or ``None`` if the entry may be applied."""
         tracked = batch.tracked.get(entry.uuid)
         reason = self._bounds.refuse(entry.state)
         if reason:
             return refused_result(self.resource, entry, tracked, 409, "ClaimLeftOut", reason)
         if entry.is_withdrawn and not self._is_filtered_by_source:
-            self._bounds.note(f"that {entry.uuid} does not belong here")
-            reason = "Only the enabled peer that filters this node's replica may withdraw a resource from it."
+            self._bounds.add_claim(f"that {entry.uuid} does not belong here")
+            reason = "Only the enabled peer that chooses this node's part may withdraw a resource from it."
             return refused_result(self.resource, entry, tracked, 403, "NotTrusted", reason)
         return None
 
     @cached_property
     def _is_filtered_by_source(self) -> bool:
-        """Return True if the source is the enabled peer that filters this node's partial replica."""
-        return chooses_part(self._recorder.source)
+        """Whether the source is the enabled peer that filters the kind for this node."""
+        return filters_this_node(self._recorder.source)
 
-    def _settle(self, entry: Entry, batch: Batch) -> Result:
-        """Decide one entry; an exception that the entry causes defers this entry and no other."""
+    def _apply_entry(self, entry: Entry, batch: Batch) -> Result:
+        """Decide one entry; an exception that the entry causes defers this entry alone."""
         try:
             with row_guard(self._using, savepoint=False):
                 return self._decide(entry, batch)
@@ -141,11 +137,11 @@ class Applier:
 
     def _decide(self, entry: Entry, batch: Batch) -> Result:
         tracked = batch.tracked.get(entry.uuid)
-        held = None if tracked is None else self._recorder.held_state(tracked)
+        held = None if tracked is None else self._recorder.local_state(tracked)
         relation = self._relation(entry, held)
         if relation is Relation.KNOWN:
             if held is not None:
-                self._suspicions.compare(entry, held)
+                self._anomalies.check_tick(entry, held)
             return result_of(self.resource, entry, tracked, message=UNCHANGED)
         is_alias = tracked is not None and tracked.replaced_by is not None and not entry.is_deleted
         if relation is not Relation.CONCURRENT or is_alias:
@@ -153,18 +149,19 @@ class Applier:
         assert held is not None
         assert tracked is not None
         local = LocalVersion(self.resource, tracked, batch.instance_of(tracked), allocate=True)
-        return self._settle_conflict(batch.version(entry), held, local, batch)
+        return self._resolve_conflict(batch.version(entry), held, local, batch)
 
     def _relation(self, entry: Entry, held: SyncState | None) -> Relation:
         target = self._recorder.target
         if self._recorder.has_lost_edit(entry.uuid) and not target.contains(entry.state):
-            return Relation.CONCURRENT  # even for this node's own lost change, which was made without the edit
+            # At any endpoint: a change that this node lost in a restore was made without knowledge of the edit.
+            return Relation.CONCURRENT
         relation = decide(entry.state, held, self._recorder.source, target)
         if entry.is_scoped and relation is Relation.KNOWN and self._is_matter_of_scope(held):
             return Relation.NEWER
         if relation is Relation.KNOWN and self._is_falsely_known(entry.state, held):
             logger.error(
-                "%s: tick %s of %s, which another node claimed to be here, had never arrived; it is applied now",
+                "%s: the digest of this node contained tick %s of %s by a false claim; the change is applied now",
                 self.resource.kind,
                 entry.state.tick,
                 entry.state.endpoint,
@@ -173,32 +170,31 @@ class Applier:
         return relation
 
     def _is_falsely_known(self, state: SyncState, held: SyncState | None) -> bool:
-        """Return True if this node's digest contains a change that only now arrives, from its own endpoint.
+        """Return True if this node's digest contains a change that arrives only now, from its own endpoint.
 
-        Then another node has claimed a tick of that endpoint that is too high.
+        Then another node has claimed too high a tick for that endpoint.
         """
         endpoint, source, target = state.endpoint, self._recorder.source, self._recorder.target
         if not same_endpoint(endpoint, source.origin) or not target.contains(state):
             return False
-        if state.tick < max(self._stored.heard_tick(endpoint), self._stored.purge_floor(endpoint)):
+        if state.tick < max(self._stored.received_tick(endpoint), self._stored.purge_floor(endpoint)):
             return False  # an old page, or a tombstone that was purged
         if held is None:
             return True
-        # A version of another endpoint may have replaced it, unless this digest exceeds the endpoint's own digest.
+        # A version of another endpoint may have replaced the change, unless this node's tick is above the endpoint's.
         return not same_endpoint(held.endpoint, endpoint) and target.tick(endpoint) > source.tick(endpoint)
 
     def _is_matter_of_scope(self, held: SyncState | None) -> bool:
-        """Return True if the source filters this node's replica and has the version of this node, if there is one.
-
-        Then it may add the resource to the partial replica or withdraw it. It may not withdraw a version that it lacks.
-        """
+        """Return True if the source filters the kind for this node and has seen this node's present version."""
         return self._is_filtered_by_source and (held is None or self._recorder.source.contains(held))
 
-    def _settle_conflict(self, version: Version, held: SyncState, local: LocalVersion, batch: Batch) -> Result:
+    def _resolve_conflict(self, version: Version, held: SyncState, local: LocalVersion, batch: Batch) -> Result:
         entry, tracked = version.entry, version.tracked
-        # For a version that this digest contained falsely the stamps decide, as between equal priorities.
+        # A change that the digest contained falsely is decided by the stamps, as between endpoints of equal priority.
         by_priority = not self._recorder.target.contains(entry.state)
-        outcome = Contest(self._recorder, batch, version, held=held, local=local, by_priority=by_priority).settle()
+        outcome = ConflictResolution(
+            self._recorder, batch, version, held=held, local=local, by_priority=by_priority
+        ).decide()
         state = entry.state if outcome.source_wins else held
         if outcome.record:
             state = self._recorder.record(entry.uuid, state, entry.state, held)
@@ -208,7 +204,7 @@ class Applier:
             self._recorder.set_state(tracked, state)
             batch.touched[tracked.uuid] = tracked
         if tracked.problem:
-            # A held-back edit has won. If it is undone later, the result is a change too and needs a tick.
+            # A held-back edit has won. It gets a tick even if it is undone before that.
             tracked.restamp = True
             batch.touched[tracked.uuid] = tracked
         if outcome.by is Rule.SAME_CONTENT:

@@ -1,4 +1,4 @@
-"""Hold received entries that are decided and written together, with a plan for each received version."""
+"""Prepare received versions in batches: read tracked resources and rows, plan the change of each row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...exceptions import PayloadError
 from ...models import ConflictRecord, TrackedResource
 from ...relations import Reading
 from ..content.contents import waiting_of
-from ..content.resolve import Known, RowAction, RowChange, keep_waiting, prepare_row, targets_of
+from ..content.resolve import ReferenceCache, RowAction, RowChange, keep_waiting, prepare_row, targets_of
 from ..content.rows import read_instances_apart, unreadable_row
 from ..db.faults import describe, ends_page
 from ..db.isolation import row_guard
@@ -106,7 +106,7 @@ class Version:
             self.plan, self.other_key = Plan.MERGE, str(duplicate.pk)
 
     def keep_waiting(self, resource: Kind, brought: Container[str]) -> None:
-        """Keep the pending references of the row in relations that the entry does not contain (``brought``)."""
+        """Keep the pending references of the row in relations that the entry does not have (``brought``)."""
         if self.row is not None and self.tracked.is_incomplete:
             waiting = waiting_of(resource, [self.tracked])
             keep_waiting(resource, self.row, brought, waiting.get(self.tracked.local_key or "", {}))
@@ -129,11 +129,10 @@ def _read_tracked(resource: Kind, uuids: Sequence[UUID]) -> list[TrackedResource
 
 
 class Batch:
-    """Hold entries that are decided and written together, each of a different resource, with the rows of this node.
+    """Holds entries that are decided and written together, each of another resource, with the local rows.
 
-    ``results`` holds the result of each entry by uuid, in the order of the entries. ``versions`` are the versions to
-    write. ``touched`` are the other tracked resources to update. ``condition`` returns the condition that the deletions
-    wait for.
+    ``results`` are the results of the entries, in their order. ``versions`` are the versions to write, ``touched`` the
+    tracked resources to update. ``condition`` returns the condition of the deletions in the batch.
     """
 
     def __init__(self, resource: Kind, entries: Sequence[Entry], condition: Callable[[], Condition]) -> None:
@@ -144,7 +143,7 @@ class Batch:
         self.tracked = {row.uuid: row for row in tracked}
         keys = [row.local_key for row in tracked if row.local_key]
         self.instances, self._unreadable = read_instances_apart(resource, keys)
-        self.known = Known()
+        self.known = ReferenceCache()
         self.results: dict[UUID, Result] = {}
         self.versions: list[Version] = []
         self.touched: dict[UUID, TrackedResource] = {}
@@ -153,10 +152,11 @@ class Batch:
         self._made: dict[UUID, Version] = {}
 
     def look_up_references(self, entries: Sequence[Entry]) -> None:
-        """Look up together the resources that ``entries`` refer to."""
+        """Look up the targets of all ``entries`` together."""
         if not self.resource.relations:
             return
-        # A reference to a row that this batch deletes becomes pending; it is filled in if the row is not deleted.
+        # A row that this batch deletes counts as missing; if it stays after all, the pending reference is written
+        # later.
         self.known.forget((self.resource.kind, entry.uuid) for entry in entries if entry.is_deleted)
         brought = [entry for entry in entries if entry.payload is not None and not entry.is_deleted]
         self._readings = {entry.uuid: self._read_payload(entry) for entry in brought}
@@ -168,7 +168,7 @@ class Batch:
             return PayloadError("Expected a payload, found none.")
         try:
             with row_guard(self._using, savepoint=False):
-                return self.resource.read_payload(entry.payload)
+                return self.resource.decode(entry.payload)
         except PayloadError as error:
             return error
 
@@ -177,7 +177,7 @@ class Batch:
         return self.instances.get(tracked.local_key or "")
 
     def version(self, entry: Entry) -> Version:
-        """Return the version that ``entry`` contains, with the planned change of its row; nothing is written yet."""
+        """Return the version of ``entry`` with its plan; nothing is written yet."""
         if (made := self._made.get(entry.uuid)) is not None:
             return made
         tracked = self.tracked.get(entry.uuid)

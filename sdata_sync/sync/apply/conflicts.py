@@ -18,7 +18,7 @@ from ...exceptions import PayloadError
 from ...models import ConflictRecord, TrackedResource
 from ..content.contents import LocalVersion, merged, value_of
 from ..content.nested_writer import write_inside
-from ..content.resolve import Known, RowAction, RowChange, prepare_row, set_values
+from ..content.resolve import ReferenceCache, RowAction, RowChange, prepare_row, set_values
 from ..content.rows import read_instances
 from ..content.writer import write_rows
 from ..db.faults import ends_page
@@ -45,7 +45,7 @@ def ask_application(
     remote: Mapping[str, Any] | None,
     outcome: Resolution,
 ) -> Decision:
-    """Return the decision of the application's ``resolve``, or ``None`` if it fails or leaves it to the rules."""
+    """Return the decision of the application's ``resolve``, or ``None`` if the rules are to decide or it fails."""
     conflict = Conflict(
         kind=resource.kind,
         uuid=entry.uuid,
@@ -59,7 +59,7 @@ def ask_application(
     except Exception as error:
         if ends_page(error):
             raise
-        # The page must not wait until the application is repaired: the rules decide, and the error is logged.
+        # An error of the application must not block the page: the rules decide, and the error is logged.
         logger.exception("resolve() of %r failed; the rules decide", resource)
         return None
     if decision is None or decision in ("local", "remote"):
@@ -78,7 +78,7 @@ def ask_application(
 def record_of(
     tracked: TrackedResource, entry: Entry, held: SyncState, local: LocalVersion, *, remote_won: bool, rule: str
 ) -> ConflictRecord:
-    """Return the conflict record of a decision; it is not stored yet."""
+    """Return the record of a decision; the caller stores it."""
     remote = "" if entry.is_deleted or entry.payload is None else entry.payload.xml(uuid=str(entry.uuid))
     return ConflictRecord(
         resource=tracked,
@@ -97,11 +97,11 @@ def record_of(
 
 
 def use_other_version(resource: Kind, record: ConflictRecord) -> None:
-    """Write the losing version of ``record`` into the row, as a change of this node.
+    """Write the version that has lost a conflict into the row, as a change of this node.
 
     Raises:
-        PayloadError: the losing version cannot be decoded or written, or it refers to a resource without a row here.
-        ValidationError: the model refuses the values of the losing version.
+        PayloadError: the version cannot be written.
+        ValidationError: the model refuses the version.
     """
     database = resource.database
     with transaction.atomic(using=database):
@@ -118,15 +118,15 @@ def use_other_version(resource: Kind, record: ConflictRecord) -> None:
 
 
 def _write(resource: Kind, tracked: TrackedResource, instance: models.Model | None, payload: str) -> None:
-    change = prepare_row(resource, instance, resource.read_payload(Payload.from_xml(payload)), Known())
+    change = prepare_row(resource, instance, resource.decode(Payload.from_xml(payload)), ReferenceCache())
     if change.pending:
-        raise PayloadError("It refers to a resource that has no row at this node.")
+        raise PayloadError("The version refers to a resource that this node does not have.")
     instance = change.instance
     instance.full_clean(exclude=[f.name for f in instance._meta.fields if f.attname not in change.names])
     instance.save(using=resource.database, force_insert=change.is_new)
     write_inside(resource, [change], write_rows)
     if change.is_new:
-        # The new row gets the uuid by which all nodes know the deleted resource.
+        # The row comes back under the uuid that all nodes know.
         _adopt(resource, tracked.uuid, str(instance.pk))
 
 
@@ -137,14 +137,13 @@ def _adopt(resource: Kind, uuid: UUID, key: str) -> None:
     marked.delete()
     adopted = rows.filter(uuid=uuid).update(local_key=key, is_deleted=False, mark=mark, mark_user=user)
     if not adopted:
-        raise PayloadError("The resource is not tracked any more.")
+        raise PayloadError("The TrackedResource has been deleted meanwhile.")
 
 
-class Contest:
-    """Decide between a received version and the version of this node.
+class ConflictResolution:
+    """Resolves the conflict of a received version with the local one, of state ``held`` and content ``local``.
 
-    ``held`` is the state of this node's version; ``local`` is its content before the received version was set on the
-    instance. Without ``by_priority``, the stamps decide and the priorities do not.
+    Without ``by_priority`` the stamps alone decide.
     """
 
     def __init__(
@@ -165,10 +164,10 @@ class Contest:
         self._held = held
         self._local = local
 
-    def settle(self) -> Resolution:
+    def decide(self) -> Resolution:
         """Return the outcome, by the rules or by the application, and add its conflict record to the batch.
 
-        A version that the application has merged replaces the received version.
+        A version that the application has merged replaces the received one.
         """
         version, held, recorder = self._version, self._held, self._recorder
         version.is_concurrent = True
@@ -183,9 +182,9 @@ class Contest:
         )
         if not same_content:
             outcome = self._as_the_application_says(outcome)
-            self._note(outcome)
+            self._record(outcome)
         if version.entry.is_withdrawn and outcome.source_wins:
-            # No change for other nodes: the row is withdrawn from this node only.
+            # Not recorded for other nodes: the row leaves only this node.
             outcome = replace(outcome, record=False)
         return outcome
 
@@ -204,7 +203,7 @@ class Contest:
     def _etag(self) -> str:
         resource, version = self._resource, self._version
         assert version.row is not None
-        plain = resource.texts_of(version.row.instance)
+        plain = resource.encode_instance(version.row.instance)
         contents = merged(resource, plain, version.reading, self._local.contents)
         return resource.etag(contents, version.reading.extra)
 
@@ -240,7 +239,7 @@ class Contest:
         version.row = RowChange(instance=instance, names=names, action=action)
         version.keep_waiting(resource, ())
 
-    def _note(self, outcome: Resolution) -> None:
+    def _record(self, outcome: Resolution) -> None:
         version = self._version
         logger.info(
             "%s %s: conflict between %s and %s, won by the %s (%s)",

@@ -1,7 +1,7 @@
 """Merge a received version with a row that is the same thing: it has the same unique value, or the survivor's uuid.
 
-Both versions are decided like a conflict. At every node, the smaller one of the two uuids survives, and the other
-becomes its alias. So two nodes that merge the resources at the same time get the same result.
+The content is decided like a conflict. The smaller of the two uuids survives at every node, and the other one becomes
+its alias. So two nodes that merge at the same time get the same result.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ...exceptions import PayloadError
 from ...models import ConflictRecord, TrackedResource
 from ..content.contents import LocalVersion, merged, waiting_of
 from ..content.pending import hand_over, store_pending
-from ..content.resolve import Known, RowChange, keep_waiting, prepare_row
+from ..content.resolve import ReferenceCache, RowChange, keep_waiting, prepare_row
 from ..content.rows import read_instances
 from ..content.writer import write_rows
 from ..db.clock import now
@@ -42,43 +42,45 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True, eq=False)
-class Union:
-    """Merge a received version with a row that is the same thing.
-
-    ``twin`` is the tracked resource of the row, and has a sync state. ``instance`` is the row.
-    """
+class DuplicateMerge:
+    """Merge a received version with the row that is the same thing under another uuid, that of ``duplicate``."""
 
     resource: Kind
     entry: Entry
     reading: Reading
-    twin: TrackedResource
+    duplicate: TrackedResource
     instance: models.Model
-    known: Known
+    known: ReferenceCache
     is_conflict: bool = False
 
-    def settle(self, held: SyncState, source: Digest, target: Digest) -> Resolution:
-        """Merge both into one resource, and return which of them has won; ``held`` is the sync state of ``twin``.
+    def merge(self, held: SyncState, source: Digest, target: Digest) -> Resolution:
+        """Merge both resources, and return the decision whose content stays.
 
-        The received version is stored already, without a row.
+        The received resource is stored already, without a row.
 
         Raises:
-            PayloadError: the received content cannot be written to the row.
+            PayloadError: the received content cannot be written.
         """
-        local = LocalVersion(self.resource, self.twin, self.instance, allocate=True)
+        local = LocalVersion(self.resource, self.duplicate, self.instance, allocate=True)
         same_content = self._has_same_content(local)
         outcome = resolve(self.entry.state, held, source, target, same_content=same_content)
         if not same_content:
             record = record_of(
-                self.twin, self.entry, held, local, remote_won=outcome.source_wins, rule=f"same thing; {outcome.by}"
+                self.duplicate,
+                self.entry,
+                held,
+                local,
+                remote_won=outcome.source_wins,
+                rule=f"same thing; {outcome.by}",
             )
             ConflictRecord.objects.using(self.resource.database).bulk_create([record])
             self.is_conflict = True
         change = self._written() if outcome.source_wins else None
         etag = "" if change is None else self.resource.etag(change.texts, self.reading.extra)
-        if str(self.entry.uuid) < str(self.twin.uuid):
+        if str(self.entry.uuid) < str(self.duplicate.uuid):
             self._keep_received(etag)
         else:
-            self._keep_twin(is_changed=outcome.source_wins and not same_content)
+            self._keep_local(is_changed=outcome.source_wins and not same_content)
         if change is not None:
             self._wait_for(change)
         wake_after_commit(self.resource.kind, self.resource.database)
@@ -87,7 +89,9 @@ class Union:
     def _has_same_content(self, local: LocalVersion) -> bool:
         change = prepare_row(self.resource, None, self.reading, self.known)
         try:
-            contents = merged(self.resource, self.resource.texts_of(change.instance), self.reading, local.contents)
+            contents = merged(
+                self.resource, self.resource.encode_instance(change.instance), self.reading, local.contents
+            )
         except PayloadError:
             return False
         return contents == local.contents
@@ -95,7 +99,7 @@ class Union:
     def _written(self) -> RowChange:
         """Write the received content into the row, and return the change."""
         change = prepare_row(self.resource, self.instance, self.reading, self.known)
-        waiting = waiting_of(self.resource, [self.twin]).get(self.twin.local_key or "", {})
+        waiting = waiting_of(self.resource, [self.duplicate]).get(self.duplicate.local_key or "", {})
         keep_waiting(self.resource, change, self.reading.related, waiting)
         write_rows(self.resource, [change])
         if change.error is not None:
@@ -103,30 +107,30 @@ class Union:
         return change
 
     def _wait_for(self, change: RowChange) -> None:
-        """Store the pending references of ``change`` for the resource that has the row now."""
-        owner = tracked_rows(self.resource).get(local_key=self.twin.local_key)
-        gone = [self.twin.pk, *self._received().values_list("pk", flat=True)]
+        """Move the pending references to the resource that has the row now."""
+        owner = tracked_rows(self.resource).get(local_key=self.duplicate.local_key)
+        gone = [self.duplicate.pk, *self._received().values_list("pk", flat=True)]
         store_pending(self.resource, {owner.pk: change.pending}, replaced=gone)
 
     def _keep_received(self, etag: str) -> None:
-        key = self.twin.local_key or ""
-        release(self.resource, self.twin, replaced_by=self.entry.uuid)
-        hand_over(self.resource, self.twin.pk, self._received().get().pk)
+        key = self.duplicate.local_key or ""
+        release(self.resource, self.duplicate, replaced_by=self.entry.uuid)
+        hand_over(self.resource, self.duplicate.pk, self._received().get().pk)
         self._received().update(
             local_key=key,
             is_deleted=False,
             replaced_by=None,
             etag=etag,
             restamp=not etag,
-            extra=self.reading.extra if etag else self.twin.extra,
+            extra=self.reading.extra if etag else self.duplicate.extra,
             mark=None if etag else now(),
         )
         mark_referrers_of_key(self.resource, key)
 
-    def _keep_twin(self, *, is_changed: bool) -> None:
-        keep_alias(self.resource, self.entry.uuid, self.twin.uuid)
+    def _keep_local(self, *, is_changed: bool) -> None:
+        keep_alias(self.resource, self.entry.uuid, self.duplicate.uuid)
         if is_changed:
-            tracked_rows(self.resource).filter(pk=self.twin.pk).update(
+            tracked_rows(self.resource).filter(pk=self.duplicate.pk).update(
                 restamp=True, extra=self.reading.extra, mark=now(), is_intent=False
             )
 
@@ -135,14 +139,14 @@ class Union:
 
 
 def keep_alias(resource: Kind, uuid: UUID, survivor: UUID) -> None:
-    """Mark ``uuid`` as an alias of ``survivor``, so that it gets a new tick and is sent to the peers."""
+    """Make ``uuid`` an alias of ``survivor`` and mark it, so that it is sent."""
     tracked_rows(resource).filter(uuid=uuid).update(
         local_key=None, is_deleted=True, replaced_by=survivor, restamp=True, mark=now() - 1
     )
 
 
-def revive(resource: Kind, deleted: TrackedResource, reading: Reading, known: Known) -> None:
-    """Create the row of a deleted resource from content that arrived under an alias, as a change of this node.
+def revive(resource: Kind, deleted: TrackedResource, reading: Reading, known: ReferenceCache) -> None:
+    """Bring back a deleted resource with the content that was received under its alias: a change of this node.
 
     Raises:
         PayloadError: the content cannot be written.
@@ -161,33 +165,33 @@ def revive(resource: Kind, deleted: TrackedResource, reading: Reading, known: Kn
     store_pending(resource, {deleted.pk: change.pending}, replaced=[deleted.pk])
 
 
-class Joiner:
-    """Merge, rename or resurrect the resources for which a version of a batch plans it."""
+class Merger:
+    """Merges the versions of a batch with the rows and resources that are the same thing."""
 
     def __init__(self, recorder: Recorder, batch: Batch) -> None:
         self._resource = recorder.resource
         self._recorder = recorder
         self._batch = batch
-        #: The number of versions that were decided like a conflict.
+        #: The number of conflicts among them.
         self.conflicts = 0
 
-    def join(self) -> None:
-        """Carry out the plan of each stored version that concerns more than its own resource."""
+    def merge_all(self) -> None:
+        """Carry out the plans that concern a second resource."""
         for version in self._batch.versions:
-            if version.plan is not Plan.DEFER and self._is_joined(version):
+            if version.plan is not Plan.DEFER and self._is_merged(version):
                 try:
                     with row_guard(self._resource.database):
-                        self._join(version)
+                        self._merge(version)
                 except PayloadError as error:
                     defer_late(self._batch, version, error)
 
     @staticmethod
-    def _is_joined(version: Version) -> bool:
-        """Return True if ``version`` concerns more than its own resource."""
+    def _is_merged(version: Version) -> bool:
+        """Return True if the plan of ``version`` concerns a second resource or the alias of its own."""
         is_renamed = version.tracked.replaced_by != version.entry.replaced_by
         return is_renamed or version.plan in (Plan.RENAME, Plan.KEEP, Plan.MERGE, Plan.RESURRECT)
 
-    def _join(self, version: Version) -> None:
+    def _merge(self, version: Version) -> None:
         uuid, replaced_by = version.entry.uuid, version.entry.replaced_by
         if version.tracked.replaced_by != replaced_by:
             self._rows(uuid).update(replaced_by=replaced_by)
@@ -197,19 +201,19 @@ class Joiner:
             self._rows(uuid).update(restamp=True, mark=self._recorder.now)
             self._recorder.has_recorded = True
         elif version.plan is Plan.MERGE:
-            self._unite(version)
+            self._merge_rows(version)
         elif version.survivor is not None:
             self._revive(version, version.survivor)
 
     def _rows(self, uuid: UUID) -> QuerySet[TrackedResource]:
-        # Built only for the few versions that need it: a queryset costs more than the rest of the work for a version.
+        # Made only where it is needed: building a queryset costs more than the rest of the loop.
         return tracked_rows(self._resource).filter(uuid=uuid)
 
     def _revive(self, version: Version, survivor: TrackedResource) -> None:
-        """Decide a version that arrived under an alias against the deletion of the survivor."""
+        """Decide a version that was received under an alias against the deletion of the surviving resource."""
         resource, recorder, entry = self._resource, self._recorder, version.entry
         survivor.refresh_from_db(using=resource.database)
-        held = recorder.held_state(survivor)
+        held = recorder.local_state(survivor)
         if held is None:
             return
         outcome = resolve(entry.state, held, recorder.source, recorder.target, same_content=False)
@@ -220,40 +224,40 @@ class Joiner:
         keep_alias(resource, entry.uuid, survivor.uuid)
         recorder.has_recorded = True
         if not outcome.source_wins:
-            self._note_loss(version, survivor, outcome)
+            self._set_lost_result(version, survivor, outcome)
             return
         try:
             revive(resource, survivor, version.reading, self._batch.known)
         except PayloadError as error:
             defer_late(self._batch, version, error)
 
-    def _unite(self, version: Version) -> None:
+    def _merge_rows(self, version: Version) -> None:
         resource, recorder, key = self._resource, self._recorder, version.other_key
-        twin = recorder.numbered(key)
+        duplicate = recorder.stamped_row(key)
         instance = read_instances(resource, [key]).get(key)
-        held = recorder.held_state(twin)
-        if instance is None or held is None or twin.uuid == version.entry.uuid:
-            error = PayloadError(f"It is the same thing as {resource.kind}('{key}'), but cannot be merged with it now.")
+        held = recorder.local_state(duplicate)
+        if instance is None or held is None or duplicate.uuid == version.entry.uuid:
+            error = PayloadError(f"It is the same thing as {resource.kind}('{key}'), which cannot be taken now.")
             defer_late(self._batch, version, error)
             return
-        union = Union(
+        merge = DuplicateMerge(
             resource=resource,
             entry=version.entry,
             reading=version.reading,
-            twin=twin,
+            duplicate=duplicate,
             instance=instance,
             known=self._batch.known,
         )
         try:
             with transaction.atomic(using=resource.database):
-                outcome = union.settle(held, recorder.source, recorder.target)
+                outcome = merge.merge(held, recorder.source, recorder.target)
         except PayloadError as error:
             defer_late(self._batch, version, error)
             return
         recorder.has_recorded = True
-        self.conflicts += union.is_conflict
+        self.conflicts += merge.is_conflict
         if not outcome.source_wins:
-            self._note_loss(version, twin, outcome)
+            self._set_lost_result(version, duplicate, outcome)
 
-    def _note_loss(self, version: Version, survivor: TrackedResource, outcome: Resolution) -> None:
+    def _set_lost_result(self, version: Version, survivor: TrackedResource, outcome: Resolution) -> None:
         self._batch.results[version.entry.uuid] = lost_result(self._resource, version.entry, survivor, outcome)

@@ -22,14 +22,14 @@ from ...models import Digest as DigestRow
 from ...models import Peer
 from ...tracing import span
 from ..bounds import Bounds, is_restore
-from ..content.deferred import settle, settle_others
+from ..content.deferred import retry_deferred, retry_others
 from ..db.isolation import atomically_by_row
 from ..db.prepared import PreparedUpdate
 from ..log.digests import StoredDigest, lock_digest
 from ..log.wakeup import wake_after_commit
-from ..scope import note_part, refuse_part, remember
-from ..stamp.restore import behind, ensure_checked, fall_behind
-from ..stamp.stamper import number_all_under_lock
+from ..scope import check_partial_exchange, remember, update_partial
+from ..stamp.restore_gap import ensure_checked, note_restore_gap, restore_gap
+from ..stamp.stamper import assign_ticks_under_lock
 from .applier import Applier
 from .results import UNCHANGED
 
@@ -64,16 +64,15 @@ def _outcome(result: Result) -> str:
     return _STATUSES.get(result.status) or ("ignored" if result.message == UNCHANGED else "applied")
 
 
-#: The maximum number of entries that are decided and written together.
+#: The number of entries that are decided and written together.
 BATCH = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """Hold the outcome of a page: a result for each entry, in the order of the entries, and the digest afterwards.
+    """The outcome of a page: the results of the entries in their order, and the digest of this node afterwards.
 
-    ``source`` is the believed part of the source's digest in the page. ``next_url`` is the URL of the next page, empty
-    if there is none.
+    ``source`` is the digest in the page. ``next_url`` is the link to the next page, or empty.
     """
 
     results: list[Result]
@@ -85,7 +84,8 @@ class Receipt:
 def receive_feed(resource: Kind, file: BinaryIO) -> Receipt:
     """Apply one page of a sync feed (SData sync 5.3 to 5.5, 5.8).
 
-    Rows, sync states and digest are written in one transaction. A page that is posted again changes nothing.
+    Data, states and digest are written in one transaction. The same page posted again changes nothing. The first page
+    of a process reads the digests of the peers before (network).
 
     Raises:
         DocumentError, FeedError: the page cannot be read or is refused; nothing of it is applied.
@@ -93,19 +93,19 @@ def receive_feed(resource: Kind, file: BinaryIO) -> Receipt:
     reader = read_sync_feed(file)
     assert reader.header.digest is not None
     _refuse_ourselves(resource, reader.header.digest)
-    numbers = ensure_checked(resource)
-    act = partial(_receive, resource, file, numbers=numbers)
+    assigns_ticks = ensure_checked(resource)
+    act = partial(_receive, resource, file, assigns_ticks=assigns_ticks)
     with span("apply_page", kind=resource.kind, source=reader.header.digest.origin):
         try:
             return atomically_by_row(resource.database, act)
         except _OwnTickShown as shown:
-            # An entry has a tick of this node that the digest of its feed does not contain: this node was restored.
+            # An entry has a tick of this node that is above the tick in the feed's digest: this node was restored.
             claimed = _highest_own_tick(resource, file, shown.limit) + 1
             return atomically_by_row(resource.database, partial(act, claimed=claimed))
 
 
 class _OwnTickShown(SyncError):
-    """An entry has a tick of this node that this node has not recorded, and the claim is believed."""
+    """An entry has a tick of this node that the node has not recorded, and the claim is believed."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -119,52 +119,52 @@ def _highest_own_tick(resource: Kind, file: BinaryIO, limit: int) -> int:
     return max(s.tick for s in states if same_endpoint(s.endpoint, resource.endpoint) and s.tick < limit)
 
 
-def _receive(resource: Kind, file: BinaryIO, *, numbers: bool, claimed: int = 0) -> Receipt:
-    file.seek(0)  # the transaction may be repeated
+def _receive(resource: Kind, file: BinaryIO, *, assigns_ticks: bool, claimed: int = 0) -> Receipt:
+    file.seek(0)  # a repeated transaction reads the feed again
     reader = read_sync_feed(file)
     source, mode = reader.header.digest, reader.header.sync_mode
     assert source is not None
     stored = lock_digest(resource)
     ours = stored.value
-    refuse_part(resource, ours, source)
-    if claimed:  # replaces the tick of this node in the digest: too low, or too high to be believed
+    check_partial_exchange(resource, ours, source)
+    if claimed:  # replaces the digest's tick of this node, which is too low or too high to be believed
         source = source.with_entry(DigestEntry(endpoint=resource.endpoint, tick=claimed))
     restores = _shows_restore(resource, ours.tick(resource.endpoint), source, mode)
-    noted = fall_behind(resource, stored) if restores else behind(resource)
+    noted = note_restore_gap(resource, stored) if restores else restore_gap(resource)
     bounds = Bounds(resource, stored, source, restores=restores)
     source = bounds.source
-    if numbers and noted is None:
-        number_all_under_lock(resource, stored)
-    applier = Applier(resource, stored, behind=noted, referrers=reader.header.referrers, bounds=bounds)
+    if assigns_ticks and noted is None:
+        assign_ticks_under_lock(resource, stored)
+    applier = Applier(resource, stored, gap=noted, referrers=reader.header.referrers, bounds=bounds)
     check = _EntryCheck(resource, stored, source, mode)
-    # If two entries may be the same thing, the second must be compared with the row of the first.
+    # Where duplicates are possible, each entry must see the row of the one before.
     size = 1 if resource.may_find_duplicates else BATCH
     for batch in _batches(check.checked(reader.entries()), size):
         applier.apply(batch)
-    # Not before: the link to the next page may follow the entries in the document.
+    # Read now: the link to the next page may follow the entries.
     is_end = mode is SyncMode.CATCH_UP and not reader.next_url
     if is_end and noted is not None and source.tick(resource.endpoint) >= noted.until:
         applier.rejoin()
     digest = applier.finish(merge=is_end)
     count_received(resource, applier.results, conflicts=applier.conflicts)
-    note_part(resource, ours, source)
+    update_partial(resource, ours, source)
     remember(resource, source.origin, [result.uuid for result in applier.results])
-    if applier.has_written or not digest.level_with(ours):
-        settle(resource)
-        transaction.on_commit(partial(settle_others, resource), using=resource.database, robust=True)
+    if applier.has_written or not digest.in_sync_with(ours):
+        retry_deferred(resource)
+        transaction.on_commit(partial(retry_others, resource), using=resource.database, robust=True)
     if applier.has_written or applier.has_recorded:
         wake_after_commit(resource.kind, resource.database, is_own=applier.has_recorded)
     return Receipt(results=applier.results, digest=digest, source=source, next_url=reader.next_url)
 
 
 def _shows_restore(resource: Kind, ours: int, source: Digest, mode: SyncMode | None) -> bool:
-    """Return True if the source knows higher ticks of this node, and is believed: then this node was restored.
+    """Return True if the source has a higher tick of this node than the node itself and is believed: a restore.
 
-    A catch-up feed returns the changes that this node lost, so no tick is assigned before the feed ends. An immediate
-    feed is refused, so that its sender starts a catch-up.
+    The lost changes come back with a catch-up feed, and no tick is assigned before its end. An immediate feed is
+    refused, which makes its sender start a catch-up.
 
     Raises:
-        FeedRefused: an immediate feed shows that this node was restored.
+        FeedRefused: the feed is an immediate feed.
     """
     theirs = source.tick(resource.endpoint)
     if theirs <= ours:
@@ -196,14 +196,14 @@ def _refuse_ourselves(resource: Kind, source: Digest) -> None:
 
 
 class _EntryCheck:
-    """Check the ticks of the entries of one page, in the order of the page."""
+    """Checks the ticks of the entries of one page, in their order."""
 
     def __init__(self, resource: Kind, stored: StoredDigest, source: Digest, mode: SyncMode | None) -> None:
         self._resource = resource
         self._stored = stored
         self._source = source
         self._is_immediate = mode is SyncMode.IMMEDIATE
-        self._order = TickOrder(stored.value, contiguous=self._is_immediate)
+        self._send_operation = TickOrder(stored.value, contiguous=self._is_immediate)
 
     def checked(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Yield ``entries`` after checking the tick of each.
@@ -215,7 +215,7 @@ class _EntryCheck:
         for number, entry in enumerate(entries, start=1):
             path = f"feed/entry[{number}]/syncState/tick"
             if not self._is_of_ours_beyond(entry.state, path):
-                error = self._order.check(entry.state)
+                error = self._send_operation.check(entry.state)
                 if error is not None:
                     raise FeedRefused(str(error), application_code=error.fault, payload_path=path)
             yield entry
@@ -238,11 +238,10 @@ class _EntryCheck:
 
 
 def _batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
-    """Group ``entries`` into batches of at most ``size``; two entries of one resource are never in one batch.
+    """Group ``entries`` in batches of ``size``, each entry of a batch of another resource.
 
-    The second entry of a resource is decided against the outcome of the first. An entry that replaces the uuid of a
-    resource is a batch of its own: an earlier entry may have replaced the uuid already, and a later entry may be of the
-    row that this entry renames.
+    An entry that gives a resource another uuid is a batch of its own: an earlier entry may have done so already, and a
+    later entry may be of the renamed row.
     """
     batch: list[Entry] = []
     uuids: set[UUID] = set()

@@ -1,4 +1,4 @@
-"""Keep the sync states, the digest and the newly assigned ticks of this node while a feed is applied."""
+"""Record the sync states of resources, the ticks of this node and its digest while a feed is applied."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ...core.state import SyncState, same_endpoint, stamp_after
 from ..content.contents import LocalVersion
 from ..db.clock import now
 from ..identity.link import link
-from ..log.tracked import note_first_state, tracked_rows
-from ..stamp.restore import Behind, take_higher_tick
-from ..stamp.stamper import number, number_all_under_lock
+from ..log.tracked import set_first_state, tracked_rows
+from ..stamp.restore_gap import RestoreGap, take_higher_tick
+from ..stamp.stamper import assign_ticks_under_lock, stamp_rows
 
 if TYPE_CHECKING:
     from ...core.digest import Digest
@@ -26,67 +26,66 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class _Restored:
-    """Hold what a restored node must do when its lost changes are back; it assigns no tick before that."""
+    """The state of a node that gets back changes it lost in a restore: no tick is assigned until that has ended."""
 
-    behind: Behind
-    #: Uuids of resources edited since the restore, which have no tick yet or one that may be assigned twice.
+    gap: RestoreGap
+    #: The uuids of edits since the restore, which have no tick or a tick that may have been used before.
     edited: set[UUID]
-    #: Uuids of resources that get a new tick afterwards.
+    #: The uuids of the resources that get a tick afterwards.
     anew: list[UUID]
 
 
 class Recorder:
-    """Record changes of this node, in the transaction that holds the digest's lock.
+    """Records states and ticks, in the transaction that holds the digest's lock.
 
-    ``digest`` is the digest of this node; it advances with each recorded change. ``target`` is the digest before the
-    feed. Decisions use ``target``, so that changes recorded while the feed is applied do not influence them. If this
-    node was restored (``behind``), its edits since then do: the feed returns changes that were made without them.
+    ``digest`` is the digest of this node, which advances with each recorded change. ``target`` is the digest from
+    before the feed. Decisions use ``target``, so that changes recorded during the feed do not affect them. During a
+    restore ``gap`` they do, because this node gets its own changes back.
     """
 
-    def __init__(self, resource: Kind, stored: StoredDigest, source: Digest, *, behind: Behind | None) -> None:
+    def __init__(self, resource: Kind, stored: StoredDigest, source: Digest, *, gap: RestoreGap | None) -> None:
         self.resource = resource
         self.source = source
         self.digest = self.target = stored.value
         self.now = now()
-        #: True if a change of this node was recorded that must be sent to the peers.
+        #: A change of this node was recorded that must be delivered to its peers.
         self.has_recorded = False
         self._stored = stored
-        self._restored = None if behind is None else _Restored(behind=behind, edited=set(), anew=[])
+        self._restored = None if gap is None else _Restored(gap=gap, edited=set(), anew=[])
         self._highest: dict[str, SyncState] = {}
 
-    def number_edits(self, tracked: Sequence[TrackedResource], instances: Mapping[str, models.Model]) -> None:
-        """Assign ticks to the edits of ``tracked`` that were committed while this transaction waited for the rows.
+    def stamp_edits(self, tracked: Sequence[TrackedResource], instances: Mapping[str, models.Model]) -> None:
+        """Assign ticks to edits of ``tracked`` that were committed while this transaction waited for the row locks.
 
-        They are ordinary local edits, and the decision must take them into account. If this node was restored, they are
-        only remembered, because it assigns no ticks yet.
+        The decisions must see these local edits.
         """
         marked = [row for row in tracked if row.mark is not None and not row.problem]
         if self._restored is not None:
             edited = [row for row in marked if self._is_edited(row, instances)]
-            doubtful = [row for row in tracked if self._has_doubtful_tick(row, self._restored.behind)]
+            doubtful = [row for row in tracked if self._has_doubtful_tick(row, self._restored.gap)]
             self._restored.edited.update(row.uuid for row in (*edited, *doubtful))
         elif marked:
-            self._number(marked)
+            self._stamp(marked)
 
-    def _number(self, marked: Sequence[TrackedResource]) -> None:
-        self._stored.value = self.digest  # with the ticks that recorded outcomes have got
-        number(self.resource, self._stored, marked)
+    def _stamp(self, marked: Sequence[TrackedResource]) -> None:
+        self._stored.value = self.digest  # with the ticks of the outcomes that were recorded
+        stamp_rows(self.resource, self._stored, marked)
         self.digest = self._stored.value
 
-    def numbered(self, key: str) -> TrackedResource:
-        """Return the tracked resource of the row ``key``; track it and assign its tick if that was not done before."""
+    def stamped_row(self, key: str) -> TrackedResource:
+        """Return the TrackedResource of the row ``key``; track the row and assign a tick if it has none."""
         rows = tracked_rows(self.resource).filter(local_key=key)
         row = rows.first()
         if row is None:
             link(self.resource, key, None)
             row = rows.get()
         if row.mark is not None and not row.problem and self._restored is None:
-            self._number([row])
+            self._stamp([row])
         return row
 
-    def _has_doubtful_tick(self, tracked: TrackedResource, behind: Behind) -> bool:
+    def _has_doubtful_tick(self, tracked: TrackedResource, gap: RestoreGap) -> bool:
         own = self._stored.endpoint_id(self.resource.endpoint)
-        return tracked.endpoint_id == own and tracked.tick is not None and tracked.tick in behind
+        return tracked.endpoint_id == own and tracked.tick is not None and tracked.tick in gap
 
     def _is_edited(self, tracked: TrackedResource, instances: Mapping[str, models.Model]) -> bool:
         if tracked.restamp:
@@ -98,13 +97,13 @@ class Recorder:
         return contents is None or self.resource.etag(contents, tracked.extra) != tracked.etag
 
     def has_lost_edit(self, uuid: UUID) -> bool:
-        """Return True if the resource was edited here since this node was restored."""
+        """Return True if the resource was edited at this node since the restore."""
         return self._restored is not None and uuid in self._restored.edited
 
-    def held_state(self, tracked: TrackedResource) -> SyncState | None:
-        """Return the sync state of this node's version, or ``None`` if it has none yet."""
+    def local_state(self, tracked: TrackedResource) -> SyncState | None:
+        """Return the sync state of the version at this node, or ``None`` if there is none."""
         if tracked.mark is not None and (tracked.problem or self.has_lost_edit(tracked.uuid)):
-            # An edit without a tick, because it is held back or this node was restored, is the local version too.
+            # An edit without a tick, held back or made since a restore, is the local version all the same.
             own, stamp = self.resource.endpoint, stamp_after(tracked.mark, tracked.stamp)
             return SyncState(endpoint=own, tick=self._free_tick(), stamp=stamp, user=tracked.mark_user)
         if tracked.tick is None or tracked.endpoint_id is None:
@@ -114,16 +113,16 @@ class Recorder:
 
     def set_state(self, tracked: TrackedResource, state: SyncState) -> None:
         """Set the sync state of a version on ``tracked``; the caller stores it."""
-        note_first_state(tracked)
+        set_first_state(tracked)
         tracked.endpoint_id = self._stored.endpoint_id(state.endpoint)
         tracked.tick, tracked.stamp, tracked.user = state.tick, state.stamp, state.user[:150]
         tracked.awaited_endpoint_id, tracked.keeps_content = None, False
-        note_first_state(tracked)
+        set_first_state(tracked)
 
     def record(self, uuid: UUID, winner: SyncState, *both: SyncState) -> SyncState:
         """Record the outcome of a decision as a change of this node, and return its sync state.
 
-        While this node gets its lost changes back, return the state of the ``winner``: the outcome gets its tick later.
+        During a restore gap return the state of the ``winner``: the outcome gets its tick when the gap has ended.
         """
         if self._restored is not None:
             self._restored.anew.append(uuid)
@@ -136,12 +135,12 @@ class Recorder:
         return state
 
     def _free_tick(self) -> int:
-        # Above the highest tick that the source has from this node, in case this node was restored from a backup.
+        # Above every tick that the source has seen of this node, which may have been restored from a backup.
         own = self.resource.endpoint
         return max(self.digest.tick(own), self.source.tick(own))
 
-    def see(self, state: SyncState) -> None:
-        """Remember that the version with ``state`` was processed, so that ``finish`` advances the digest."""
+    def advance_past(self, state: SyncState) -> None:
+        """Advance the digest past ``state``, whose version has been applied or ignored."""
         self._highest[state.endpoint.lower()] = state
 
     def rejoin(self) -> None:
@@ -149,18 +148,15 @@ class Recorder:
         self._mark_anew()
         self._stored.value = self.digest
         take_higher_tick(self.resource, self._stored, self.source, f"the feed of {self.source.origin or 'a peer'}")
-        number_all_under_lock(self.resource, self._stored)
+        assign_ticks_under_lock(self.resource, self._stored)
         self.digest = self._stored.value
 
     def finish(self, *, merge: bool) -> Digest:
-        """Advance the digest (SData sync 5.5), store it and return it.
-
-        ``merge`` is true after the last page of a catch-up feed: then the digest adopts the source's digest.
-        """
+        """Advance the digest (SData sync 5.5), store it and return it; ``merge`` after the last catch-up page."""
         self._mark_anew()
         digest = self.digest
         for state in self._highest.values():
-            self._stored.hear(state.endpoint, state.tick)
+            self._stored.receive(state.endpoint, state.tick)
             digest = digest.advance(state, stamp=self.now)
         if merge and same_endpoint(self.source.part_of, self.resource.endpoint):
             digest = digest.merge(self.source.of_origin_alone(), stamp=self.now)

@@ -1,4 +1,4 @@
-"""Make the results of received entries for the sender (SData sync 5.3, SData core 13.4)."""
+"""Render the results of received entries for their sender (SData sync 5.3, SData core 13.4)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from ...kind import Kind
     from ...models import TrackedResource
 
-#: The message for an entry that this node contains already.
+#: The message of a result for an entry that this node contains already.
 UNCHANGED = "Unchanged"
 
 
 def result_of(
     resource: Kind, entry: Entry, tracked: TrackedResource | None, *, message: str, method: str = ""
 ) -> Result:
-    """Return the result of an entry that was applied or changes nothing."""
+    """Return the result of an entry that was applied or ignored."""
     return Result(
         uuid=entry.uuid,
         state=entry.state,
@@ -71,7 +71,7 @@ def refused_result(
 
 
 def deferred_result(result: Result, error: PayloadError) -> Result:
-    """Return the result that replaces ``result``, because ``error`` has deferred the entry."""
+    """Return the result of an entry that could not be written; it replaces ``result``."""
     diagnosis = Diagnosis(
         severity=Severity.WARNING,
         application_code=error.application_code,

@@ -1,4 +1,4 @@
-"""Write a batch of decided versions: rows, tracked resources, pending references, deferred entries, results."""
+"""Store a batch of decided versions: rows, tracked resources, deferred entries and pending references."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ def _by_key(count: int) -> PreparedQuery[TrackedResource]:
 
 
 def store(batch: Batch, now: int) -> None:
-    """Write the versions of ``batch``; those that cannot be written are deferred."""
+    """Write the versions of ``batch``; defer those that cannot be written."""
     resource, versions = batch.resource, batch.versions
     ConflictRecord.objects.using(resource.database).bulk_create(batch.conflicts)
-    # Before the rows are written: what signal receivers of the application mark after this is a change of this node.
+    # Before the rows are written: a mark that the application's receivers set from here on is a change of this node.
     _clear_marks(resource, [v.tracked for v in versions if not v.is_new], now)
     write_rows(resource, [v.row for v in versions if v.row is not None and v.error is None])
     waited = [v.tracked.pk for v in versions if v.tracked.is_deferred or v.tracked.is_incomplete]
     for version in versions:
-        _note_outcome(resource, version)
+        _set_outcome(resource, version)
     _make_room(resource, versions, now)
     create_tracked(resource.database, [v.tracked for v in versions if v.is_new])
     update_tracked(resource.database, list(batch.touched.values()), with_marks=False)
     forget(resource, [v.tracked for v in versions if v.tracked.is_deferred and v.plan is not Plan.DEFER])
-    _note_pending(resource, [v for v in versions if _has_pending(v)], waited)
+    _store_pending(resource, [v for v in versions if _has_pending(v)], waited)
     _defer(resource, [v for v in versions if v.error is not None])
     _amend_results(batch)
 
 
 def defer_late(batch: Batch, version: Version, error: PayloadError) -> None:
-    """Defer a version that is stored already, without a row."""
+    """Defer a version that was stored already, without a row."""
     version.defer(error)
     uuid = version.entry.uuid
     rows = tracked_rows(batch.resource).filter(uuid=uuid)
@@ -65,9 +65,9 @@ def defer_late(batch: Batch, version: Version, error: PayloadError) -> None:
 
 
 def _clear_marks(resource: Kind, replaced: Iterable[TrackedResource], now: int) -> None:
-    """Clear the marks of resources that a received version replaces: the edit has lost, or there was no edit.
+    """Clear the marks of rows that a received version replaces: their edits have lost, or changed nothing.
 
-    A young intent is kept, because its writer is about to write the row.
+    The mark of a writer that is about to write the row stays.
     """
     keys = []
     for tracked in replaced:
@@ -79,10 +79,10 @@ def _clear_marks(resource: Kind, replaced: Iterable[TrackedResource], now: int) 
         rows.update(mark=None, is_intent=False, problem="")
 
 
-def _note_outcome(resource: Kind, version: Version) -> None:
+def _set_outcome(resource: Kind, version: Version) -> None:
     tracked, row = version.tracked, version.row
     if row is not None and row.error is not None:
-        _find_twin(resource, version, row.error, is_new=row.is_new)
+        _find_duplicate(resource, version, row.error, is_new=row.is_new)
     tracked.restamp = False
     if version.plan is Plan.DEFER:
         tracked.is_deleted = False
@@ -90,17 +90,17 @@ def _note_outcome(resource: Kind, version: Version) -> None:
     tracked.is_deleted, tracked.extra = False, version.reading.extra
     if version.plan is Plan.KEEP:
         return
-    if version.plan is not Plan.WRITE:  # a version to merge or to bring back counts as deleted until that is done
+    if version.plan is not Plan.WRITE:  # a version to merge or to bring back counts as deleted until then
         tracked.is_deleted, tracked.local_key, tracked.etag = True, None, ""
     else:
         assert row is not None
         tracked.local_key = str(row.instance.pk)
-        # The etag of the stored content, which may differ from the received one: a model may complete what it saves.
+        # The etag of the written row, which may differ from the entry: a save() may complete the row.
         tracked.etag = resource.etag(row.texts, version.reading.extra)
 
 
-def _find_twin(resource: Kind, version: Version, error: PayloadError, *, is_new: bool) -> None:
-    """Look again for the same thing as a new row that failed: an entry of the same feed may have created it."""
+def _find_duplicate(resource: Kind, version: Version, error: PayloadError, *, is_new: bool) -> None:
+    """Look for a duplicate once more after a failed write: the other row may be an entry of the same feed."""
     version.defer(error)
     if not is_new:
         return
@@ -118,8 +118,8 @@ def _find_twin(resource: Kind, version: Version, error: PayloadError, *, is_new:
 def _make_room(resource: Kind, versions: Iterable[Version], now: int) -> None:
     """Remove the local keys of new rows from other tracked resources that still have them.
 
-    Such a tracked resource is left from a row that was deleted past the ORM and whose key the database assigns again,
-    or application code has created it by saving the new row again while it was applied.
+    Such a key is left from a row that was deleted without a signal and whose key the database has assigned again, or
+    from application code that wrote the new row again while it was applied.
     """
     created = {
         v.tracked.local_key: v.entry.uuid for v in versions if v.row is not None and v.row.is_new and not v.error
@@ -140,7 +140,7 @@ def _has_pending(version: Version) -> bool:
     return version.plan is not Plan.DEFER and version.row is not None and bool(version.row.pending)
 
 
-def _note_pending(resource: Kind, incomplete: Sequence[Version], replaced: Sequence[int]) -> None:
+def _store_pending(resource: Kind, incomplete: Sequence[Version], replaced: Sequence[int]) -> None:
     if incomplete or replaced:
         _find_created(resource, incomplete)
         pending = {v.tracked.pk: v.row.pending for v in incomplete if v.row is not None}
@@ -156,7 +156,7 @@ def _defer(resource: Kind, failed: Sequence[Version]) -> None:
 
 
 def _find_created(resource: Kind, versions: Iterable[Version]) -> None:
-    """Find the primary keys of the tracked resources that were just created."""
+    """Read the primary keys of the tracked resources that were just inserted."""
     by_uuid = {version.tracked.uuid: version.tracked for version in versions if version.is_new}
     if by_uuid:
         rows = tracked_rows(resource).filter(uuid__in=list(by_uuid))

@@ -17,8 +17,8 @@ from django.db.models import signals
 from ...registry import registry, resource_registered, resource_unregistered
 from ...relations import Reference
 from ..content.referrers import Referrer, await_withdrawn, keep_emptied, mark_referrers, referrers_of
-from ..log.marks import announce_birth, key_text, mark, mark_known, settle_birth
-from ..log.suppression import is_applied, is_applying_deletions, is_withdrawing, note_key, register_receivers
+from ..log.marks import bind_uuid, key_text, mark, mark_tracked, reserve_uuid
+from ..log.suppression import add_applied_key, is_applied, is_applying_deletions, is_withdrawing, register_receivers
 from ..log.wakeup import wake_after_commit
 from .nested import (
     Inside,
@@ -36,7 +36,7 @@ UID = "sdata_sync.capture"
 
 
 @dataclass(frozen=True)
-class _Watch:
+class _Capture:
     """Hold the reasons why writes of a model are captured."""
 
     #: The resources whose rows are written with a row of the model.
@@ -49,34 +49,34 @@ class _Watch:
     referrers: tuple[Referrer, ...] = ()
 
 
-_watched: dict[type[models.Model], _Watch] = {}
-_watched_associations: set[type[models.Model]] = set()
+_captured: dict[type[models.Model], _Capture] = {}
+_captured_associations: set[type[models.Model]] = set()
 
 
 def connect() -> None:
     """Capture the models of the registered resources, and follow later registrations."""
-    resource_registered.connect(_rewatch, dispatch_uid=UID)
-    resource_unregistered.connect(_rewatch, dispatch_uid=UID)
-    _rewatch()
+    resource_registered.connect(_reconnect, dispatch_uid=UID)
+    resource_unregistered.connect(_reconnect, dispatch_uid=UID)
+    _reconnect()
 
 
-def _rewatch(**kwargs: Any) -> None:
+def _reconnect(**kwargs: Any) -> None:
     from django.apps import apps
 
-    wanted = {model: watch for model in apps.get_models(include_auto_created=True) if (watch := _watch(model))}
-    for model in _watched.keys() - wanted.keys():
+    wanted = {model: watch for model in apps.get_models(include_auto_created=True) if (watch := _progress(model))}
+    for model in _captured.keys() - wanted.keys():
         for signal, receiver in RECEIVERS:
             signal.disconnect(receiver, sender=model, dispatch_uid=UID)
     # Per model, never for all senders: a receiver for all senders disables the fast delete of all models of a project.
-    for model in wanted.keys() - _watched.keys():
+    for model in wanted.keys() - _captured.keys():
         for signal, receiver in RECEIVERS:
             signal.connect(receiver, sender=model, dispatch_uid=UID)
-    _watched.clear()
-    _watched.update(wanted)
-    _rewatch_associations()
+    _captured.clear()
+    _captured.update(wanted)
+    _reconnect_associations()
 
 
-def _watch(model: type[models.Model]) -> _Watch | None:
+def _progress(model: type[models.Model]) -> _Capture | None:
     direct = tuple(resource for resource in registry if issubclass(model, resource.model))
     extended = tuple(
         resource
@@ -89,17 +89,17 @@ def _watch(model: type[models.Model]) -> _Watch | None:
         referrers = tuple(referrer for referrer in referrers if isinstance(referrer.relation, Reference))
     if not (direct or extended or inside or referrers):
         return None
-    return _Watch(direct, extended, inside, referrers)
+    return _Capture(direct, extended, inside, referrers)
 
 
-def _rewatch_associations() -> None:
+def _reconnect_associations() -> None:
     wanted = {relation.through for resource in registry for relation in associations(resource)}
-    for through in _watched_associations - wanted:
+    for through in _captured_associations - wanted:
         signals.m2m_changed.disconnect(on_association_changed, sender=through, dispatch_uid=UID)
-    for through in wanted - _watched_associations:
+    for through in wanted - _captured_associations:
         signals.m2m_changed.connect(on_association_changed, sender=through, dispatch_uid=UID)
-    _watched_associations.clear()
-    _watched_associations.update(wanted)
+    _captured_associations.clear()
+    _captured_associations.update(wanted)
 
 
 def _key(resource: Kind, instance: models.Model) -> str | None:
@@ -121,18 +121,18 @@ def _before_save(sender: type[models.Model], instance: models.Model, using: str,
     if _is_elsewhere(sender, using):
         return
     in_transaction = connections[using].in_atomic_block
-    watch = _watched[sender]
+    watch = _captured[sender]
     for resource in watch.direct:
         key = _key(resource, instance)
         if is_applied(resource.kind, instance, key):
             continue
-        _births(instance).pop(resource.kind, None)  # of an earlier save that failed
+        _reserved(instance).pop(resource.kind, None)  # of an earlier save that failed
         if key is None:
             if not in_transaction:
-                _births(instance)[resource.kind] = announce_birth(using, resource.kind)
+                _reserved(instance)[resource.kind] = reserve_uuid(using, resource.kind)
         elif in_transaction:
             mark(using, resource.kind, [key])
-            _births(instance)[resource.kind] = None
+            _reserved(instance)[resource.kind] = None
             wake_after_commit(resource.kind, using)
         else:
             mark(using, resource.kind, [key], is_intent=True)
@@ -146,22 +146,22 @@ def _before_save(sender: type[models.Model], instance: models.Model, using: str,
 def _after_save(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
     if _is_elsewhere(sender, using):
         return
-    watch = _watched[sender]
+    watch = _captured[sender]
     for resource in watch.direct:
         key = _key(resource, instance)
         assert key is not None
-        births = _births(instance)
+        births = _reserved(instance)
         if resource.kind in births and births[resource.kind] is None:
             del births[resource.kind]  # marked by _before_save in this transaction
             continue
         if is_applied(resource.kind, instance, key):
-            note_key(resource.kind, instance, key)
+            add_applied_key(resource.kind, instance, key)
             continue
         birth = births.pop(resource.kind, None)
         if birth is None:
             mark(using, resource.kind, [key])
         else:
-            settle_birth(using, resource.kind, birth, key)
+            bind_uuid(using, resource.kind, birth, key)
         wake_after_commit(resource.kind, using)
     for resource in watch.extended:
         _mark_extension(resource, instance, using)
@@ -173,7 +173,7 @@ def _before_delete(sender: type[models.Model], instance: models.Model, using: st
     if _is_elsewhere(sender, using):
         return
     # One mark is enough: Django's collector has always opened a transaction here.
-    watch = _watched[sender]
+    watch = _captured[sender]
     for resource in watch.direct:
         key = _key(resource, instance)
         if key is not None and not is_applied(resource.kind, instance, key):
@@ -196,12 +196,12 @@ def _before_delete(sender: type[models.Model], instance: models.Model, using: st
 def _mark_extension(resource: Kind, instance: models.Model, using: str, *, is_intent: bool = False) -> None:
     key = key_text(resource.model._meta.pk, instance.pk)
     if not is_applied(resource.kind, instance, key):
-        mark_known(using, resource.kind, [key], is_intent=is_intent)
+        mark_tracked(using, resource.kind, [key], is_intent=is_intent)
         if not is_intent:
             wake_after_commit(resource.kind, using)
 
 
-def _births(instance: models.Model) -> dict[str, UUID | None]:
+def _reserved(instance: models.Model) -> dict[str, UUID | None]:
     """Return what ``_before_save`` leaves for ``_after_save``, by kind.
 
     That is the uuid of a placeholder, or ``None`` if the resource is marked already.

@@ -1,16 +1,14 @@
 """Find the rows that a deletion also deletes (``on_delete=CASCADE``), and defer received deletions because of them.
 
-A deletion arrives before, after or without the changes that its source made together with it, for instance a
-contact that was moved away from the deleted account. So a deletion that would also delete other rows is deferred
-until this node has all changes of their kinds that the source had recorded when it sent the deletion. The digest
-advances in the meantime.
+A deletion arrives before, after or without the changes that its source made together with it, for instance a contact
+that was moved away from the deleted account. So a deletion that would delete other rows as well is deferred until this
+node has all changes of those kinds that the source had when it sent the deletion. The digest advances meanwhile.
 
-After that, for each row that the deletion would still delete:
+Of the rows that the deletion would delete even then,
 
-* a resource that the source still has keeps the deletion deferred, until the resource changes or an administrator
-  decides;
-* a resource that the source has never seen, or has deleted itself, is deleted too. That is a change of this node, and
-  it is recorded as a conflict with both sides.
+* a resource that the source still has holds the deletion back, until the resource changes or an administrator decides;
+* a resource that the source has never seen, or has deleted itself, is deleted with it. That is a change of this node,
+  and it is recorded as a conflict with both versions.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ from ..db.faults import name_of
 from ..db.isolation import row_guard
 from ..db.statements import chunks
 from ..log.digests import load_digest
-from ..log.events import announce
+from ..log.events import send_signals
 from ..log.marks import key_text, mark
 from ..log.suppression import applying
 from ..log.wakeup import wake_after_commit
@@ -50,7 +48,7 @@ if TYPE_CHECKING:
     from .conditions import Condition
     from .resolve import RowChange
 
-#: Rules that keep the referring row; every other rule may delete it. The last two are new in Django 6.1.
+#: The ``on_delete`` rules that keep the referring row; any other rule may delete it. The last two are of Django 6.1.
 _KEEPING = ("PROTECT", "RESTRICT", "SET_NULL", "SET_DEFAULT", "DO_NOTHING", "DB_SET_NULL", "DB_SET_DEFAULT")
 _KEEPING_RULES = tuple(rule for name in _KEEPING if (rule := getattr(models, name, None)) is not None)
 
@@ -85,10 +83,7 @@ def parents_of_children(children: Kind, instances: Collection[models.Model]) -> 
 
 
 def without_referrers(resource: Kind, instances: Sequence[models.Model]) -> list[models.Model]:
-    """Return those of ``instances`` that no foreign key which would cascade refers to, with one query for each.
-
-    Return none if one query for each foreign key cannot tell: for a model with parent models or generic relations.
-    """
+    """Return those of ``instances`` that no row refers to, by one query for each relation."""
     model = resource.model
     if model._meta.parents or any(True for _ in _generic_relations(model)):
         return []
@@ -117,7 +112,7 @@ def are_kept_referring(resource: Kind, instances: Collection[models.Model]) -> b
 
 
 def kinds_within_reach(resource: Kind) -> frozenset[str]:
-    """Return the kinds whose rows or children a deletion of ``resource`` may also delete, by this node's models."""
+    """Return the kinds of which a deletion of a row of ``resource`` may delete rows, by the models of this node."""
     return _kinds_within_reach(resource.model)
 
 
@@ -224,17 +219,14 @@ def _owners(
     return keys
 
 
-#: The maximum number of rows that the reason of a deferred deletion names.
+#: The number of rows that the reason of a deletion names.
 NAMED_ROWS = 3
-#: The rule in the conflict record of a resource that a deletion has also deleted.
+#: The rule in the conflict record.
 CASCADE_RULE = "deleted with what it referred to"
 
 
 def hold_back(resource: Kind, deletions: Sequence[RowChange]) -> None:
-    """Set ``taken`` and ``waiting`` on each deletion, and a ``DeletionWaits`` on each deletion that must be deferred.
-
-    If no deletion also deletes another row, nothing is set.
-    """
+    """Set a ``DeletionWaits`` error on each deletion that must wait, and ``taken`` on all others."""
     concerned = [change for change in deletions if change.error is None]
     if not concerned:
         return
@@ -243,7 +235,7 @@ def hold_back(resource: Kind, deletions: Sequence[RowChange]) -> None:
             if not taken_along(resource, [change.instance for change in concerned]):
                 return
     except PayloadError:
-        pass  # the cascade of one deletion cannot be read; the loop below finds which one
+        pass  # the relations of one of them cannot be read; the loop below finds which one
     going = {str(change.instance.pk) for change in concerned}
     for change in concerned:
         try:
@@ -254,9 +246,9 @@ def hold_back(resource: Kind, deletions: Sequence[RowChange]) -> None:
 
 
 def hold_back_children(children: Kind, deletions: Sequence[RowChange]) -> None:
-    """Set a ``PayloadError`` on each deletion of a child that would change other resources than its parent.
+    """Set a ``PayloadError`` on each deletion of a child that would delete other resources than its parent.
 
-    The version of the parent is deferred with it. It is applied once no row here refers to the child any more.
+    The parent's version is deferred with it. It is applied when no row of this node refers to the child any more.
     """
     if not kinds_within_reach(children) or not _taken_beside_parents(children, deletions):
         return
@@ -288,7 +280,7 @@ def _examine(resource: Kind, change: RowChange, going: set[str]) -> None:
 
 
 def _waiting_deletions(resource: Kind, keys: Collection[str]) -> set[str]:
-    """Return those of the rows ``keys`` whose own received deletion is deferred."""
+    """Return those of the rows ``keys`` that have a deferred deletion of their own."""
     entries = waiting_deletions(resource)
     found: set[str] = set()
     for chunk in chunks(sorted(keys)):
@@ -329,7 +321,7 @@ def _reason_to_wait(condition: Condition, change: RowChange) -> DeletionWaits | 
 def _rows_of_source(resource: Kind, keys: Collection[str], condition: Condition) -> list[str]:
     """Return the names of those of the rows ``keys`` that the source of ``condition`` still has."""
     seen = condition.seen.get(resource.kind) or Digest()
-    tracked = _within_part(resource, _tracked(resource, keys), condition.origin)
+    tracked = _within_partial(resource, _tracked(resource, keys), condition.origin)
     urls = _endpoint_urls(resource, tracked)
     still = [row for row in tracked if _still_has(seen, urls, resource, row)]
     return _names(resource, [row.local_key or "" for row in still])
@@ -346,8 +338,8 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:NAMED_ROWS])}{more}"
 
 
-def _within_part(resource: Kind, tracked: list[TrackedResource], origin: str) -> list[TrackedResource]:
-    """Return those of ``tracked`` that the source may have: this node may filter the kind for it."""
+def _within_partial(resource: Kind, tracked: list[TrackedResource], origin: str) -> list[TrackedResource]:
+    """Return those of ``tracked`` that are in the scope of the source, which may have a partial replica."""
     peer = Peer.of_endpoint(origin)
     if peer is None or scope_of(resource, peer) is None:
         return tracked
@@ -359,7 +351,7 @@ def _within_part(resource: Kind, tracked: list[TrackedResource], origin: str) ->
 
 
 def _still_has(seen: Digest, urls: Mapping[int, str], resource: Kind, row: TrackedResource) -> bool:
-    """Return True if a source with the digest ``seen`` has the present version of ``row`` or still an earlier one."""
+    """Return True if a source with the digest ``seen`` has the present version of ``row`` or an earlier one."""
     if _contains(seen, urls, row.endpoint_id, row.tick):
         return True
     return _contains(seen, urls, row.first_endpoint_id, row.first_tick) and not _was_deleted_there(resource, row)
@@ -372,10 +364,10 @@ def _contains(seen: Digest, urls: Mapping[int, str], endpoint: int | None, tick:
 
 
 def _was_deleted_there(resource: Kind, row: TrackedResource) -> bool:
-    """Return True if a received deletion of ``row`` lost a conflict against the present version of this node.
+    """Return True if a deletion of ``row`` was received and lost the conflict against the present version.
 
-    The source lacks that version, so it does not know yet that its deletion has lost. After a later change of the row,
-    this cannot be told any more.
+    The source lacks that version, so it still has the row as deleted. After a later change of the row this is not known
+    any more.
     """
     lost = ConflictRecord.objects.using(resource.database).filter(resource=row.pk, remote_won=False, remote_payload="")
     return lost.filter(local_stamp=row.stamp).exists()
@@ -394,7 +386,7 @@ def _endpoint_urls(resource: Kind, tracked: Iterable[TrackedResource]) -> dict[i
 
 @dataclass(kw_only=True, eq=False)
 class TakenRecord:
-    """Hold the conflict record of one resource that a deletion also deletes, made before the deletion."""
+    """The state of one resource before a deletion deletes it as well."""
 
     resource: Kind
     tracked: TrackedResource
@@ -402,10 +394,9 @@ class TakenRecord:
 
 
 def prepare_records(resource: Kind, change: RowChange) -> list[TakenRecord]:
-    """Make the conflict records of the resources that the deletion ``change`` will also delete, for ``confirm_taken``.
+    """Return the records of the resources that the deletion ``change`` will delete; ``confirm_taken`` stores them.
 
-    Rows that are not tracked yet are marked. A resource whose own received deletion is deferred gets no record: it is
-    deleted by that deletion.
+    A resource with a deferred deletion of its own is not among them: it is deleted by that.
     """
     deletion = change.state or SyncState(endpoint=resource.endpoint, tick=0, stamp=0)
     prepared: list[TakenRecord] = []
@@ -427,10 +418,7 @@ def ensure_tracked(resource: Kind, keys: Collection[str]) -> None:
 
 
 def confirm_taken(prepared: Sequence[TakenRecord]) -> None:
-    """Record the resources that a deletion has also deleted as changes of this node.
-
-    Each of them gets a conflict record with both sides, which ``prepare_records`` has made.
-    """
+    """Record resources that a deletion has deleted as changes of this node, each as a conflict with both versions."""
     by_resource: dict[Kind, list[TakenRecord]] = {}
     for item in prepared:
         by_resource.setdefault(item.resource, []).append(item)
@@ -445,12 +433,12 @@ def confirm_taken(prepared: Sequence[TakenRecord]) -> None:
         TrackedResource.objects.using(resource.database).filter(pk__in=unknown).update(restamp=True)
         records = [item.record for item in gone]
         ConflictRecord.objects.using(resource.database).bulk_create(records)
-        announce(resource, records, [])
+        send_signals(resource, records, [])
 
 
 @contextmanager
 def applying_waiting(change: RowChange) -> Iterator[None]:
-    """Do not capture deletions of rows whose own received deletion is deferred, inside the ``with`` block."""
+    """Inside the ``with`` block, do not capture the deletion of rows that have a deferred deletion of their own."""
     with ExitStack() as stack:
         for resource, keys in change.waiting.items():
             if keys:

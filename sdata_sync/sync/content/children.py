@@ -1,4 +1,4 @@
-"""Read and encode children: rows that are sent inside their parent and matched by uuid (SData sync 6.1)."""
+"""Read children, which are sent inside their parent and are identified by their uuids (SData sync 6.1)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from ...atom.escape import escape_attribute
 from ...atom.names import PAYLOAD_DECLARATIONS
 from ...atom.payload import Payload, Text, identity
-from ...atom.text import escape_attribute
 from ...exceptions import PayloadError, UnrepresentableText
 from ...kind import Kind, all_rows
 from ...models import ChildResource
@@ -17,18 +17,14 @@ from ...relations import KEY, PROBLEM, Children, Reading, Received, ReceivedChil
 from ..db.statements import chunks
 from ..log.marks import key_text, new_uuid
 
-#: The type of ``contents.contents_of``, which is passed as an argument because ``contents`` imports this module.
+#: The function ``contents.contents_of``, which calls this module for children.
 Contents = Callable[[Kind, Mapping[str, Sequence[Any]]], dict[str, list[Text]]]
 
 
 def children_texts(
     relation: Children, keys: Collection[str], contents_of: Contents, *, allocate: bool
 ) -> dict[str, Text]:
-    """Return for each row of ``keys`` one text with the elements of its children, in the order of their uuids.
-
-    If a child cannot be encoded or rendered, the text is the reason (``PROBLEM``). With ``allocate``, children and
-    referenced rows get a uuid if they have none.
-    """
+    """Return one text for each of the rows ``keys``: the elements of its children, ordered by uuid."""
     resource = relation.resource
     parents, rows = read_children(relation, keys)
     contents = contents_of(resource, rows)
@@ -76,7 +72,7 @@ def read_children(relation: Children, keys: Collection[str]) -> tuple[dict[str, 
 
 
 def _keys_by_link(relation: Children, keys: Sequence[str]) -> dict[Any, str]:
-    """Return the local keys of the parents by the value in the children's foreign key, which may be no primary key."""
+    """Return the local keys of parents by the values of their children's foreign keys, which may be other columns."""
     target = relation.link.target_field
     pk = target.model._meta.pk
     if target.primary_key:
@@ -112,7 +108,7 @@ def merged_children(relation: Children, present: Text, received: ReceivedChildre
     """Return the text of the children after ``received`` is applied to the text ``present``; nothing is written.
 
     Raises:
-        PayloadError: a received child has no uuid, so that it cannot be matched.
+        PayloadError: a child has no uuid.
     """
     resource = relation.resource
     standing = _readings(resource, present or "")
@@ -140,7 +136,7 @@ def _readings(resource: Kind, text: str) -> dict[UUID, Reading]:
     for child in document:
         uuid = child.attribute("uuid")
         if uuid:
-            found[UUID(uuid)] = resource.read_payload(child.as_payload())
+            found[UUID(uuid)] = resource.decode(child.as_payload())
     return found
 
 
@@ -149,7 +145,7 @@ def _render(resource: Kind, uuid: UUID, reading: Reading) -> str:
     for name, value in reading.values.items():
         setattr(instance, name, value)
     related = (_received_text(reading.related.get(relation.name)) for relation in resource.relations)
-    return resource.render(identity(uuid=str(uuid)), [*resource.texts_of(instance), *related], reading.extra)
+    return resource.render(identity(uuid=str(uuid)), [*resource.encode_instance(instance), *related], reading.extra)
 
 
 def _received_text(received: Received) -> Text:

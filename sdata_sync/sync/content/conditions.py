@@ -1,7 +1,4 @@
-"""Store which digests of its source a received deletion waits for, before it may delete other rows.
-
-The deletion may delete other rows once this node contains the changes that the source had when it sent the deletion.
-"""
+"""Conditions of received deletions: a deletion may delete other rows when this node has the changes its source had."""
 
 from __future__ import annotations
 
@@ -25,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class Condition:
-    """Hold the digests that this node must contain before the deletions of one page may delete other rows.
+    """The condition of the deletions of one page.
 
-    ``origin`` is the source's endpoint. ``seen`` is, by kind, the source's digest when it sent the deletions, or
-    ``None`` until the source was asked for it. ``pk`` is the primary key of the stored ``DeletionCondition``, ``None``
+    ``origin`` is the source's endpoint. ``seen`` is, by kind, the source's digest when it sent the deletions; ``None``
+    until the digest was read from the source. ``pk`` is the primary key of the stored ``DeletionCondition``, ``None``
     if it is not stored.
     """
 
@@ -40,7 +37,7 @@ class Condition:
     def of_feed(cls, resource: Kind, source: Digest, said: Mapping[str, Digest] | None) -> Condition:
         """Return the condition of a page from ``source``; ``said`` are the digests of other kinds in the page.
 
-        The digests are stored, because this node sends them on together with the deletions (``told_digests``).
+        The digests are sent to other nodes together with the deletions (``told_digests``).
         """
         known = {kind.lower(): digest for kind, digest in (said or {}).items()}
         seen: dict[str, Digest | None] = {}
@@ -49,10 +46,10 @@ class Condition:
             if kind == resource.kind:
                 seen[kind] = source
             elif other is None or not other.is_target:
-                seen[kind] = Digest()  # this node never receives the source's changes of the kind
+                seen[kind] = Digest()  # this node never receives the source's changes of it
             else:
                 seen[kind] = None if digest is None else believed(other, digest)
-        _note_told(resource, {kind: digest for kind, digest in seen.items() if digest and kind != resource.kind})
+        _store_told(resource, {kind: digest for kind, digest in seen.items() if digest and kind != resource.kind})
         return cls(origin=source.origin, seen=seen)
 
     @classmethod
@@ -67,12 +64,12 @@ class Condition:
         return DeletionCondition.objects.using(using).create(origin=self.origin, seen=json.dumps(seen)).pk
 
     def lacking(self, kinds: Iterable[str]) -> list[str]:
-        """Return those of ``kinds`` of which this node lacks changes that the source had."""
+        """Return those of ``kinds`` of which this node lacks a change that the source had."""
         return sorted(kind for kind in kinds if not self._is_reached(kind))
 
     def _is_reached(self, kind: str) -> bool:
         seen, resource = self.seen.get(kind, Digest()), registry.of_kind(kind)
-        if seen is None:  # not asked yet; a source that is no enabled peer cannot be asked: it counts as without rows
+        if seen is None:  # not read yet; a source that does not share the kind counts as without any row
             return Peer.of_endpoint(self.origin) is None
         if resource is None:
             return True
@@ -80,8 +77,8 @@ class Condition:
         return all(
             ours.tick(entry.endpoint) >= entry.tick
             for entry in seen
-            # This node has all of its own changes. For a partial replica, only the tick of the node that filters it
-            # says which changes have arrived.
+            # This node's own changes count by its own digest. A partial replica contains only its source's own changes
+            # for sure.
             if not same_endpoint(entry.endpoint, resource.endpoint)
             and (not ours.part_of or same_endpoint(entry.endpoint, ours.part_of))
         )
@@ -95,8 +92,8 @@ def _digest(ticks: Mapping[str, int]) -> Digest:
     return Digest(DigestEntry(endpoint=endpoint, tick=tick) for endpoint, tick in ticks.items())
 
 
-def _note_told(resource: Kind, said: Mapping[str, Digest]) -> None:
-    """Store the digests ``said`` of other kinds by a source, as far as this node lacks their changes.
+def _store_told(resource: Kind, said: Mapping[str, Digest]) -> None:
+    """Store the digests of other kinds that a source has sent, as far as this node lacks changes in them.
 
     The caller holds the digest's lock.
     """
@@ -115,7 +112,7 @@ def _note_told(resource: Kind, said: Mapping[str, Digest]) -> None:
 
 
 def told_digests(resource: Kind) -> dict[str, Digest]:
-    """Return by kind the digests of other kinds that sources of deletions had, as far as this node may lack them."""
+    """Return the stored digests, by kind, that sources of deletions of ``resource`` had and this node may lack."""
     row = DigestRow.objects.using(resource.database).filter(pk=resource.kind).values_list("told_digests", flat=True)
     return {kind: _digest(ticks) for kind, ticks in json.loads(row.first() or "{}").items()}
 
@@ -123,8 +120,8 @@ def told_digests(resource: Kind) -> dict[str, Digest]:
 def unanswered_conditions(origin: str, kind: str, using: str) -> list[int]:
     """Return the primary keys of the conditions that lack the digest that the source ``origin`` has of ``kind``.
 
-    Call it before the digest is read from the source: only a digest that was read after the deletion had arrived has
-    all that the source had when it sent the deletion.
+    It is called before the digest is read: only a digest that was read after the deletion arrived answers the
+    condition.
     """
     dataset = origin.rpartition("/")[0].lower()
     rows = DeletionCondition.objects.using(using).filter(origin__istartswith=f"{dataset}/")
@@ -132,10 +129,7 @@ def unanswered_conditions(origin: str, kind: str, using: str) -> list[int]:
 
 
 def answer_conditions(conditions: Collection[int], kind: str, seen: Digest, using: str) -> None:
-    """Store in ``conditions`` (primary keys) the digest of ``kind`` that their source has returned.
-
-    ``seen`` is empty if the source does not share the kind.
-    """
+    """Store the digest of ``kind`` that was read from a source; it is empty if the source does not share the kind."""
     for row in DeletionCondition.objects.using(using).filter(pk__in=conditions):
         said = json.loads(row.seen)
         if said.get(kind, {}) is None:

@@ -1,6 +1,6 @@
 """Read the content of rows: the field texts of their properties and relations, which the etag is a hash of.
 
-``LocalVersion`` is the version of one resource at this node, as conflict decisions and conflict records need it.
+``LocalVersion`` is the version of one resource at this node, for conflict decisions and records.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from uuid import UUID
 
 from django.db import models
 
+from ...atom.escape import replace_forbidden
 from ...atom.names import PAYLOAD_DECLARATIONS
 from ...atom.payload import Text, identity
-from ...atom.text import replace_forbidden
 from ...kind import Kind
 from ...models import DeferredEntry, PendingReference, TrackedResource
 from ...registry import registry
@@ -39,7 +39,7 @@ from .children import children_texts, merged_children
 from .references import association_texts, generic_texts, keys_of, reference_texts
 from .rows import read_rows
 
-#: Pending references: by local key and property, the kinds and uuids of the targets.
+#: The targets of pending references, kinds and uuids, by local key and property.
 Waiting = Mapping[str, Mapping[str, Sequence[tuple[str, UUID]]]]
 
 
@@ -70,10 +70,9 @@ def contents_of(
 ) -> dict[str, list[Text]]:
     """Return the contents of ``rows`` by local key; ``rows`` holds their columns.
 
-    ``waiting`` are the pending references: they belong to the content of a row, but not to its columns. With
-    ``allocate``, children and referenced rows get a uuid if they have none.
+    ``waiting`` are the targets of pending references, which belong to the content although the columns are empty.
     """
-    contents = {key: resource.texts(values) for key, values in rows.items()}
+    contents = {key: resource.encode(values) for key, values in rows.items()}
     position = len(resource.properties)
     for relation in resource.relations if contents else ():
         end = position + len(relation.columns)
@@ -102,13 +101,13 @@ def _texts(
         values = {key: value for key, (value,) in columns.items()}
         texts = reference_texts(resource, relation, values, allocate=allocate)
         awaited = {key: str(uuid) for key, ((_, uuid), *_) in pending.items()}
-    # If the row refers to another row by now, this reference overrules the pending one.
+    # The application may have set another target meanwhile, which overrules the pending one.
     texts.update((key, text) for key, text in awaited.items() if key in texts and texts[key] is None)
     return texts
 
 
 def waiting_of(resource: Kind, tracked: Iterable[TrackedResource]) -> Waiting:
-    """Return the pending references of the rows of ``tracked``."""
+    """Return the targets of the pending references of ``tracked``."""
     incomplete = {row.pk: row.local_key for row in tracked if row.is_incomplete and row.local_key}
     if not incomplete:
         return {}
@@ -172,14 +171,14 @@ def _kind(relation: Relation) -> str:
 
 
 class LocalVersion:
-    """Hold the version of a resource at this node; make it before a conflicting version is set on the instance."""
+    """The version of this node at the moment when a conflicting version arrives, before the instance is changed."""
 
     def __init__(
         self, resource: Kind, tracked: TrackedResource, instance: models.Model | None, *, allocate: bool
     ) -> None:
-        #: The values of the row by column, for the application's ``resolve``; ``None`` without a row or ``resolve``.
+        #: The values by column, for the application's ``resolve``; ``None`` without a row or without ``resolve``.
         self.values: dict[str, Any] | None = None
-        #: The content of the row; ``None`` if there is no row, or if the row cannot be encoded.
+        #: The texts of properties and relations; ``None`` without a row or if the row cannot be encoded.
         self.contents: list[Text] | None = None
         self.payload = ""
         if tracked.is_deferred:
@@ -188,7 +187,7 @@ class LocalVersion:
         elif instance is not None:
             if resource.decides_itself:
                 self.values = {name: value_of(instance, name) for name in resource.columns}
-            # Read from the columns: an attribute of the instance may have another type than the value of its column.
+            # The stored columns are read: an attribute of the instance may have another type than its column.
             contents, _ = read_contents(resource, [tracked], allocate=allocate)
             self.contents = contents.get(tracked.local_key or "")
             texts = _readable_texts(resource, instance) if self.contents is None else self.contents
@@ -196,7 +195,7 @@ class LocalVersion:
 
 
 def value_of(instance: models.Model, name: str) -> Any:
-    """Return the attribute ``name`` of ``instance``, or its stored value if the descriptor or property raises."""
+    """Return an attribute of ``instance``, or the value in its ``__dict__`` if a descriptor or property raises."""
     try:
         return getattr(instance, name)
     except Exception as error:
@@ -206,7 +205,7 @@ def value_of(instance: models.Model, name: str) -> Any:
 
 
 def _readable_texts(resource: Kind, instance: models.Model) -> list[Text]:
-    """Return the texts of a row that cannot be encoded as a whole, with ``None`` for what cannot be encoded."""
+    """Return the texts of a row, with ``None`` for each value that cannot be encoded."""
     texts: list[Text] = []
     for prop in resource.properties:
         value = instance.__dict__.get(prop.field.attname)
@@ -225,11 +224,11 @@ def _shown_payload(resource: Kind, tracked: TrackedResource, texts: list[Text]) 
     except Exception as error:
         if ends_page(error):
             raise
-        # Not empty, because an empty payload means that the version is a deletion.
+        # An empty payload would mean that the version is a deletion.
         return resource.template.render_empty(f"{PAYLOAD_DECLARATIONS}{identity(uuid=str(tracked.uuid))}")
 
 
 def payload_of(resource: Kind, tracked: TrackedResource, texts: list[Text]) -> str:
-    """Return the version with the content ``texts`` as an XML document."""
+    """Return a version as an XML document."""
     shown = [None if text is None else replace_forbidden(text) for text in texts]
     return resource.render(f"{PAYLOAD_DECLARATIONS}{identity(uuid=str(tracked.uuid))}", shown, tracked.extra)

@@ -1,4 +1,4 @@
-"""Store entries that cannot be applied as they were received, retry them, and delete them for newer versions."""
+"""Deferred entries: keep versions that cannot be written, retry them, delete them when a newer version arrives."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from ...atom.escape import replace_forbidden
 from ...atom.payload import Payload
-from ...atom.text import replace_forbidden
 from ...core.state import SyncState
 from ...exceptions import DeletionWaits, PayloadError
 from ...models import DeferredEntry, DeletionCondition, TrackedResource
@@ -26,11 +26,11 @@ from ..db.statements import locked
 from ..log.digests import lock_digest
 from ..log.tracked import update_tracked
 from ..log.wakeup import wake_after_commit
-from ..scope import owe_again
+from ..scope import resend_again
 from .cascade import kinds_within_reach, without_referrers
 from .conditions import Condition, forget_met_conditions
 from .pending import fill_in, is_waiting, kinds_waiting_for, store_pending
-from .resolve import Known, RowAction, RowChange, Target, prepare_row
+from .resolve import ReferenceCache, RowAction, RowChange, Target, prepare_row
 from .rows import read_instances_apart, unreadable_row
 from .writer import write_rows
 
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: The maximum number of entries that are retried after a page; those with the fewest attempts come first.
+#: The number of entries that are retried after a page; entries with the fewest attempts come first.
 RETRIES_PER_PAGE = 100
-#: The maximum number of deletions that are retried together.
+#: The number of deletions that are retried together.
 BATCH = 500
 
 _any_deferred: PreparedQuery[DeferredEntry] = PreparedQuery(
@@ -67,7 +67,7 @@ def defer(
 ) -> None:
     """Store a version that could not be written and set ``is_deferred``; ``tracked`` has the version's sync state."""
     condition = _stored_condition(error, resource.database)
-    # No warning for a deletion that waits for changes of its source, because these will arrive.
+    # A deletion that waits for changes of its source is normal: no warning.
     logger.log(
         logging.WARNING if condition is None else logging.INFO,
         "%s %s is deferred: %s",
@@ -83,7 +83,7 @@ def defer(
             "is_deleted": is_deleted,
             "payload": text,
             "application_code": error.application_code,
-            "reason": replace_forbidden(str(error)),  # it may quote characters that a database cannot store
+            "reason": replace_forbidden(str(error)),  # the text may quote characters that no database stores
             "payload_path": error.payload_path[:300],
             "received_at": timezone.now(),
             "attempts": 1,
@@ -97,11 +97,11 @@ def defer(
 
 
 def _stored_condition(error: PayloadError, using: str) -> int | None:
-    """Return the primary key of the condition that a deletion waits for; store it once for all deletions of a page."""
+    """Return the primary key of a deletion's condition, which is stored once for all deletions of a page."""
     if not isinstance(error, DeletionWaits):
         return None
     condition = error.condition
-    # The condition may have been deleted since, with the last entry that waited for it.
+    # The condition may have been deleted since, with the last entry that had it.
     if not DeletionCondition.objects.using(using).filter(pk=condition.pk or 0).exists():
         condition.pk = condition.store(using)
     return int(condition.pk)
@@ -119,29 +119,28 @@ def forget(resource: Kind, tracked: Sequence[TrackedResource]) -> None:
 
 
 def awaited(error: PayloadError) -> dict[str, list[Target]]:
-    """Return the targets that a whole entry waits for, in the form that ``store_pending`` takes."""
+    """Return the missing targets of a deferred entry in the form that ``store_pending`` takes."""
     return {"": list(error.waits_for)} if error.waits_for else {}
 
 
-def settle(resource: Kind, *, is_alone: bool = False) -> int:
-    """Fill in pending references and retry deferred entries of a kind; return the number of entries applied.
+def retry_deferred(resource: Kind, *, is_alone: bool = False) -> int:
+    """Write pending references whose targets have arrived, and retry deferred entries; return the number applied.
 
-    The caller holds the digest's lock. The sync states stay the same, because applying a received version is no change
-    of this node. An entry that would make the transaction fail at the commit is retried only if the transaction
-    ``is_alone``: if it does nothing but retry entries.
+    It runs in the transaction of the page, under the digest's lock. The states of the versions stay as they are.
+    Entries that failed at a commit are retried only with ``is_alone``, in a transaction of their own.
     """
     applied = 0
-    while ready := fill_in(resource):  # other entries may wait for the rows that are written now
+    while ready := fill_in(resource):  # another entry may wait for a row that is written now
         written = _retry(resource, ready)
         applied += written
         if not written:
             break
     if _any_deferred.rows(resource.database, resource.kind):
-        # Without those with a local edit that has no tick yet: the edit overrules the deferred version.
+        # Without rows that have a local edit without a tick: the edit overrules the deferred version.
         tracked = TrackedResource.objects.using(resource.database).filter(
             kind=resource.kind, is_deferred=True, mark__isnull=True, deferred_entry__is_discarded=False
         )
-        # Without those that wait for a target or a condition: they are retried when it has arrived or is met.
+        # Without entries that wait for targets or for a condition: these are retried when those arrive.
         free = tracked.filter(pending_references__isnull=True, deferred_entry__condition__isnull=True)
         if not is_alone:
             free = free.exclude(deferred_entry__application_code=PayloadError.AT_COMMIT)
@@ -152,7 +151,7 @@ def settle(resource: Kind, *, is_alone: bool = False) -> int:
 
 
 def _retry_deletions(resource: Kind) -> int:
-    """Retry the deferred deletions whose conditions are met or no longer matter; return the number applied."""
+    """Retry the deletions whose condition is met; return the number applied."""
     entries = DeferredEntry.objects.using(resource.database).filter(
         resource__kind=resource.kind,
         resource__mark__isnull=True,
@@ -167,7 +166,7 @@ def _retry_deletions(resource: Kind) -> int:
     met = [pk for pk, condition in conditions.items() if not condition.lacking(condition.seen)]
     ready = entries.filter(condition__in=met).order_by("attempts", "pk")
     applied = _retry_batch(resource, _free_entries(resource, entries.exclude(condition__in=met)), conditions)
-    # Deletions with the fewest attempts come first. If none of a batch succeeds, the rest has failed more often.
+    # Entries with the fewest attempts come first. If none of a batch succeeds, later ones have failed before.
     while met and (batch := list(ready[: BATCH if applied else RETRIES_PER_PAGE])):
         succeeded = _retry_batch(resource, batch, conditions)
         applied += succeeded
@@ -178,33 +177,30 @@ def _retry_deletions(resource: Kind) -> int:
     return applied
 
 
-def settle_waiting(resource: Kind) -> None:
-    """Fill in references and retry deferred entries of ``resource``, if there are any, in a new transaction.
-
-    If entries were applied, retry the other kinds that wait for ``resource``, too.
-    """
+def retry_waiting(resource: Kind) -> None:
+    """Fill in references and retry deferred entries of ``resource``, if there are any, in a new transaction."""
     waits = _any_deferred.rows(resource.database, resource.kind) or is_waiting(resource)
     if not waits:
         return
-    if atomically_by_row(resource.database, partial(_settle_under_lock, resource)):
-        settle_others(resource)
+    if atomically_by_row(resource.database, partial(_retry_under_lock, resource)):
+        retry_others(resource)
 
 
-def _settle_under_lock(resource: Kind) -> int:
+def _retry_under_lock(resource: Kind) -> int:
     lock_digest(resource)
-    return settle(resource, is_alone=True)
+    return retry_deferred(resource, is_alone=True)
 
 
-def settle_all(resource: Kind) -> None:
+def retry_all(resource: Kind) -> None:
     """Retry the entries of all kinds that may have waited for a row of ``resource``."""
-    settle_waiting(resource)
-    settle_others(resource)
+    retry_waiting(resource)
+    retry_others(resource)
 
 
-def settle_others(resource: Kind) -> None:
+def retry_others(resource: Kind) -> None:
     """Retry the entries of the other kinds that wait for ``resource``, each kind in a new transaction."""
     waiting = set(kinds_waiting_for(resource))
-    # A deletion may have been refused because rows referred to the deleted row, and they may not refer to it any more.
+    # A deletion may have been refused because of references to the row that are gone now.
     deleted = (registry.of_kind(kind) for (kind,) in _deletions.rows(resource.database))
     waiting.update(other.kind for other in deleted if other is not None and _may_free(resource, other))
     for kind in sorted(waiting - {resource.kind}):
@@ -212,16 +208,16 @@ def settle_others(resource: Kind) -> None:
         if other is None:
             continue
         try:
-            if atomically_by_row(other.database, partial(_settle_under_lock, other)):
-                settle_others(other)
+            if atomically_by_row(other.database, partial(_retry_under_lock, other)):
+                retry_others(other)
         except Exception as error:
             if is_lost_connection(error):
                 raise
-            logger.exception("The deferred entries of %s could not be retried; they are retried later", kind)
+            logger.exception("%s: deferred entries could not be retried; they are retried later", kind)
 
 
 def _may_free(resource: Kind, other: Kind) -> bool:
-    """Return True if a deferred deletion of ``other`` may be possible after a change of ``resource``."""
+    """Return True if a change of ``resource`` may make a deferred deletion of ``other`` possible."""
     refers = other.kind in registry.kinds_referred_to(resource)
     return refers or resource.kind in kinds_within_reach(other)
 
@@ -239,12 +235,12 @@ def retry_chosen(resource: Kind, entries: Collection[int]) -> int:
 
 
 def discard(entries: QuerySet[DeferredEntry]) -> int:
-    """Do not retry ``entries`` any more; return their number."""
+    """Discard the deferred ``entries``: they are not retried; return their number."""
     return entries.update(is_discarded=True)
 
 
 def _free_entries(resource: Kind, entries: QuerySet[DeferredEntry]) -> list[DeferredEntry]:
-    """Return those of ``entries``, deletions with unmet conditions, whose rows can be deleted without other rows."""
+    """Return those of ``entries``, deletions with an unmet condition, whose rows no row refers to any more."""
     chosen = list(entries.select_related("resource").order_by("attempts", "pk")[:BATCH])
     instances, _ = read_instances_apart(resource, [e.resource.local_key for e in chosen if e.resource.local_key])
     free = {str(instance.pk) for instance in without_referrers(resource, list(instances.values()))}
@@ -257,7 +253,7 @@ def _read_locked(resource: Kind, pks: Sequence[int]) -> dict[int, TrackedResourc
 
 
 def _retry_batch(resource: Kind, entries: Sequence[DeferredEntry], conditions: Mapping[int, Condition | None]) -> int:
-    """Retry the deletions ``entries`` together; return the number that were applied."""
+    """Retry deletions together; return the number applied."""
     rows = _read_locked(resource, [entry.resource_id for entry in entries])
     entries = [entry for entry in entries if rows[entry.resource_id].mark is None]
     instances, unreadable = read_instances_apart(resource, [row.local_key for row in rows.values() if row.local_key])
@@ -275,11 +271,11 @@ def _retry_batch(resource: Kind, entries: Sequence[DeferredEntry], conditions: M
         tracked = rows[entry.resource_id]
         change = changes.get(entry.pk)
         if tracked.local_key in unreadable:
-            _note_failure(resource, entry, tracked, PayloadError(unreadable[tracked.local_key]))
+            _store_failure(resource, entry, tracked, PayloadError(unreadable[tracked.local_key]))
         elif change is not None and change.error is not None:
-            _note_failure(resource, entry, tracked, change.error)
+            _store_failure(resource, entry, tracked, change.error)
         else:
-            _note_applied(resource, entry, tracked, change, "")
+            _store_applied(resource, entry, tracked, change, "")
             applied += 1
     return applied
 
@@ -299,10 +295,10 @@ def _chosen_deletions(resource: Kind, entries: Collection[int]) -> QuerySet[Defe
 
 
 def apply_deletions(resource: Kind, entries: Collection[int]) -> int:
-    """Apply the deferred deletions ``entries`` (primary keys) and delete the rows that they also delete.
+    """Apply the deferred deletions ``entries`` (primary keys) with the rows that they delete; return their number.
 
-    Return the number of deletions applied. The deletion of the other rows is a change of this node and is recorded as a
-    conflict. A row with an edit that has no tick yet is skipped: assign the tick first (``number_changes``).
+    The deletion of those other rows is a change of this node and recorded as a conflict. Rows with an edit without a
+    tick are skipped: call ``assign_ticks`` before.
     """
 
     def act() -> int:
@@ -311,12 +307,12 @@ def apply_deletions(resource: Kind, entries: Collection[int]) -> int:
         return _retry_batch(resource, list(chosen), {})
 
     applied = atomically_by_row(resource.database, act)
-    settle_all(resource)
+    retry_all(resource)
     return applied
 
 
 def keep_rows(resource: Kind, entries: Collection[int]) -> int:
-    """Keep the rows whose deferred deletions are ``entries`` (primary keys), as a change of this node; count them."""
+    """Keep the rows of the deferred deletions ``entries``, as changes of this node; return their number."""
     with transaction.atomic(using=resource.database):
         lock_digest(resource)
         chosen = _chosen_deletions(resource, entries).filter(resource__local_key__isnull=False)
@@ -344,13 +340,13 @@ def _retry_one(resource: Kind, entry: DeferredEntry, tracked: TrackedResource) -
     except PayloadError as raised:
         error = raised
     if error is not None:
-        _note_failure(resource, entry, tracked, error)
+        _store_failure(resource, entry, tracked, error)
         return False
-    _note_applied(resource, entry, tracked, change, extra)
+    _store_applied(resource, entry, tracked, change, extra)
     return True
 
 
-def _note_failure(resource: Kind, entry: DeferredEntry, tracked: TrackedResource, error: PayloadError) -> None:
+def _store_failure(resource: Kind, entry: DeferredEntry, tracked: TrackedResource, error: PayloadError) -> None:
     entry.attempts += 1
     entry.reason, entry.payload_path = replace_forbidden(str(error)), error.payload_path[:300]
     if entry.application_code != PayloadError.WITHDRAWN:
@@ -360,7 +356,7 @@ def _note_failure(resource: Kind, entry: DeferredEntry, tracked: TrackedResource
     store_pending(resource, {tracked.pk: awaited(error)}, replaced=[tracked.pk])
 
 
-def _note_applied(
+def _store_applied(
     resource: Kind, entry: DeferredEntry, tracked: TrackedResource, change: RowChange | None, extra: str
 ) -> None:
     pending = {} if change is None else change.pending
@@ -372,7 +368,7 @@ def _note_applied(
     update_tracked(resource.database, [tracked], with_marks=False)
     store_pending(resource, {tracked.pk: pending}, replaced=[tracked.pk])
     forget(resource, [tracked])
-    owe_again(resource, tracked)
+    resend_again(resource, tracked)
 
 
 def _change(resource: Kind, entry: DeferredEntry, key: str | None) -> tuple[RowChange, str]:
@@ -386,5 +382,5 @@ def _change(resource: Kind, entry: DeferredEntry, key: str | None) -> tuple[RowC
         return RowChange(instance=instance or resource.model(), action=action), ""
     if not entry.payload:
         raise PayloadError("Expected a payload, found none.")
-    reading = resource.read_payload(Payload.from_xml(entry.payload))
-    return prepare_row(resource, instance, reading, Known()), reading.extra
+    reading = resource.decode(Payload.from_xml(entry.payload))
+    return prepare_row(resource, instance, reading, ReferenceCache()), reading.extra

@@ -1,7 +1,7 @@
 """Write associations and children of received rows, in the transaction that writes the rows.
 
-Two parents can name the same child, if one parent was changed here, the other at another node, and the feeds cross.
-At every node, the parent that was changed later has the child, in whatever order the feeds arrive (``ChildOwnership``).
+Two parents can name the same child if one was changed at this node and the other at another node. The parent that was
+changed later has the child, at every node, in whatever order the feeds arrive (``ChildOwnership``).
 """
 
 from __future__ import annotations
@@ -27,12 +27,8 @@ from .resolve import RowAction, RowChange, members_of, prepare_row
 from .rows import read_instances
 
 
-class Claims:
-    """Decide which parent has a child that several parents name: the parent that was changed last.
-
-    ``parents`` are the parents that are written together, by local key. Each is compared with the others, and with the
-    stored parents of the children ``instances``.
-    """
+class ChildOwnership:
+    """Decides which parent has a child: among the parents that are written together and the present parents."""
 
     def __init__(
         self, owner: Kind, relation: Children, parents: Mapping[str, RowChange], instances: Mapping[str, Any]
@@ -41,7 +37,7 @@ class Claims:
         self._parents = parents
         link, pk = relation.link, owner.model._meta.pk
         self._name = relation.name
-        #: The local key of the stored parent, by local key of the child.
+        #: The local key of the present parent of each child, by the child's local key.
         self._present: dict[str, str] = {}
         if link.target_field.primary_key:
             self._present = {key: key_text(pk, getattr(row, link.attname)) for key, row in instances.items()}
@@ -71,10 +67,7 @@ class Claims:
         )
 
     def may_have(self, parent: str, uuid: UUID | None, key: str | None) -> bool:
-        """Return True if ``parent`` has the child ``uuid``, because no parent that was changed later has or names it.
-
-        ``key`` is the local key of the child, ``None`` if it has no row here.
-        """
+        """Return True if ``parent`` is to have the child; ``key`` is the child's local key if it has a row."""
         state = self._parents[parent].state
         if uuid is None or state is None:
             return True
@@ -85,8 +78,8 @@ class Claims:
             rivals.append(self._states.get(holder))
         return not any(rival is not None and _is_after(rival, state) for rival in rivals)
 
-    def robbed_by(self, parent: str, key: str | None) -> set[str]:
-        """Return the local key of the parent that loses the child ``key`` to ``parent`` and is not written itself."""
+    def previous_parents(self, parent: str, key: str | None) -> set[str]:
+        """Return the present parent, if it loses the child to ``parent`` and is not written itself."""
         holder = self._present.get(key or "")
         return set() if holder is None or holder == parent or holder in self._parents else {holder}
 
@@ -98,7 +91,7 @@ def _is_after(one: SyncState, other: SyncState) -> bool:
 
 
 def refresh_etags(owner: Kind, keys: Iterable[str]) -> None:
-    """Set the etags of the rows ``keys`` to their present contents, which then count as those of their versions."""
+    """Store the etags of the present contents of the rows ``keys``: their versions have not changed."""
     wanted = list(keys)
     if not wanted:
         return
@@ -111,15 +104,15 @@ def refresh_etags(owner: Kind, keys: Iterable[str]) -> None:
             rows.filter(pk=row.pk).update(etag=owner.etag(texts, row.extra))
 
 
-#: The type of ``writer.write_rows``, which is passed as an argument because ``writer`` imports this module.
+#: The function ``writer.write_rows``, which calls this module for associations and children.
 WriteRows = Callable[[Kind, Sequence[RowChange]], None]
 
 
 def write_inside(resource: Kind, changes: Sequence[RowChange], write_rows: WriteRows) -> None:
-    """Write the associations and children of rows that ``changes`` have just written, in the same transaction.
+    """Write associations and children of rows that have just been written, in the same transaction.
 
     Raises:
-        PayloadError: a child cannot be written; the caller must roll back its parent too.
+        PayloadError: a child cannot be written; the parent must not be written either.
     """
     keys = [str(change.instance.pk) for change in changes]
     with applying(resource.kind, keys=keys):
@@ -150,29 +143,29 @@ class _ChildrenWriter:
         self._owner = owner
         self._resource = relation.resource
         self._parents = {str(change.instance.pk): change for change in parents}
-        #: The children that are kept or created: their uuid, their unknown elements (XML) and their change.
+        #: The children that stay or are added, by parent: uuid, unknown elements (XML), and change of the row.
         self._kept: list[tuple[UUID, str, RowChange]] = []
         self._deleted: dict[str, RowChange] = {}
-        #: The local keys of parents that are not written, and lose a child to a parent that is.
-        self._robbed: set[str] = set()
+        #: The parents that are not written themselves and lose a child to a parent that is.
+        self._previous_parents: set[str] = set()
 
     def write(self, write_rows: WriteRows) -> None:
         standing, _ = read_children(self._relation, list(self._parents))
         keys = self._keys_by_uuid(standing)
         instances = read_instances(self._resource, set(keys.values()) | set(standing))
-        claims = Claims(self._owner, self._relation, self._parents, instances)
+        claims = ChildOwnership(self._owner, self._relation, self._parents, instances)
         for parent, change in self._parents.items():
             mine = {key for key, of in standing.items() if of == parent}
             self._decide(parent, change, mine, keys, instances, claims)
-        for _, _, kept in self._kept:  # moved from one parent to another
+        for _, _, kept in self._kept:  # removed from one parent, added to another
             self._deleted.pop(str(kept.instance.pk), None)
         deletions, kept_rows = list(self._deleted.values()), [change for _, _, change in self._kept]
-        # Deletions first, because a new child may have the unique values of a deleted one.
+        # Deletions come first: a new child may have a unique value of a deleted one.
         write_rows(self._resource, deletions)
         self._raise_first(deletions)
         self._write_kept(kept_rows, write_rows)
         self._store_identities()
-        refresh_etags(self._owner, self._robbed)
+        refresh_etags(self._owner, self._previous_parents)
 
     def _write_kept(self, changes: list[RowChange], write_rows: WriteRows) -> None:
         try:
@@ -184,8 +177,7 @@ class _ChildrenWriter:
             standing = [change for change in changes if not change.is_new]
             if not standing:
                 raise
-        # The children may have exchanged a unique value. Delete their rows and create all of them again under the same
-        # primary keys.
+        # The children may have exchanged unique values: they are written together, under their present keys.
         pks = [change.instance.pk for change in standing]
         self._resource.rows().filter(pk__in=pks)._raw_delete(self._resource.database)
         for change in changes:
@@ -200,7 +192,7 @@ class _ChildrenWriter:
                 raise self._failure(change.error)
 
     def _keys_by_uuid(self, standing: dict[str, str]) -> dict[UUID, str]:
-        """Return the local keys of the children by uuid, also of received children that have another parent now."""
+        """Return the local keys of the children by uuid, also of children that have another parent until now."""
         keys = {uuid: key for key, (uuid, _) in identities(self._resource, standing, allocate=True).items()}
         received = (self._received(change).children for change in self._parents.values())
         wanted = {child.uuid for children in received for child in children if child.uuid}
@@ -221,7 +213,7 @@ class _ChildrenWriter:
         mine: set[str],
         keys: dict[UUID, str],
         instances: dict[str, Any],
-        claims: Claims,
+        claims: ChildOwnership,
     ) -> None:
         received = self._received(change)
         going = set(mine) if received.is_complete else set()
@@ -232,14 +224,14 @@ class _ChildrenWriter:
             elif claims.may_have(parent, child.uuid, key):
                 going.discard(key or "")
                 self._keep(change, child, instances.get(key or ""))
-                self._robbed |= claims.robbed_by(parent, key)
+                self._previous_parents |= claims.previous_parents(parent, key)
         for key in going & instances.keys():
             self._deleted[key] = RowChange(instance=instances[key], action=RowAction.DELETE)
 
     def _keep(self, parent: RowChange, child: ReceivedChild, instance: Any) -> None:
         try:
             change = prepare_row(self._resource, instance, child.reading, parent.known)
-            if change.pending:  # without a sync state, a child cannot have a pending reference
+            if change.pending:  # a child has no sync state, so its reference cannot be pending without the parent
                 raise self._waiting(change)
         except PayloadError as error:
             raise self._failure(error) from error

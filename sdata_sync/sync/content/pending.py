@@ -1,7 +1,4 @@
-"""Store references whose target has not arrived yet, and fill them in when the target has arrived.
-
-A pending reference without a name belongs to a deferred entry, which is retried when the target has arrived.
-"""
+"""Pending references: store them, and write them when their targets arrive."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from ..db.prepared import PreparedQuery
 from ..db.statements import chunks
 from ..log.suppression import applying
 from .references import members, set_members
-from .resolve import Known, Target, members_of, reference_values
+from .resolve import ReferenceCache, Target, members_of, reference_values
 
 if TYPE_CHECKING:
     from ...kind import Kind
@@ -36,7 +33,7 @@ _kinds_waiting: PreparedQuery[PendingReference] = PreparedQuery(
     ),
     str,
 )
-#: The maximum number of pending references that are read together.
+#: The number of pending references that are read together.
 BATCH = 1000
 
 
@@ -73,20 +70,20 @@ def _set_incomplete(resource: Kind, pks: Collection[int], is_incomplete: bool) -
 
 
 def is_waiting(resource: Kind) -> bool:
-    """Return True if a resource of the kind has a pending reference."""
+    """Return True if a row or entry of ``resource`` has a pending reference."""
     return bool(_any_pending.rows(resource.database, resource.kind))
 
 
 def kinds_waiting_for(resource: Kind) -> list[str]:
-    """Return the other kinds that have a pending reference to a resource of this kind."""
+    """Return the other kinds with pending references to a row of ``resource``."""
     found = _kinds_waiting.rows(resource.database, resource.kind)
     return [kind for (kind,) in found if kind != resource.kind]
 
 
 def fill_in(resource: Kind) -> list[int]:
-    """Write the pending references of a kind whose targets have arrived; the caller holds the digest's lock.
+    """Write the pending references of ``resource`` whose targets have arrived; the caller holds the digest's lock.
 
-    Return the primary keys of the deferred resources that wait for no target any more.
+    Return the primary keys of the deferred resources that have no pending reference any more.
     """
     if not is_waiting(resource):
         return []
@@ -100,7 +97,7 @@ def fill_in(resource: Kind) -> list[int]:
 
 
 def _fill_in(resource: Kind, batch: list[PendingReference]) -> set[int]:
-    known = Known()
+    known = ReferenceCache()
     known.look_up((reference.kind, reference.uuid) for reference in batch)
     come = [reference for reference in batch if known.key((reference.kind, reference.uuid)) is not None]
     by_name = {relation.name: relation for relation in resource.relations}
@@ -121,8 +118,8 @@ def _fill_in(resource: Kind, batch: list[PendingReference]) -> set[int]:
     return waited - left
 
 
-def _is_written(resource: Kind, relation: Relation, reference: PendingReference, known: Known) -> bool:
-    """Write one reference into its row; if the row cannot be written, log why and return False."""
+def _is_written(resource: Kind, relation: Relation, reference: PendingReference, known: ReferenceCache) -> bool:
+    """Write one reference into its row; return False, and log why, if that row cannot take it."""
     try:
         with row_guard(resource.database):
             _write(resource, relation, reference, known)
@@ -130,15 +127,12 @@ def _is_written(resource: Kind, relation: Relation, reference: PendingReference,
         return True
     except PayloadError as error:
         key = reference.resource.local_key
-        logger.warning("%s('%s'): %s cannot be written, stays pending: %s", resource.kind, key, relation.name, error)
+        logger.warning("%s('%s'): pending reference %s cannot be written: %s", resource.kind, key, relation.name, error)
         return False
 
 
-def _write(resource: Kind, relation: Relation, reference: PendingReference, known: Known) -> None:
-    """Write one reference into its row.
-
-    This is no change of the resource, because the pending reference belonged to its content already.
-    """
+def _write(resource: Kind, relation: Relation, reference: PendingReference, known: ReferenceCache) -> None:
+    """Write one reference into its row. This is no change of the row: the reference was part of its content before."""
     key = reference.resource.local_key or ""
     target = (reference.kind, reference.uuid)
     with applying(resource.kind, keys=[key]):
@@ -155,7 +149,7 @@ def _write(resource: Kind, relation: Relation, reference: PendingReference, know
 
 
 def hand_over(resource: Kind, old: int, new: int) -> None:
-    """Move the pending references of the resource ``old`` to ``new``, which has its row now; both are primary keys."""
+    """Move the pending references of ``old`` to ``new``, which has its row now; both are primary keys."""
     references = PendingReference.objects.using(resource.database)
     if references.filter(resource=old).exists():
         references.filter(resource=new).delete()
@@ -165,9 +159,9 @@ def hand_over(resource: Kind, old: int, new: int) -> None:
 
 
 def drop_overruled(resource: Kind, contents: Mapping[int, Sequence[str | None]]) -> None:
-    """Delete pending references of resources whose reference was set to another value in the meantime.
+    """Delete pending references whose property was set to another value meanwhile.
 
-    ``contents`` is the content of the resources by their primary key.
+    ``contents`` are the contents of the resources by primary key of their TrackedResource.
     """
     if not contents:
         return

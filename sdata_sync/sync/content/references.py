@@ -28,7 +28,7 @@ from .rows import existing_keys
 if TYPE_CHECKING:
     from ...atom.payload import Text
 
-#: The maximum number of aliases that are followed from a uuid to the present one.
+#: The greatest length of a chain of aliases, each replaced by the next.
 MAX_ALIASES = 10
 
 
@@ -59,10 +59,10 @@ def _tracked(resource: Kind, keys: Collection[str]) -> dict[str, UUID]:
 
 
 def keys_of(resource: Kind, uuids: Iterable[UUID]) -> dict[UUID, str]:
-    """Return the local keys of rows by uuid; aliases are followed, and a uuid without a row here is absent."""
+    """Return the local keys of rows by uuid or alias, without uuids that have no row at this node."""
     rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
     found: dict[UUID, str] = {}
-    #: The requested uuids, by the uuid that they are an alias of.
+    #: The requested uuids, by the present uuid of their resource.
     wanted: dict[UUID, list[UUID]] = {uuid: [uuid] for uuid in uuids}
     for _ in range(MAX_ALIASES):
         following: dict[UUID, list[UUID]] = {}
@@ -99,7 +99,7 @@ def reference_texts(
 
 
 def keys_by_value(resource: Kind, relation: Reference, values: Iterable[Any]) -> dict[Any, str]:
-    """Return the local keys of referenced rows by the ``values`` of the foreign key, which may be no primary keys."""
+    """Return the local keys of the targets of foreign keys, which may refer to another column than the primary key."""
     target = relation.field.target_field
     pk = relation.model._meta.pk
     if target.primary_key:
@@ -109,7 +109,7 @@ def keys_by_value(resource: Kind, relation: Reference, values: Iterable[Any]) ->
 
 
 def value_by_key(resource: Kind, relation: Reference, key: str) -> Any:
-    """Return the value of the foreign key that refers to the row with the local ``key``."""
+    """Return the foreign key's value for the target row with the local ``key``."""
     target, pk = relation.field.target_field, relation.model._meta.pk
     if target.primary_key:
         return pk.to_python(key)
@@ -131,10 +131,10 @@ def _natural_text(row: Any) -> str:
 
 
 def find_by_natural_key(resource: Kind, relation: Reference, text: str) -> Any:
-    """Return the value of the foreign key that refers to the row with the natural key in ``text``.
+    """Return the foreign key's value for the target row with the natural key in ``text``.
 
     Raises:
-        PayloadError: the model's manager finds no such row, or raises another exception.
+        PayloadError: no row, or more than one row, has that natural key.
     """
     text = text.removeprefix(NATURAL)
     parts = [text]
@@ -145,7 +145,7 @@ def find_by_natural_key(resource: Kind, relation: Reference, text: str) -> Any:
             parts = [text]
     manager: Any = relation.model._default_manager.db_manager(resource.database)
     try:
-        with transaction.atomic(using=resource.database):  # a database error must not break the page
+        with transaction.atomic(using=resource.database):  # an error must not end the transaction of the page
             row = manager.get_by_natural_key(*parts)
     except Exception as error:  # no row, several rows, or an exception of the model's own method
         if ends_page(error):
@@ -170,7 +170,7 @@ def generic_texts(resource: Kind, values: Mapping[str, tuple[Any, Any]], *, allo
             continue
         pk = target.model._meta.pk
         keys = {key: key_text(pk, value) for key, value in objects.items()}
-        # The database does not check generic foreign keys. One that refers to a missing row is sent as null.
+        # The database does not check the target. A missing target counts as no reference.
         present = existing_keys(target, keys.values())
         uuids = uuids_of(target, present, allocate=allocate)
         texts.update((key, f"{target.kind} {uuids[other]}") for key, other in keys.items() if other in uuids)
@@ -190,7 +190,7 @@ def generic_target(kind: str) -> Kind:
 
 
 def generic_values(resource: Kind, target: Kind, key: str) -> tuple[Any, Any]:
-    """Return the content type and the object id that refer to the row of ``target`` with the local ``key``."""
+    """Return the content type and the object key for the row of ``target`` with the local ``key``."""
     pk: models.Field[Any, Any] = target.model._meta.pk
     return _content_types(resource).get_for_model(target.model).pk, pk.to_python(key)
 
@@ -207,7 +207,7 @@ def _content_types(resource: Kind) -> Any:
 
 
 def members(resource: Kind, relation: Association, keys: Collection[str]) -> dict[str, list[str]]:
-    """Return the local keys of the members of each row in ``keys``, by the local key of the row."""
+    """Return the local keys of the members that are associated with the rows ``keys``, by local key of the row."""
     field = relation.field
     source, target = (relation.through._meta.get_field(name) for name in _ends(field))
     own, other = resource.model._meta.pk, relation.model._meta.pk
@@ -229,7 +229,7 @@ def association_texts(
     *,
     allocate: bool,
 ) -> dict[str, Text]:
-    """Return the texts of ``relation`` for the rows ``keys``; ``waiting`` are the pending members."""
+    """Return the texts of ``relation`` for the rows ``keys``; ``waiting`` are the members without a row."""
     target = registry.of_model(relation.model)
     if target is None:  # a system check reports it
         return dict.fromkeys(keys, "")

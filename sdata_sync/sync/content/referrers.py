@@ -19,15 +19,16 @@ from ..log.suppression import is_applied
 from ..log.wakeup import wake_after_commit
 from .pending import store_pending
 
-#: Rules that change no reference: its row is deleted too, or the deletion is refused. The last is new in Django 6.1.
+#: The ``on_delete`` rules that change no reference: its row is deleted, or the deletion is refused. The last is of
+#: Django 6.1.
 _UNTOUCHED = (models.CASCADE, models.PROTECT, models.RESTRICT, models.DO_NOTHING, getattr(models, "DB_CASCADE", None))
-#: Rules that set the reference to null.
+#: The ``on_delete`` rules that set the reference to null.
 _SETS_NULL = (models.SET_NULL, getattr(models, "DB_SET_NULL", models.SET_NULL))
 
 
 @dataclass(frozen=True)
 class Referrer:
-    """Hold a relation of a kind, or of its children, by which rows of the kind refer to other rows."""
+    """A relation of a registered kind, or of its children, that is emptied when its target is deleted."""
 
     resource: Kind
     relation: Reference | Association | GenericReference
@@ -97,7 +98,7 @@ def await_withdrawn(referrers: tuple[Referrer, ...], instance: models.Model, usi
     """Make the references to ``instance`` pending, because its row is withdrawn from this node.
 
     Raises:
-        ProtectedError: a reference to ``instance`` cannot be pending.
+        ProtectedError: a reference cannot become pending.
     """
     for referrer, keys in _await(referrers, instance, using):
         relation, kind = referrer.relation, referrer.resource.kind
@@ -107,9 +108,9 @@ def await_withdrawn(referrers: tuple[Referrer, ...], instance: models.Model, usi
 def keep_emptied(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> None:
     """Keep the versions of the rows whose references to ``instance`` a received deletion empties.
 
-    The version of such a row still refers to the deleted resource, as it does at every other node: the reference is
-    pending. If a reference cannot be pending, inside a child or with SET_DEFAULT for instance, the row gets a new
-    version. Its stamp is just after the present stamp, so that no edit at another node loses against it.
+    The version of such a row still refers to the deleted resource, as it does at every other node, and the reference is
+    pending. Where a reference cannot be pending, in a child or with SET_DEFAULT for instance, the row gets a new
+    version. Its stamp is just after the present stamp, so that no edit of another node loses against it.
     """
     for referrer, keys in _await(referrers, instance, using):
         resource = referrer.resource
@@ -121,7 +122,7 @@ def keep_emptied(referrers: tuple[Referrer, ...], instance: models.Model, using:
 
 
 def _await(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> Iterator[tuple[Referrer, list[str]]]:
-    """Make references to ``instance`` pending; yield those that cannot be pending, with the local keys of the rows."""
+    """Make the references to ``instance`` pending; yield those that cannot be pending, with the keys of their rows."""
     target = registry.of_model(type(instance)._meta.concrete_model or type(instance))
     if target is None:
         mark_referrers(referrers, instance, using)
@@ -141,7 +142,7 @@ def _await(referrers: tuple[Referrer, ...], instance: models.Model, using: str) 
         store_pending(
             resource, {pk: {relation.name: [(target.kind, uuid)]} for pk in rows.values_list("pk", flat=True)}
         )
-        if isinstance(relation, GenericReference):  # the database does not empty it
+        if isinstance(relation, GenericReference):  # the database does not empty a generic foreign key
             resource.rows().filter(pk__in=keys).update(**dict.fromkeys(relation.columns))
 
 
@@ -152,11 +153,11 @@ def _can_wait(relation: Relation) -> bool:
 
 
 def mark_referrers(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> None:
-    """Mark the rows that refer to ``instance`` by one of ``referrers``."""
+    """Mark the rows that refer to ``instance`` by ``referrers``."""
     for referrer in referrers:
         kind = referrer.resource.kind
         keys = [key for key in referrer.rows_of(instance, using) if not is_applied(kind, None, key)]
-        # Without rows that have a deferred version: no user has edited them, and a mark would overrule that version.
+        # A row with a deferred version is not marked: a mark would be an edit that overrules the deferred version.
         waiting = TrackedResource.objects.using(using).filter(kind=kind, local_key__in=keys, is_deferred=True)
         keys = sorted(set(keys) - set(waiting.values_list("local_key", flat=True))) if keys else []
         if keys:

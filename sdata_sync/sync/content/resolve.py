@@ -1,4 +1,4 @@
-"""Turn a received payload into a change of a row: uuids become local keys, or pending references without a row."""
+"""Turn a received payload into a change of a row: uuids become local keys or pending references."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 Target = tuple[str, UUID]
 
 
-class Known:
-    """Hold the local keys of the resources that a batch of payloads refers to; they are looked up together."""
+class ReferenceCache:
+    """Holds the local keys of the resources that a batch of payloads refers to, which are looked up together."""
 
     def __init__(self) -> None:
         self._keys: dict[Target, str | None] = {}
 
     def look_up(self, targets: Iterable[Target]) -> None:
-        """Look up the local keys of ``targets``, except those that are looked up already."""
+        """Look up the rows of ``targets``."""
         wanted: dict[str, set[UUID]] = defaultdict(set)
         for kind, uuid in targets:
             if (kind, uuid) not in self._keys:
@@ -54,29 +54,29 @@ class Known:
         for kind, uuids in wanted.items():
             resource = registry.of_kind(kind)
             found = {} if resource is None else keys_of(resource, uuids)
-            # The row may have been deleted by a change that has no tick yet: then its local key is still stored.
+            # A tracked row may have been deleted without a tick yet, so the rows themselves are looked up.
             present = set() if resource is None else existing_keys(resource, found.values())
             for uuid in uuids:
                 key = found.get(uuid)
                 self._keys[kind, uuid] = key if key in present else None
 
     def forget(self, targets: Iterable[Target]) -> None:
-        """Treat ``targets`` as resources without a row, because their rows are about to be deleted."""
+        """Treat ``targets`` as missing, because their rows are about to be deleted."""
         self._keys.update(dict.fromkeys(targets))
 
     def key(self, target: Target) -> str | None:
-        """Return the local key of ``target``, ``None`` if it has no row here."""
+        """Return the local key of ``target``, or ``None`` if it has no row at this node."""
         if target not in self._keys:
             self.look_up([target])
         return self._keys[target]
 
 
 @dataclass(kw_only=True, slots=True)
-class Placed:
-    """Hold what ``place`` made of the relations of a payload.
+class ResolvedReferences:
+    """The outcome of resolving the relations of a payload.
 
-    ``columns`` are the columns that were set on the instance. ``pending`` are the targets that have not arrived yet, by
-    property. ``lists`` are the associations and children, which are written when the row has its primary key.
+    ``columns`` are the columns that were set on the instance. ``pending`` are the targets without a row, by property.
+    ``lists`` are associations and children, which are written when the row has its key.
     """
 
     columns: set[str] = field(default_factory=set)
@@ -84,40 +84,48 @@ class Placed:
     lists: dict[str, ReceivedList | ReceivedChildren] = field(default_factory=dict)
 
 
-def place(resource: Kind, instance: models.Model, reading: Reading, known: Known) -> Placed:
-    """Set the columns of ``instance`` that hold the references in ``reading``.
+def resolve_references(
+    resource: Kind, instance: models.Model, reading: Reading, known: ReferenceCache
+) -> ResolvedReferences:
+    """Set the columns of ``instance`` for the relations in ``reading``.
 
     Raises:
-        PayloadError: the target of a required reference has not arrived yet (``waits_for``), or this node cannot
-            resolve a reference.
+        PayloadError: a required reference has a target without a row (``waits_for``), or a reference cannot be read.
     """
-    placed = Placed()
+    resolved = ResolvedReferences()
     for relation in resource.relations:
         if relation.name not in reading.related:
             continue
         received = reading.related[relation.name]
         if isinstance(received, ReceivedList | ReceivedChildren):
-            _note_list(relation, received, known, placed)
+            _resolve_list(relation, received, known, resolved)
         else:
             try:
-                _place_reference(resource, relation, instance, received, known, placed)
+                _resolve_reference(resource, relation, instance, received, known, resolved)
             except PayloadError as error:
                 path = f"{resource.element_name}/{relation.name}"
                 raise PayloadError(f"In {path}: {error}", payload_path=path, waits_for=error.waits_for) from error
-    return placed
+    return resolved
 
 
-def _note_list(relation: Relation, received: ReceivedList | ReceivedChildren, known: Known, placed: Placed) -> None:
-    placed.lists[relation.name] = received
+def _resolve_list(
+    relation: Relation, received: ReceivedList | ReceivedChildren, known: ReferenceCache, resolved: ResolvedReferences
+) -> None:
+    resolved.lists[relation.name] = received
     if isinstance(received, ReceivedList):
         targets = list(_targets(relation, received))
         missing = [target for target in targets if known.key(target) is None]
         if missing:
-            placed.pending[relation.name] = missing
+            resolved.pending[relation.name] = missing
 
 
-def _place_reference(
-    resource: Kind, relation: Relation, instance: models.Model, text: Text, known: Known, placed: Placed
+def _resolve_reference(
+    resource: Kind,
+    relation: Relation,
+    instance: models.Model,
+    text: Text,
+    known: ReferenceCache,
+    resolved: ResolvedReferences,
 ) -> None:
     values: Sequence[object] = (None,) * len(relation.columns)
     if text is not None and text.startswith(NATURAL) and isinstance(relation, Reference):
@@ -128,17 +136,17 @@ def _place_reference(
         if key is not None:
             values = reference_values(resource, relation, target, key)
         elif relation.is_nullable:
-            placed.pending[relation.name] = [target]
+            resolved.pending[relation.name] = [target]
         else:
             kind, uuid = target
             raise PayloadError(f"it refers to {kind} {uuid}, which has not arrived yet.", waits_for=[target])
     for column, value in zip(relation.columns, values, strict=True):
         setattr(instance, column, value)
-        placed.columns.add(column)
+        resolved.columns.add(column)
 
 
 def reference_values(resource: Kind, relation: Relation, target: Target, key: str) -> Sequence[object]:
-    """Return the values of the columns of ``relation`` that refer to ``target``, whose local key is ``key``."""
+    """Return the column values of ``relation`` for a reference to ``target``, whose local key is ``key``."""
     if isinstance(relation, GenericReference):
         return generic_values(resource, generic_target(target[0]), key)
     assert isinstance(relation, Reference)
@@ -146,7 +154,7 @@ def reference_values(resource: Kind, relation: Relation, target: Target, key: st
 
 
 def targets_of(resource: Kind, reading: Reading) -> Iterator[Target]:
-    """Yield the targets of the references in ``reading`` and its children, except of kinds that this node lacks."""
+    """Yield the targets of ``reading`` and of its children, without those of unknown kinds."""
     for relation in resource.relations:
         if relation.name not in reading.related:
             continue
@@ -159,7 +167,7 @@ def targets_of(resource: Kind, reading: Reading) -> Iterator[Target]:
             try:
                 yield from _targets(relation, received)
             except PayloadError:
-                continue  # ``place`` raises it
+                continue  # resolve_references() raises the error
 
 
 def _targets(relation: Relation, received: Received) -> Iterator[Target]:
@@ -180,9 +188,9 @@ def _kind(relation: Relation) -> str:
 
 
 def members_of(
-    relation: Association, received: ReceivedList, present: Mapping[str, Sequence[str]], key: str, known: Known
+    relation: Association, received: ReceivedList, present: Mapping[str, Sequence[str]], key: str, known: ReferenceCache
 ) -> set[str]:
-    """Return the local keys of the members of the row ``key`` after ``received`` is applied, without missing rows."""
+    """Return the local keys of the members that the row ``key`` has after ``received``, without missing ones."""
     kind = _kind(relation)
     added = {found for uuid in received.uuids if (found := known.key((kind, uuid))) is not None}
     if received.is_complete:
@@ -204,27 +212,26 @@ class RowAction(StrEnum):
 
 @dataclass(kw_only=True, eq=False)
 class RowChange:
-    """Hold the change of one row: create, update or delete it.
+    """The change of one row.
 
-    ``names`` are the columns that the entry contains; the instance has their values already. ``lists`` are the
-    associations and children, which are written after the row. ``pending`` are the targets that have not arrived yet,
-    by property. After the write, ``texts`` is the content of the row as it is stored, and ``error`` is why the change
-    was not written.
+    ``names`` are the columns of the entry; ``instance`` has their values already. ``lists`` are associations and
+    children, which are written after the row. ``pending`` are the targets without a row, by property. After the write
+    ``texts`` is the content of the row, or ``error`` is the reason why the row was not written.
     """
 
     instance: models.Model
     action: RowAction
     names: frozenset[str] = frozenset()
-    #: For a received deletion: what it waits for before it deletes other rows; ``None`` to delete them at once.
+    #: Of a received deletion: the condition on which it may delete other rows; ``None`` for no condition.
     condition: Condition | None = None
-    #: For a deletion: the resources that it also deletes, as ``cascade.hold_back`` has found them.
+    #: Of a deletion: the resources that are deleted with the row, as ``cascade.hold_back`` has found them.
     taken: Taken = field(default_factory=dict)
-    #: Those resources of ``taken`` whose own received deletion is deferred.
+    #: Those of them that have a deferred deletion of their own.
     waiting: Taken = field(default_factory=dict)
     lists: Mapping[str, ReceivedList | ReceivedChildren] = field(default_factory=dict)
     pending: Mapping[str, Sequence[Target]] = field(default_factory=dict)
-    known: Known = field(default_factory=Known)
-    #: The sync state of the version that the change writes, if there is one.
+    known: ReferenceCache = field(default_factory=ReferenceCache)
+    #: The sync state of the version that is written.
     state: SyncState | None = None
     texts: list[Text] = field(default_factory=list)
     error: PayloadError | None = None
@@ -240,24 +247,24 @@ class RowChange:
         return self.action in (RowAction.DELETE, RowAction.WITHDRAW)
 
 
-def prepare_row(resource: Kind, instance: models.Model | None, reading: Reading, known: Known) -> RowChange:
-    """Set ``reading`` on ``instance``, or on a new instance if it is ``None``; return the change, which is not written.
+def prepare_row(resource: Kind, instance: models.Model | None, reading: Reading, known: ReferenceCache) -> RowChange:
+    """Return the change that ``reading`` makes to the row of ``instance``, or to a new row if that is ``None``.
 
     Raises:
-        PayloadError: the target of a required reference has not arrived yet, or this node cannot resolve a reference.
+        PayloadError: a reference cannot be resolved, or a value cannot be set.
     """
     action = RowAction.CREATE if instance is None else RowAction.UPDATE
     instance = resource.model() if instance is None else instance
     names = set_values(instance, reading.values, is_new=action is RowAction.CREATE)
     if not resource.relations:
         return RowChange(instance=instance, names=names, action=action, known=known)
-    placed = place(resource, instance, reading, known)
+    resolved = resolve_references(resource, instance, reading, known)
     return RowChange(
         instance=instance,
-        names=names | placed.columns,
+        names=names | resolved.columns,
         action=action,
-        pending=placed.pending,
-        lists=placed.lists,
+        pending=resolved.pending,
+        lists=resolved.lists,
         known=known,
     )
 
@@ -265,7 +272,7 @@ def prepare_row(resource: Kind, instance: models.Model | None, reading: Reading,
 def keep_waiting(
     resource: Kind, change: RowChange, brought: Container[str], present: Mapping[str, Sequence[Target]]
 ) -> None:
-    """Keep the pending references ``present`` of the relations that the entry does not contain (``brought``)."""
+    """Keep the pending references ``present`` of the relations that the entry does not have (``brought``)."""
     columns = {relation.name: relation.columns for relation in resource.relations}
     kept = {
         name: targets
@@ -276,7 +283,7 @@ def keep_waiting(
 
 
 def set_values(instance: models.Model, values: Mapping[str, Any], *, is_new: bool) -> frozenset[str]:
-    """Set received ``values`` on ``instance``, return their names; the primary key of an existing row never changes."""
+    """Set the values of an entry on an instance and return their names; the primary key of a row never changes."""
     names = frozenset(values) if is_new else frozenset(values) - {instance._meta.pk.attname}
     for name in names:
         setattr(instance, name, values[name])

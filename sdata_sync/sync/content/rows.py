@@ -1,4 +1,4 @@
-"""Read the rows of a kind's model by local key."""
+"""Read the rows of a kind's model."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def read_instances_apart(resource: Kind, keys: Iterable[str]) -> tuple[dict[str,
 
 
 def unreadable_row(key: str, problem: str) -> PayloadError:
-    """Return the ``PayloadError`` that defers an entry because its row here cannot be read (``problem``)."""
-    return PayloadError(f"The row {key!r} of this node cannot be read: {problem}", public="Refused.")
+    """Return the error that defers an entry whose row at this node cannot be read because of ``problem``."""
+    return PayloadError(f"The row {key!r} here cannot be read: {problem}", public="Refused.")
 
 
 def read_instances(resource: Kind, keys: Iterable[str]) -> dict[str, models.Model]:
@@ -57,7 +57,7 @@ def read_instances(resource: Kind, keys: Iterable[str]) -> dict[str, models.Mode
 
 
 def _readable(resource: Kind, keys: Iterable[str]) -> list[Any]:
-    """Return ``keys`` as primary key values, without those that are no valid value: they have no row."""
+    """Return the primary keys for the local ``keys``, without keys that are no value of the primary key."""
     to_python = resource.model._meta.pk.to_python
     values = []
     for key in keys:
@@ -70,7 +70,7 @@ def _readable(resource: Kind, keys: Iterable[str]) -> list[Any]:
 
 def _key_field(resource: Kind) -> models.Field[Any, Any]:
     field = resource.model._meta.pk
-    while isinstance(field, models.ForeignKey):  # in multi-table inheritance the key of a child model is a foreign key
+    while isinstance(field, models.ForeignKey):  # the primary key of a child model is a link to its parent model
         field = field.target_field
     return field
 

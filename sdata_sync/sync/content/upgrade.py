@@ -1,4 +1,4 @@
-"""Write stored unknown elements into the rows, after an upgrade has added fields for them."""
+"""After an upgrade of the models: write unknown elements that were kept into the new columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..db.isolation import row_guard
 from ..log.digests import lock_digest
 from ..log.tracked import tracked_rows, update_tracked
 from .pending import store_pending
-from .resolve import Known, prepare_row
+from .resolve import ReferenceCache, prepare_row
 from .rows import read_instances
 from .writer import write_rows
 
@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 BATCH = 500
 
 
-def take_over_known(resource: Kind) -> int:
-    """Write stored unknown elements of a kind that have a field by now into the rows; return the number of rows.
+def adopt_known_elements(resource: Kind) -> int:
+    """Write kept unknown elements that have a field now into the rows; return the number of rows.
 
-    This is no change of the resources, because the elements belonged to their content already.
+    This is no change of the resources: the elements were part of their content before.
     """
     taken = 0
     last = 0
@@ -62,16 +62,16 @@ def _take_over(resource: Kind, tracked: TrackedResource) -> bool:
         reading = _without_edited(resource, instance, reading)
     try:
         with row_guard(resource.database):
-            change = prepare_row(resource, instance, reading, Known())
+            change = prepare_row(resource, instance, reading, ReferenceCache())
             write_rows(resource, [change])
         error = change.error
     except PayloadError as raised:
         error = raised
     if error is not None:
-        logger.warning("%s('%s'): its unknown elements cannot be written to the row: %s", resource.kind, key, error)
+        logger.warning("%s('%s'): kept elements cannot be written to the row: %s", resource.kind, key, error)
         return False
     tracked.extra = reading.extra
-    if tracked.mark is None:  # with a mark, the etag is still needed to find the edit
+    if tracked.mark is None:  # the etag of an edited row is computed when the row gets its tick
         tracked.etag = resource.etag(change.texts, tracked.extra)
     update_tracked(resource.database, [tracked], with_marks=False)
     store_pending(resource, {tracked.pk: change.pending}, replaced=[])
@@ -95,7 +95,7 @@ def _reading(resource: Kind, tracked: TrackedResource) -> Reading | None:
     name = resource.element_name
     document = f'<{name} xmlns="{resource.namespace}"{PAYLOAD_DECLARATIONS}>{tracked.extra}</{name}>'
     try:
-        return resource.read_payload(Payload.from_xml(document))
+        return resource.decode(Payload.from_xml(document))
     except PayloadError as error:
-        logger.warning("%s %s: its unknown elements cannot be read: %s", resource.kind, tracked.uuid, error)
+        logger.warning("%s %s: kept elements cannot be read: %s", resource.kind, tracked.uuid, error)
         return None

@@ -1,4 +1,4 @@
-"""Create, update and delete the rows of a kind's model, as received versions require."""
+"""Write and delete the rows of a kind's model, in bulk where the result is the same as row by row."""
 
 from __future__ import annotations
 
@@ -33,11 +33,10 @@ logger = logging.getLogger(__name__)
 
 
 def write_rows(resource: Kind, changes: Sequence[RowChange]) -> None:
-    """Write each of ``changes`` completely or not at all; set ``error`` on each change that fails.
+    """Write ``changes``, each completely or not at all; set ``error`` on the changes that fail.
 
-    The model validates the rows. They are written in bulk only where the result is the same: rows of a model with its
-    own ``save``, with signal receivers of the application, or with columns that set themselves (``auto_now``) are saved
-    one by one.
+    The model validates each row. Rows are saved one by one if the model has a ``save`` method of its own, receivers of
+    the application, or columns that a save fills (``auto_now``). All others are written in bulk.
     """
     deletions = [change for change in changes if change.is_deletion]
     writes = [change for change in changes if not change.is_deletion and change.error is None]
@@ -55,7 +54,7 @@ def write_rows(resource: Kind, changes: Sequence[RowChange]) -> None:
 
 
 def _delete_rows(resource: Kind, deletions: Sequence[RowChange]) -> None:
-    """Apply received deletions, except those that are deferred because they would also delete other rows."""
+    """Apply received deletions, except those that wait because they would delete other rows as well."""
     if not deletions:
         return
     if resource.is_inside:
@@ -79,15 +78,15 @@ def _delete(resource: Kind, change: RowChange) -> None:
     with applying_waiting(change):
         change.instance.delete(using=resource.database)
     change.instance.pk = pk
-    if are_kept_referring(resource, [change.instance]):  # the database would refuse it only at the commit
-        raise PayloadError("IntegrityError: rows with on_delete=DO_NOTHING still refer to the row.", public="Refused.")
+    if are_kept_referring(resource, [change.instance]):  # checked now: at the commit the violation would fail the page
+        raise PayloadError("IntegrityError: rows with on_delete=DO_NOTHING still refer to it.", public="Refused.")
     confirm_taken(records)
 
 
 def _can_write_in_bulk(resource: Kind) -> bool:
     model = resource.model
     return (
-        # A save would set such a column, even one that is not sent; a bulk update would not.
+        # A save fills such a column, whether the column is synchronised or not.
         not any(getattr(field, "auto_now", False) for field in model._meta.concrete_fields)
         and model.save is models.Model.save
         and model.save_base is models.Model.save_base
@@ -99,13 +98,13 @@ def _can_write_in_bulk(resource: Kind) -> bool:
 
 
 def _has_foreign_receivers(signal: Any, model: type[models.Model]) -> bool:
-    # has_listeners(), which Django's own fast delete uses, would find the receivers of this app too.
+    # Signal.has_listeners() would also return True for the receivers of this app.
     live = signal._live_receivers(model)
     return any(not is_own_receiver(receiver) for group in live for receiver in group)
 
 
 def _self_written(resource: Kind) -> list[str]:
-    """Return the columns in which a save would replace the received value with the present time."""
+    """Return the columns in which a save would replace the received value by the present time."""
     return [
         prop.field.attname
         for prop in resource.properties
@@ -116,54 +115,54 @@ def _self_written(resource: Kind) -> list[str]:
 def _validate(resource: Kind, change: RowChange, *, whole: bool) -> None:
     instance = change.instance
     exclude = set(_unchecked(resource, change.names, change.is_new))
-    exclude.update(_settled(resource, instance))
+    exclude.update(_not_validated(resource, instance))
     if not whole:
         exclude.update(_plainly_right(resource, instance))
     try:
         if whole:
             instance.full_clean(exclude=exclude)
         else:
-            # The database checks uniqueness here. If it refuses the bulk write, each row is validated completely.
+            # The database checks uniqueness here. A row that it refuses is validated completely when it is saved alone.
             instance.clean_fields(exclude=exclude)
             if type(instance).clean is not models.Model.clean:
                 instance.clean()
     except ValidationError as error:
         change.error = _payload_error(resource, error)
-    except Exception as error:  # a model's own clean() may raise anything
+    except Exception as error:  # the clean() of a model may raise any exception
         if ends_page(error):
             raise
         change.error = refusal(error)
 
 
-def _settled(resource: Kind, instance: models.Model) -> Iterator[str]:
-    """Yield the names of the fields whose value is not validated: the JSON null, and null in nullable columns."""
+def _not_validated(resource: Kind, instance: models.Model) -> Iterator[str]:
+    """Yield the names of the fields whose values need no validation."""
     values = instance.__dict__
     for name, attname in _json_columns(resource.model):
         if isinstance(values.get(attname), models.Value):
             yield name
     for name, attname in _nullable(resource.model):
-        # A form may require a value. The column accepts null, and so did the column of the source.
+        # Model validation refuses an empty value of a field without blank=True; the column allows NULL.
         if values.get(attname) is None:
             yield name
 
 
 def _plainly_right(resource: Kind, instance: models.Model) -> Iterator[str]:
-    """Yield the names of fields whose values are valid; their own ``clean`` would take ten times as long to tell."""
+    """Yield the names of the fields whose values are valid by a check that is ten times as fast as ``clean``."""
     values = instance.__dict__
     for name, attname, limit in _plain_texts(resource.model):
         if type(value := values.get(attname)) is str and 0 < len(value) <= limit:
             yield name
     for relation in resource.relations:
-        # The referenced rows were looked up together; clean() would query each of them again.
+        # The targets of a page were looked up together; clean() would look up each target again.
         if isinstance(relation, Reference) and values.get(relation.field.attname) is not None:
             yield relation.field.name
 
 
 @lru_cache(maxsize=512)
 def _unchecked(resource: Kind, names: frozenset[str], is_new: bool) -> frozenset[str]:
-    """Return the names of the fields that are not validated, because an entry with the columns ``names`` lacks them."""
+    """Return the names of the fields that an entry with the columns ``names`` does not have."""
     checked = set(names)
-    if is_new:  # validate also the fields that a new row gets no value for: they may require one
+    if is_new:  # a column that a new row has no value for is validated: it may not allow an empty value
         checked.update(prop.field.attname for prop in resource.properties if not prop.field.has_default())
         checked.update(resource.relation_columns)
     return frozenset(field.name for field in resource.model._meta.fields if field.attname not in checked)
@@ -171,7 +170,7 @@ def _unchecked(resource: Kind, names: frozenset[str], is_new: bool) -> frozenset
 
 @lru_cache(maxsize=512)
 def _plain_texts(model: type[models.Model]) -> tuple[tuple[str, str, int], ...]:
-    """Return the name, column and maximum length of the text fields that validate nothing but the length."""
+    """Return name, column and greatest length of the text fields whose only validation is the length."""
     return tuple(
         (field.name, field.attname, field.max_length or sys.maxsize)
         for field in model._meta.fields
@@ -209,7 +208,7 @@ def _payload_path(resource: Kind, name: str) -> str:
 
 
 def _written_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
-    """Write all of ``changes`` in bulk and return True; if one of them fails, write none and return False."""
+    """Write all ``changes`` in bulk; if one fails, write none and return False."""
     if len(changes) == 0:
         return True
     if is_careful():
@@ -226,12 +225,12 @@ def _written_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
                 _update_in_bulk(resource, names, instances)
             _take_along(resource, before, changes)
             write_inside(resource, changes, write_rows)
-            _note_texts(resource, changes)
+            _set_texts(resource, changes)
             _check_now(resource)
     except Exception as error:
         if ends_page(error):
             raise
-        logger.info("%s: the bulk write failed, rows are written one by one: %s", resource.kind, describe(error))
+        logger.info("%s: written row by row, because the bulk write failed: %s", resource.kind, describe(error))
         for change in changes:
             _forget_key(change)
         return False
@@ -239,7 +238,7 @@ def _written_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
 
 
 def _check_now(resource: Kind) -> None:
-    """Have the database check deferrable constraints now: at the commit, a violation would fail the whole page."""
+    """Check deferred constraints now: at the end of the transaction a violation would fail the whole page."""
     connection = connections[resource.database]
     if connection.features.supports_deferrable_unique_constraints and any(
         getattr(constraint, "deferrable", None) for constraint in resource.model._meta.constraints
@@ -256,17 +255,14 @@ def _links(model: type[models.Model]) -> tuple[models.ForeignKey[Any, Any], ...]
 
 
 def _linked_values(resource: Kind, changes: Sequence[RowChange]) -> dict[Any, models.Model]:
-    """Return the stored rows that will be updated, if the update changes a column that foreign keys refer to."""
+    """Return the present values of the rows to update, of the columns that foreign keys refer to."""
     columns = {link.target_field.attname for link in _links(resource.model)}
     pks = [change.instance.pk for change in changes if not change.is_new and columns & change.names]
     return resource.rows().only(*columns).in_bulk(pks) if pks else {}
 
 
 def _take_along(resource: Kind, before: Mapping[Any, models.Model], changes: Sequence[RowChange]) -> None:
-    """Set foreign keys that refer to changed columns of rows to the new values, so that they refer to the same rows.
-
-    One statement changes all rows of a foreign key, because the rows may have exchanged their values.
-    """
+    """Update foreign keys that hold changed values of ``changes``, in one statement, since rows may exchange values."""
     for link in _links(resource.model) if before else ():
         name = link.target_field.attname
         moved = {
@@ -282,20 +278,20 @@ def _take_along(resource: Kind, before: Mapping[Any, models.Model], changes: Seq
             rows.update(**{link.attname: models.Case(*cases)})
 
 
-def _note_texts(resource: Kind, changes: list[RowChange]) -> None:
+def _set_texts(resource: Kind, changes: list[RowChange]) -> None:
     if _is_fragile(resource) or resource.child_lists:
         contents = _stored_contents(resource, changes)
         for change in changes:
             change.texts = contents[str(change.instance.pk)]
             _expect_unaltered(resource, change)
     elif resource.relations:
-        # The instances have the values that were written. The uuids of their references are looked up together.
+        # The written values; the targets of the references are looked up together.
         contents = _contents(resource, changes, {str(c.instance.pk): resource.values_of(c.instance) for c in changes})
         for change in changes:
             change.texts = contents[str(change.instance.pk)]
     else:
         for change in changes:
-            change.texts = resource.texts_of(change.instance)
+            change.texts = resource.encode_instance(change.instance)
 
 
 def _stored_contents(resource: Kind, changes: Sequence[RowChange]) -> dict[str, list[Text]]:
@@ -317,7 +313,7 @@ def _update_in_bulk(resource: Kind, names: frozenset[str], instances: list[model
 
 
 def _forget_key(change: RowChange) -> None:
-    """Clear the primary key of a row whose creation was rolled back, if the database had assigned the key."""
+    """Remove the primary key of a row whose creation was rolled back, if the database has generated it."""
     if not change.is_new:
         return
     pk = change.instance._meta.pk
@@ -340,7 +336,7 @@ def _deleted_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
     except Exception as error:
         if ends_page(error):
             raise
-        logger.info("%s: the bulk deletion failed, rows are deleted one by one: %s", resource.kind, describe(error))
+        logger.info("%s: deleted row by row, because the bulk deletion failed: %s", resource.kind, describe(error))
         return False
     return True
 
@@ -397,12 +393,12 @@ def _is_fragile(resource: Kind) -> bool:
 
 
 def _expect_unaltered(resource: Kind, change: RowChange) -> None:
-    """Refuse a row that the database did not store as it was written; only for models without their own ``save``.
+    """Compare the stored row of a model without own ``save`` with the values that were written.
 
     Raises:
         PayloadError: a value in the database differs from the value that was written.
     """
-    for prop, written, stands in zip(resource.properties, resource.texts_of(change.instance), change.texts):  # noqa: B905
+    for prop, written, stands in zip(resource.properties, resource.encode_instance(change.instance), change.texts):  # noqa: B905
         if written != stands:
             raise PayloadError(
                 f"The database cannot hold the value {(written or '')[:80]!r} of {prop.name}.",

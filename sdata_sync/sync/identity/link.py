@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from ...exceptions import LinkError, PayloadError
 from ...models import ConflictRecord, DeferredEntry, TrackedResource
-from ..content.deferred import defer, forget, settle_all
+from ..content.deferred import defer, forget, retry_all
 from ..content.pending import hand_over, store_pending
 from ..content.references import MAX_ALIASES
 from ..content.referrers import mark_all_referrers
@@ -66,7 +66,7 @@ def link(resource: Kind, key: str, uuid: UUID | None, *, keep: bool = False, wai
     if other is not None and other.local_key is not None:
         raise LinkError(f"{uuid} has the row {resource.kind}('{other.local_key}') here already; unlink that row first.")
     if present is not None:
-        _keep_waiting_version(resource, present)
+        _keep_deferred_version(resource, present)
         release(resource, present, replaced_by=uuid)
     if other is None:
         is_awaited = wait_for is not None
@@ -83,7 +83,7 @@ def link(resource: Kind, key: str, uuid: UUID | None, *, keep: bool = False, wai
     if present is not None:
         hand_over(resource, present.pk, tracked_rows(resource).get(uuid=uuid).pk)
     mark_referrers_of_key(resource, key)
-    transaction.on_commit(partial(settle_all, resource), using=resource.database)
+    transaction.on_commit(partial(retry_all, resource), using=resource.database)
     wake_after_commit(resource.kind, resource.database)
     return uuid
 
@@ -107,7 +107,7 @@ def _revive(resource: Kind, other: TrackedResource, key: str, *, is_awaited: boo
     rows.update(local_key=key, is_deleted=False, replaced_by=None, restamp=True, mark=now(), is_intent=False)
 
 
-def _keep_waiting_version(resource: Kind, tracked: TrackedResource) -> None:
+def _keep_deferred_version(resource: Kind, tracked: TrackedResource) -> None:
     """Keep the deferred version of ``tracked``, whose uuid is about to be released, as the losing side of a conflict.
 
     It is kept for people to read.
@@ -166,7 +166,7 @@ def rename(resource: Kind, key: str, old: UUID, uuid: UUID, *, is_edited: bool) 
         seen.add(other.replaced_by)
         other = tracked_rows(resource).filter(uuid=other.replaced_by).first()
     if other is not None and other.local_key is not None:
-        _unite(resource, key, other.local_key)
+        _merge_rows(resource, key, other.local_key)
         return
     is_gone = other is not None and other.is_deleted and other.replaced_by is None
     if other is not None and is_gone and not is_edited:  # the resource was deleted under its new uuid
@@ -183,7 +183,7 @@ def rename(resource: Kind, key: str, old: UUID, uuid: UUID, *, is_edited: bool) 
         )
     hand_over(resource, tracked_rows(resource).get(uuid=old).pk, other.pk)
     mark_referrers_of_key(resource, key)
-    transaction.on_commit(partial(settle_all, resource), using=resource.database)
+    transaction.on_commit(partial(retry_all, resource), using=resource.database)
 
 
 def _delete(resource: Kind, key: str, deleted: TrackedResource) -> None:
@@ -197,7 +197,7 @@ def _delete(resource: Kind, key: str, deleted: TrackedResource) -> None:
         defer(resource, deleted, PayloadError(f"{type(error).__name__}: {error}"), None, is_deleted=True)
 
 
-def _unite(resource: Kind, key: str, into: str) -> None:
+def _merge_rows(resource: Kind, key: str, into: str) -> None:
     instances = read_instances(resource, [key, into])
     old, new = instances.get(key), instances.get(into)
     if old is None or new is None:

@@ -34,7 +34,7 @@ class _Row(NamedTuple):
     stamp: int | None
     conflict_priority: int
     shown_tick: int = FIRST_TICK
-    heard_tick: int = FIRST_TICK
+    received_tick: int = FIRST_TICK
     purge_floor: int = FIRST_TICK
     part_of: str = ""
 
@@ -52,7 +52,7 @@ _entries: PreparedQuery[DigestEntryRow] = PreparedQuery(
             "stamp",
             "conflict_priority",
             "shown_tick",
-            "heard_tick",
+            "received_tick",
             "purge_floor",
             "digest__part_of",
         )
@@ -67,7 +67,7 @@ _lock: PreparedQuery[DigestRow] = PreparedQuery(
 _update_entry = PreparedUpdate(
     lambda pk, tick, stamp, priority, shown, heard: (
         DigestEntryRow.objects.filter(pk=pk),
-        {"tick": tick, "stamp": stamp, "conflict_priority": priority, "shown_tick": shown, "heard_tick": heard},
+        {"tick": tick, "stamp": stamp, "conflict_priority": priority, "shown_tick": shown, "received_tick": heard},
     ),
     *(int, int, DigestEntryRow._meta.get_field("stamp"), int, int, int),
 )
@@ -85,9 +85,9 @@ class StoredDigest:
         self._ids = {row.key: row.endpoint_id for row in rows}
         self._urls = {row.endpoint_id: row.url for row in rows}
         self._shown = {row.key: row.shown_tick for row in rows}
-        self._heard = {row.key: row.heard_tick for row in rows}
+        self._received = {row.key: row.received_tick for row in rows}
         #: By local key, the content of the rows that were given ticks under the lock of this digest.
-        self.numbered: dict[str, list[Text]] = {}
+        self.stamped_texts: dict[str, list[Text]] = {}
         entries = (
             DigestEntry(endpoint=row.url, tick=row.tick, stamp=row.stamp, conflict_priority=row.conflict_priority)
             for row in rows
@@ -135,13 +135,13 @@ class StoredDigest:
         """Raise the tick that ``shown_tick`` returns to ``tick``; ``save`` stores it."""
         self._shown[url.lower()] = max(tick, self.shown_tick(url))
 
-    def heard_tick(self, url: str) -> int:
+    def received_tick(self, url: str) -> int:
         """Return one more than the highest tick of a version of the endpoint ``url`` that this node has received."""
-        return self._heard.get(url.lower(), FIRST_TICK)
+        return self._received.get(url.lower(), FIRST_TICK)
 
-    def hear(self, url: str, tick: int) -> None:
+    def receive(self, url: str, tick: int) -> None:
         """Record that this node has received a version of the endpoint ``url`` with ``tick``; ``save`` stores it."""
-        self._heard[url.lower()] = max(tick + 1, self.heard_tick(url))
+        self._received[url.lower()] = max(tick + 1, self.received_tick(url))
         self.show(url, tick + 1)
 
     def purge_floor(self, url: str) -> int:
@@ -168,7 +168,7 @@ class StoredDigest:
     def _create(self, entries: list[DigestEntry]) -> None:
         database, kind = self._resource.database, self._resource.kind
         DigestRow.objects.using(database).get_or_create(pk=kind)
-        self._note_endpoints([entry.endpoint for entry in entries])
+        self._ensure_endpoints([entry.endpoint for entry in entries])
         forgotten = Endpoint.objects.using(database).filter(is_forgotten=True)
         for keys in chunks((entry.endpoint.lower() for entry in entries), BATCH):
             forgotten.filter(key__in=keys).update(is_forgotten=False)
@@ -181,7 +181,7 @@ class StoredDigest:
                     stamp=entry.stamp,
                     conflict_priority=entry.conflict_priority,
                     shown_tick=self.shown_tick(entry.endpoint),
-                    heard_tick=self.heard_tick(entry.endpoint),
+                    received_tick=self.received_tick(entry.endpoint),
                 )
                 for entry in entries
             ],
@@ -198,10 +198,10 @@ class StoredDigest:
 
     def _values_of(self, entry: DigestEntry) -> tuple[int, int | None, int, int, int]:
         """Return the values that are stored for ``entry``, in the order of ``_update_entry``."""
-        shown, heard = self.shown_tick(entry.endpoint), self.heard_tick(entry.endpoint)
+        shown, heard = self.shown_tick(entry.endpoint), self.received_tick(entry.endpoint)
         return entry.tick, entry.stamp, entry.conflict_priority, shown, heard
 
-    def _note_endpoints(self, urls: list[str]) -> None:
+    def _ensure_endpoints(self, urls: list[str]) -> None:
         """Insert the missing endpoints of ``urls`` in bulk; up to ``FEW`` of them are left to ``endpoint_id``."""
         unknown = {url.lower(): url for url in urls if url.lower() not in self._ids}
         if len(unknown) <= FEW:

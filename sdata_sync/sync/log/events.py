@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ...kind import Kind
 
 
-def announce(
+def send_signals(
     resource: Kind, conflicts: Sequence[ConflictRecord], versions: Sequence[tuple[TrackedResource, bool]]
 ) -> None:
     """Send the signals for ``conflicts`` and ``versions`` after the present transaction is committed.

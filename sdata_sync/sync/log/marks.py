@@ -11,7 +11,7 @@ from django.db import IntegrityError, connections, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.constants import OnConflict
 
-from ...atom.text import replace_forbidden
+from ...atom.escape import replace_forbidden
 from ...models import TrackedResource
 from ...users import current_user
 from ..db.clock import now
@@ -79,20 +79,20 @@ def _write_marks(connection: BaseDatabaseWrapper, rows: list[tuple[Any, ...]]) -
         if connection.vendor == "mysql":
             # An upsert of InnoDB locks the gaps beside the rows that it looks for, and writers deadlock because of
             # these locks. Most resources are tracked already, so that a plain update is enough for them.
-            rows = [row for row in rows if row[2] is None or not _mark_known_row(connection.alias, cursor, row)]
+            rows = [row for row in rows if row[2] is None or not _mark_tracked_row(connection.alias, cursor, row)]
         if len(rows) == 1:
             cursor.execute(_upsert(connection.alias), rows[0])
         elif rows:
             cursor.executemany(_upsert(connection.alias), rows)
 
 
-def _mark_known_row(using: str, cursor: Any, row: tuple[Any, ...]) -> bool:
+def _mark_tracked_row(using: str, cursor: Any, row: tuple[Any, ...]) -> bool:
     kind, _, key, *marked = row[:6]
-    cursor.execute(_known_mark(using), (*marked, kind, key))
+    cursor.execute(_tracked_mark(using), (*marked, kind, key))
     return bool(cursor.rowcount)
 
 
-def mark_known(using: str, kind: str, keys: Collection[str], *, is_intent: bool = False) -> None:
+def mark_tracked(using: str, kind: str, keys: Collection[str], *, is_intent: bool = False) -> None:
     """Mark the tracked resources with the local ``keys`` as changed; ignore the keys that are not tracked."""
     known = TrackedResource.objects.using(using).filter(kind=kind, local_key__in=keys)
     repeated(using, partial(known.update, mark=now(), is_intent=is_intent, mark_user=_user()))
@@ -106,20 +106,20 @@ def key_text(pk: "models.Field[Any, Any]", value: Any) -> str:
         return str(value)
 
 
-def announce_birth(using: str, kind: str) -> UUID:
+def reserve_uuid(using: str, kind: str) -> UUID:
     """Insert a placeholder for a row that is about to be created, whose primary key is not known yet.
 
-    Return the uuid of the placeholder, for ``settle_birth``.
+    Return the uuid of the placeholder, for ``bind_uuid``.
     """
     uuid = new_uuid()
     mark(using, kind, [None], is_intent=True, birth=uuid)
     return uuid
 
 
-def settle_birth(using: str, kind: str, uuid: UUID, key: str) -> None:
-    """Set the local ``key`` on the placeholder that ``announce_birth`` has inserted under ``uuid``, and mark it."""
+def bind_uuid(using: str, kind: str, uuid: UUID, key: str) -> None:
+    """Set the local ``key`` on the placeholder that ``reserve_uuid`` has inserted under ``uuid``, and mark it."""
     try:
-        settled = repeated(using, partial(_settle_birth, connections[using], kind, uuid, key))
+        settled = repeated(using, partial(_bind_uuid, connections[using], kind, uuid, key))
     except IntegrityError:  # another transaction has changed the new row since, so it is tracked already
         announced = TrackedResource.objects.using(using).filter(kind=kind, uuid=uuid, local_key=None)
         repeated(using, announced.delete)
@@ -128,9 +128,9 @@ def settle_birth(using: str, kind: str, uuid: UUID, key: str) -> None:
         mark(using, kind, [key])
 
 
-def _settle_birth(connection: BaseDatabaseWrapper, kind: str, uuid: UUID, key: str) -> bool:
+def _bind_uuid(connection: BaseDatabaseWrapper, kind: str, uuid: UUID, key: str) -> bool:
     with connection.cursor() as cursor:
-        cursor.execute(_settlement(connection.alias), (key, now(), False, _user(), kind, write_uuid(connection, uuid)))
+        cursor.execute(_binding(connection.alias), (key, now(), False, _user(), kind, write_uuid(connection, uuid)))
         return bool(cursor.rowcount == 1)
 
 
@@ -153,7 +153,7 @@ def write_uuid(connection: BaseDatabaseWrapper, uuid: UUID) -> UUID | str:
 
 
 @cache
-def _settlement(using: str) -> str:
+def _binding(using: str) -> str:
     quote = connections[using].ops.quote_name
     columns = ", ".join(f"{quote(name)} = %s" for name in ("local_key", *_UPDATED))
     # The uuid alone selects the placeholder, because no other transaction knows it yet. With a condition on the
@@ -165,7 +165,7 @@ def _settlement(using: str) -> str:
 
 
 @cache
-def _known_mark(using: str) -> str:
+def _tracked_mark(using: str) -> str:
     quote = connections[using].ops.quote_name
     columns = ", ".join(f"{quote(name)} = %s" for name in _UPDATED)
     return (

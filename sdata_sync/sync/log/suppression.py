@@ -66,22 +66,22 @@ def is_withdrawing() -> bool:
 
 def is_applied(kind: str, instance: models.Model | None, key: str | None) -> bool:
     """Return True if the resource with this ``instance`` or local ``key`` is being applied at present."""
-    return _level(kind, instance, key) is not None
+    return _applied_for(kind, instance, key) is not None
 
 
-def note_key(kind: str, instance: models.Model, key: str) -> None:
+def add_applied_key(kind: str, instance: models.Model, key: str) -> None:
     """Add the new local ``key`` of a row that is being applied, so that writes by that key are not captured either."""
-    level = _level(kind, instance, key)
-    if level is not None:
-        level.keys.add(key)
+    applied = _applied_for(kind, instance, key)
+    if applied is not None:
+        applied.keys.add(key)
 
 
-def _level(kind: str, instance: models.Model | None, key: str | None) -> _Applied | None:
-    level = _applied.get()
-    while level is not None:
-        if level.kind == kind and (key in level.keys or any(instance is other for other in level.instances)):
-            return level
-        level = level.outer
+def _applied_for(kind: str, instance: models.Model | None, key: str | None) -> _Applied | None:
+    applied = _applied.get()
+    while applied is not None:
+        if applied.kind == kind and (key in applied.keys or any(instance is other for other in applied.instances)):
+            return applied
+        applied = applied.outer
     return None
 
 

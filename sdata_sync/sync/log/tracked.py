@@ -71,7 +71,7 @@ def _blank() -> tuple[list[str], list[Any]]:
     return names, [getattr(blank, name) for name in names]
 
 
-def note_first_state(tracked: TrackedResource) -> None:
+def set_first_state(tracked: TrackedResource) -> None:
     """Set the first state of ``tracked`` at this node to its present state, unless a first state is set already."""
     if tracked.first_tick is None and tracked.tick is not None:
         tracked.first_endpoint_id, tracked.first_tick = tracked.endpoint_id, tracked.tick

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from ...atom.feed import SyncMode
 from ...atom.renderer import Paging, render_feed
-from ...core.selection import missing_ranges
+from ...core.ranges import missing_ranges
 from ...exceptions import FeedError
 from ..db.clock import now
 from ..log.digests import StoredDigest, load_digest
@@ -29,7 +29,7 @@ MAX_BYTES = "maxBytes"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class Cursor:
     """Hold the cursor of a page, which begins at ``tick`` of the endpoint with the primary key ``endpoint``.
 
     No endpoint has the primary key 0. ``endpoint`` 0 marks a page of resent resources, which precede all changes: it
@@ -43,12 +43,12 @@ class Place:
         return f"{self.endpoint}.{self.tick}"
 
     @classmethod
-    def of_owed(cls, behind: int) -> Self:
-        """Return the cursor of the resent resources after the one with the primary key ``behind``."""
-        return cls(endpoint=0, tick=behind)
+    def of_resends(cls, after: int) -> Self:
+        """Return the cursor of the resent resources after the one with the primary key ``after``."""
+        return cls(endpoint=0, tick=after)
 
     @property
-    def owed(self) -> int | None:
+    def resends(self) -> int | None:
         """Return the primary key after which the page's resent resources begin; ``None`` if the page follows them."""
         return self.tick if self.endpoint == 0 else None
 
@@ -91,7 +91,7 @@ class SourceFeed:
     def page(
         self,
         *,
-        place: Place | None,
+        place: Cursor | None,
         start_index: int,
         count: int,
         peer_limit: PeerLimit | None = None,
@@ -108,14 +108,14 @@ class SourceFeed:
         stored = load_digest(self.resource)
         stored.value = self.source
         begin = self._skip(stored, start_index - 1) if place is None else self._at(stored, place)
-        owed = 0 if place is None and start_index == 1 else place.owed if place is not None else None
+        resends = 0 if place is None and start_index == 1 else place.resends if place is not None else None
         page = read_page(
-            self.resource, stored, begin, limit=count, scope=self.scope, owed_behind=owed, peer_limit=peer_limit
+            self.resource, stored, begin, limit=count, scope=self.scope, resend_after=resends, peer_limit=peer_limit
         )
         next_url = ""
         if not page.is_last:
-            behind = page.owed_behind
-            place = _next_place(stored, page.cursor) if behind is None else Place.of_owed(behind)
+            after = page.resend_after
+            place = _next_cursor(stored, page.cursor) if after is None else Cursor.of_resends(after)
             next_url = f"{self.url}?startIndex={start_index + len(page.states)}&count={count}&place={place}"
             next_url += f"&{extra}" if extra else ""
         content = render_feed(
@@ -133,8 +133,8 @@ class SourceFeed:
         )
         return RenderedPage(content=b"".join(content), is_last=page.is_last)
 
-    def _at(self, stored: StoredDigest, place: Place) -> Digest:
-        if place.owed is not None:
+    def _at(self, stored: StoredDigest, place: Cursor) -> Digest:
+        if place.resends is not None:
             return self.target
         reached: dict[str, int] = {}
         for missing in missing_ranges(self.source, self.target):
@@ -162,9 +162,9 @@ class SourceFeed:
         return self.target.raised_all(reached, stamp=0)
 
 
-def _next_place(stored: StoredDigest, cursor: Digest) -> Place:
+def _next_cursor(stored: StoredDigest, cursor: Digest) -> Cursor:
     following = missing_ranges(stored.value, cursor)[0]
-    return Place(endpoint=stored.endpoint_id(following.endpoint), tick=following.start)
+    return Cursor(endpoint=stored.endpoint_id(following.endpoint), tick=following.start)
 
 
 def count_missing(resource: Kind, stored: StoredDigest, target: Digest, scope: Scope | None = None) -> int:
@@ -176,4 +176,4 @@ def count_missing(resource: Kind, stored: StoredDigest, target: Digest, scope: S
     ]
     if scope is None:
         return sum(rows.count() for rows in ranges)
-    return scope.count_owed() + sum(scope.count(rows) for rows in ranges)
+    return scope.count_resends() + sum(scope.count(rows) for rows in ranges)

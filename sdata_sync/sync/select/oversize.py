@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from django.db.models import F, Q, QuerySet
 
-from ...models import HeldVersion, Peer, TrackedResource
+from ...models import OversizeVersion, Peer, TrackedResource
 from ..db.clock import now
 from ..log.wakeup import wake_after_commit
 
@@ -74,7 +74,7 @@ class PeerLimit:
         self._held[row.pk] = (endpoint, tick)
         if self._peer is None:
             return
-        HeldVersion.objects.using(self._resource.database).update_or_create(
+        OversizeVersion.objects.using(self._resource.database).update_or_create(
             peer_id=self._peer.pk,
             resource=row,
             defaults={
@@ -110,7 +110,7 @@ class PeerLimit:
         """Record that the peer has refused the version of ``row`` again; each pause is longer than the one before."""
         for held in _held(self._resource, self._peer).filter(resource=row):
             pause = min(FIRST_PAUSE_MILLIS * 2 ** min(held.attempts, 20), LONGEST_PAUSE_MILLIS)
-            HeldVersion.objects.using(self._resource.database).filter(pk=held.pk).update(
+            OversizeVersion.objects.using(self._resource.database).filter(pk=held.pk).update(
                 attempts=F("attempts") + 1, retry_at=now() + pause
             )
 
@@ -128,19 +128,19 @@ class PeerLimit:
 _IS_PRESENT = Q(endpoint_id=F("resource__endpoint_id"), tick=F("resource__tick"))
 
 
-def _of_kind(resource: Kind) -> QuerySet[HeldVersion]:
-    return HeldVersion.objects.using(resource.database).filter(resource__kind=resource.kind)
+def _of_kind(resource: Kind) -> QuerySet[OversizeVersion]:
+    return OversizeVersion.objects.using(resource.database).filter(resource__kind=resource.kind)
 
 
-def _held(resource: Kind, peer: Peer | None) -> QuerySet[HeldVersion]:
+def _held(resource: Kind, peer: Peer | None) -> QuerySet[OversizeVersion]:
     return _of_kind(resource).filter(peer=peer and peer.pk)
 
 
-def _present(resource: Kind, peer: Peer | None) -> QuerySet[HeldVersion]:
+def _present(resource: Kind, peer: Peer | None) -> QuerySet[OversizeVersion]:
     return _held(resource, peer).filter(_IS_PRESENT)
 
 
-def held_names(resource: Kind) -> dict[int, list[str]]:
+def oversize_names(resource: Kind) -> dict[int, list[str]]:
     """Return the names and sizes of the resources whose present version is left out, by primary key of the peer."""
     found: dict[int, list[str]] = {}
     for version in _of_kind(resource).filter(_IS_PRESENT).select_related("resource").order_by("pk"):

@@ -13,11 +13,11 @@ from django.db.models import Exists, OuterRef, QuerySet
 from django.db.models.functions import Coalesce
 
 from ...atom.entry import render_entry
+from ...atom.escape import replace_forbidden
 from ...atom.payload import Text, identity
-from ...atom.text import replace_forbidden
 from ...conf import conf
 from ...core.digest import Digest
-from ...core.selection import TickRange, missing_ranges
+from ...core.ranges import TickRange, missing_ranges
 from ...core.state import SyncState, same_endpoint
 from ...models import DeferredEntry, DigestEntry, TrackedResource
 from ...registry import registry
@@ -28,7 +28,7 @@ from ..db.clock import now
 from ..db.faults import describe, ends_page
 from ..db.prepared import PreparedQuery
 from ..log.wakeup import wake_after_commit
-from ..stamp.stamper import number_changes
+from ..stamp.stamper import assign_ticks
 
 if TYPE_CHECKING:
     from ...kind import Kind
@@ -82,8 +82,8 @@ class Page:
     ``entries`` are rendered; ``states`` and ``rows`` belong to them, in the same order. ``cursor`` is the target's
     digest as if the target had applied the whole page: the next page is what that digest lacks. ``is_last`` is true if
     there is no next page. ``referrers`` is set if an entry is a deletion: this node's digests of the kinds that refer
-    to this one. On a page of resent resources, ``owed`` are their uuids, and the next such page begins after the
-    primary key ``owed_behind``.
+    to this one. On a page of resent resources, ``resends`` are their uuids, and the next such page begins after the
+    primary key ``resend_after``.
     """
 
     cursor: Digest
@@ -92,8 +92,8 @@ class Page:
     rows: list[TrackedResource] = field(default_factory=list)
     is_last: bool = True
     referrers: dict[str, Digest] | None = None
-    owed_behind: int | None = None
-    owed: list[UUID] = field(default_factory=list)
+    resend_after: int | None = None
+    resends: list[UUID] = field(default_factory=list)
 
     def is_cut_to(self, limit: int) -> bool:
         """Drop last entries until the rest has at most ``limit`` bytes, but keep the first; return True if any went."""
@@ -114,7 +114,7 @@ def read_page(
     limit: int,
     wanted: Callable[[str], bool] = lambda endpoint: True,
     scope: Scope | None = None,
-    owed_behind: int | None = 0,
+    resend_after: int | None = 0,
     peer_limit: PeerLimit | None = None,
 ) -> Page:
     """Return the first ``limit`` changes that ``target`` lacks, by endpoint and tick (SData sync 2.5, 4.4).
@@ -126,8 +126,8 @@ def read_page(
 
     ``scope`` restricts the resources to those that a peer may have; a resource that it may not have any more is sent as
     a deletion. Resources that must be resent, although the peer's digest contains them, come first, on pages of their
-    own. The page begins after the resent resource with the primary key ``owed_behind``; ``None`` means that all of them
-    were sent.
+    own. The page begins after the resent resource with the primary key ``resend_after``; ``None`` means that all were
+    sent.
 
     ``peer_limit`` leaves out versions that are larger than the peer accepts.
 
@@ -141,7 +141,7 @@ def read_page(
         limit=limit,
         wanted=wanted,
         scope=scope,
-        owed_behind=owed_behind,
+        resend_after=resend_after,
         peer_limit=peer_limit,
     )
     if page.referrers is not None:
@@ -165,12 +165,12 @@ def _select(
     limit: int,
     wanted: Callable[[str], bool],
     scope: Scope | None,
-    owed_behind: int | None,
+    resend_after: int | None,
     peer_limit: PeerLimit | None,
 ) -> Page:
     page = Page(cursor=target)
-    if scope is not None and _begin_with_owed(resource, stored, scope, limit, page, peer_limit, behind=owed_behind):
-        page.is_last = page.owed_behind is None and not _is_anything_missing(stored, target, wanted)
+    if scope is not None and _begin_with_resends(resource, stored, scope, limit, page, peer_limit, after=resend_after):
+        page.is_last = page.resend_after is None and not _is_anything_missing(stored, target, wanted)
         return page
     passed: dict[str, int] = {}
     for missing, is_inhabited in missing_and_inhabited(resource, stored, target, wanted=wanted):
@@ -193,7 +193,7 @@ def _select(
     return page
 
 
-def _begin_with_owed(
+def _begin_with_resends(
     resource: Kind,
     stored: StoredDigest,
     scope: Scope,
@@ -201,19 +201,19 @@ def _begin_with_owed(
     page: Page,
     peer_limit: PeerLimit | None,
     *,
-    behind: int | None,
+    after: int | None,
 ) -> bool:
-    owed = [] if behind is None else scope.owed(behind=behind, limit=limit + 1)
-    part = owed[:limit]
+    resends = [] if after is None else scope.resends(after=after, limit=limit + 1)
+    part = resends[:limit]
     if not part:
         return False
-    page.owed = [row.uuid for row in part]
-    page.owed_behind = part[-1].pk if len(owed) > limit else None
+    page.resends = [row.uuid for row in part]
+    page.resend_after = part[-1].pk if len(resends) > limit else None
     by_endpoint: dict[int, list[TrackedResource]] = {}
     for row in part:
         by_endpoint.setdefault(row.endpoint_id or 0, []).append(row)
     for endpoint, rows in by_endpoint.items():
-        _render(resource, stored, stored.endpoint_url(endpoint), rows, page, scope, peer_limit, is_owed=True)
+        _render(resource, stored, stored.endpoint_url(endpoint), rows, page, scope, peer_limit, needs_resend=True)
     return True
 
 
@@ -247,7 +247,7 @@ def _render(
     scope: Scope | None,
     peer_limit: PeerLimit | None,
     *,
-    is_owed: bool = False,
+    needs_resend: bool = False,
 ) -> None:
     withdrawn: dict[int, bool] = {}
     if scope is not None:
@@ -264,7 +264,7 @@ def _render(
         problem = ""
         if withdrawn.get(row.pk):
             payload = resource.template.render_empty(
-                identity(uuid=str(row.uuid), deleted=True, scoped=is_owed, withdrawn=True)
+                identity(uuid=str(row.uuid), deleted=True, scoped=needs_resend, withdrawn=True)
             )
         elif row.is_deferred:
             payload = deferred.get(row.pk)
@@ -272,11 +272,11 @@ def _render(
             # A peer that may not have the survivor is told of a deletion without it.
             new = row.replaced_by if row.replaced_by and (scope is None or scope.has(row.replaced_by)) else None
             payload = resource.template.render_empty(
-                identity(uuid=str(row.uuid), deleted=True, replaced_by=new, scoped=is_owed)
+                identity(uuid=str(row.uuid), deleted=True, replaced_by=new, scoped=needs_resend)
             )
         else:
             texts, problem = contents.get(row.local_key or ""), problems.get(row.local_key or "", "")
-            payload, problem = _render_row(resource, row, url, texts, keys, problem, scoped=is_owed)
+            payload, problem = _render_row(resource, row, url, texts, keys, problem, scoped=needs_resend)
         if payload is None:
             _stamp_anew(resource, row, problem)
             continue
@@ -319,7 +319,7 @@ def _contents(
     A row that was just given its tick has the content that it had then.
     """
     alive = [row.local_key for row in tracked if row.local_key and not (row.is_deleted or row.is_deferred)]
-    contents = {key: texts for key in alive if (texts := stored.numbered.get(key)) is not None}
+    contents = {key: texts for key in alive if (texts := stored.stamped_texts.get(key)) is not None}
     unread = {key for key in alive if key not in contents}
     read, problems = read_contents(resource, [row for row in tracked if row.local_key in unread], allocate=True)
     return {**contents, **read}, problems
@@ -381,7 +381,7 @@ def referring_digests(resource: Kind) -> dict[str, Digest]:
         if other is None:
             continue
         if other.is_source:
-            digests[kind] = number_changes(other).value.merge(told.get(kind, Digest()), stamp=0)
+            digests[kind] = assign_ticks(other).value.merge(told.get(kind, Digest()), stamp=0)
         else:  # an empty digest tells the target that this node does not send the kind
             digests[kind] = Digest(origin=other.endpoint)
     return digests

@@ -15,7 +15,7 @@ from ...models import (
     DeferredEntry,
     DigestEntry,
     Endpoint,
-    HeldVersion,
+    OversizeVersion,
     Peer,
     PendingReference,
     ScopedResource,
@@ -96,7 +96,7 @@ def _remove_some(resource: Kind, chosen: QuerySet[TrackedResource]) -> bool:
         stones = list(locked(chosen, resource.database)[:500])
         pks = [row.pk for row in stones]
         _raise_floors(resource, stones)
-        for model in (ConflictRecord, DeferredEntry, HeldVersion, PendingReference, ScopedResource):
+        for model in (ConflictRecord, DeferredEntry, OversizeVersion, PendingReference, ScopedResource):
             model._default_manager.using(resource.database).filter(resource__in=pks).delete()
         TrackedResource.objects.using(resource.database).filter(pk__in=pks)._raw_delete(resource.database)
     return bool(pks)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from ...models import Digest as DigestRow
 from ...models import TrackedResource
 from ..content.contents import read_contents
-from ..content.upgrade import take_over_known
+from ..content.upgrade import adopt_known_elements
 from ..db.isolation import atomically_by_row
 from ..log.digests import lock_digest
 from ..log.marks import new_uuid
 from ..log.tracked import mark_found, new_tracked, untracked_keys, without_tracked
 from ..log.wakeup import wake_after_commit
-from .restore import behind, is_checked, wait_until_checked
-from .stamper import BATCH, number_changes, number_new
+from .restore_gap import is_checked, restore_gap, wait_until_checked
+from .stamper import BATCH, assign_ticks, stamp_new_rows
 
 if TYPE_CHECKING:
     from ...kind import Kind
@@ -38,7 +38,7 @@ def track_existing(resource: Kind, *, on_batch: Callable[[int], None] = lambda c
     """
     if is_complete(resource):
         return 0
-    if not is_checked(resource) or behind(resource) is not None:
+    if not is_checked(resource) or restore_gap(resource) is not None:
         return 0
     found = track_untracked(resource, on_batch=on_batch)
     DigestRow.objects.using(resource.database).update_or_create(pk=resource.kind, defaults={"is_complete": True})
@@ -47,7 +47,7 @@ def track_existing(resource: Kind, *, on_batch: Callable[[int], None] = lambda c
 
 def track_untracked(resource: Kind, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
     """Track and number every row that is not tracked, and return how many there were."""
-    if not is_checked(resource) or behind(resource) is not None:
+    if not is_checked(resource) or restore_gap(resource) is not None:
         return 0
     return sum(_track(resource, keys) for keys in untracked_keys(resource, on_batch=on_batch))
 
@@ -70,7 +70,7 @@ def _track_under_lock(resource: Kind, keys: list[str]) -> int:
         row = new_tracked(resource.kind, new_uuid())
         row.local_key = key
         new.append(row)
-    number_new(resource, stored, new)
+    stamp_new_rows(resource, stored, new)
     return len(new)
 
 
@@ -107,7 +107,7 @@ def scan(resource: Kind, *, dry_run: bool = False, on_batch: Callable[[int], Non
     """
     found = Found()
     if not dry_run:
-        take_over_known(resource)
+        adopt_known_elements(resource)
         if not wait_until_checked(resource):
             logger.warning("%s: no ticks are assigned until lost changes were pulled; see sync_rejoin", resource.kind)
     last = 0
@@ -125,7 +125,7 @@ def scan(resource: Kind, *, dry_run: bool = False, on_batch: Callable[[int], Non
     find_new = count_untracked if dry_run or not is_checked(resource) else track_untracked
     found.new = find_new(resource, on_batch=on_batch)
     if not dry_run:
-        number_changes(resource)
+        assign_ticks(resource)
         if found.total:
             wake_after_commit(resource.kind, resource.database)
     return found

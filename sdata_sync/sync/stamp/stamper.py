@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from ...atom.text import escape, is_representable
+from ...atom.escape import escape, is_representable
 from ...core.decision import resolve
 from ...core.state import SyncState, stamp_after
 from ...exceptions import PayloadError, UnrepresentableText
@@ -26,10 +26,10 @@ from ..db.isolation import atomically_by_row, row_guard
 from ..db.prepared import PreparedQuery
 from ..db.statements import locks_rows
 from ..log.digests import StoredDigest, load_digest, lock_digest
-from ..log.events import announce
+from ..log.events import send_signals
 from ..log.marks import mark
-from ..log.tracked import create_tracked, note_first_state, untracked_keys, update_tracked
-from .restore import behind, is_checked
+from ..log.tracked import create_tracked, set_first_state, untracked_keys, update_tracked
+from .restore_gap import is_checked, restore_gap
 
 if TYPE_CHECKING:
     from ...atom.payload import Text
@@ -44,7 +44,7 @@ INTENT_GRACE_MILLIS = 60_000
 MAX_TEXT = 10_000_000
 
 
-def number_changes(resource: Kind) -> StoredDigest:
+def assign_ticks(resource: Kind) -> StoredDigest:
     """Assign ticks to all committed changes of this node, and return the digest afterwards (SData sync 2.2).
 
     It runs before every delivery, every select and every answer with a digest, so that a digest never promises a
@@ -55,28 +55,28 @@ def number_changes(resource: Kind) -> StoredDigest:
     position = _START
     if not _first_mark.rows(database, resource.kind, *position) or not is_checked(resource):
         return load_digest(resource)
-    if behind(resource) is not None:
+    if restore_gap(resource) is not None:
         return load_digest(resource)  # restored from a backup: ticks are assigned when the lost changes are back
     while True:
-        stored, batch = atomically_by_row(database, partial(_number_batch, resource, position))
+        stored, batch = atomically_by_row(database, partial(_stamp_batch, resource, position))
         if len(batch) < BATCH:
             return stored
-        position = _behind(batch[-1])
+        position = _position_after(batch[-1])
 
 
-def _number_batch(resource: Kind, position: _Position) -> tuple[StoredDigest, list[TrackedResource]]:
+def _stamp_batch(resource: Kind, position: _Position) -> tuple[StoredDigest, list[TrackedResource]]:
     stored = lock_digest(resource)
     batch = _next_batch(resource, position)
-    number(resource, stored, batch)
+    stamp_rows(resource, stored, batch)
     return stored, batch
 
 
-def number_all_under_lock(resource: Kind, stored: StoredDigest) -> None:
+def assign_ticks_under_lock(resource: Kind, stored: StoredDigest) -> None:
     """Assign ticks to all marks, in a transaction that holds the digest's lock already."""
     position = _START
     while batch := _next_batch(resource, position):
-        number(resource, stored, batch)
-        position = _behind(batch[-1])
+        stamp_rows(resource, stored, batch)
+        position = _position_after(batch[-1])
 
 
 #: A cursor over the marks, which are read in the order of their times: time and primary key, as for ``_marked``.
@@ -84,13 +84,13 @@ _Position = tuple[int, int]
 _START: _Position = (-(2**63), 0)
 
 
-def _behind(tracked: TrackedResource) -> _Position:
+def _position_after(tracked: TrackedResource) -> _Position:
     return tracked.mark or 0, tracked.pk
 
 
 def _marked(kind: str, mark: int, pk: int) -> QuerySet[TrackedResource]:
-    behind = Q(mark__gt=mark) | Q(pk__gt=pk)
-    return TrackedResource.objects.filter(behind, kind=kind, mark__gte=mark).order_by("mark", "pk")
+    later = Q(mark__gt=mark) | Q(pk__gt=pk)
+    return TrackedResource.objects.filter(later, kind=kind, mark__gte=mark).order_by("mark", "pk")
 
 
 def _locked(kind: str, mark: int, pk: int) -> QuerySet[TrackedResource]:
@@ -110,7 +110,7 @@ def _next_batch(resource: Kind, position: _Position) -> list[TrackedResource]:
     return query.instances(resource.database, TrackedResource, resource.kind, *position)
 
 
-def number(resource: Kind, stored: StoredDigest, marked: Sequence[TrackedResource]) -> None:
+def stamp_rows(resource: Kind, stored: StoredDigest, marked: Sequence[TrackedResource]) -> None:
     """Assign ticks to the locked rows ``marked``, under the digest's lock with which ``stored`` was read."""
     if not marked:
         return
@@ -120,11 +120,11 @@ def number(resource: Kind, stored: StoredDigest, marked: Sequence[TrackedResourc
     contents, problems = read_contents(resource, marked, allocate=True)
     stamper.find_waiting_deletions(marked)
     for tracked in marked:
-        stamper.settle(tracked, contents, problems)
+        stamper.stamp(tracked, contents, problems)
     stamper.write()
 
 
-def number_new(resource: Kind, stored: StoredDigest, new: Sequence[TrackedResource]) -> None:
+def stamp_new_rows(resource: Kind, stored: StoredDigest, new: Sequence[TrackedResource]) -> None:
     """Assign ticks to untracked rows, under the digest's lock; ``new`` are their resources, not stored yet."""
     if not new:
         return
@@ -132,7 +132,7 @@ def number_new(resource: Kind, stored: StoredDigest, new: Sequence[TrackedResour
     contents, problems = read_contents(resource, new, allocate=True)
     for tracked in new:
         tracked.mark = stamper.now
-        stamper.settle(tracked, contents, problems)
+        stamper.stamp(tracked, contents, problems)
     # A row that does not exist any more has no tick and no problem, and is not stored. A row that cannot be sent is
     # stored with its mark and its problem.
     create_tracked(resource.database, [row for row in new if row.tick is not None or row.problem])
@@ -157,7 +157,7 @@ class _Stamper:
         self.undeferred: list[TrackedResource] = []
         self.without_row: list[int] = []
         self.forgotten: list[int] = []
-        self.stale_births: list[int] = []
+        self.unbound: list[int] = []
         self.incomplete: dict[int, list[Text]] = {}
         self.waiting_deletions: set[int] = set()
         self.conflicts: list[ConflictRecord] = []
@@ -169,28 +169,28 @@ class _Stamper:
             entries = waiting_deletions(self.resource).filter(resource__in=deferred)
             self.waiting_deletions.update(entries.values_list("resource_id", flat=True))
 
-    def settle(self, tracked: TrackedResource, contents: dict[str, list[Text]], problems: dict[str, str]) -> None:
+    def stamp(self, tracked: TrackedResource, contents: dict[str, list[Text]], problems: dict[str, str]) -> None:
         """Assign a tick to one marked resource, or clear its mark, or hold it back."""
         key = tracked.local_key
         texts = None if key is None else contents.get(key)
         if texts is not None:
-            self._settle_row(tracked, texts)
+            self._stamp_row(tracked, texts)
         elif key is not None and key in problems:
             self._hold_back(tracked, problems[key])
         elif self._is_young_intent(tracked):
             pass  # the writer may not have committed the row yet
         elif tracked.tick is None and not tracked.is_deferred and not tracked.restamp:
             # No other node knows it. Without a key it is a placeholder, and its writer has not created the row in time.
-            (self.forgotten if tracked.local_key else self.stale_births).append(tracked.pk)
+            (self.forgotten if tracked.local_key else self.unbound).append(tracked.pk)
         elif (tracked.is_deleted and not tracked.restamp) or (tracked.is_deferred and tracked.local_key is None):
             self._clear(tracked)
         else:
-            self._number(tracked)
+            self._assign_tick(tracked)
             tracked.is_deleted, tracked.local_key, tracked.etag, tracked.extra = True, None, "", ""
             if tracked.is_incomplete:
                 self.without_row.append(tracked.pk)
 
-    def _settle_row(self, tracked: TrackedResource, texts: list[Text]) -> None:
+    def _stamp_row(self, tracked: TrackedResource, texts: list[Text]) -> None:
         if tracked.is_incomplete:
             self.incomplete[tracked.pk] = texts
         etag = self.resource.etag(texts, tracked.extra)
@@ -212,9 +212,9 @@ class _Stamper:
             if loses:
                 tracked.etag = etag
                 return
-        self._number(tracked)
+        self._assign_tick(tracked)
         tracked.is_deleted, tracked.etag = False, etag
-        self.stored.numbered[tracked.local_key or ""] = texts
+        self.stored.stamped_texts[tracked.local_key or ""] = texts
 
     def _loses_to_deletion(self, tracked: TrackedResource, texts: list[Text]) -> bool:
         """Decide between a local edit of a row and its deferred deletion; return True if the deletion wins.
@@ -301,14 +301,14 @@ class _Stamper:
         tracked.mark, tracked.is_intent, tracked.problem, tracked.restamp = None, False, "", False
         self.changed.append(tracked)
 
-    def _number(self, tracked: TrackedResource) -> None:
-        note_first_state(tracked)
+    def _assign_tick(self, tracked: TrackedResource) -> None:
+        set_first_state(tracked)
         replaced = [] if tracked.tick is None else [tracked.stamp]
         tracked.stamp = stamp_after(tracked.mark or self.now, *replaced)
         tracked.endpoint_id = self.stored.endpoint_id(self.resource.endpoint)
         tracked.tick = self.next_tick
         tracked.awaited_endpoint_id, tracked.keeps_content = None, False
-        note_first_state(tracked)
+        set_first_state(tracked)
         tracked.user = tracked.mark_user
         self.next_tick += 1
         if tracked.is_deferred:
@@ -324,16 +324,16 @@ class _Stamper:
         database = self.resource.database
         update_tracked(database, self.changed)
         ConflictRecord.objects.using(database).bulk_create(self.conflicts)
-        announce(self.resource, self.conflicts, [])
+        send_signals(self.resource, self.conflicts, [])
         tracked = TrackedResource.objects.using(database)
         forget(self.resource, self.undeferred)
         if overruled := [*(row.pk for row in self.undeferred), *self.without_row]:
             store_pending(self.resource, {}, replaced=overruled)
         if self.forgotten:
             tracked.filter(pk__in=self.forgotten).delete()
-        if self.stale_births:
+        if self.unbound:
             track_missing(self.resource)
-            tracked.filter(pk__in=self.stale_births).delete()
+            tracked.filter(pk__in=self.unbound).delete()
         drop_overruled(self.resource, self.incomplete)
         last = SyncState(endpoint=self.resource.endpoint, tick=self.next_tick - 1, stamp=self.now)
         self.stored.save(self.digest.advance(last, stamp=self.now))

@@ -1,4 +1,4 @@
-"""Forgetting the tombstones that the peers have: they are asked."""
+"""Purge the tombstones that every peer has; the digests of the peers are read before (network)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def purge_all(*, older_than: timedelta | None = None, dry_run: bool = False) -> Iterator[tuple[str, Purged]]:
-    """Purge kind by kind, and yield what that came to; see ``sync.purging.purge``."""
+    """Purge kind by kind, and yield each kind with its outcome; see ``sync.stamp.purge.purge``."""
     peers = list(Peer.objects.filter(enabled=True))
     for resource in registry:
         digests = {peer.name: _digest(peer, resource.kind) for peer in peers}
@@ -26,7 +26,7 @@ def purge_all(*, older_than: timedelta | None = None, dry_run: bool = False) -> 
 
 
 def _digest(peer: Peer, kind: str) -> Digest | None:
-    """Return what the peer has: as it says now, else as it was last known, else ``None``."""
+    """Return the digest of the peer (network); if it cannot be read, the last known one or ``None``."""
     try:
         with PeerClient.for_peer(peer) as client:
             return client.read_digest(kind)

@@ -13,12 +13,12 @@ from ..core.state import same_endpoint
 from ..exceptions import FeedError, PeerError, PeerMisbehaved, PeerRefused
 from ..models import Peer
 from ..sync.log.digests import load_digest, lock_digest
-from ..sync.stamp.renumber import HIGHEST_USABLE, Lowered, confirm, renumber
-from ..sync.stamp.restore import behind, take_higher_tick
+from ..sync.stamp.lower_tick import HIGHEST_USABLE, Lowered, confirm, lower_own_tick
+from ..sync.stamp.restore_gap import restore_gap, take_higher_tick
 from .client import ABSENT, PeerClient
-from .progress import Watch
+from .progress import Progress
 from .pull import pull, read_full_feed
-from .threads.overlap import all_at_once
+from .threads.overlap import call_all
 
 if TYPE_CHECKING:
     from ..core.digest import Digest
@@ -33,11 +33,11 @@ NOT_RECOVERED = "not recovered"
 
 
 def knows_more_of_us(resource: Kind, shown: Digest) -> bool:
-    """Return True if ``shown`` has a higher tick for us than we have, or can end a recovery that was cut off.
+    """Return True if ``shown`` has a higher tick for this node than the node itself, or can close a restore gap.
 
     Not if that tick is so high that this node cannot have assigned it: see ``push.check_own_tick``.
     """
-    own, noted = resource.endpoint, behind(resource)
+    own, noted = resource.endpoint, restore_gap(resource)
     ours, theirs = load_digest(resource).value.tick(own), shown.tick(own)
     if theirs - ours > conf.max_tick_leap:
         return False
@@ -52,22 +52,24 @@ def recover(
     *,
     is_interrupted: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Pull what we recorded, the peer has seen, and we have lost since; then go on above its tick for us.
+    """Pull the changes of this node that it lost and the peer has; then continue above the peer's tick (network).
 
-    What is marked here is numbered when the pull ends, under ticks that nobody has seen.
+    Marked changes get their ticks when the pull has ended: ticks that no node has seen.
 
     Raises:
-        DeliveryInterrupted: it goes on later, from where it is.
-        PeerError
+        DeliveryInterrupted: ``is_interrupted`` returned True; the next pull continues after the last page.
+        PeerError: the peer cannot be reached, is busy, or its answer cannot be read.
     """
-    logger.warning("%s: %s knows more of us than we do; pulling what was lost", resource.kind, peer)
+    logger.warning(
+        "%s: %s has a higher tick of this node than the node itself; lost changes are pulled", resource.kind, peer
+    )
     try:
-        pull(client, peer, resource, Watch(), is_interrupted=is_interrupted)
+        pull(client, peer, resource, Progress(), is_interrupted=is_interrupted)
     except PeerRefused as refusal:
         if refusal.status not in (*ABSENT, 401, 403):
-            raise  # busy, or broken for the moment: it may give it back later
-        # It does not give it back; but the ticks that it has seen must not be used again.
-        logger.warning("%s: what this node has lost cannot be pulled: %s", resource.kind, refusal)
+            raise  # a temporary failure: a later pull may succeed
+        # The peer does not give its changes to this node, but the ticks that it has seen must not be used again.
+        logger.warning("%s: the changes that this node lost cannot be pulled: %s", resource.kind, refusal)
         with transaction.atomic(using=resource.database):
             stored = lock_digest(resource)
             try:
@@ -77,20 +79,23 @@ def recover(
 
 
 def check_peers(resource: Kind) -> bool:
-    """Ask the peers, and tell whether this node may number: not while one that knows more keeps it to itself."""
+    """Run the restore check with every enabled peer (network).
+
+    Return False while a peer has changes that this node lost and they could not be pulled: no tick may be assigned.
+    """
     return not any(outcome.startswith(NOT_RECOVERED) for outcome in ask_peers(resource).values())
 
 
 def ask_peers(resource: Kind) -> dict[str, str]:
-    """Ask every enabled peer how far it knows us, and recover from those that know more.
+    """Read every enabled peer's digest of a kind (network), and pull lost changes from peers with a higher tick.
 
-    Returns what each of them came to: "knows no more", "recovered", or why it could not be asked.
+    Return the outcome for each peer by name: "knows no more", "recovered", or why the peer could not be asked.
     """
     peers = list(Peer.objects.filter(enabled=True))
     if not peers:
         return {}
-    # Those that are away cost one waiting time together.
-    shown = all_at_once(lambda peer: _shown(peer, resource.kind), peers)
+    # All at the same time: the timeouts of unreachable peers do not add up.
+    shown = call_all(lambda peer: _shown(peer, resource.kind), peers)
     outcomes: dict[str, str] = {}
     for peer, digest in sorted(zip(peers, shown, strict=True), key=lambda item: _tick(item[1], resource), reverse=True):
         if isinstance(digest, str):
@@ -126,10 +131,10 @@ def _recover(peer: Peer, resource: Kind, shown: Digest) -> str:
     return "recovered"
 
 
-def renumber_above_peers(resource: Kind) -> tuple[Lowered, dict[str, str]]:
-    """Lower this node's tick above every version of its that is known here and at the peers that answer.
+def lower_above_peers(resource: Kind) -> tuple[Lowered, dict[str, str]]:
+    """Lower this node's tick to just above its versions, here and at the peers that answer (network).
 
-    Returns the ticks, and what each enabled peer came to: "asked", or why it could not be asked.
+    Return the ticks, and the outcome for each enabled peer by name: "asked", or why it could not be asked.
     """
     highest, outcomes = 0, dict[str, str]()
     for peer in Peer.objects.filter(enabled=True):
@@ -138,7 +143,7 @@ def renumber_above_peers(resource: Kind) -> tuple[Lowered, dict[str, str]]:
             outcomes[peer.name] = "asked"
         except PeerError as error:
             outcomes[peer.name] = f"not asked: {error}"
-    return renumber(resource, highest), outcomes
+    return lower_own_tick(resource, highest), outcomes
 
 
 def _highest_at(peer: Peer, resource: Kind) -> int:
@@ -153,7 +158,7 @@ def _highest_at(peer: Peer, resource: Kind) -> int:
 
 
 def confirm_with(peer: Peer, resource: Kind) -> Lowered:
-    """Lower our entry for the endpoint of ``peer`` to what its own ``$syncDigest`` says.
+    """Lower this node's digest entry for the endpoint of ``peer`` to the tick in the peer's own digest (network).
 
     Raises:
         PeerError: the peer does not answer, or there are no credentials of the name that the peer has.

@@ -107,15 +107,13 @@ def wait_until_checked(resource: Kind) -> bool:
 logger = logging.getLogger(__name__)
 
 _noted: PreparedQuery[DigestRow] = PreparedQuery(
-    lambda kind: DigestRow.objects.filter(pk=kind, behind_until__isnull=False).values_list(
-        "behind_since", "behind_until"
-    ),
+    lambda kind: DigestRow.objects.filter(pk=kind, gap_until__isnull=False).values_list("gap_since", "gap_until"),
     str,
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Behind:
+class RestoreGap:
     """Hold a restore gap: the ticks of this node, ``since <= tick < until``, that may have been assigned twice."""
 
     since: int
@@ -125,26 +123,26 @@ class Behind:
         return self.since <= tick < self.until
 
 
-def fall_behind(resource: Kind, stored: StoredDigest) -> Behind:
+def note_restore_gap(resource: Kind, stored: StoredDigest) -> RestoreGap:
     """Store a restore gap, because a peer knows higher ticks of this node, or return the gap that is stored already.
 
     The caller holds the digest's lock. The gap stays stored, across pages, processes and failures, until
     ``take_higher_tick`` closes it.
     """
-    if (noted := behind(resource)) is not None:
+    if (noted := restore_gap(resource)) is not None:
         return noted
     ours = stored.value.tick(resource.endpoint)
-    noted = Behind(since=_confirmed(resource, ours), until=ours)
+    noted = RestoreGap(since=_confirmed(resource, ours), until=ours)
     DigestRow.objects.using(resource.database).update_or_create(
-        pk=resource.kind, defaults={"behind_since": noted.since, "behind_until": noted.until}
+        pk=resource.kind, defaults={"gap_since": noted.since, "gap_until": noted.until}
     )
     return noted
 
 
-def behind(resource: Kind) -> Behind | None:
-    """Return the restore gap that ``fall_behind`` has stored, or ``None`` if no peer knows higher ticks."""
+def restore_gap(resource: Kind) -> RestoreGap | None:
+    """Return the restore gap that ``note_restore_gap`` has stored, or ``None`` if no peer knows higher ticks."""
     for since, until in _noted.rows(resource.database, resource.kind):
-        return Behind(since=since or FIRST_TICK, until=until)
+        return RestoreGap(since=since or FIRST_TICK, until=until)
     return None
 
 
@@ -171,21 +169,21 @@ def take_higher_tick(resource: Kind, stored: StoredDigest, shown: Digest, where:
     """
     own = resource.endpoint
     ours, theirs = stored.value.tick(own), shown.tick(own)
-    noted = behind(resource)
+    noted = restore_gap(resource)
     if theirs <= ours and noted is None:
         return False
     check_leap(resource, ours, theirs)
-    noted = noted or fall_behind(resource, stored)
+    noted = noted or note_restore_gap(resource, stored)
     note = (
         f"{where} knows tick {theirs} of this node, which was at tick {noted.until}. This node was restored from a "
         "backup, or another node has the same BASE_URL. It continues from the higher tick."
     )
     logger.error("%s: %s", own, note)
     DigestRow.objects.using(resource.database).filter(pk=resource.kind).update(
-        behind_since=None, behind_until=None, rejoined_at=timezone.now(), rejoined_note=note
+        gap_since=None, gap_until=None, rejoined_at=timezone.now(), rejoined_note=note
     )
     stored.save(stored.value.raised(own, theirs, stamp=now()))
-    _number_again(resource, stored, noted)
+    _restamp(resource, stored, noted)
     # The known digests of the peers count in the ticks that are given up.
     Stream.objects.filter(kind=resource.kind).update(known_digest="")
     return True
@@ -204,7 +202,7 @@ def check_leap(resource: Kind, ours: int, theirs: int) -> None:
         )
 
 
-def _number_again(resource: Kind, stored: StoredDigest, given: Behind) -> None:
+def _restamp(resource: Kind, stored: StoredDigest, given: RestoreGap) -> None:
     # Not from ``until`` on: those are the lost changes of this node, which have just been pulled.
     TrackedResource.objects.using(resource.database).filter(
         kind=resource.kind,

@@ -21,7 +21,7 @@ from ..db.clock import now
 from ..db.retry import atomically
 from ..log.digests import StoredDigest, lock_digest
 from ..log.wakeup import wake_after_commit
-from .stamper import number_all_under_lock
+from .stamper import assign_ticks_under_lock
 
 if TYPE_CHECKING:
     from ...core.digest import Digest
@@ -41,17 +41,17 @@ class Lowered:
     after: int
 
 
-def renumber(resource: Kind, highest_elsewhere: int) -> Lowered:
+def lower_own_tick(resource: Kind, highest_elsewhere: int) -> Lowered:
     """Lower this node's tick to above its versions if it is out of reach, and assign new ticks to versions up there.
 
     ``highest_elsewhere`` is the highest tick of a version of this node that a peer has.
     """
-    lowered = atomically(resource.database, partial(_renumber, resource, highest_elsewhere))
+    lowered = atomically(resource.database, partial(_lower_own_tick, resource, highest_elsewhere))
     wake_after_commit(resource.kind, resource.database)
     return lowered
 
 
-def _renumber(resource: Kind, highest_elsewhere: int) -> Lowered:
+def _lower_own_tick(resource: Kind, highest_elsewhere: int) -> Lowered:
     stored = lock_digest(resource)
     own = stored.value.entry(resource.endpoint)
     assert own is not None
@@ -63,11 +63,11 @@ def _renumber(resource: Kind, highest_elsewhere: int) -> Lowered:
     if own.tick <= wanted + conf.max_tick_leap:
         return Lowered(before=own.tick, after=own.tick)
     stored.save(stored.value.with_entry(replace(own, tick=wanted, stamp=now())))
-    DigestRow.objects.using(resource.database).filter(pk=resource.kind).update(behind_since=None, behind_until=None)
+    DigestRow.objects.using(resource.database).filter(pk=resource.kind).update(gap_since=None, gap_until=None)
     versions.filter(tick__gt=HIGHEST_USABLE).update(
         mark=Coalesce("mark", F("stamp")), is_intent=False, mark_user=F("user"), restamp=True
     )
-    number_all_under_lock(resource, stored)
+    assign_ticks_under_lock(resource, stored)
     # The known digests of the peers count in the ticks that are given up.
     Stream.objects.filter(kind=resource.kind).update(known_digest="")
     return Lowered(before=own.tick, after=wanted)
@@ -96,7 +96,7 @@ def _confirm(resource: Kind, endpoint: str, tick: int) -> Lowered:
     held = tracked.filter(endpoint=pk).aggregate(highest=Max("tick"))["highest"] or 0
     tick = min(tick, held + 1)
     DigestEntry.objects.using(resource.database).filter(digest=resource.kind, endpoint=pk).update(
-        tick=tick, stamp=now(), shown_tick=tick, heard_tick=FIRST_TICK
+        tick=tick, stamp=now(), shown_tick=tick, received_tick=FIRST_TICK
     )
     Stream.objects.filter(kind=resource.kind).update(known_digest="")
     return Lowered(before=present.tick, after=tick)
