@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Anomalies:
-    """Logs clocks that are ahead and endpoints that assign one tick to two changes; stores both on the Endpoint."""
+    """Log clocks that are ahead and endpoints that assign one tick to two changes; store both on the Endpoint."""
 
     def __init__(self, resource: Kind, stored: StoredDigest, now: int) -> None:
         self._resource = resource

@@ -70,7 +70,7 @@ class Applier:
 
     @property
     def has_recorded(self) -> bool:
-        """Whether a change of this node was recorded that must be delivered to its peers."""
+        """Return True if a change of this node was recorded that must be delivered to its peers."""
         return self._recorder.has_recorded
 
     def apply(self, entries: Sequence[Entry]) -> None:
@@ -115,13 +115,13 @@ class Applier:
             return refused_result(self.resource, entry, tracked, 409, "ClaimLeftOut", reason)
         if entry.is_withdrawn and not self._is_filtered_by_source:
             self._bounds.add_claim(f"that {entry.uuid} does not belong here")
-            reason = "Only the enabled peer that chooses this node's part may withdraw a resource from it."
+            reason = "Only the enabled peer that filters this node's replica may withdraw a resource from it."
             return refused_result(self.resource, entry, tracked, 403, "NotTrusted", reason)
         return None
 
     @cached_property
     def _is_filtered_by_source(self) -> bool:
-        """Whether the source is the enabled peer that filters the kind for this node."""
+        """Return True if the source is the enabled peer that filters the kind for this node."""
         return filters_this_node(self._recorder.source)
 
     def _apply_entry(self, entry: Entry, batch: Batch) -> Result:
@@ -185,7 +185,10 @@ class Applier:
         return not same_endpoint(held.endpoint, endpoint) and target.tick(endpoint) > source.tick(endpoint)
 
     def _is_matter_of_scope(self, held: SyncState | None) -> bool:
-        """Return True if the source filters the kind for this node and has seen this node's present version."""
+        """Return True if the source filters the kind for this node and has seen this node's present version, if any.
+
+        Then the source may add the resource to the partial replica, or withdraw it.
+        """
         return self._is_filtered_by_source and (held is None or self._recorder.source.contains(held))
 
     def _resolve_conflict(self, version: Version, held: SyncState, local: LocalVersion, batch: Batch) -> Result:
@@ -204,7 +207,7 @@ class Applier:
             self._recorder.set_state(tracked, state)
             batch.touched[tracked.uuid] = tracked
         if tracked.problem:
-            # A held-back edit has won. It gets a tick even if it is undone before that.
+            # A held-back edit has won. It gets a tick even if it is undone before that: undoing it is a change too.
             tracked.restamp = True
             batch.touched[tracked.uuid] = tracked
         if outcome.by is Rule.SAME_CONTENT:

@@ -100,7 +100,7 @@ def use_other_version(resource: Kind, record: ConflictRecord) -> None:
     """Write the version that has lost a conflict into the row, as a change of this node.
 
     Raises:
-        PayloadError: the version cannot be written.
+        PayloadError: the version cannot be decoded or written, or it refers to a resource without a row here.
         ValidationError: the model refuses the version.
     """
     database = resource.database
@@ -141,7 +141,7 @@ def _adopt(resource: Kind, uuid: UUID, key: str) -> None:
 
 
 class ConflictResolution:
-    """Resolves the conflict of a received version with the local one, of state ``held`` and content ``local``.
+    """Resolve the conflict of a received version with the local one, of state ``held`` and content ``local``.
 
     Without ``by_priority`` the stamps alone decide.
     """

@@ -54,7 +54,7 @@ class DuplicateMerge:
     is_conflict: bool = False
 
     def merge(self, held: SyncState, source: Digest, target: Digest) -> Resolution:
-        """Merge both resources, and return the decision whose content stays.
+        """Merge both resources, and return the decision about whose content stays.
 
         The received resource is stored already, without a row.
 
@@ -166,7 +166,7 @@ def revive(resource: Kind, deleted: TrackedResource, reading: Reading, known: Re
 
 
 class Merger:
-    """Merges the versions of a batch with the rows and resources that are the same thing."""
+    """Merge the versions of a batch with the rows and resources that are the same thing."""
 
     def __init__(self, recorder: Recorder, batch: Batch) -> None:
         self._resource = recorder.resource
@@ -237,7 +237,7 @@ class Merger:
         instance = read_instances(resource, [key]).get(key)
         held = recorder.local_state(duplicate)
         if instance is None or held is None or duplicate.uuid == version.entry.uuid:
-            error = PayloadError(f"It is the same thing as {resource.kind}('{key}'), which cannot be taken now.")
+            error = PayloadError(f"It is the same thing as {resource.kind}('{key}'), but cannot be merged with it now.")
             defer_late(self._batch, version, error)
             return
         merge = DuplicateMerge(

@@ -64,15 +64,15 @@ def _outcome(result: Result) -> str:
     return _STATUSES.get(result.status) or ("ignored" if result.message == UNCHANGED else "applied")
 
 
-#: The number of entries that are decided and written together.
+#: The maximum number of entries that are decided and written together.
 BATCH = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """The outcome of a page: the results of the entries in their order, and the digest of this node afterwards.
+    """Hold the results of the entries of a page, in their order, and the digest of this node afterwards.
 
-    ``source`` is the digest in the page. ``next_url`` is the link to the next page, or empty.
+    ``source`` is the believed part of the digest in the page. ``next_url`` is the link to the next page, or empty.
     """
 
     results: list[Result]
@@ -164,7 +164,7 @@ def _shows_restore(resource: Kind, ours: int, source: Digest, mode: SyncMode | N
     refused, which makes its sender start a catch-up.
 
     Raises:
-        FeedRefused: the feed is an immediate feed.
+        FeedRefused: an immediate feed shows that this node was restored.
     """
     theirs = source.tick(resource.endpoint)
     if theirs <= ours:
@@ -196,7 +196,7 @@ def _refuse_ourselves(resource: Kind, source: Digest) -> None:
 
 
 class _EntryCheck:
-    """Checks the ticks of the entries of one page, in their order."""
+    """Check the ticks of the entries of one page, in their order."""
 
     def __init__(self, resource: Kind, stored: StoredDigest, source: Digest, mode: SyncMode | None) -> None:
         self._resource = resource
@@ -240,8 +240,8 @@ class _EntryCheck:
 def _batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
     """Group ``entries`` in batches of ``size``, each entry of a batch of another resource.
 
-    An entry that gives a resource another uuid is a batch of its own: an earlier entry may have done so already, and a
-    later entry may be of the renamed row.
+    The second entry of a resource is decided against the outcome of the first. An entry that gives a resource another
+    uuid is a batch of its own: an earlier entry may have done so already, and a later entry may be of the renamed row.
     """
     batch: list[Entry] = []
     uuids: set[UUID] = set()

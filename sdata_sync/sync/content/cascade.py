@@ -83,7 +83,10 @@ def parents_of_children(children: Kind, instances: Collection[models.Model]) -> 
 
 
 def without_referrers(resource: Kind, instances: Sequence[models.Model]) -> list[models.Model]:
-    """Return those of ``instances`` that no row refers to, by one query for each relation."""
+    """Return those of ``instances`` that no foreign key which would cascade refers to, by one query for each.
+
+    Return none of them for a model with parent models or generic relations, because one query cannot tell there.
+    """
     model = resource.model
     if model._meta.parents or any(True for _ in _generic_relations(model)):
         return []
@@ -112,7 +115,7 @@ def are_kept_referring(resource: Kind, instances: Collection[models.Model]) -> b
 
 
 def kinds_within_reach(resource: Kind) -> frozenset[str]:
-    """Return the kinds of which a deletion of a row of ``resource`` may delete rows, by the models of this node."""
+    """Return the kinds whose rows or children a deletion of ``resource`` may also delete, by this node's models."""
     return _kinds_within_reach(resource.model)
 
 
@@ -219,14 +222,17 @@ def _owners(
     return keys
 
 
-#: The number of rows that the reason of a deletion names.
+#: The maximum number of rows that the reason of a deferred deletion names.
 NAMED_ROWS = 3
-#: The rule in the conflict record.
+#: The rule in the conflict record of a resource that a deletion has also deleted.
 CASCADE_RULE = "deleted with what it referred to"
 
 
 def hold_back(resource: Kind, deletions: Sequence[RowChange]) -> None:
-    """Set a ``DeletionWaits`` error on each deletion that must wait, and ``taken`` on all others."""
+    """Set ``taken`` and ``waiting`` on each deletion, and a ``DeletionWaits`` error on each that must be deferred.
+
+    Nothing is set if no deletion would also delete another row.
+    """
     concerned = [change for change in deletions if change.error is None]
     if not concerned:
         return
@@ -351,7 +357,7 @@ def _within_partial(resource: Kind, tracked: list[TrackedResource], origin: str)
 
 
 def _still_has(seen: Digest, urls: Mapping[int, str], resource: Kind, row: TrackedResource) -> bool:
-    """Return True if a source with the digest ``seen`` has the present version of ``row`` or an earlier one."""
+    """Return True if a source with the digest ``seen`` has the present version of ``row`` or still an earlier one."""
     if _contains(seen, urls, row.endpoint_id, row.tick):
         return True
     return _contains(seen, urls, row.first_endpoint_id, row.first_tick) and not _was_deleted_there(resource, row)
@@ -366,8 +372,8 @@ def _contains(seen: Digest, urls: Mapping[int, str], endpoint: int | None, tick:
 def _was_deleted_there(resource: Kind, row: TrackedResource) -> bool:
     """Return True if a deletion of ``row`` was received and lost the conflict against the present version.
 
-    The source lacks that version, so it still has the row as deleted. After a later change of the row this is not known
-    any more.
+    The source lacks the present version, so it does not know yet that its deletion has lost. After a later change of
+    the row, this cannot be told any more.
     """
     lost = ConflictRecord.objects.using(resource.database).filter(resource=row.pk, remote_won=False, remote_payload="")
     return lost.filter(local_stamp=row.stamp).exists()
@@ -386,7 +392,7 @@ def _endpoint_urls(resource: Kind, tracked: Iterable[TrackedResource]) -> dict[i
 
 @dataclass(kw_only=True, eq=False)
 class TakenRecord:
-    """The state of one resource before a deletion deletes it as well."""
+    """Hold the conflict record of one resource that a deletion also deletes, made before the deletion."""
 
     resource: Kind
     tracked: TrackedResource
@@ -396,7 +402,8 @@ class TakenRecord:
 def prepare_records(resource: Kind, change: RowChange) -> list[TakenRecord]:
     """Return the records of the resources that the deletion ``change`` will delete; ``confirm_taken`` stores them.
 
-    A resource with a deferred deletion of its own is not among them: it is deleted by that.
+    Rows that are not tracked yet are marked. A resource with a deferred deletion of its own gets no record: it is
+    deleted by that deletion.
     """
     deletion = change.state or SyncState(endpoint=resource.endpoint, tick=0, stamp=0)
     prepared: list[TakenRecord] = []

@@ -1,4 +1,4 @@
-"""Read children, which are sent inside their parent and are identified by their uuids (SData sync 6.1)."""
+"""Read and encode children: rows that are sent inside their parent and matched by uuid (SData sync 6.1)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ Contents = Callable[[Kind, Mapping[str, Sequence[Any]]], dict[str, list[Text]]]
 def children_texts(
     relation: Children, keys: Collection[str], contents_of: Contents, *, allocate: bool
 ) -> dict[str, Text]:
-    """Return one text for each of the rows ``keys``: the elements of its children, ordered by uuid."""
+    """Return one text for each of the rows ``keys``: the elements of its children, ordered by uuid.
+
+    If a child cannot be encoded or rendered, the text is the reason (``PROBLEM``).
+    """
     resource = relation.resource
     parents, rows = read_children(relation, keys)
     contents = contents_of(resource, rows)
@@ -72,7 +75,7 @@ def read_children(relation: Children, keys: Collection[str]) -> tuple[dict[str, 
 
 
 def _keys_by_link(relation: Children, keys: Sequence[str]) -> dict[Any, str]:
-    """Return the local keys of parents by the values of their children's foreign keys, which may be other columns."""
+    """Return the local keys of parents by the value in the children's foreign key, which may be no primary key."""
     target = relation.link.target_field
     pk = target.model._meta.pk
     if target.primary_key:
@@ -108,7 +111,7 @@ def merged_children(relation: Children, present: Text, received: ReceivedChildre
     """Return the text of the children after ``received`` is applied to the text ``present``; nothing is written.
 
     Raises:
-        PayloadError: a child has no uuid.
+        PayloadError: a received child has no uuid, so that it cannot be matched.
     """
     resource = relation.resource
     standing = _readings(resource, present or "")

@@ -1,6 +1,6 @@
 """Read the content of rows: the field texts of their properties and relations, which the etag is a hash of.
 
-``LocalVersion`` is the version of one resource at this node, for conflict decisions and records.
+``LocalVersion`` is the version of one resource at this node, for conflict decisions and conflict records.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def _kind(relation: Relation) -> str:
 
 
 class LocalVersion:
-    """The version of this node at the moment when a conflicting version arrives, before the instance is changed."""
+    """Hold the version of a resource at this node; make it before a conflicting version is set on the instance."""
 
     def __init__(
         self, resource: Kind, tracked: TrackedResource, instance: models.Model | None, *, allocate: bool

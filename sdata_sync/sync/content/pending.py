@@ -1,4 +1,7 @@
-"""Pending references: store them, and write them when their targets arrive."""
+"""Store pending references, and write them into their rows when the targets arrive.
+
+A pending reference without a name belongs to a deferred entry, which is retried when the target has arrived.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ _kinds_waiting: PreparedQuery[PendingReference] = PreparedQuery(
     ),
     str,
 )
-#: The number of pending references that are read together.
+#: The maximum number of pending references that are read together.
 BATCH = 1000
 
 

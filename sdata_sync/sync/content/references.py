@@ -134,7 +134,7 @@ def find_by_natural_key(resource: Kind, relation: Reference, text: str) -> Any:
     """Return the foreign key's value for the target row with the natural key in ``text``.
 
     Raises:
-        PayloadError: no row, or more than one row, has that natural key.
+        PayloadError: the model's manager finds no single row with that natural key, or raises another exception.
     """
     text = text.removeprefix(NATURAL)
     parts = [text]
@@ -229,7 +229,7 @@ def association_texts(
     *,
     allocate: bool,
 ) -> dict[str, Text]:
-    """Return the texts of ``relation`` for the rows ``keys``; ``waiting`` are the members without a row."""
+    """Return the texts of ``relation`` for the rows ``keys``; ``waiting`` are the members without a row here."""
     target = registry.of_model(relation.model)
     if target is None:  # a system check reports it
         return dict.fromkeys(keys, "")

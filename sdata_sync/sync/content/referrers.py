@@ -28,7 +28,7 @@ _SETS_NULL = (models.SET_NULL, getattr(models, "DB_SET_NULL", models.SET_NULL))
 
 @dataclass(frozen=True)
 class Referrer:
-    """A relation of a registered kind, or of its children, that is emptied when its target is deleted."""
+    """Hold a relation of a registered kind, or of its children, by which rows refer to a target row."""
 
     resource: Kind
     relation: Reference | Association | GenericReference

@@ -1,4 +1,4 @@
-"""Read the rows of a kind's model."""
+"""Read the rows of a kind's model by local key."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read_instances_apart(resource: Kind, keys: Iterable[str]) -> tuple[dict[str,
 
 def unreadable_row(key: str, problem: str) -> PayloadError:
     """Return the error that defers an entry whose row at this node cannot be read because of ``problem``."""
-    return PayloadError(f"The row {key!r} here cannot be read: {problem}", public="Refused.")
+    return PayloadError(f"The row {key!r} of this node cannot be read: {problem}", public="Refused.")
 
 
 def read_instances(resource: Kind, keys: Iterable[str]) -> dict[str, models.Model]:

@@ -1,4 +1,4 @@
-"""After an upgrade of the models: write unknown elements that were kept into the new columns."""
+"""Write stored unknown elements into columns that an upgrade of the models has added."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BATCH = 500
 
 
 def adopt_known_elements(resource: Kind) -> int:
-    """Write kept unknown elements that have a field now into the rows; return the number of rows.
+    """Write stored unknown elements that have a field now into the rows; return the number of rows.
 
     This is no change of the resources: the elements were part of their content before.
     """
@@ -68,7 +68,7 @@ def _take_over(resource: Kind, tracked: TrackedResource) -> bool:
     except PayloadError as raised:
         error = raised
     if error is not None:
-        logger.warning("%s('%s'): kept elements cannot be written to the row: %s", resource.kind, key, error)
+        logger.warning("%s('%s'): stored elements cannot be written to the row: %s", resource.kind, key, error)
         return False
     tracked.extra = reading.extra
     if tracked.mark is None:  # the etag of an edited row is computed when the row gets its tick
@@ -97,5 +97,5 @@ def _reading(resource: Kind, tracked: TrackedResource) -> Reading | None:
     try:
         return resource.decode(Payload.from_xml(document))
     except PayloadError as error:
-        logger.warning("%s %s: kept elements cannot be read: %s", resource.kind, tracked.uuid, error)
+        logger.warning("%s %s: stored elements cannot be read: %s", resource.kind, tracked.uuid, error)
         return None
