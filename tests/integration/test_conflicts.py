@@ -93,7 +93,7 @@ class TestClones:
         assert Account.objects.get().city == "Rome"
         clone = Endpoint.objects.get(clone_seen_at__isnull=False)
         assert clone.url == APP1
-        assert "Its tick 1 came as a change" in clone.clone_note
+        assert "Its tick 1 was received as a change" in clone.clone_note
         out = StringIO()
         with pytest.raises(SystemExit):
             call_command("sync_status", stdout=out)

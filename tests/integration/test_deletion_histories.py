@@ -207,7 +207,7 @@ class History(Steps):
         with node.at_work():
             gone = set(TrackedResource.objects.filter(is_deleted=True).values_list("kind", "uuid"))
             for entry in DeferredEntry.objects.all():
-                assert "has not come yet" in entry.reason, entry.reason
+                assert "has not arrived yet" in entry.reason, entry.reason
                 for reference in PendingReference.objects.filter(resource=entry.resource_id):
                     assert (reference.kind, reference.uuid) in gone, reference
             for reference in PendingReference.objects.all():

@@ -208,7 +208,7 @@ class History(Steps):
         """Nothing waits, but for what refers to something that was deleted."""
         with node.at_work():
             for entry in DeferredEntry.objects.all():
-                assert "has not come yet" in entry.reason, entry.reason
+                assert "has not arrived yet" in entry.reason, entry.reason
             gone = set(TrackedResource.objects.filter(is_deleted=True).values_list("kind", "uuid"))
             for reference in PendingReference.objects.all():
                 assert (reference.kind, reference.uuid) in gone, reference

@@ -71,7 +71,7 @@ class TestReferences:
             assert not Contact.objects.exists()
             waiting = DeferredEntry.objects.get()
             assert waiting.payload_path == "contact/account"
-            assert "has not come yet" in waiting.reason
+            assert "has not arrived yet" in waiting.reason
         push(a, b, ["accounts"])
         with b.at_work():
             assert Contact.objects.get().account.name == "ACME"
@@ -146,7 +146,7 @@ class TestReferences:
         assert push(a, b)["articles"].deferred == 1
         with b.at_work():
             assert Article.objects.get().country.code == "DE"
-            assert "no shapes.Country called 'IT'" in DeferredEntry.objects.get().reason
+            assert "no shapes.Country here has the natural key 'IT'" in DeferredEntry.objects.get().reason
             Country.objects.create(code="IT")
             Article.objects.create(title="Another")
         push(b, a)

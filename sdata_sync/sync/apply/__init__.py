@@ -3,11 +3,11 @@
 ==============  ========================================================================
 ``receive``     read a posted feed, check its ticks, apply it in one transaction
 ``applier``     decide each entry of the feed
-``recorder``    the states that this node holds, and the ticks that it assigns meanwhile
-``batch``       entries with the versions that this node holds
+``recorder``    the sync states of this node, and the ticks that it assigns during a feed
+``batch``       entries that are decided together, with the versions of this node
 ``conflicts``   decide concurrent versions, record them
 ``store``       write a batch of decided versions
-``duplicates``  make one resource of two
+``duplicates``  merge a received version with a row that is the same thing
 ``results``     the result of each entry for the sender
 ``anomalies``   report wrong clocks, and two nodes with one URL
 ==============  ========================================================================

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Anomalies:
-    """Logs clocks that are ahead and endpoints that assign one tick to two changes; stores both on the Endpoint."""
+    """Log clocks that are ahead and endpoints that assign one tick to two changes; store both on the Endpoint."""
 
     def __init__(self, resource: Kind, stored: StoredDigest, now: int) -> None:
         self._resource = resource
@@ -56,8 +56,8 @@ class Anomalies:
         """Log and store the clocks that are ahead, once for each endpoint."""
         for endpoint, ahead in self._ahead.items():
             logger.warning(
-                "%s stamps its changes %.1f s ahead of our clock: it will win conflicts that it should not. "
-                "Set its clock, or ours.",
+                "%s stamps its changes %.1f s ahead of this node's clock, so it wins conflicts that it should lose. "
+                "Correct the clock of that node or of this node.",
                 endpoint,
                 ahead / 1000,
             )

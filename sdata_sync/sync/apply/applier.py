@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class Applier:
-    """Applies the entries of one feed, in the transaction that holds the digest's lock.
+    """Apply the entries of one feed, in the transaction that holds the digest's lock.
 
     ``bounds`` decide which claims of the feed this node believes. ``referrers`` are the digests of other kinds in the
     feed, for its deletions. ``results`` are the results of the entries, in their order.
@@ -70,11 +70,11 @@ class Applier:
 
     @property
     def has_recorded(self) -> bool:
-        """Whether a change of this node was recorded that must be delivered to its peers."""
+        """Return True if a change of this node was recorded that must be delivered to its peers."""
         return self._recorder.has_recorded
 
     def apply(self, entries: Sequence[Entry]) -> None:
-        """Apply ``entries``, each of another resource."""
+        """Apply ``entries``; each of them is of a different resource."""
         batch = Batch(self.resource, entries, lambda: self._condition)
         self._recorder.stamp_edits(list(batch.tracked.values()), batch.instances)
         batch.look_up_references(entries)
@@ -115,13 +115,13 @@ class Applier:
             return refused_result(self.resource, entry, tracked, 409, "ClaimLeftOut", reason)
         if entry.is_withdrawn and not self._is_filtered_by_source:
             self._bounds.add_claim(f"that {entry.uuid} does not belong here")
-            reason = "Only the enabled peer that chooses this node's part may withdraw a resource from it."
+            reason = "Only the enabled peer that filters this node's replica may withdraw a resource from it."
             return refused_result(self.resource, entry, tracked, 403, "NotTrusted", reason)
         return None
 
     @cached_property
     def _is_filtered_by_source(self) -> bool:
-        """Whether the source is the enabled peer that filters the kind for this node."""
+        """Return True if the source is the enabled peer that filters the kind for this node."""
         return filters_this_node(self._recorder.source)
 
     def _apply_entry(self, entry: Entry, batch: Batch) -> Result:
@@ -204,7 +204,7 @@ class Applier:
             self._recorder.set_state(tracked, state)
             batch.touched[tracked.uuid] = tracked
         if tracked.problem:
-            # A held-back edit has won. It gets a tick even if it is undone before that.
+            # A held-back edit has won. It gets a tick even if it is undone before that: undoing it is a change too.
             tracked.restamp = True
             batch.touched[tracked.uuid] = tracked
         if outcome.by is Rule.SAME_CONTENT:

@@ -129,10 +129,10 @@ def _read_tracked(resource: Kind, uuids: Sequence[UUID]) -> list[TrackedResource
 
 
 class Batch:
-    """Holds entries that are decided and written together, each of another resource, with the local rows.
+    """Hold entries that are decided and written together, each of a different resource, with the local rows.
 
-    ``results`` are the results of the entries, in their order. ``versions`` are the versions to write, ``touched`` the
-    tracked resources to update. ``condition`` returns the condition of the deletions in the batch.
+    ``results`` holds the results by uuid, in the order of the entries. ``versions`` are the versions to write,
+    ``touched`` the tracked resources to update. ``condition`` returns the condition of the deletions in the batch.
     """
 
     def __init__(self, resource: Kind, entries: Sequence[Entry], condition: Callable[[], Condition]) -> None:
@@ -173,7 +173,7 @@ class Batch:
             return error
 
     def instance_of(self, tracked: TrackedResource) -> models.Model | None:
-        """Return the row of ``tracked``, ``None`` if it has none."""
+        """Return the row of ``tracked``, or ``None`` if it has none."""
         return self.instances.get(tracked.local_key or "")
 
     def version(self, entry: Entry) -> Version:

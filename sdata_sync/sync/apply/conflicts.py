@@ -1,4 +1,4 @@
-"""Decide conflicts by the rules and by ``Kind.resolve``; record both versions; use the other version later."""
+"""Decide conflicts by the rules and by ``SyncResource.resolve``; record both versions; write the losing one later."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def use_other_version(resource: Kind, record: ConflictRecord) -> None:
     """Write the version that has lost a conflict into the row, as a change of this node.
 
     Raises:
-        PayloadError: the version cannot be written.
+        PayloadError: the version cannot be decoded or written, or it refers to a resource without a row here.
         ValidationError: the model refuses the version.
     """
     database = resource.database

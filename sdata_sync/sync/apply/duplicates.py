@@ -1,5 +1,4 @@
-"""Make one resource of two that are the same thing: a received version, and a row that has its unique value or new
-uuid.
+"""Merge a received version with a row that is the same thing: it has the same unique value, or the survivor's uuid.
 
 The content is decided like a conflict. The smaller of the two uuids survives at every node, and the other one becomes
 its alias. So two nodes that merge at the same time get the same result.
@@ -167,7 +166,7 @@ def revive(resource: Kind, deleted: TrackedResource, reading: Reading, known: Re
 
 
 class Merger:
-    """Merges the versions of a batch with the rows and resources that are the same thing."""
+    """Merge the versions of a batch with the rows and resources that are the same thing."""
 
     def __init__(self, recorder: Recorder, batch: Batch) -> None:
         self._resource = recorder.resource

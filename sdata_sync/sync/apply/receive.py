@@ -64,15 +64,15 @@ def _outcome(result: Result) -> str:
     return _STATUSES.get(result.status) or ("ignored" if result.message == UNCHANGED else "applied")
 
 
-#: The number of entries that are decided and written together.
+#: The maximum number of entries that are decided and written together.
 BATCH = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """The outcome of a page: the results of the entries in their order, and the digest of this node afterwards.
+    """Hold the results of the entries of a page, in their order, and the digest of this node afterwards.
 
-    ``source`` is the digest in the page. ``next_url`` is the link to the next page, or empty.
+    ``source`` is the believed part of the digest in the page. ``next_url`` is the link to the next page, or empty.
     """
 
     results: list[Result]
@@ -88,7 +88,7 @@ def receive_feed(resource: Kind, file: BinaryIO) -> Receipt:
     of a process reads the digests of the peers before (network).
 
     Raises:
-        DocumentError, FeedError: nothing of the feed is applied.
+        DocumentError, FeedError: the page cannot be read or is refused; nothing of it is applied.
     """
     reader = read_sync_feed(file)
     assert reader.header.digest is not None
@@ -164,7 +164,7 @@ def _check_restore(resource: Kind, ours: int, source: Digest, mode: SyncMode | N
     refused, which makes its sender start a catch-up.
 
     Raises:
-        FeedRefused: the feed is an immediate feed.
+        FeedRefused: an immediate feed shows that this node was restored.
     """
     theirs = source.tick(resource.endpoint)
     if theirs <= ours:
@@ -178,8 +178,8 @@ def _check_restore(resource: Kind, ours: int, source: Digest, mode: SyncMode | N
 def _refuse_immediate(resource: Kind, ours: int, theirs: int, path: str) -> None:
     if theirs - ours <= conf.max_tick_leap:
         raise FeedRefused(
-            f"The source knows {resource.endpoint} up to tick {theirs}, which stands at {ours}: it was restored from "
-            "a backup. Expected a catchUp feed, received an immediate one.",
+            f"The source knows {resource.endpoint} up to tick {theirs}, but this node is at tick {ours}: it was "
+            "restored from a backup. Expected a catchUp feed, received an immediate feed.",
             application_code="Restored",
             payload_path=path,
         )
@@ -188,15 +188,15 @@ def _refuse_immediate(resource: Kind, ours: int, theirs: int, path: str) -> None
 def _refuse_ourselves(resource: Kind, source: Digest) -> None:
     if source.origin and same_endpoint(source.origin, resource.endpoint):
         raise FeedRefused(
-            f"The feed says that it comes from {source.origin}, and so are we called; two nodes must not have one "
-            "BASE_URL.",
+            f"The feed names {source.origin} as its origin, which is the endpoint of this node. Two nodes have one "
+            "BASE_URL; give each node its own.",
             application_code="SameEndpoint",
             payload_path="feed/digest/origin",
         )
 
 
 class _EntryCheck:
-    """Checks the ticks of the entries of one page, in their order."""
+    """Check the ticks of the entries of one page, in their order."""
 
     def __init__(self, resource: Kind, stored: StoredDigest, source: Digest, mode: SyncMode | None) -> None:
         self._resource = resource
@@ -206,10 +206,11 @@ class _EntryCheck:
         self._send_operation = TickOrder(stored.value, contiguous=self._is_immediate)
 
     def checked(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """Yield ``entries``.
+        """Yield ``entries`` after checking the tick of each.
 
         Raises:
             FeedRefused: the ticks do not ascend, leave a gap, or show in an immediate feed that this node was restored.
+            _OwnTickShown: the ticks show in a catch-up feed of an enabled peer that this node was restored.
         """
         for number, entry in enumerate(entries, start=1):
             path = f"feed/entry[{number}]/syncState/tick"
@@ -239,8 +240,8 @@ class _EntryCheck:
 def _batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
     """Group ``entries`` in batches of ``size``, each entry of a batch of another resource.
 
-    An entry that gives a resource another uuid is a batch of its own: an earlier entry may have done so already, and a
-    later entry may be of the renamed row.
+    The second entry of a resource is decided against the outcome of the first. An entry that gives a resource another
+    uuid is a batch of its own: an earlier entry may have done so already, and a later entry may be of the renamed row.
     """
     batch: list[Entry] = []
     uuids: set[UUID] = set()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class _Restored:
-    """The state of a node that gets back changes it lost in a restore: no tick is assigned until that has ended."""
+    """Hold what a restored node must do when it has its lost changes back; it assigns no tick until then."""
 
     gap: RestoreGap
     #: The uuids of edits since the restore, which have no tick or a tick that may have been used before.
@@ -36,7 +36,7 @@ class _Restored:
 
 
 class Recorder:
-    """Records states and ticks, in the transaction that holds the digest's lock.
+    """Record states and ticks, in the transaction that holds the digest's lock.
 
     ``digest`` is the digest of this node, which advances with each recorded change. ``target`` is the digest from
     before the feed. Decisions use ``target``, so that changes recorded during the feed do not affect them. During a
@@ -48,7 +48,7 @@ class Recorder:
         self.source = source
         self.digest = self.target = stored.value
         self.now = now()
-        #: A change of this node was recorded that must be delivered to its peers.
+        #: True if a change of this node was recorded that must be delivered to its peers.
         self.has_recorded = False
         self._stored = stored
         self._restored = None if gap is None else _Restored(gap=gap, edited=set(), anew=[])
@@ -140,7 +140,7 @@ class Recorder:
         return max(self.digest.tick(own), self.source.tick(own))
 
     def advance_past(self, state: SyncState) -> None:
-        """Advance the digest past ``state``, whose version has been applied or ignored."""
+        """Remember that the version with ``state`` was processed, so that ``finish`` advances the digest past it."""
         self._highest[state.endpoint.lower()] = state
 
     def rejoin(self) -> None:

@@ -38,7 +38,7 @@ def result_of(
 
 
 def created_result(result: Result, url: str) -> Result:
-    """Return ``result`` for a resource that was created as ``url``."""
+    """Return ``result`` for a resource that was created with the URL ``url``."""
     return Result(
         uuid=result.uuid,
         state=result.state,
@@ -82,7 +82,7 @@ def deferred_result(result: Result, error: PayloadError) -> Result:
 
 
 def render_results(resource: Kind, results: Iterable[Result], digest: Digest) -> bytes:
-    """Return the result feed: one page with all entries, and the digest of this node afterwards."""
+    """Return the result feed: one page with all ``results``, and the digest of this node after the feed."""
     entries = (
         render_result(
             result,

@@ -1,4 +1,4 @@
-"""Find the rows that a deletion takes along with ``on_delete=CASCADE``, and defer received deletions because of them.
+"""Find the rows that a deletion also deletes (``on_delete=CASCADE``), and defer received deletions because of them.
 
 A deletion arrives before, after or without the changes that its source made together with it, for instance a contact
 that was moved away from the deleted account. So a deletion that would delete other rows as well is deferred until this
@@ -52,14 +52,14 @@ if TYPE_CHECKING:
 _KEEPING = ("PROTECT", "RESTRICT", "SET_NULL", "SET_DEFAULT", "DO_NOTHING", "DB_SET_NULL", "DB_SET_DEFAULT")
 _KEEPING_RULES = tuple(rule for name in _KEEPING if (rule := getattr(models, name, None)) is not None)
 
-#: Local keys by resource.
+#: Local keys by kind.
 Taken = Mapping[Kind, set[str]]
 
 
 def taken_along(resource: Kind, instances: Collection[models.Model]) -> Taken:
-    """Return the resources whose rows, or whose children's rows, are deleted together with ``instances``.
+    """Return by kind the local keys of the rows that are deleted, or lose a child, when ``instances`` are deleted.
 
-    The resources of ``instances`` themselves are not among them. Nothing is written.
+    ``instances`` themselves are not among them. Nothing is written.
     """
     found: dict[type[models.Model], set[Any]] = {resource.model: {instance.pk for instance in instances}}
     queue: list[tuple[type[models.Model], set[Any]]] = list(found.items())
@@ -74,7 +74,7 @@ def taken_along(resource: Kind, instances: Collection[models.Model]) -> Taken:
 
 
 def parents_of_children(children: Kind, instances: Collection[models.Model]) -> Taken:
-    """Return the resources that the rows ``instances`` of ``children`` are children of."""
+    """Return by kind the local keys of the parents of ``instances``, which are rows of the child kind ``children``."""
     pks = [instance.pk for instance in instances]
     return {
         owner: set(_owners(owner, relation, pks, (), children.database))
@@ -83,7 +83,10 @@ def parents_of_children(children: Kind, instances: Collection[models.Model]) -> 
 
 
 def without_referrers(resource: Kind, instances: Sequence[models.Model]) -> list[models.Model]:
-    """Return those of ``instances`` that no row refers to, by one query for each relation."""
+    """Return those of ``instances`` that no foreign key which would cascade refers to, by one query for each.
+
+    Return none of them for a model with parent models or generic relations, because one query cannot tell there.
+    """
     model = resource.model
     if model._meta.parents or any(True for _ in _generic_relations(model)):
         return []
@@ -112,7 +115,7 @@ def are_kept_referring(resource: Kind, instances: Collection[models.Model]) -> b
 
 
 def kinds_within_reach(resource: Kind) -> frozenset[str]:
-    """Return the kinds of which a deletion of a row of ``resource`` may delete rows, by the models of this node."""
+    """Return the kinds whose rows or children a deletion of ``resource`` may also delete, by this node's models."""
     return _kinds_within_reach(resource.model)
 
 
@@ -206,7 +209,7 @@ def _resources_of(
 def _owners(
     owner: Kind, children: Children, pks: Iterable[Any], gone: Collection[Any], using: str
 ) -> Iterator[str] | list[str]:
-    """Return the local keys of the resources that stay and lose the children ``pks``."""
+    """Return the local keys of the parents of the children ``pks``, without ``gone``: those are deleted themselves."""
     link, pk = children.link, owner.model._meta.pk
     target = link.target_field
     keys: list[str] = []
@@ -219,9 +222,9 @@ def _owners(
     return keys
 
 
-#: The number of rows that the reason of a deletion names.
+#: The maximum number of rows that the reason of a deferred deletion names.
 NAMED_ROWS = 3
-#: The rule in the conflict record.
+#: The rule in the conflict record of a resource that a deletion has also deleted.
 CASCADE_RULE = "deleted with what it referred to"
 
 
@@ -257,9 +260,9 @@ def hold_back_children(children: Kind, deletions: Sequence[RowChange]) -> None:
         if taken:
             names = [name for resource, keys in taken.items() for name in _names(resource, sorted(keys))]
             change.error = PayloadError(
-                f"The deletion of {children.element_name} {change.instance.pk} would take along what refers to it: "
-                f"{_listed(names)}. Delete or change that, and the entry is applied when it is tried again.",
-                public="Rows that refer to it would go with it.",
+                f"The deletion of {children.element_name} {change.instance.pk} would also delete rows that refer to "
+                f"it: {_listed(names)}. Delete or change these rows; then the next retry applies the entry.",
+                public="Rows that refer to it would be deleted too.",
             )
 
 
@@ -290,7 +293,7 @@ def _waiting_deletions(resource: Kind, keys: Collection[str]) -> set[str]:
 
 
 def waiting_deletions(resource: Kind) -> QuerySet[DeferredEntry]:
-    """Return the deferred deletions of a kind that are tried again; not withdrawals, which concern this node only."""
+    """Return the deferred deletions of a kind that are retried, without withdrawals, which concern this node only."""
     entries = DeferredEntry.objects.using(resource.database).filter(
         resource__kind=resource.kind, is_deleted=True, is_discarded=False
     )
@@ -311,9 +314,9 @@ def _reason_to_wait(condition: Condition, change: RowChange) -> DeletionWaits | 
     if not held:
         return None
     return DeletionWaits(
-        f"It would take along what its source still has: {_listed(held)}. Apply the deletion or keep the row, in the "
-        "admin.",
-        public="It would take along what its source still has.",
+        f"It would also delete rows that its source still has: {_listed(held)}. Apply the deletion or keep the row, "
+        "in the admin.",
+        public="It would also delete rows that its source still has.",
         condition=condition,
     )
 
@@ -328,7 +331,7 @@ def _rows_of_source(resource: Kind, keys: Collection[str], condition: Condition)
 
 
 def _names(resource: Kind, keys: Sequence[str]) -> list[str]:
-    """Return the names of the rows ``keys``; of those that a reason does not show, only kind and key."""
+    """Return the names of the rows ``keys``; a row that a reason does not show is named by kind and key only."""
     instances, _ = read_instances_apart(resource, list(keys[:NAMED_ROWS]))
     return [name_of(instances[key]) if key in instances else f"{resource.kind}({key!r})" for key in keys]
 
@@ -351,7 +354,7 @@ def _within_partial(resource: Kind, tracked: list[TrackedResource], origin: str)
 
 
 def _still_has(seen: Digest, urls: Mapping[int, str], resource: Kind, row: TrackedResource) -> bool:
-    """Return True if a source with the digest ``seen`` has the present version of ``row`` or an earlier one."""
+    """Return True if a source with the digest ``seen`` has the present version of ``row`` or still an earlier one."""
     if _contains(seen, urls, row.endpoint_id, row.tick):
         return True
     return _contains(seen, urls, row.first_endpoint_id, row.first_tick) and not _was_deleted_there(resource, row)
@@ -366,8 +369,8 @@ def _contains(seen: Digest, urls: Mapping[int, str], endpoint: int | None, tick:
 def _was_deleted_there(resource: Kind, row: TrackedResource) -> bool:
     """Return True if a deletion of ``row`` was received and lost the conflict against the present version.
 
-    The source lacks that version, so it still has the row as deleted. After a later change of the row this is not known
-    any more.
+    The source lacks the present version, so it does not know yet that its deletion has lost. After a later change of
+    the row, this cannot be told any more.
     """
     lost = ConflictRecord.objects.using(resource.database).filter(resource=row.pk, remote_won=False, remote_payload="")
     return lost.filter(local_stamp=row.stamp).exists()
@@ -386,7 +389,7 @@ def _endpoint_urls(resource: Kind, tracked: Iterable[TrackedResource]) -> dict[i
 
 @dataclass(kw_only=True, eq=False)
 class TakenRecord:
-    """The state of one resource before a deletion deletes it as well."""
+    """Hold the conflict record of one resource that a deletion also deletes, made before the deletion."""
 
     resource: Kind
     tracked: TrackedResource
@@ -396,7 +399,8 @@ class TakenRecord:
 def prepare_records(resource: Kind, change: RowChange) -> list[TakenRecord]:
     """Return the records of the resources that the deletion ``change`` will delete; ``confirm_taken`` stores them.
 
-    A resource with a deferred deletion of its own is not among them: it is deleted by that.
+    Rows that are not tracked yet are marked. A resource with a deferred deletion of its own gets no record: it is
+    deleted by that deletion.
     """
     deletion = change.state or SyncState(endpoint=resource.endpoint, tick=0, stamp=0)
     prepared: list[TakenRecord] = []

@@ -1,4 +1,4 @@
-"""Read children, which are sent inside their parent and are identified by their uuids (SData sync 6.1)."""
+"""Read and encode children: rows that are sent inside their parent and matched by uuid (SData sync 6.1)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ Contents = Callable[[Kind, Mapping[str, Sequence[Any]]], dict[str, list[Text]]]
 def children_texts(
     relation: Children, keys: Collection[str], contents_of: Contents, *, allocate: bool
 ) -> dict[str, Text]:
-    """Return one text for each of the rows ``keys``: the elements of its children, ordered by uuid."""
+    """Return one text for each of the rows ``keys``: the elements of its children, ordered by uuid.
+
+    If a child cannot be encoded or rendered, the text is the reason (``PROBLEM``).
+    """
     resource = relation.resource
     parents, rows = read_children(relation, keys)
     contents = contents_of(resource, rows)
@@ -57,7 +60,7 @@ def _problem(resource: Kind, contents: list[Text]) -> str:
 
 
 def read_children(relation: Children, keys: Collection[str]) -> tuple[dict[str, str], dict[str, tuple[Any, ...]]]:
-    """Return the children of the rows ``keys``: their parents' local keys, and their columns, by their own keys."""
+    """Return the parents' local keys, and the columns, of the children of the rows ``keys``, both by child key."""
     resource, link = relation.resource, relation.link
     own = resource.model._meta.pk
     parents: dict[str, str] = {}
@@ -72,7 +75,7 @@ def read_children(relation: Children, keys: Collection[str]) -> tuple[dict[str, 
 
 
 def _keys_by_link(relation: Children, keys: Sequence[str]) -> dict[Any, str]:
-    """Return the local keys of parents by the values of their children's foreign keys, which may be other columns."""
+    """Return the local keys of parents by the value in the children's foreign key, which may be no primary key."""
     target = relation.link.target_field
     pk = target.model._meta.pk
     if target.primary_key:
@@ -84,7 +87,7 @@ def _keys_by_link(relation: Children, keys: Sequence[str]) -> dict[Any, str]:
 def identities(resource: Kind, keys: Collection[str], *, allocate: bool) -> dict[str, tuple[UUID, str]]:
     """Return the uuids of children and their unknown elements (XML), by local key.
 
-    With ``allocate`` a child without a uuid gets a new one; without it that child is not in the answer.
+    With ``allocate``, a child without a uuid gets a new one. Otherwise that child is absent.
     """
     found = _identities(resource, keys)
     missing = [key for key in keys if key not in found]
@@ -105,10 +108,10 @@ def _identities(resource: Kind, keys: Iterable[str]) -> dict[str, tuple[UUID, st
 
 
 def merged_children(relation: Children, present: Text, received: ReceivedChildren) -> Text:
-    """Return the text that ``present`` becomes when ``received`` is applied to it, without writing anything.
+    """Return the text of the children after ``received`` is applied to the text ``present``; nothing is written.
 
     Raises:
-        PayloadError: a child has no uuid.
+        PayloadError: a received child has no uuid, so that it cannot be matched.
     """
     resource = relation.resource
     standing = _readings(resource, present or "")

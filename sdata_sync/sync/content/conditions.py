@@ -1,4 +1,7 @@
-"""Conditions of received deletions: a deletion may delete other rows when this node has the changes its source had."""
+"""Store which digests of its source a received deletion waits for, before it may delete other rows.
+
+The deletion may delete other rows once this node contains the changes that the source had when it sent the deletion.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class Condition:
-    """The condition of the deletions of one page.
+    """Hold the digests that this node must contain before the deletions of one page may delete other rows.
 
     ``origin`` is the source's endpoint. ``seen`` is, by kind, the source's digest when it sent the deletions; ``None``
     until the digest was read from the source. ``pk`` is the primary key of the stored ``DeletionCondition``, ``None``
@@ -54,7 +57,7 @@ class Condition:
 
     @classmethod
     def load(cls, row: DeletionCondition) -> Condition:
-        """Return a stored condition."""
+        """Return the condition that is stored in ``row``."""
         seen = {kind: None if ticks is None else _digest(ticks) for kind, ticks in json.loads(row.seen).items()}
         return cls(origin=row.origin, seen=seen, pk=row.pk)
 
@@ -69,7 +72,7 @@ class Condition:
 
     def _is_reached(self, kind: str) -> bool:
         seen, resource = self.seen.get(kind, Digest()), registry.of_kind(kind)
-        if seen is None:  # not read yet; a source that does not share the kind counts as without any row
+        if seen is None:  # not read yet; from a source that is no enabled peer it cannot be read: no row counts as seen
             return Peer.of_endpoint(self.origin) is None
         if resource is None:
             return True
@@ -129,7 +132,10 @@ def unanswered_conditions(origin: str, kind: str, using: str) -> list[int]:
 
 
 def answer_conditions(conditions: Collection[int], kind: str, seen: Digest, using: str) -> None:
-    """Store the digest of ``kind`` that was read from a source; it is empty if the source does not share the kind."""
+    """Store the digest of ``kind`` that was read from the source of ``conditions`` (primary keys).
+
+    ``seen`` is empty if the source does not share the kind.
+    """
     for row in DeletionCondition.objects.using(using).filter(pk__in=conditions):
         said = json.loads(row.seen)
         if said.get(kind, {}) is None:

@@ -1,6 +1,6 @@
-"""Read the content of resources: the texts of their properties and relations, which the etag is a hash of.
+"""Read the content of rows: the field texts of their properties and relations, which the etag is a hash of.
 
-``LocalVersion`` is the version of one resource at this node, for conflict decisions and records.
+``LocalVersion`` is the version of one resource at this node, for conflict decisions and conflict records.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def read_contents(
     """Read the rows of ``tracked`` and encode them; return their contents and their problems, both by local key.
 
     A problem is the description of the exception that a row raised when it was read or encoded. A row that does not
-    exist has neither. With ``allocate`` rows that they refer to, and children, get a uuid if they have none.
+    exist has neither. With ``allocate``, children and referenced rows get a uuid if they have none.
     """
     by_key = {row.local_key: row for row in tracked if row.local_key is not None}
 
@@ -68,7 +68,7 @@ def contents_of(
     *,
     allocate: bool = False,
 ) -> dict[str, list[Text]]:
-    """Return the contents of ``rows``, columns by local key.
+    """Return the contents of ``rows`` by local key; ``rows`` holds their columns.
 
     ``waiting`` are the targets of pending references, which belong to the content although the columns are empty.
     """
@@ -119,9 +119,9 @@ def waiting_of(resource: Kind, tracked: Iterable[TrackedResource]) -> Waiting:
 
 
 def merged(resource: Kind, plain: list[Text], reading: Reading, present: Sequence[Text] | None) -> list[Text]:
-    """Return the contents that a row has when ``reading`` is applied to it.
+    """Return the content that a row will have after ``reading`` is applied to it.
 
-    ``plain`` are the texts of its plain properties then; ``present`` are its contents now, ``None`` for a new row.
+    ``plain`` are the texts of its plain properties after that. ``present`` is its content now, ``None`` for a new row.
 
     Raises:
         PayloadError: a received child has no uuid.
@@ -171,7 +171,7 @@ def _kind(relation: Relation) -> str:
 
 
 class LocalVersion:
-    """The version of this node at the moment when a conflicting version arrives, before the instance is changed."""
+    """Hold the version of a resource at this node; make it before a conflicting version is set on the instance."""
 
     def __init__(
         self, resource: Kind, tracked: TrackedResource, instance: models.Model | None, *, allocate: bool

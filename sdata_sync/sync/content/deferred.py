@@ -1,4 +1,4 @@
-"""Deferred entries: keep versions that cannot be written, retry them, delete them when a newer version arrives."""
+"""Store received versions that cannot be written, retry them, and delete them when a newer version arrives."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: The number of entries that are retried after a page; entries with the fewest attempts come first.
+#: The maximum number of entries that are retried after a page; entries with the fewest attempts come first.
 RETRIES_PER_PAGE = 100
-#: The number of deletions that are retried together.
+#: The maximum number of deletions that are retried together.
 BATCH = 500
 
 _any_deferred: PreparedQuery[DeferredEntry] = PreparedQuery(
@@ -65,7 +65,7 @@ def defer(
     *,
     is_deleted: bool,
 ) -> None:
-    """Keep a version that could not be written and set ``is_deferred``; ``tracked`` has the version's state."""
+    """Store a version that could not be written and set ``is_deferred``; ``tracked`` has the version's sync state."""
     condition = _stored_condition(error, resource.database)
     # A deletion that waits for changes of its source is normal: no warning.
     logger.log(
@@ -126,8 +126,8 @@ def awaited(error: PayloadError) -> dict[str, list[Target]]:
 def retry_deferred(resource: Kind, *, is_alone: bool = False) -> int:
     """Write pending references whose targets have arrived, and retry deferred entries; return the number applied.
 
-    It runs in the transaction of the page, under the digest's lock. The states of the versions stay as they are.
-    Entries that failed at a commit are retried only with ``is_alone``, in a transaction of their own.
+    The caller holds the digest's lock. The sync states stay the same, because writing a received version is no change
+    of this node. Entries that failed at a commit are retried only with ``is_alone``, in a transaction of their own.
     """
     applied = 0
     while ready := fill_in(resource):  # another entry may wait for a row that is written now
@@ -151,7 +151,7 @@ def retry_deferred(resource: Kind, *, is_alone: bool = False) -> int:
 
 
 def _retry_deletions(resource: Kind) -> int:
-    """Retry the deletions whose condition is met; return the number applied."""
+    """Retry the deferred deletions whose condition is met or does not matter any more; return the number applied."""
     entries = DeferredEntry.objects.using(resource.database).filter(
         resource__kind=resource.kind,
         resource__mark__isnull=True,
@@ -287,7 +287,7 @@ def _state_of(resource: Kind, tracked: TrackedResource) -> SyncState | None:
 
 
 def _chosen_deletions(resource: Kind, entries: Collection[int]) -> QuerySet[DeferredEntry]:
-    """Return those of ``entries`` that are no withdrawals, and whose rows have no edit without a tick."""
+    """Return the deletions among ``entries`` that are no withdrawals, and whose rows have no edit without a tick."""
     deletions = DeferredEntry.objects.using(resource.database).exclude(application_code=PayloadError.WITHDRAWN)
     return deletions.filter(
         pk__in=list(entries), resource__kind=resource.kind, resource__mark__isnull=True, is_deleted=True

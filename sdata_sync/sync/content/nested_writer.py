@@ -28,7 +28,7 @@ from .rows import read_instances
 
 
 class ChildOwnership:
-    """Decides which parent has a child: among the parents that are written together and the present parents."""
+    """Decide which parent has a child, among the parents that are written together and the present parents."""
 
     def __init__(
         self, owner: Kind, relation: Children, parents: Mapping[str, RowChange], instances: Mapping[str, Any]
@@ -67,7 +67,7 @@ class ChildOwnership:
         )
 
     def may_have(self, parent: str, uuid: UUID | None, key: str | None) -> bool:
-        """Return True if ``parent`` is to have the child; ``key`` is the child's local key if it has a row."""
+        """Return True if no parent that was changed later has the child; ``key`` is the child's local key, if any."""
         state = self._parents[parent].state
         if uuid is None or state is None:
             return True
@@ -91,7 +91,7 @@ def _is_after(one: SyncState, other: SyncState) -> bool:
 
 
 def refresh_etags(owner: Kind, keys: Iterable[str]) -> None:
-    """Store the etags of the present contents of the rows ``keys``: their versions have not changed."""
+    """Store the etags of the present contents of the rows ``keys``, so that these are no local edits."""
     wanted = list(keys)
     if not wanted:
         return
@@ -136,7 +136,7 @@ def _write_members(resource: Kind, relation: Association, changes: Iterable[RowC
 
 
 class _ChildrenWriter:
-    """Writes the children of several parents together."""
+    """Write the children of several parents together."""
 
     def __init__(self, relation: Children, owner: Kind, parents: Sequence[RowChange]) -> None:
         self._relation = relation
@@ -177,7 +177,8 @@ class _ChildrenWriter:
             standing = [change for change in changes if not change.is_new]
             if not standing:
                 raise
-        # The children may have exchanged unique values: they are written together, under their present keys.
+        # The children may have exchanged unique values. So their rows are deleted and all are created again under the
+        # same primary keys.
         pks = [change.instance.pk for change in standing]
         self._resource.rows().filter(pk__in=pks)._raw_delete(self._resource.database)
         for change in changes:
@@ -245,7 +246,7 @@ class _ChildrenWriter:
         path = f"{self._resource.element_name}/{next(iter(change.pending))}"
         kind, uuid = waits_for[0]
         return PayloadError(
-            f"In {path}: it refers to {kind} {uuid}, which has not come yet.", payload_path=path, waits_for=waits_for
+            f"In {path}: it refers to {kind} {uuid}, which has not arrived yet.", payload_path=path, waits_for=waits_for
         )
 
     def _failure(self, error: PayloadError) -> PayloadError:

@@ -1,4 +1,7 @@
-"""Pending references: store them, and write them when their targets arrive."""
+"""Store pending references, and write them into their rows when the targets arrive.
+
+A pending reference without a name belongs to a deferred entry, which is retried when the target has arrived.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ _kinds_waiting: PreparedQuery[PendingReference] = PreparedQuery(
     ),
     str,
 )
-#: The number of pending references that are read together.
+#: The maximum number of pending references that are read together.
 BATCH = 1000
 
 
@@ -42,7 +45,7 @@ def store_pending(
 ) -> None:
     """Store the pending references of resources, by primary key of the TrackedResource; set ``is_incomplete``.
 
-    The pending references of the resources ``replaced``, primary keys, are deleted before.
+    The pending references of the resources ``replaced`` (primary keys) are deleted first.
     """
     references = PendingReference.objects.using(resource.database)
     incomplete = {pk for pk, names in pending.items() if any(names)}
@@ -63,7 +66,7 @@ def store_pending(
 
 
 def _set_incomplete(resource: Kind, pks: Collection[int], is_incomplete: bool) -> None:
-    """Write ``is_incomplete``: a row is written without references that are pending."""
+    """Set ``is_incomplete`` of resources: True if their rows lack references that are pending."""
     for chunk in chunks(pks):
         rows = TrackedResource.objects.using(resource.database).filter(pk__in=chunk)
         rows.exclude(is_incomplete=is_incomplete).update(is_incomplete=is_incomplete)

@@ -35,8 +35,8 @@ MAX_ALIASES = 10
 def uuids_of(resource: Kind, keys: Iterable[str], *, allocate: bool) -> dict[str, UUID | str]:
     """Return the uuids of rows by local key.
 
-    A row has no uuid until it is linked or sent (SData sync 1.2). With ``allocate`` such a row is tracked, with a
-    new uuid; without it the local key stands for the uuid.
+    A row has no uuid until it is linked or sent (SData sync 1.2). With ``allocate``, such a row is marked and gets a
+    new uuid. Otherwise its local key, after ``KEY``, is returned in place of the uuid.
     """
     wanted = set(keys)
     found: dict[str, UUID | str] = dict(_tracked(resource, wanted))
@@ -134,7 +134,7 @@ def find_by_natural_key(resource: Kind, relation: Reference, text: str) -> Any:
     """Return the foreign key's value for the target row with the natural key in ``text``.
 
     Raises:
-        PayloadError: no row, or more than one row, has that natural key.
+        PayloadError: the model's manager finds no single row with that natural key, or raises another exception.
     """
     text = text.removeprefix(NATURAL)
     parts = [text]
@@ -150,7 +150,7 @@ def find_by_natural_key(resource: Kind, relation: Reference, text: str) -> Any:
     except Exception as error:  # no row, several rows, or an exception of the model's own method
         if ends_page(error):
             raise
-        raise PayloadError(f"there is no {relation.model._meta.label} called {text[:80]!r} here.") from error
+        raise PayloadError(f"no {relation.model._meta.label} here has the natural key {text[:80]!r}.") from error
     return getattr(row, relation.field.target_field.attname)
 
 
@@ -165,7 +165,7 @@ def generic_texts(resource: Kind, values: Mapping[str, tuple[Any, Any]], *, allo
         model = _content_types(resource).get_for_id(content_type).model_class()
         target = None if model is None else registry.of_model(model._meta.concrete_model)
         if target is None:
-            label = "a model that is gone" if model is None else model._meta.label
+            label = "a model that does not exist any more" if model is None else model._meta.label
             texts.update(dict.fromkeys(objects, f"{PROBLEM}it points to {label}, which is not registered"))
             continue
         pk = target.model._meta.pk
@@ -185,7 +185,7 @@ def generic_target(kind: str) -> Kind:
     """
     target = registry.of_kind(kind)
     if target is None:
-        raise PayloadError(f"expected a reference to a kind that is known here, received one to {kind[:80]!r}.")
+        raise PayloadError(f"expected a reference to a kind that this node has, received one to {kind[:80]!r}.")
     return target
 
 
@@ -229,7 +229,7 @@ def association_texts(
     *,
     allocate: bool,
 ) -> dict[str, Text]:
-    """Return the texts of ``relation`` for the rows ``keys``; ``waiting`` are the members without a row."""
+    """Return the texts of ``relation`` for the rows ``keys``; ``waiting`` are the members without a row here."""
     target = registry.of_model(relation.model)
     if target is None:  # a system check reports it
         return dict.fromkeys(keys, "")

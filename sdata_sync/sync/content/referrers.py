@@ -28,7 +28,7 @@ _SETS_NULL = (models.SET_NULL, getattr(models, "DB_SET_NULL", models.SET_NULL))
 
 @dataclass(frozen=True)
 class Referrer:
-    """A relation of a registered kind, or of its children, that is emptied when its target is deleted."""
+    """Hold a relation of a registered kind, or of its children, by which rows refer to a target row."""
 
     resource: Kind
     relation: Reference | Association | GenericReference
@@ -102,7 +102,7 @@ def await_withdrawn(referrers: tuple[Referrer, ...], instance: models.Model, usi
     """
     for referrer, keys in _await(referrers, instance, using):
         relation, kind = referrer.relation, referrer.resource.kind
-        raise models.ProtectedError(f"{relation.name} of {kind}({keys[0]!r}) cannot wait for it.", {instance})
+        raise models.ProtectedError(f"{relation.name} of {kind}({keys[0]!r}) cannot be made pending.", {instance})
 
 
 def keep_emptied(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> None:

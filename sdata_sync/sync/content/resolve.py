@@ -40,7 +40,7 @@ Target = tuple[str, UUID]
 
 
 class ReferenceCache:
-    """Holds the local keys of the resources that a batch of payloads refers to, which are looked up together."""
+    """Hold the local keys of the resources that a batch of payloads refers to, which are looked up together."""
 
     def __init__(self) -> None:
         self._keys: dict[Target, str | None] = {}
@@ -73,7 +73,7 @@ class ReferenceCache:
 
 @dataclass(kw_only=True, slots=True)
 class ResolvedReferences:
-    """The outcome of resolving the relations of a payload.
+    """Hold the outcome of resolving the relations of a payload.
 
     ``columns`` are the columns that were set on the instance. ``pending`` are the targets without a row, by property.
     ``lists`` are associations and children, which are written when the row has its key.
@@ -139,7 +139,7 @@ def _resolve_reference(
             resolved.pending[relation.name] = [target]
         else:
             kind, uuid = target
-            raise PayloadError(f"it refers to {kind} {uuid}, which has not come yet.", waits_for=[target])
+            raise PayloadError(f"it refers to {kind} {uuid}, which has not arrived yet.", waits_for=[target])
     for column, value in zip(relation.columns, values, strict=True):
         setattr(instance, column, value)
         resolved.columns.add(column)
@@ -204,7 +204,7 @@ class RowAction(StrEnum):
 
     CREATE = "create"
     UPDATE = "update"
-    #: Delete the row and the rows that go with it.
+    #: Delete the row and the rows that are deleted with it.
     DELETE = "delete"
     #: Delete the row alone: it leaves the partial replica of this node.
     WITHDRAW = "withdraw"
@@ -212,7 +212,7 @@ class RowAction(StrEnum):
 
 @dataclass(kw_only=True, eq=False)
 class RowChange:
-    """The change of one row.
+    """Hold the change of one row.
 
     ``names`` are the columns of the entry; ``instance`` has their values already. ``lists`` are associations and
     children, which are written after the row. ``pending`` are the targets without a row, by property. After the write
@@ -231,19 +231,19 @@ class RowChange:
     lists: Mapping[str, ReceivedList | ReceivedChildren] = field(default_factory=dict)
     pending: Mapping[str, Sequence[Target]] = field(default_factory=dict)
     known: ReferenceCache = field(default_factory=ReferenceCache)
-    #: The sync state of the version that is written.
+    #: The sync state of the version that is written; ``None`` if there is none.
     state: SyncState | None = None
     texts: list[Text] = field(default_factory=list)
     error: PayloadError | None = None
 
     @property
     def is_new(self) -> bool:
-        """Whether the change creates the row."""
+        """Return True if the change creates the row."""
         return self.action is RowAction.CREATE
 
     @property
     def is_deletion(self) -> bool:
-        """Whether the change deletes the row, with the rows that go with it or alone."""
+        """Return True if the change deletes the row, alone or with other rows."""
         return self.action in (RowAction.DELETE, RowAction.WITHDRAW)
 
 

@@ -1,4 +1,4 @@
-"""Read the rows of a kind's model."""
+"""Read the rows of a kind's model by local key."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..db.prepared import PreparedQuery, can_prepare
 if TYPE_CHECKING:
     from ...kind import Kind
 
-#: No database has a larger primary key.
+#: Integer primary keys are smaller than this in every database.
 MAX_INTEGER = 2**63
 
 
 def read_rows(resource: Kind, keys: Iterable[str]) -> dict[str, tuple[Any, ...]]:
-    """Return the rows' values by local key, in the order of the resource's columns."""
+    """Return the values of the rows ``keys`` by local key, in the order of ``resource.columns``."""
     wanted = _readable(resource, keys)
     if not wanted:
         return {}
@@ -41,13 +41,13 @@ def existing_keys(resource: Kind, keys: Iterable[str]) -> set[str]:
 
 
 def read_instances_apart(resource: Kind, keys: Iterable[str]) -> tuple[dict[str, models.Model], dict[str, str]]:
-    """Return the rows as instances, and for rows that cannot be loaded the description of the error, by local key."""
+    """Return the rows as instances, and for each row that cannot be loaded the error text, both by local key."""
     return read_apart(resource.database, list(keys), lambda some: read_instances(resource, some))
 
 
 def unreadable_row(key: str, problem: str) -> PayloadError:
     """Return the error that defers an entry whose row at this node cannot be read because of ``problem``."""
-    return PayloadError(f"The row {key!r} here cannot be read: {problem}", public="Refused.")
+    return PayloadError(f"The row {key!r} of this node cannot be read: {problem}", public="Refused.")
 
 
 def read_instances(resource: Kind, keys: Iterable[str]) -> dict[str, models.Model]:

@@ -1,4 +1,4 @@
-"""After an upgrade of the models: write unknown elements that were kept into the new columns."""
+"""Write stored unknown elements into columns that an upgrade of the models has added."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BATCH = 500
 
 
 def adopt_known_elements(resource: Kind) -> int:
-    """Write kept unknown elements that have a field now into the rows; return the number of rows.
+    """Write stored unknown elements that have a field now into the rows; return the number of rows.
 
     This is no change of the resources: the elements were part of their content before.
     """
@@ -48,7 +48,7 @@ def adopt_known_elements(resource: Kind) -> int:
 
 
 def take_over(resource: Kind, rows: Iterable[TrackedResource]) -> int:
-    """Write kept elements of ``rows``, which are locked, into columns; return the number of rows changed."""
+    """Write the unknown elements of ``rows``, which are locked, into columns; return the number of rows written."""
     return sum(_take_over(resource, tracked) for tracked in rows if tracked.extra and tracked.local_key)
 
 
@@ -68,7 +68,7 @@ def _take_over(resource: Kind, tracked: TrackedResource) -> bool:
     except PayloadError as raised:
         error = raised
     if error is not None:
-        logger.warning("%s('%s'): kept elements cannot be written to the row: %s", resource.kind, key, error)
+        logger.warning("%s('%s'): stored elements cannot be written to the row: %s", resource.kind, key, error)
         return False
     tracked.extra = reading.extra
     if tracked.mark is None:  # the etag of an edited row is computed when the row gets its tick
@@ -79,7 +79,7 @@ def _take_over(resource: Kind, tracked: TrackedResource) -> bool:
 
 
 def _without_edited(resource: Kind, instance: models.Model, reading: Reading) -> Reading:
-    """Leave out columns that were edited since the upgrade, because the edit is newer than the kept element."""
+    """Leave out columns that were edited since the upgrade, because the edit is newer than the stored element."""
     blank = resource.model()
     values = {name: value for name, value in reading.values.items() if getattr(instance, name) == getattr(blank, name)}
     columns = {relation.name: relation.columns for relation in resource.relations}
@@ -97,5 +97,5 @@ def _reading(resource: Kind, tracked: TrackedResource) -> Reading | None:
     try:
         return resource.decode(Payload.from_xml(document))
     except PayloadError as error:
-        logger.warning("%s %s: kept elements cannot be read: %s", resource.kind, tracked.uuid, error)
+        logger.warning("%s %s: stored elements cannot be read: %s", resource.kind, tracked.uuid, error)
         return None

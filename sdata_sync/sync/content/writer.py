@@ -79,7 +79,7 @@ def _delete(resource: Kind, change: RowChange) -> None:
         change.instance.delete(using=resource.database)
     change.instance.pk = pk
     if are_kept_referring(resource, [change.instance]):  # checked now: at the commit the violation would fail the page
-        raise PayloadError("IntegrityError: rows with on_delete=DO_NOTHING still refer to it.", public="Refused.")
+        raise PayloadError("IntegrityError: rows with on_delete=DO_NOTHING still refer to the row.", public="Refused.")
     confirm_taken(records)
 
 
@@ -135,7 +135,7 @@ def _validate(resource: Kind, change: RowChange, *, whole: bool) -> None:
 
 
 def _not_validated(resource: Kind, instance: models.Model) -> Iterator[str]:
-    """Yield the names of the fields whose values need no validation."""
+    """Yield the names of the fields whose value is not validated: the JSON null, and null in nullable columns."""
     values = instance.__dict__
     for name, attname in _json_columns(resource.model):
         if isinstance(values.get(attname), models.Value):
@@ -160,7 +160,7 @@ def _plainly_right(resource: Kind, instance: models.Model) -> Iterator[str]:
 
 @lru_cache(maxsize=512)
 def _unchecked(resource: Kind, names: frozenset[str], is_new: bool) -> frozenset[str]:
-    """Return the names of the fields that an entry with the columns ``names`` does not have."""
+    """Return the names of the fields that are not validated, because an entry with the columns ``names`` lacks them."""
     checked = set(names)
     if is_new:  # a column that a new row has no value for is validated: it may not allow an empty value
         checked.update(prop.field.attname for prop in resource.properties if not prop.field.has_default())
@@ -354,7 +354,7 @@ def _attempt(resource: Kind, change: RowChange, act: Any) -> None:
             check_deferred_constraints()
     except PayloadError as error:
         if error.__cause__ is not None:
-            logger.info("%s: an entry cannot be applied", resource.kind, exc_info=error.__cause__)
+            logger.info("%s: a received change of a row cannot be applied", resource.kind, exc_info=error.__cause__)
         change.error = error
     if change.error is not None:
         if change.action is RowAction.WITHDRAW:
@@ -377,7 +377,7 @@ def _save(resource: Kind, change: RowChange) -> None:
     write_inside(resource, [change], write_rows)
     texts = _stored_contents(resource, [change]).get(str(change.instance.pk))
     if texts is None:
-        raise PayloadError("The model did not save the row.")
+        raise PayloadError("The save() of the model did not write the row.")
     change.texts = texts
     if _can_write_in_bulk(resource):
         _expect_unaltered(resource, change)
