@@ -208,6 +208,20 @@ class TestResolve:
         assert (account.city, account.notes) == ("Here", "kept")
         assert not TrackedResource.objects.get().is_deleted
 
+    def test_is_not_asked_about_an_alias(self, peer_client, edited, resolving):
+        """Another uuid for the row is no content: the edit of this node stays, under the new uuid."""
+        resolving(lambda conflict: {"notes": "merged"})
+        dss = f'xmlns:dss="urn:django-sdata-sync" dss:replacedBy="{UUIDS[3]}"'
+        entry = entry_xml(UUIDS[0], APP1, 2, stamp=LATER, deleted=True).replace(
+            'sdata:isDeleted="true"', f'sdata:isDeleted="true" {dss}'
+        )
+        assert dss in entry
+        response = post(peer_client, feed_xml(digest_xml((APP1, 3), origin=APP1), entry))
+        assert response.status_code == 200
+        account = Account.objects.get()
+        assert (account.city, account.notes) == ("Here", "")
+        assert str(TrackedResource.objects.get(local_key=str(account.pk)).uuid).upper() == UUIDS[3].upper()
+
     @pytest.mark.parametrize("nonsense", ["both", {"colour": 1}])
     def test_nonsense_leaves_it_to_the_rules(self, peer_client, edited, resolving, nonsense):
         resolving(lambda conflict: nonsense)

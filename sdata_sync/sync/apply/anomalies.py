@@ -39,9 +39,10 @@ class Anomalies:
         if state.tick != local.tick or state.stamp == local.stamp or not same_endpoint(state.endpoint, local.endpoint):
             return
         note = (
-            f"Its tick {state.tick} came as a change of {self._resource.kind} {entry.uuid} at "
-            f"{format_stamp(state.stamp)}; here it is one of {format_stamp(local.stamp)}. Two nodes have one BASE_URL, "
-            "or one was restored and used ticks again. Compare the nodes, and give each its own."
+            f"Its tick {state.tick} was received as a change of {self._resource.kind} {entry.uuid} at "
+            f"{format_stamp(state.stamp)}; at this node it is a change at {format_stamp(local.stamp)}. Two nodes have "
+            "one BASE_URL, or a node was restored and assigned ticks again. Compare the nodes, and give each its own "
+            "BASE_URL."
         )
         logger.error("%s: %s", state.endpoint, note)
         self._store(state.endpoint, clone_seen_at=timezone.now(), clone_note=note)

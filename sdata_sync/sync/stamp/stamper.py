@@ -320,7 +320,7 @@ class _Stamper:
             self._clear(tracked)
 
     def write(self) -> None:
-        """Store the outcomes of all ``settle`` calls, and the advanced digest."""
+        """Store the outcomes of all ``stamp`` calls, and the advanced digest."""
         database = self.resource.database
         update_tracked(database, self.changed)
         ConflictRecord.objects.using(database).bulk_create(self.conflicts)
