@@ -66,7 +66,7 @@ class ThreadDelivery(DeliveryBackend):
         return [loop for loop in loops if isinstance(loop, PeerThread)]
 
     def reconcile(self, peers: list[Peer], failing: Mapping[int, set[str]]) -> None:
-        """Start a thread for each of ``peers`` and stop all others; ``failing`` are the kinds that fail, by peer."""
+        """Start a thread for each of ``peers`` and stop the rest; ``failing`` has the failing kinds by ``pk``."""
         wanted = {peer.pk: peer for peer in peers}
         self.slots.are_scarce = len(wanted) > conf.max_deliveries
         for name in self._pool.names():
