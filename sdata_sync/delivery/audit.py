@@ -1,4 +1,4 @@
-"""Compare the content of a kind with a peer, row by row: equal digests promise equal data, and this checks it."""
+"""Compare the content of a kind with a peer, row by row: equal digests imply equal data, and this checks it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Comparison:
 
     The keys of ``counts`` are the sorts of differences: ``different`` rows have another content at each node under the
     same state, ``missing_here`` and ``missing_there`` rows should be there by the digests, ``unreadable`` rows cannot
-    be compared because the row of this node raises an exception.
+    be compared because the row of this node or the payload of the peer cannot be read.
     """
 
     peer: str
@@ -135,7 +135,7 @@ class _Verifier:
                     entry.is_deleted or self._etag(entry, tracked) == tracked.etag
                 )
         except PayloadError as error:
-            logger.error("%s %s cannot be compared: %s", self._resource.kind, entry.uuid, error)
+            logger.error("%s %s is reported as unreadable: %s", self._resource.kind, entry.uuid, error)
             self._comparison.count("unreadable", entry.uuid)
             return
         if not is_equal:

@@ -23,6 +23,7 @@ from ..sync.db.clock import now
 from ..sync.db.owner import holder_name, is_gone
 from ..sync.db.prepared import PreparedQuery, PreparedUpdate
 
+#: The longest pause after the first failure; each further failure in a row doubles it, up to ``MAX_BACKOFF_SECONDS``.
 FIRST_BACKOFF_SECONDS = 0.5
 
 _backoff_ended_at: dict[tuple[str, str], float] = {}
@@ -172,16 +173,23 @@ class Lease:
         return Stream.objects.filter(pk=self.stream.pk, holder=self._holder)
 
     def renew(self, known: Digest | None) -> bool:
-        """Extend the lease, if it is time, and store the known digest; return False if another process has taken it."""
+        """Extend the lease and store the known digest; return False if another process has taken the lease.
+
+        The database is written only when a third of ``LEASE_SECONDS`` has passed since it was written last.
+        """
         if time.monotonic() < self._renew_at:
             return True
         self._renew_at = _renewal()
         return bool(self._row().update(held_until=_lease_end(), known_digest=_as_json(known)))
 
     def give_back(self, known: Digest | None, error: Exception | None = None, *, delivered: int = 0) -> bool:
-        """Release the lease and store the outcome; return True if another process has asked for a delivery meanwhile.
+        """Release the lease and store the outcome; return True if the caller must look for changes again.
 
-        ``delivered`` is the number of entries that the peer has accepted.
+        That is the case if another process has set ``wanted``, or has taken the lease after it had expired. After an
+        ``error`` it is never the case: the back-off decides when the stream is tried again.
+
+        ``known`` is the digest of the peer, ``None`` if it is not known. ``delivered`` is the number of entries that
+        the peer has accepted.
         """
         millis = int((time.monotonic() - self._taken) * 1000)
         outcome = (*self._outcome(error), _as_json(known), int(error is not None), delivered, millis)

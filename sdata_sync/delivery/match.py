@@ -82,7 +82,7 @@ def find_candidates(client: PeerClient, peer: Peer, resource: Kind) -> list[Cand
     """
     match_on = type(resource.declared).match_on
     if not match_on:
-        raise ValueError(f"{resource!r} has no match_on: name the fields there that the rows are matched on.")
+        raise ValueError(f"{resource!r} has no match_on. Set it to the names of the fields that identify a row.")
     remote = dict(_remote_rows(client, peer, resource))
     known = dict(tracked_rows(resource).filter(local_key__isnull=False).values_list("uuid", "local_key"))
     linked_here = {known[uuid] for uuid in remote if uuid in known}
@@ -194,7 +194,9 @@ def _said(values: _Values) -> str:
 def link_pairs(resource: Kind, peer: Peer, pairs: Iterable[tuple[str, UUID]], *, ours_win: bool) -> Linked:
     """Give rows of this node the uuids of the peer's rows; ``pairs`` are local keys and uuids.
 
-    The content of a pair is decided when the peer's version arrives: with ``ours_win`` this node's content stays.
+    The content of a pair is decided when the peer's version arrives: with ``ours_win`` the row keeps this node's
+    content, otherwise it takes the peer's. If the kind is no sync target, no version can arrive, and the row keeps its
+    content.
     """
     outcome = Linked()
     for batch in chunks(pairs, BATCH):

@@ -134,7 +134,7 @@ class _LinkedBase(SDataView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         ensure_checked(self.resource)
-        assign_ticks(self.resource)  # marked changes are treated as sent
+        assign_ticks(self.resource)  # a row with a mark and no tick would count as not linked
         self.links = _Links(self.resource, peer_of(request.user))
 
 

@@ -114,7 +114,10 @@ def heartbeat(*, post: Post) -> None:
 
 
 def compare(peer: int, *, post: Post) -> None:
-    """Compare digests with a peer, pull what this node lacks, then push what the peer lacks."""
+    """Compare digests with a peer, and pull the changes that this node lacks.
+
+    Then push the changes that the peer lacks, if the peer has immediate delivery.
+    """
     found = Peer.objects.filter(pk=peer, enabled=True).first()
     if found is None:
         return
@@ -146,7 +149,7 @@ def catch_up(peer: int | None = None, *, post: Post) -> None:
 
 
 def carry_out(operation: int, *, post: Post) -> None:
-    """Run an asynchronous call."""
+    """Run the asynchronous call whose ``Operation`` has the primary key ``operation``."""
     operations.carry_out(operation)
 
 

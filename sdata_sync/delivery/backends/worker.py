@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _OPERATIONS = "$operations"
 #: The shortest pause, in seconds, between two looks for changes, and the factor by which it grows while none is found.
 FIRST_PAUSE, GROWTH = 0.01, 1.5
-#: Where notifications arrive, the longest pause of the lookout is at least this, in seconds.
+#: The least value of the lookout's longest pause, in seconds, where notifications wake the lookout.
 NOTIFIED_PAUSE = 2.0
 
 

@@ -47,7 +47,7 @@ class Health:
 
     @property
     def summary(self) -> str:
-        """Return the worst problem and the number of problems in one line."""
+        """The worst problem and the number of problems, in one line."""
         if not self.problems:
             return f"{self.streams} streams, no problems"
         worst = [problem.text for problem in self.problems if problem.level == self.level]
@@ -60,7 +60,11 @@ class Health:
 
 
 def examine(status: Status, *, warning: float, critical: float) -> Health:
-    """Return what is wrong, with a peer being ``warning`` or ``critical`` seconds behind as the thresholds."""
+    """Return the problems that ``status`` shows, the most severe first.
+
+    ``warning`` and ``critical`` are ages in seconds: a peer with immediate delivery is a problem of that level if it
+    lacks a change that is older. ``NIGHTLY_SECONDS`` applies to the other peers.
+    """
     problems = [problem for kind in status.kinds for problem in _of_kind(kind, (warning, critical))]
     for clone in status.clones:
         problems.append(Problem(Level.CRITICAL, f"{clone.endpoint}: {clone.note}"))

@@ -102,7 +102,7 @@ def _of_others(status: Status) -> Iterator[Metric]:
     label = ["endpoint"]
     yield _gauge(
         "clock_ahead_seconds",
-        "How far the stamps of the endpoint were ahead of this node's clock.",
+        "The seconds by which stamps of the endpoint were ahead of this node's clock.",
         label,
         (([clock.endpoint], clock.ahead_seconds) for clock in status.clocks),
     )

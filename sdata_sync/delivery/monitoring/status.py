@@ -52,7 +52,7 @@ class StreamStatus:
 
     @property
     def is_level(self) -> bool:
-        """Whether the peer has all changes, by its last known digest."""
+        """Whether the peer lacks no tick by its last known digest, no delivery fails, and no version is left out."""
         return self.ticks_behind == 0 and not self.failures and not self.held
 
 
@@ -64,8 +64,8 @@ class KindStatus:
     read or rendered, ``deferred`` entries cannot be applied. ``received`` counts the received entries since the
     installation by outcome: applied, ignored because they were contained, lost in a conflict, deferred. ``conflicts``
     counts won and lost conflicts. ``is_behind`` is True while changes that this node lost in a restore are missing: no
-    tick is assigned until they are back. ``rejoined`` tells that a peer once had a higher tick of this node than the
-    node itself.
+    tick is assigned until they are back. ``rejoined`` is a note of the last time that a peer had a higher tick of this
+    node than the node itself.
     """
 
     kind: str
@@ -102,7 +102,7 @@ class CloneWarning:
 
 @dataclass(frozen=True, kw_only=True)
 class AnomalyWarning:
-    """An endpoint with a claim that cannot be true and was left out."""
+    """An endpoint whose digest made a claim that cannot be true; the claim is not believed."""
 
     endpoint: str
     note: str
@@ -121,7 +121,10 @@ class Status:
 
     @property
     def is_level(self) -> bool:
-        """Whether every enabled peer has all changes, and no change or entry waits at this node."""
+        """Whether every enabled peer has all changes, and this node is complete.
+
+        It is not complete while a change has no tick, a received entry is deferred, or a restore gap is not recovered.
+        """
         return all(
             not (kind.unnumbered or kind.held_back or kind.deferred or kind.is_behind)
             and all(stream.is_level for stream in kind.streams)

@@ -37,12 +37,12 @@ class Notifier(Loop):
         self._failures = 0
 
     def notify(self, kind: str, is_own: bool) -> None:
-        """Send a notification that a change of ``kind`` was committed."""
+        """Make the thread send a notification that a change of ``kind`` was committed; return at once."""
         self._collect({kind: is_own}, set())
         self.wake()
 
     def request_operation(self, operation: int) -> None:
-        """Request that another process carries out ``operation``."""
+        """Make the thread request that another process carries out ``operation``; return at once."""
         self._collect({}, {operation})
         self.wake()
 

@@ -41,7 +41,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
         parser.add_argument("--peer", required=True, help="the peer (its name); it need not be enabled")
-        parser.add_argument("--kind", required=True, help="the kind")
+        parser.add_argument("--kind", required=True, help="the kind whose rows are matched")
         parser.add_argument("--csv", metavar="FILE", help="write the candidates to this file, for review")
         how = parser.add_mutually_exclusive_group()
         how.add_argument("--apply", metavar="FILE", help="link the pairs of a reviewed file with 'yes' in 'link'")

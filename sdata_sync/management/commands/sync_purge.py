@@ -51,7 +51,7 @@ class Command(BaseCommand):
                 self.stderr.write(
                     self.style.WARNING(
                         f"{kind}: {name} may lack some of these deletions and can no longer receive them; "
-                        "sync_verify names the rows that it still has."
+                        "compare it with sync_verify: it may still have the rows."
                     )
                 )
         if options["json"]:

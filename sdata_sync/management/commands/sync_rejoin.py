@@ -71,7 +71,7 @@ class Command(BaseCommand):
             is_complete = is_complete and all(outcome == "asked" for outcome in peers.values())
         self._print(said, as_json=as_json)
         if not is_complete:
-            self.stderr.write("A peer that was not asked may have later versions: run this again when it is back.")
+            self.stderr.write("A peer that was not asked may have later versions: repeat --renumber when it is back.")
             raise SystemExit(1)
 
     def _confirm(self, name: str, *, as_json: bool) -> None:

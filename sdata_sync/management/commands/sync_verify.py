@@ -31,7 +31,7 @@ class Command(BaseCommand):
         if options["peer"]:
             peers = peers.filter(name__in=options["peer"])
         if not peers:
-            raise CommandError("There is no such enabled peer.")
+            raise CommandError("There is no such enabled peer. manage.py sync_peer list prints the peers.")
         found: list[Comparison] = []
         failed = False
         for peer in peers:
