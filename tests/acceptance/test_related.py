@@ -106,7 +106,7 @@ def test_two_databases_become_one(tmp_path):
             writer = csv.DictWriter(file, rows[0].keys())
             writer.writeheader()
             writer.writerows(rows)
-        assert "4000 linked" in here.manage(*link, "--apply", str(table), "--wins", "there").stdout
+        assert "4000 pairs linked" in here.manage(*link, "--apply", str(table), "--wins", "there").stdout
         here.manage("sync_peer", "enable", "there")
         caught_up(here)
         assert are_level(here, there)
@@ -130,7 +130,7 @@ def test_ours_win(tmp_path):
             node.manage("sync_peer", "disable", {"here": "there", "there": "here"}[node.name])
             node.run(f"Account.objects.bulk_create([Account(name='{node.name}', email='a@example.com')])")
         done = here.manage("sync_link", "--peer", "there", "--kind", "accounts", "--certain", "--wins", "here")
-        assert "1 linked" in done.stdout
+        assert "1 pairs linked" in done.stdout
         here.manage("sync_peer", "enable", "there")
         caught_up(here)
         assert are_level(here, there)
