@@ -11,6 +11,7 @@ from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import Digest as DigestRow
 from sdata_sync.models import DigestEntry, Endpoint, Peer, TrackedResource
 from sdata_sync.registry import registry
+from sdata_sync.sync.identity.link import end_waiting
 from sdata_sync.sync.log.digests import load_digest
 from sdata_sync.sync.log.marks import new_uuid
 from sdata_sync.sync.log.tracked import new_tracked
@@ -125,6 +126,12 @@ class TestManyRows:
         stored, target = self.lacking_the_last(100)
         self.by_index(self.plans(lambda: prepare_page(ACCOUNTS, stored, target, limit=500)))
         self.by_index(self.plans(lambda: count_missing(ACCOUNTS, stored, target)))
+
+    def test_the_end_of_a_feed_finds_the_rows_that_wait_for_its_source(self, much):
+        plans = self.plans(lambda: end_waiting(ACCOUNTS, "http://elsewhere/accounts"))
+        self.by_index(plans)
+        if connection.vendor == "sqlite":
+            assert all("endpoint_id=?" in plan for _, plan in plans), plans
 
     def test_a_change_is_numbered_among_much(self, much):
         row = Account.objects.get()

@@ -93,7 +93,10 @@ def end_waiting(resource: Kind, origin: str) -> bool:
 
     Call it at the end of a catch-up feed of ``origin``, after which no such version will arrive.
     """
-    waiting = tracked_rows(resource).filter(awaited_endpoint__key=origin.lower(), mark__isnull=True)
+    # A resource that waits has no state: with this condition the index of the states finds the few that have none.
+    waiting = tracked_rows(resource).filter(
+        endpoint__isnull=True, tick__isnull=True, awaited_endpoint__key=origin.lower(), mark__isnull=True
+    )
     return bool(waiting.update(awaited_endpoint=None, keeps_content=False, restamp=True, mark=now()))
 
 

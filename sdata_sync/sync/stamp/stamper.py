@@ -48,7 +48,7 @@ def assign_ticks(resource: Kind) -> StoredDigest:
     """Assign ticks to all committed changes of this node, and return the digest afterwards (SData sync 2.2).
 
     It runs before every delivery, every select and every answer with a digest, so that a digest never promises a
-    change that has no tick. No tick is assigned before the restore check is done (``restore.ensure_checked``), nor
+    change that has no tick. No tick is assigned before the restore check is done (``restore_gap.ensure_checked``), nor
     while changes that were lost in a restore are missing.
     """
     database = resource.database
