@@ -63,7 +63,7 @@ def connect() -> None:
 def _reconnect(**kwargs: Any) -> None:
     from django.apps import apps
 
-    wanted = {model: watch for model in apps.get_models(include_auto_created=True) if (watch := _progress(model))}
+    wanted = {model: watch for model in apps.get_models(include_auto_created=True) if (watch := _reasons(model))}
     for model in _captured.keys() - wanted.keys():
         for signal, receiver in RECEIVERS:
             signal.disconnect(receiver, sender=model, dispatch_uid=UID)
@@ -76,7 +76,7 @@ def _reconnect(**kwargs: Any) -> None:
     _reconnect_associations()
 
 
-def _progress(model: type[models.Model]) -> _Capture | None:
+def _reasons(model: type[models.Model]) -> _Capture | None:
     direct = tuple(resource for resource in registry if issubclass(model, resource.model))
     extended = tuple(
         resource
