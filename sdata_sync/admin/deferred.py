@@ -12,8 +12,7 @@ from django.http import HttpRequest
 from ..models import DeferredEntry
 from ..registry import registry
 from ..sync.content.deferred import apply_deletions, discard, keep_rows, retry_chosen
-from ..sync.stamp.restore_gap import ensure_checked
-from ..sync.stamp.stamper import assign_ticks
+from ..sync.stamp.stamper import check_and_assign_ticks
 from .readonly import ReadOnlyAdmin
 
 if TYPE_CHECKING:
@@ -66,8 +65,7 @@ class DeferredEntryAdmin(ReadOnlyAdmin[DeferredEntry]):
     ) -> None:
         chosen = list(queryset.filter(is_deleted=True).select_related("resource"))
         for resource in registry:
-            ensure_checked(resource)
-            assign_ticks(resource)
+            check_and_assign_ticks(resource)
         count = sum(act(resource, [e.pk for e in chosen if e.resource.kind == resource.kind]) for resource in registry)
         text = f"{count} of {len(chosen)} rows were {done}."
         self.message_user(request, text, messages.SUCCESS if count == len(chosen) else messages.WARNING)

@@ -17,8 +17,7 @@ from ..sync.db.isolation import row_guard
 from ..sync.db.statements import chunks
 from ..sync.log.tracked import mark_found
 from ..sync.log.wakeup import wake
-from ..sync.stamp.restore_gap import ensure_checked
-from ..sync.stamp.stamper import assign_ticks
+from ..sync.stamp.stamper import check_and_assign_ticks
 from .pull import read_full_feed
 
 if TYPE_CHECKING:
@@ -82,8 +81,7 @@ def verify(client: PeerClient, peer: Peer, resource: Kind, *, repair: bool) -> C
     Raises:
         PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
     """
-    ensure_checked(resource)
-    ours = assign_ticks(resource).value
+    ours = check_and_assign_ticks(resource).value
     theirs = client.read_digest(resource.kind)
     comparison = Comparison(peer=peer.name, kind=resource.kind, digests_agree=ours.in_sync_with(theirs))
     verifier = _Verifier(resource, ours, theirs, comparison)
@@ -179,5 +177,5 @@ def _send_again(resource: Kind, pks: list[int]) -> None:
         # The digest of the peer contains the present ticks, so the versions need new ones.
         TrackedResource.objects.using(resource.database).filter(pk__in=chunk).update(restamp=True)
         mark_found(resource.database, chunk)
-    assign_ticks(resource)
+    check_and_assign_ticks(resource)
     wake(resource.kind)

@@ -21,8 +21,9 @@ from ..sync.scope import Scope, has_resends, is_to_become_full, mark_full, mark_
 from ..sync.select.feed import count_missing
 from ..sync.select.oversize import PeerLimit
 from ..sync.select.pages import Page, is_own, prepare_page, prepare_version
+from ..sync.stamp.restore_gap import ensure_checked
 from ..sync.stamp.scan import track_existing
-from ..sync.stamp.stamper import assign_ticks
+from ..sync.stamp.stamper import check_and_assign_ticks
 from ..tracing import span
 from .lease import Lease, known_digest, store_left_out
 from .recover import knows_more_of_us, recover
@@ -69,13 +70,14 @@ def check_peer_digest(resource: Kind, shown: Digest) -> None:
         PeerMisbehaved: the peer has the URL of this node, claims a tick that this node cannot have assigned, or one
             of both has a partial replica that a third node filters.
     """
-    check_own_tick(resource, load_digest(resource), shown)
+    stored = load_digest(resource)
+    check_own_tick(resource, stored, shown)
     if shown.origin and same_endpoint(shown.origin, resource.endpoint):
         raise PeerMisbehaved(
             f"The peer calls itself {shown.origin}, and so are we called; two nodes must not have one BASE_URL."
         )
     try:
-        parts.check_partial_exchange(resource, load_digest(resource).value, shown)
+        parts.check_partial_exchange(resource, stored.value, shown)
     except FeedRefused as error:
         raise PeerMisbehaved(str(error)) from error
 
@@ -236,7 +238,7 @@ class Push:
 
     def _assign_ticks(self) -> StoredDigest:
         """Assign ticks to all committed changes, and deliver the kinds that they refer to."""
-        stored = assign_ticks(self._resource)
+        stored = check_and_assign_ticks(self._resource)
         if self._sends_ahead:
             self._is_our_turn = self._session.send_ahead(self._resource)
         return stored
@@ -312,6 +314,7 @@ class Push:
         peer was restored from a backup meanwhile, that would hide what the peer lost.
         """
         resource = self._resource
+        ensure_checked(resource)
         track_existing(resource)
         target = self._session.client().read_digest(resource.kind)
         check_peer_digest(resource, target)

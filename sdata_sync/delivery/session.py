@@ -18,9 +18,9 @@ from ..sync.db.faults import is_lost_connection
 from ..sync.log.digests import StoredDigest, load_digest
 from ..sync.scope import is_to_become_full, review
 from ..sync.select.oversize import PeerLimit
-from ..sync.stamp.restore_gap import PATIENCE_SECONDS, ensure_checked, wait_until_checked
+from ..sync.stamp.restore_gap import PATIENCE_SECONDS, wait_until_checked
 from ..sync.stamp.scan import track_existing
-from ..sync.stamp.stamper import assign_ticks
+from ..sync.stamp.stamper import assign_ticks, check_and_assign_ticks
 from ..tracing import span
 from .client import PeerClient
 from .lease import (
@@ -196,8 +196,7 @@ class PeerSession:
         while not self.is_interrupted:
             # A kind that refers to this one may have its ticks already and must not be sent first. So the delivery
             # waits while another thread runs the restore check.
-            ensure_checked(resource, patience_seconds=PATIENCE_SECONDS)
-            stored = assign_ticks(resource)
+            stored = check_and_assign_ticks(resource, patience_seconds=PATIENCE_SECONDS)
             if self._is_in_sync(resource, stored):
                 self.failed.discard(resource.kind)
                 return None

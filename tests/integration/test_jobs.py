@@ -108,7 +108,7 @@ class TestWaiting:
             assert session.deliver(registry) is None
             make_order(1)
             make_order(2)
-            usual, looks = pushing.assign_ticks, []
+            usual, looks = pushing.check_and_assign_ticks, []
 
             def assign_ticks(resource, **options):
                 if resource.kind == "salesOrders":
@@ -118,7 +118,7 @@ class TestWaiting:
                         make_order(3)
                 return usual(resource, **options)
 
-            monkeypatch.setattr(pushing, "assign_ticks", assign_ticks)
+            monkeypatch.setattr(pushing, "check_and_assign_ticks", assign_ticks)
             due = session.deliver(registry)
             assert due is not None
             assert due - now() < 1000
@@ -215,7 +215,7 @@ class TestPosting:
         with a.at_work():
             if not is_new:
                 held(peer, "accounts")
-            monkeypatch.setattr(sessions, "assign_ticks", lambda *arguments, **options: 1 / 0)
+            monkeypatch.setattr(sessions, "check_and_assign_ticks", lambda *arguments, **options: 1 / 0)
             jobs.deliver(peer.pk, ["accounts"], post=post)
             assert pauses == [1.0]
 

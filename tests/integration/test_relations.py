@@ -479,7 +479,7 @@ class TestUniqueValues:
 
 def test_what_is_committed_while_others_are_delivered_goes_behind_what_it_refers_to(a, b, monkeypatch):
     """The order is numbered after its contact's kind was looked at: the contact is sent ahead all the same."""
-    usual, created = session.assign_ticks, []
+    usual, created = session.check_and_assign_ticks, []
 
     def assign_ticks(resource, **options):
         if resource.kind == "salesOrders" and not created:
@@ -489,7 +489,7 @@ def test_what_is_committed_while_others_are_delivered_goes_behind_what_it_refers
             SalesOrder.objects.create(account=account, contact=contact, order_number="1", order_date="2026-01-01")
         return usual(resource, **options)
 
-    monkeypatch.setattr(session, "assign_ticks", assign_ticks)
+    monkeypatch.setattr(session, "check_and_assign_ticks", assign_ticks)
     seen = []
     usual_write = applying.Applier.finish
 

@@ -11,7 +11,7 @@ from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
 from ..seams import port_with
-from ..wire import APP1, APP2, UUIDS, digest_xml, entry_xml, feed_xml, post, results
+from ..wire import APP1, APP2, PATH, UUIDS, digest_xml, entry_xml, feed_xml, post, results
 
 pytestmark = pytest.mark.django_db
 
@@ -121,10 +121,7 @@ def test_a_peer_that_keeps_it_to_itself_is_asked_again(backup, settings):
     answers = [False, True]
     restore.forget_checks()
 
-    def check_peers(kind):
-        return kind is not ACCOUNTS or answers.pop(0)
-
-    with port_with(check_peers=check_peers):
+    with port_with(check_peers=lambda kind: answers.pop(0)):
         Account.objects.create(name="since")
         assert not restore.ensure_checked(ACCOUNTS)
         assert not restore.ensure_checked(ACCOUNTS)  # not asked: it is too early
@@ -134,3 +131,23 @@ def test_a_peer_that_keeps_it_to_itself_is_asked_again(backup, settings):
         assert restore.ensure_checked(ACCOUNTS)
         assign_ticks(ACCOUNTS)
         assert (answers, tick()) == ([], 5)
+
+
+def test_a_process_without_a_change_asks_no_peer(peer_client, settings):
+    """A start must not cost a request to each peer for each kind; the first tick does."""
+    settings.SDATA_SYNC = {**settings.SDATA_SYNC, "ASK_PEERS_FIRST": True}
+    restore.forget_checks()
+    asked = []
+
+    def check_peers(kind):
+        asked.append(kind.kind)
+        return True
+
+    with port_with(check_peers=check_peers):
+        assert peer_client.get(f"{PATH}/$syncDigest").status_code == 200
+        assert asked == []
+        Account.objects.create(name="first")
+        peer_client.get(f"{PATH}/$syncDigest")
+        peer_client.get(f"{PATH}/$syncDigest")
+        assert asked == ["accounts"]
+    restore.forget_checks()

@@ -26,8 +26,7 @@ from ...sync.log.digests import lock_digest
 from ...sync.log.tracked import tracked_rows
 from ...sync.scope import peer_of, scope_of
 from ...sync.select.catalogue import Shown, is_linked, linked_section, show
-from ...sync.stamp.restore_gap import ensure_checked
-from ...sync.stamp.stamper import assign_ticks
+from ...sync.stamp.stamper import check_and_assign_ticks
 from ..errors import UrlNotFound
 from ..parsers import AtomFeedParser, LinkParser
 from ..permissions import LINK_RESOURCES, READ_FEEDS
@@ -109,7 +108,7 @@ class _Links:
                 )
             self._check_present(wanted.uuid)
             uuid = link(resource, wanted.key, wanted.uuid)
-        assign_ticks(resource)
+        check_and_assign_ticks(resource)
         return uuid, present is None
 
     def replace(self, uuid: UUID, wanted: Link) -> None:
@@ -118,7 +117,7 @@ class _Links:
             lock_digest(self.resource)
             self._check_present(uuid)
             relink(self.resource, uuid, wanted.key)
-        assign_ticks(self.resource)
+        check_and_assign_ticks(self.resource)
 
     def delete(self, uuid: UUID) -> None:
         self.shown(uuid, bare=True)
@@ -133,8 +132,7 @@ class _LinkedBase(SDataView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        ensure_checked(self.resource)
-        assign_ticks(self.resource)  # a row with a mark and no tick would count as not linked
+        check_and_assign_ticks(self.resource)  # a row with a mark and no tick would count as not linked
         self.links = _Links(self.resource, peer_of(request.user))
 
 

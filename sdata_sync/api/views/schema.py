@@ -75,7 +75,7 @@ class _Schema:
     def _kind(self, resource: Kind, order: int) -> etree._Element:
         name = resource.element_name
         element = self._xs("element", name=name, type=f"tns:{name}--type")
-        _print(
+        _annotate(
             element,
             role="resourceKind",
             pluralName=resource.kind,
@@ -120,11 +120,11 @@ class _Schema:
         element = self._xs("element", name=prop.name, type=f"xs:{base}", minOccurs="0")
         if field.null:
             element.set("nillable", "true")
-        _print(element, label=_label(field.verbose_name))
+        _annotate(element, label=_label(field.verbose_name))
         if not (field.null or field.blank or field.has_default()):
-            _print(element, isMandatory="true")
+            _annotate(element, isMandatory="true")
         if field.unique:
-            _print(element, isUniqueKey="true")
+            _annotate(element, isUniqueKey="true")
         return element
 
     def _relation(self, relation: Relation) -> etree._Element:
@@ -136,9 +136,9 @@ class _Schema:
         else:
             label, kind = getattr(relation.field, "verbose_name", relation.name), "reference"  # type: ignore[attr-defined]
         is_collection = isinstance(relation, Children | Association)
-        _print(element, label=_label(label), relationship=kind, isCollection=_flag(is_collection))
+        _annotate(element, label=_label(label), relationship=kind, isCollection=_flag(is_collection))
         if isinstance(relation, Reference) and not relation.is_nullable:
-            _print(element, isMandatory="true")
+            _annotate(element, isMandatory="true")
         return element
 
     def _type_of(self, relation: Relation) -> str:
@@ -154,7 +154,7 @@ class _Schema:
         return f"{self._prefixes[target.namespace]}:{target.element_name}--{form}"
 
 
-def _print(element: etree._Element, **what: str) -> None:
+def _annotate(element: etree._Element, **what: str) -> None:
     for name, value in what.items():
         element.set(f"{{{SME}}}{name}", value)
 

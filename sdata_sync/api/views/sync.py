@@ -32,8 +32,8 @@ from ...sync.runs import RunLabel, record_results
 from ...sync.scope import check_partial_exchange, peer_of, scope_for
 from ...sync.select.feed import MAX_BYTES, Cursor, RenderedPage
 from ...sync.select.oversize import PeerLimit
-from ...sync.stamp.restore_gap import ensure_checked, take_higher_tick
-from ...sync.stamp.stamper import assign_ticks, assign_ticks_under_lock
+from ...sync.stamp.restore_gap import take_higher_tick
+from ...sync.stamp.stamper import assign_ticks_under_lock, check_and_assign_ticks
 from ..errors import UrlNotFound
 from ..parsers import AtomFeedParser, DigestParser
 from ..permissions import PUSH_FEEDS, READ_FEEDS, SET_DIGEST
@@ -51,11 +51,10 @@ class DigestView(SDataView):
     def get(self, request: Request, kind: str, operation: str) -> Response:
         """Assign ticks to all committed changes, then answer with the digest.
 
-        The first request of a process reads the digests of the peers before (network): this node may have been
-        restored from a backup.
+        Before its first tick a process reads the digests of the peers (network): this node may have been restored from
+        a backup.
         """
-        ensure_checked(self.resource)
-        return Response(assign_ticks(self.resource).value)
+        return Response(check_and_assign_ticks(self.resource).value)
 
     def put(self, request: Request, kind: str, operation: str) -> Response:
         """Raise ticks and take over priorities, then answer with the digest; a tick is never lowered."""
@@ -158,9 +157,8 @@ class SourceView(_OperationView):
         self._refuse_others(target)
         peer = peer_of(request.user) if self.resource.is_filtered else None
         limit = self._limit(request, target)
-        ensure_checked(self.resource)
         if limit is not None and limit.release_fitting():
-            assign_ticks(self.resource)
+            check_and_assign_ticks(self.resource)
         if name:
             run = _run(request)
             return self._accept(begin_operation(self.resource, self.role, name, target=target, run=run, peer=peer))

@@ -50,8 +50,9 @@ def store_pending(
     references = PendingReference.objects.using(resource.database)
     incomplete = {pk for pk, names in pending.items() if any(names)}
     if replaced := list(replaced):
-        references.filter(resource__in=replaced).delete()
-        _set_incomplete(resource, set(replaced) - incomplete, False)
+        deleted, _ = references.filter(resource__in=replaced).delete()
+        if deleted:  # a row without pending references is not incomplete
+            _set_incomplete(resource, set(replaced) - incomplete, False)
     if incomplete:
         _set_incomplete(resource, incomplete, True)
     references.bulk_create(

@@ -28,7 +28,7 @@ from ..db.clock import now
 from ..db.faults import describe, ends_page
 from ..db.prepared import PreparedQuery
 from ..log.wakeup import wake_after_commit
-from ..stamp.stamper import assign_ticks
+from ..stamp.stamper import check_and_assign_ticks
 
 if TYPE_CHECKING:
     from ...kind import Kind
@@ -135,7 +135,7 @@ def prepare_page(
     assigned to, the row was changed since. It is left out, and is sent later with the tick of that change.
 
     Effects: a row whose version is left out is marked, so that it gets a new tick. A page with deletions assigns ticks
-    to the changes of the kinds that refer to this one.
+    to the changes of the kinds that refer to this one, after their restore check (network, once in a process).
     """
     page = _select(
         resource,
@@ -384,7 +384,7 @@ def stamp_referring_kinds(resource: Kind) -> dict[str, Digest]:
         if other is None:
             continue
         if other.is_source:
-            digests[kind] = assign_ticks(other).value.merge(told.get(kind, Digest()), stamp=0)
+            digests[kind] = check_and_assign_ticks(other).value.merge(told.get(kind, Digest()), stamp=0)
         else:  # an empty digest tells the target that this node does not send the kind
             digests[kind] = Digest(origin=other.endpoint)
     return digests

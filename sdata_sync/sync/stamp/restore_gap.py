@@ -24,8 +24,6 @@ from ...core.state import FIRST_TICK
 from ...exceptions import FeedError
 from ...models import Digest as DigestRow
 from ...models import Stream, TrackedResource
-from ...registry import registry
-from ..content.cascade import kinds_within_reach
 from ..db.clock import now
 from ..db.prepared import PreparedQuery
 from ..log.wakeup import wake
@@ -58,22 +56,13 @@ def forget_checks() -> None:
 
 
 def ensure_checked(resource: Kind, *, patience_seconds: float = 0) -> bool:
-    """Make sure that this process has read every enabled peer's digest of a kind (network), and of the kinds within
-    reach of its deletions, whose digests travel with them.
+    """Make sure that this process has read every enabled peer's digest of a kind (network).
 
     Returns:
         False while the check of the kind is not done: another thread has been at it for longer than
         ``patience_seconds``, or a peer has changes that this node lost and they could not be pulled. Until then no
         tick is assigned.
     """
-    for kind in sorted(kinds_within_reach(resource) - {resource.kind}):
-        other = registry.of_kind(kind)
-        if other is not None and other.is_source:
-            _ensure_checked(other, patience_seconds)
-    return _ensure_checked(resource, patience_seconds)
-
-
-def _ensure_checked(resource: Kind, patience_seconds: float) -> bool:
     kind = resource.kind
     if is_checked(resource):
         return True

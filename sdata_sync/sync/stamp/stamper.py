@@ -29,7 +29,7 @@ from ..log.digests import StoredDigest, load_digest, lock_digest
 from ..log.events import send_signals
 from ..log.marks import mark
 from ..log.tracked import create_tracked, set_first_state, untracked_keys, update_tracked
-from .restore_gap import is_checked, restore_gap
+from .restore_gap import ensure_checked, is_checked, restore_gap
 
 if TYPE_CHECKING:
     from ...atom.payload import Text
@@ -51,12 +51,30 @@ def assign_ticks(resource: Kind) -> StoredDigest:
     change that has no tick. No tick is assigned before the restore check is done (``restore_gap.ensure_checked``), nor
     while changes that were lost in a restore are missing.
     """
+    return _assign_to_marks(resource) if _has_marks(resource) else load_digest(resource)
+
+
+def check_and_assign_ticks(resource: Kind, *, patience_seconds: float = 0) -> StoredDigest:
+    """Do what ``assign_ticks`` does, after the restore check (network) if a change without a tick is committed.
+
+    ``patience_seconds`` is how long to wait while another thread runs the check. A process that has no tick to assign
+    asks no peer.
+    """
+    if not _has_marks(resource):
+        return load_digest(resource)
+    ensure_checked(resource, patience_seconds=patience_seconds)
+    return _assign_to_marks(resource)
+
+
+def _has_marks(resource: Kind) -> bool:
+    return bool(_first_mark.rows(resource.database, resource.kind, *_START))
+
+
+def _assign_to_marks(resource: Kind) -> StoredDigest:
+    if not is_checked(resource) or restore_gap(resource) is not None:
+        return load_digest(resource)  # restored from a backup: ticks are assigned when the lost changes are back
     database = resource.database
     position = _START
-    if not _first_mark.rows(database, resource.kind, *position) or not is_checked(resource):
-        return load_digest(resource)
-    if restore_gap(resource) is not None:
-        return load_digest(resource)  # restored from a backup: ticks are assigned when the lost changes are back
     while True:
         stored, batch = atomically_by_row(database, partial(_stamp_batch, resource, position))
         if len(batch) < BATCH:
