@@ -122,8 +122,8 @@ def work(shop: Node, branch: Node) -> None:
     started = time.perf_counter()
     branch.end_driver()
     branch.serve()
-    wait_until(lambda: are_level(shop, branch), seconds=60, what="both to be level")
-    say(f"   Level {time.perf_counter() - started:.1f} s after it was started, most of which is its start.")
+    wait_until(lambda: are_level(shop, branch), seconds=60, what="both to be in sync")
+    say(f"   In sync {time.perf_counter() - started:.1f} s after it was started, most of which is its start.")
     show(shop)
     show(branch)
     for node in (shop, branch):
