@@ -35,7 +35,7 @@ ACCOUNTS = registry.of_kind("accounts")
 
 def grow(size: int) -> None:
     """Have ``size`` accounts, each tracked and numbered."""
-    have = TrackedResource.objects.filter(kind=ACCOUNTS.kind).count()
+    have = TrackedResource.objects.filter(kind=ACCOUNTS.name).count()
     own = load_digest(ACCOUNTS).ensure_endpoint_id(ACCOUNTS.endpoint)
     while have < size:
         with transaction.atomic():
@@ -43,13 +43,13 @@ def grow(size: int) -> None:
             Account.objects.bulk_create(accounts)
             create_tracked("default", [tracked(row, own, have + n + 10) for n, row in enumerate(accounts)])
         have += len(accounts)
-    DigestEntry.objects.filter(digest=ACCOUNTS.kind, endpoint=own).update(tick=have + 10)
+    DigestEntry.objects.filter(digest=ACCOUNTS.name, endpoint=own).update(tick=have + 10)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
 
 
 def tracked(row: Account, endpoint: int, tick: int) -> TrackedResource:
-    numbered = new_tracked(ACCOUNTS.kind, new_uuid())
+    numbered = new_tracked(ACCOUNTS.name, new_uuid())
     numbered.local_key, numbered.endpoint_id, numbered.tick, numbered.stamp = str(row.pk), endpoint, tick, 0
     numbered.etag = "of the benchmark"
     return numbered

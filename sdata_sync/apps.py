@@ -32,7 +32,7 @@ def _after_migrate(*, using: str, **kwargs: Any) -> None:
     from .registry import registry
     from .sync.content.upgrade import adopt_known_elements
 
-    for resource in registry:
+    for kind in registry:
         tables = connections[using].introspection.table_names()
-        if resource.database == using and resource.model._meta.db_table in tables:
-            adopt_known_elements(resource)
+        if kind.database == using and kind.model._meta.db_table in tables:
+            adopt_known_elements(kind)

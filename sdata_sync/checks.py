@@ -181,44 +181,44 @@ def check_resources(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
     """Check the registered resources: E010 to E019, E022 to E025."""
     found: list[CheckMessage] = []
     kinds: dict[str, Kind] = {}
-    for resource in registry:
-        other = kinds.setdefault(resource.kind.lower(), resource)
-        if other is not resource:
+    for kind in registry:
+        other = kinds.setdefault(kind.name.lower(), kind)
+        if other is not kind:
             found.append(
                 Error(
-                    f"{resource!r} and {other!r} have the same path.",
+                    f"{kind!r} and {other!r} have the same path.",
                     hint="Set `path` of one of them to another name.",
-                    obj=resource.model,
+                    obj=kind.model,
                     id="sdata_sync.E011",
                 )
             )
-        found.extend(_check_resource(resource))
-        found.extend(_check_parents(resource))
+        found.extend(_check_kind(kind))
+        found.extend(_check_parents(kind))
     return found
 
 
-def _check_parents(resource: Kind) -> Iterator[CheckMessage]:
-    for parent in resource.model._meta.get_parent_list():
+def _check_parents(kind: Kind) -> Iterator[CheckMessage]:
+    for parent in kind.model._meta.get_parent_list():
         if registry.of_model(parent) is not None:
             yield Error(
-                f"{resource!r} and {registry.of_model(parent)!r} share the rows of {parent._meta.label}.",
+                f"{kind!r} and {registry.of_model(parent)!r} share the rows of {parent._meta.label}.",
                 hint="Register the parent or the child, not both: each row would be sent twice.",
-                obj=resource.model,
+                obj=kind.model,
                 id="sdata_sync.E018",
             )
 
 
-def _check_resource(resource: Kind) -> Iterator[CheckMessage]:
-    model = resource.model
-    if model._meta.swapped or not router.allow_migrate_model(resource.database, model):
+def _check_kind(kind: Kind) -> Iterator[CheckMessage]:
+    model = kind.model
+    if model._meta.swapped or not router.allow_migrate_model(kind.database, model):
         yield Error(
-            f"{model._meta.label} has no table in the database {resource.database!r}, where it would be written.",
+            f"{model._meta.label} has no table in the database {kind.database!r}, where it would be written.",
             hint="Register the model that is in use, or let the database router allow its table there.",
             obj=model,
             id="sdata_sync.E017",
         )
-    if not resource.kind.isidentifier():
-        yield Error(f"The path {resource.kind!r} of {resource!r} is no identifier.", obj=model, id="sdata_sync.E012")
+    if not kind.name.isidentifier():
+        yield Error(f"The path {kind.name!r} of {kind!r} is no identifier.", obj=model, id="sdata_sync.E012")
     pk: models.Field[Any, Any] = model._meta.pk
     while isinstance(pk, models.ForeignKey):
         pk = pk.target_field
@@ -229,40 +229,40 @@ def _check_resource(resource: Kind) -> Iterator[CheckMessage]:
             obj=model,
             id="sdata_sync.E025",
         )
-    if resource.declared.conflict_priority is not None and resource.declared.conflict_priority not in range(1, 10):
-        yield Error(f"The conflict_priority of {resource!r} must be from 1 to 9.", obj=model, id="sdata_sync.E013")
+    if kind.declared.conflict_priority is not None and kind.declared.conflict_priority not in range(1, 10):
+        yield Error(f"The conflict_priority of {kind!r} must be from 1 to 9.", obj=model, id="sdata_sync.E013")
     try:
-        fields = resource.model_fields
+        fields = kind.model_fields
     except FieldDoesNotExist as error:
         names = ", ".join(field.name for field in model._meta.concrete_fields)
-        yield Error(f"{resource!r}: {error}", hint=f"The model has: {names}.", obj=model, id="sdata_sync.E010")
+        yield Error(f"{kind!r}: {error}", hint=f"The model has: {names}.", obj=model, id="sdata_sync.E010")
         return
-    yield from _check_fields(resource, fields)
+    yield from _check_fields(kind, fields)
 
 
-def _check_fields(resource: Kind, fields: Sequence[models.Field[Any, Any]]) -> Iterator[CheckMessage]:
+def _check_fields(kind: Kind, fields: Sequence[models.Field[Any, Any]]) -> Iterator[CheckMessage]:
     for field in fields:
         if not field.is_relation and textual_form(field) is None:
             yield Error(
-                f"{resource!r}: {field.name} is a {type(field).__name__}, which has no textual form.",
+                f"{kind!r}: {field.name} is a {type(field).__name__}, which has no textual form.",
                 hint="Name the fields to send in `fields`, without this one.",
-                obj=resource.model,
+                obj=kind.model,
                 id="sdata_sync.E015",
             )
-    yield from _check_children(resource)
+    yield from _check_children(kind)
     try:
-        relations = resource.relations
+        relations = kind.relations
     except (FieldDoesNotExist, AttributeError):
         return  # _check_children reports it
     for relation in relations:
-        yield from _check_relation(resource, relation)
-    names = resource.property_names
+        yield from _check_relation(kind, relation)
+    names = kind.property_names
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield Error(f"{resource!r}: two fields are called {name}.", obj=resource.model, id="sdata_sync.E016")
-    yield from _check_names(resource)
+        yield Error(f"{kind!r}: two fields are called {name}.", obj=kind.model, id="sdata_sync.E016")
+    yield from _check_names(kind)
 
 
-def _check_relation(resource: Kind, relation: Relation) -> Iterator[CheckMessage]:
+def _check_relation(kind: Kind, relation: Relation) -> Iterator[CheckMessage]:
     problem = hint = ""
     if isinstance(relation, Reference) and registry.of_model(relation.model) is None:
         has_natural_key = hasattr(relation.model, "natural_key") and hasattr(
@@ -282,11 +282,11 @@ def _check_relation(resource: Kind, relation: Relation) -> Iterator[CheckMessage
             problem = f"goes through {relation.through._meta.label}, which may have columns of its own"
             hint = "Register that model as a resource with two references, and leave the association out."
     if problem:
-        yield Error(f"{resource!r}: {relation.name} {problem}.", hint=hint, obj=resource.model, id="sdata_sync.E014")
+        yield Error(f"{kind!r}: {relation.name} {problem}.", hint=hint, obj=kind.model, id="sdata_sync.E014")
 
 
-def _check_children(resource: Kind) -> Iterator[CheckMessage]:
-    for name, child in resource.declared.children.items():
+def _check_children(kind: Kind) -> Iterator[CheckMessage]:
+    for name, child in kind.declared.children.items():
         model = getattr(child, "model", None)
         problem = ""
         if model is None:
@@ -296,39 +296,39 @@ def _check_children(resource: Kind) -> Iterator[CheckMessage]:
         elif child.children:
             problem = f"{child.__name__} has children; a child cannot have children"
         if problem:
-            yield Error(f"{resource!r}: {name}: {problem}.", obj=resource.model, id="sdata_sync.E019")
+            yield Error(f"{kind!r}: {name}: {problem}.", obj=kind.model, id="sdata_sync.E019")
             continue
         try:
-            lists = [children for children in resource.child_lists if children.name == name]
+            lists = [children for children in kind.child_lists if children.name == name]
         except FieldDoesNotExist as error:
-            yield Error(f"{resource!r}: {error}", obj=resource.model, id="sdata_sync.E019")
+            yield Error(f"{kind!r}: {error}", obj=kind.model, id="sdata_sync.E019")
             continue
         for children in lists:
-            yield from _check_fields(children.resource, children.resource.model_fields)
+            yield from _check_fields(children.kind, children.kind.model_fields)
 
 
-def _check_names(resource: Kind) -> Iterator[CheckMessage]:
-    known = {field.name for field in resource.model_fields}
-    for name in sorted(resource.declared.field_names.keys() - known):
+def _check_names(kind: Kind) -> Iterator[CheckMessage]:
+    known = {field.name for field in kind.model_fields}
+    for name in sorted(kind.declared.field_names.keys() - known):
         yield Error(
-            f"{resource!r}: field_names has {name!r}, which is no field that is sent.",
+            f"{kind!r}: field_names has {name!r}, which is no field that is sent.",
             hint=f"The fields that are sent: {', '.join(sorted(known))}.",
-            obj=resource.model,
+            obj=kind.model,
             id="sdata_sync.E022",
         )
-    columns = {field.name for field in resource.model._meta.concrete_fields}
-    match_on = type(resource.declared).match_on
+    columns = {field.name for field in kind.model._meta.concrete_fields}
+    match_on = type(kind.declared).match_on
     for name in match_on if isinstance(match_on, list | tuple) else ():
         if name not in columns:
             yield Error(
-                f"{resource!r}: match_on names {name!r}, which is no column of {resource.model._meta.label}.",
-                obj=resource.model,
+                f"{kind!r}: match_on names {name!r}, which is no column of {kind.model._meta.label}.",
+                obj=kind.model,
                 id="sdata_sync.E023",
             )
-    if resource.declared.on_duplicate not in ("defer", "link"):
+    if kind.declared.on_duplicate not in ("defer", "link"):
         yield Error(
-            f"{resource!r}: on_duplicate is {resource.declared.on_duplicate!r}; it must be 'defer' or 'link'.",
-            obj=resource.model,
+            f"{kind!r}: on_duplicate is {kind.declared.on_duplicate!r}; it must be 'defer' or 'link'.",
+            obj=kind.model,
             id="sdata_sync.E024",
         )
 

@@ -67,7 +67,7 @@ class ResourceProperty:
 class Kind:
     """Hold everything that the engine computes, once, from the ``SyncResource`` of one registered model.
 
-    ``declared`` is that ``SyncResource``. ``kind`` is the name in the URL. A list of children has a ``Kind`` of its
+    ``declared`` is that ``SyncResource``. ``name`` is the name in the URL. A list of children has a ``Kind`` of its
     own, with ``is_inside`` set and a name like ``salesOrders.orderLines``.
     """
 
@@ -78,7 +78,7 @@ class Kind:
         self.declared = declared(model)
         name = camel_case(model.__name__)
         self.is_inside = bool(inside)
-        self.kind = inside or self.declared.path or plural(name)
+        self.name = inside or self.declared.path or plural(name)
         self.element_name = self.declared.element or name
         self.namespace = self.declared.namespace
         self._tags: dict[str, dict[str, ResourceProperty | Relation]] = {}
@@ -110,12 +110,12 @@ class Kind:
         return declared.on_duplicate == "link" or type(declared).find_duplicate is not SyncResource.find_duplicate
 
     def __repr__(self) -> str:
-        return f"<{type(self.declared).__name__} {self.kind} of {self.model._meta.label}>"
+        return f"<{type(self.declared).__name__} {self.name} of {self.model._meta.label}>"
 
     @property
     def endpoint(self) -> str:
         """Return the URL of this collection at this node, which is its identity."""
-        return f"{conf.base_url}/{self.kind}"
+        return f"{conf.base_url}/{self.name}"
 
     @property
     def priority(self) -> int:
@@ -200,11 +200,11 @@ class Kind:
     def _children(self, name: str, child: type[SyncResource]) -> Children:
         if getattr(child, "model", None) is None:
             raise FieldDoesNotExist(f"{child.__name__} has no model; set its attribute `model`.")
-        resource = Kind(child.model, child, inside=f"{self.kind}.{name}")
+        kind = Kind(child.model, child, inside=f"{self.name}.{name}")
         link = self._link(child)
-        resource.parent_name = link.name
-        resource.namespace = self.namespace  # the elements of the children are inside the element of the parent
-        return Children(name=name, resource=resource, link=link)
+        kind.parent_name = link.name
+        kind.namespace = self.namespace  # the elements of the children are inside the element of the parent
+        return Children(name=name, kind=kind, link=link)
 
     def _link(self, child: type[SyncResource]) -> models.ForeignKey[Any, Any]:
         lineage = (self.model, *self.model._meta.get_parent_list())

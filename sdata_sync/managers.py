@@ -38,19 +38,19 @@ class SyncQuerySet(models.QuerySet[M]):
 
     def _mark(self, values: Iterable[Any]) -> None:
         keys = [value for value in values if value is not None]
-        for resource in registry:
-            direct = issubclass(self.model, resource.model)
-            if self.db != resource.database:
+        for kind in registry:
+            direct = issubclass(self.model, kind.model)
+            if self.db != kind.database:
                 continue
-            if not direct and self.model._meta.concrete_model not in resource.model._meta.get_parent_list():
+            if not direct and self.model._meta.concrete_model not in kind.model._meta.get_parent_list():
                 continue
-            spelled = (key_text(resource.model._meta.pk, key) for key in keys)
-            wanted = [key for key in spelled if not is_applied(resource.kind, None, key)]
+            spelled = (key_text(kind.model._meta.pk, key) for key in keys)
+            wanted = [key for key in spelled if not is_applied(kind.name, None, key)]
             if direct:
-                mark(self.db, resource.kind, wanted)
+                mark(self.db, kind.name, wanted)
             else:
-                mark_tracked(self.db, resource.kind, wanted)
-            wake_after_commit(resource.kind, self.db)
+                mark_tracked(self.db, kind.name, wanted)
+            wake_after_commit(kind.name, self.db)
         self._mark_parents(keys)
 
     def bulk_create(self, objs: Iterable[M], *args: Any, **kwargs: Any) -> list[M]:
@@ -93,10 +93,10 @@ class SyncQuerySet(models.QuerySet[M]):
 
     def _mark_parents(self, keys: list[Any]) -> None:
         """Mark the parents of the child rows ``keys`` as changed."""
-        for resource, children in registry.parents_of(self.model._meta.concrete_model or self.model):
+        for kind, children in registry.parents_of(self.model._meta.concrete_model or self.model):
             for part in chunks(keys, KEYS_PER_STATEMENT):
                 rows = all_rows(self.model, self.db).filter(pk__in=part)
-                mark_parents(resource, children, rows.values_list(children.link.attname, flat=True), self.db)
+                mark_parents(kind, children, rows.values_list(children.link.attname, flat=True), self.db)
 
     update.alters_data = True  # type: ignore[attr-defined]
 

@@ -21,10 +21,10 @@ _Model = type[models.Model]
 
 def sync_orders(resources: Mapping[_Model, Kind]) -> dict[_Model, int]:
     """Return the ``syncOrder`` of each model: the declared one, else one more than that of all models it refers to."""
-    needed = {model: set(referred_to(resource, resources)) - {(model, False), (model, True)}
-              for model, resource in resources.items()}  # fmt: skip
+    needed = {model: set(referred_to(kind, resources)) - {(model, False), (model, True)}
+              for model, kind in resources.items()}  # fmt: skip
     orders: dict[_Model, int] = {}
-    left = sorted(resources, key=lambda model: resources[model].kind)
+    left = sorted(resources, key=lambda model: resources[model].name)
     while left:
         model = _next(left, needed)
         left.remove(model)
@@ -45,10 +45,10 @@ def _next(left: list[_Model], needed: Mapping[_Model, set[tuple[_Model, bool]]])
     return left[0]
 
 
-def referred_to(resource: Kind, resources: Mapping[_Model, Kind]) -> Iterator[tuple[_Model, bool]]:
-    """Yield the registered models that ``resource`` or its children refer to; True if the reference may be empty."""
+def referred_to(kind: Kind, resources: Mapping[_Model, Kind]) -> Iterator[tuple[_Model, bool]]:
+    """Yield the registered models that ``kind`` or its children refer to; True if the reference may be empty."""
     try:
-        relations = [*resource.relations, *(r for lists in resource.child_lists for r in lists.resource.relations)]
+        relations = [*kind.relations, *(r for lists in kind.child_lists for r in lists.kind.relations)]
     except FieldDoesNotExist:  # the system checks report it
         return
     for relation in relations:
@@ -58,7 +58,7 @@ def referred_to(resource: Kind, resources: Mapping[_Model, Kind]) -> Iterator[tu
 
 R = TypeVar("R", bound=type[SyncResource])
 
-#: Sent with ``resource`` after its registration, and after its registration has ended.
+#: Sent with ``kind`` after its registration, and after its registration has ended.
 resource_registered = Signal()
 resource_unregistered = Signal()
 
@@ -75,7 +75,7 @@ class Registry:
     def __iter__(self) -> Iterator[Kind]:
         """Yield the resources in the order in which their kinds are synchronised."""
         orders = self.orders()
-        return iter(sorted(self._resources.values(), key=lambda resource: (orders[resource.model], resource.kind)))
+        return iter(sorted(self._resources.values(), key=lambda kind: (orders[kind.model], kind.name)))
 
     def orders(self) -> dict[type[models.Model], int]:
         """Return the ``syncOrder`` of each model: the declared one, else one more than that of all models it refers to.
@@ -101,11 +101,11 @@ class Registry:
             )
         if model in self._resources:
             raise RegistrationError(f"{model._meta.label} is registered already, as {self._resources[model]!r}.")
-        resource = Kind(model, resource_class)
-        self._resources[model] = resource
+        kind = Kind(model, resource_class)
+        self._resources[model] = kind
         self._forget_orders()
-        resource_registered.send(sender=type(self), resource=resource)
-        return resource
+        resource_registered.send(sender=type(self), kind=kind)
+        return kind
 
     def remove(self, model: type[models.Model]) -> None:
         """End the registration of ``model``.
@@ -115,34 +115,34 @@ class Registry:
         """
         if model not in self._resources:
             raise RegistrationError(f"{model._meta.label} is not registered.")
-        resource = self._resources.pop(model)
+        kind = self._resources.pop(model)
         self._forget_orders()
-        resource_unregistered.send(sender=type(self), resource=resource)
+        resource_unregistered.send(sender=type(self), kind=kind)
 
     def of_model(self, model: type[models.Model]) -> Kind | None:
         """Return the ``Kind`` of ``model``, or ``None`` if it is not registered."""
         return self._resources.get(model)
 
-    def of_kind(self, kind: str) -> Kind | None:
+    def of_kind(self, kind_name: str) -> Kind | None:
         """Return the ``Kind`` that is named ``kind``, ignoring case, or ``None`` if there is none."""
-        wanted = kind.lower()
-        return next((resource for resource in self._resources.values() if resource.kind.lower() == wanted), None)
+        wanted = kind_name.lower()
+        return next((kind for kind in self._resources.values() if kind.name.lower() == wanted), None)
 
-    def kinds_referred_to(self, resource: Kind) -> set[str]:
-        """Return the names of the other kinds that ``resource`` or a child of it refers to."""
-        models_ = {model for model, _ in referred_to(resource, self._resources)}
-        return {self._resources[model].kind for model in models_} - {resource.kind}
+    def kinds_referred_to(self, kind: Kind) -> set[str]:
+        """Return the names of the other kinds that ``kind`` or a child of it refers to."""
+        models_ = {model for model, _ in referred_to(kind, self._resources)}
+        return {self._resources[model].name for model in models_} - {kind.name}
 
-    def ahead_of(self, resource: Kind) -> list[Kind]:
-        """Return, in their order, the kinds before ``resource`` that it refers to, directly or indirectly."""
-        if resource.kind not in self._ahead:
-            wanted, ahead = self.kinds_referred_to(resource), list[Kind]()
-            for earlier in reversed(list(takewhile(lambda other: other.kind != resource.kind, self))):
-                if earlier.kind in wanted:
+    def ahead_of(self, kind: Kind) -> list[Kind]:
+        """Return, in their order, the kinds before ``kind`` that it refers to, directly or indirectly."""
+        if kind.name not in self._ahead:
+            wanted, ahead = self.kinds_referred_to(kind), list[Kind]()
+            for earlier in reversed(list(takewhile(lambda other: other.name != kind.name, self))):
+                if earlier.name in wanted:
                     ahead.insert(0, earlier)
                     wanted |= self.kinds_referred_to(earlier)
-            self._ahead[resource.kind] = ahead
-        return self._ahead[resource.kind]
+            self._ahead[kind.name] = ahead
+        return self._ahead[kind.name]
 
     def _forget_orders(self) -> None:
         self._orders = None
@@ -151,17 +151,17 @@ class Registry:
     def parents_of(self, model: type[models.Model]) -> list[tuple[Kind, Children]]:
         """Return the resources whose children are rows of ``model``, each with its list of children."""
         return [
-            (resource, children)
-            for resource in self._resources.values()
-            for children in child_lists(resource)
-            if children.resource.model is model
+            (kind, children)
+            for kind in self._resources.values()
+            for children in child_lists(kind)
+            if children.kind.model is model
         ]
 
 
-def child_lists(resource: Kind) -> tuple[Children, ...]:
-    """Return the lists of children of ``resource``; none if one is misdeclared, which the system checks report."""
+def child_lists(kind: Kind) -> tuple[Children, ...]:
+    """Return the lists of children of ``kind``; none if one is misdeclared, which the system checks report."""
     try:
-        return resource.child_lists
+        return kind.child_lists
     except FieldDoesNotExist:
         return ()
 
@@ -199,8 +199,8 @@ def unregister(*models_: type[models.Model]) -> None:
 @contextmanager
 def registered(model: type[models.Model], resource_class: type[SyncResource] = SyncResource) -> Iterator[Kind]:
     """Register ``model`` for the duration of a ``with`` block; for tests."""
-    resource = registry.add(model, resource_class)
+    kind = registry.add(model, resource_class)
     try:
-        yield resource
+        yield kind
     finally:
         registry.remove(model)

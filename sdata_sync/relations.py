@@ -279,10 +279,10 @@ def association_text(uuids: Iterable[UUID | str]) -> str:
 class Children(Relation):
     """Describe rows that travel inside their parent: ``<orderLines sdata:deleteMissing="true">``.
 
-    ``resource`` describes the payload of a child. ``link`` is the child's foreign key to the parent.
+    ``kind`` describes the payload of a child. ``link`` is the child's foreign key to the parent.
     """
 
-    resource: Kind
+    kind: Kind
     link: models.ForeignKey[Any, Any]
 
     def render(self, text: Text, keys: Keys) -> str:
@@ -294,6 +294,6 @@ class Children(Relation):
             path = f"{item.name}/{child.name}"
             payload = child.as_payload()
             is_deleted = child.flag("isDeleted")
-            reading = Reading({}) if is_deleted else self.resource.decode(payload, within=f"{item.name}/")
+            reading = Reading({}) if is_deleted else self.kind.decode(payload, within=f"{item.name}/")
             children.append(ReceivedChild(read_uuid(child, path), is_deleted, reading))
         return ReceivedChildren(item.flag("deleteMissing") or item.is_nil, tuple(children))

@@ -17,7 +17,7 @@ def pull(here, there, kinds=None):
 
 
 def talk(here, there, directions, kinds=None):
-    resources = [r for r in registry if kinds is None or r.kind in kinds]
+    resources = [r for r in registry if kinds is None or r.name in kinds]
     with here.at_work():
         peers = Peer.objects.filter(name=there.alias)
         passed = list(catch_up(peers, resources, directions=directions, make_progress=lambda *_: Progress()))
@@ -36,6 +36,6 @@ def level(*nodes):
             assert not TrackedResource.objects.filter(is_incomplete=True).exists()
             for resource in registry:
                 assert scan(resource).total == 0, resource  # the contents are what they are tracked as
-            digests.append({r.kind: {e.endpoint: e.tick for e in load_digest(r).value if e.tick > 1} for r in registry})
+            digests.append({r.name: {e.endpoint: e.tick for e in load_digest(r).value if e.tick > 1} for r in registry})
     assert all(digest == digests[0] for digest in digests)
     return True

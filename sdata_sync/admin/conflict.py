@@ -59,11 +59,11 @@ class ConflictRecordAdmin(ReadOnlyAdmin[ConflictRecord]):
     def use_the_other_version(self, request: HttpRequest, queryset: QuerySet[ConflictRecord]) -> None:
         """Write the version that was not kept to its row, as a new change of this node."""
         for record in queryset.select_related("resource"):
-            resource = registry.of_kind(record.resource.kind)
+            kind = registry.of_kind(record.resource.kind)
             try:
-                if resource is None:
+                if kind is None:
                     raise PayloadError(f"The kind {record.resource.kind} is not registered any more.")
-                use_other_version(resource, record)
+                use_other_version(kind, record)
             except (PayloadError, ValidationError, DatabaseError) as error:
                 self.message_user(request, f"{record.resource}: {error}", messages.ERROR)
             else:

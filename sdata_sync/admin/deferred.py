@@ -34,8 +34,8 @@ class DeferredEntryAdmin(ReadOnlyAdmin[DeferredEntry]):
         """Apply the selected entries again, now."""
         chosen = list(queryset.select_related("resource"))
         applied = 0
-        for resource in registry:
-            applied += retry_chosen(resource, [e.pk for e in chosen if e.resource.kind == resource.kind])
+        for kind in registry:
+            applied += retry_chosen(kind, [e.pk for e in chosen if e.resource.kind == kind.name])
         level = messages.SUCCESS if applied == len(chosen) else messages.WARNING
         self.message_user(
             request,
@@ -64,9 +64,9 @@ class DeferredEntryAdmin(ReadOnlyAdmin[DeferredEntry]):
         done: str,
     ) -> None:
         chosen = list(queryset.filter(is_deleted=True).select_related("resource"))
-        for resource in registry:
-            check_and_assign_ticks(resource)
-        count = sum(act(resource, [e.pk for e in chosen if e.resource.kind == resource.kind]) for resource in registry)
+        for kind in registry:
+            check_and_assign_ticks(kind)
+        count = sum(act(kind, [e.pk for e in chosen if e.resource.kind == kind.name]) for kind in registry)
         text = f"{count} of {len(chosen)} rows were {done}."
         self.message_user(request, text, messages.SUCCESS if count == len(chosen) else messages.WARNING)
 

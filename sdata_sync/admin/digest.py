@@ -26,8 +26,8 @@ class DigestEntryInline(ReadOnlyInline[DigestEntry, Digest]):
     @admin.display(description="this node", boolean=True)
     def is_ours(self, entry: DigestEntry) -> bool:
         """Return True if the entry is that of this node's own endpoint."""
-        resource = registry.of_kind(entry.digest_id)
-        return resource is not None and same_endpoint(entry.endpoint.url, resource.endpoint)
+        kind = registry.of_kind(entry.digest_id)
+        return kind is not None and same_endpoint(entry.endpoint.url, kind.endpoint)
 
 
 @admin.register(Digest)
@@ -45,10 +45,10 @@ class DigestAdmin(ReadOnlyAdmin[Digest]):
     @admin.display(description="tick of this node")
     def our_tick(self, digest: Digest) -> int | str:
         """Return the first tick that this node has not assigned yet."""
-        resource = registry.of_kind(digest.kind)
-        if resource is None:
+        kind = registry.of_kind(digest.kind)
+        if kind is None:
             return "not registered"
-        ticks = (e.tick for e in digest.entries.all() if same_endpoint(e.endpoint.url, resource.endpoint))
+        ticks = (e.tick for e in digest.entries.all() if same_endpoint(e.endpoint.url, kind.endpoint))
         return next(ticks, 1)
 
     @admin.display(description="known endpoints")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SHOWN = 500
 
 
-def link_page(site: admin.AdminSite, request: HttpRequest, pk: int, kind: str = "") -> HttpResponseBase:
+def link_page(site: admin.AdminSite, request: HttpRequest, pk: int, kind_name: str = "") -> HttpResponseBase:
     """Show the link candidates of one kind, and link the pairs that the user has selected.
 
     Raises:
@@ -36,37 +36,37 @@ def link_page(site: admin.AdminSite, request: HttpRequest, pk: int, kind: str = 
     if not request.user.has_perm("sdata_sync.change_peer"):
         raise PermissionDenied
     peer = Peer.objects.filter(pk=pk).first()
-    kinds = [resource.kind for resource in registry if type(resource.declared).match_on]
-    resource = registry.of_kind(kind or (kinds[0] if kinds else ""))
-    if peer is None or resource is None:
+    kinds = [kind.name for kind in registry if type(kind.declared).match_on]
+    kind = registry.of_kind(kind_name or (kinds[0] if kinds else ""))
+    if peer is None or kind is None:
         raise Http404("There is no such peer, or no registered kind has match_on.")
-    candidates, problem = _candidates(peer, resource)
+    candidates, problem = _candidates(peer, kind)
     if request.method == "POST" and not problem:
-        _link(request, peer, resource, candidates)
+        _link(request, peer, kind, candidates)
         return HttpResponseRedirect(request.path)
     return TemplateResponse(
         request,
         "admin/sdata_sync/link.html",
-        {**site.each_context(request), **_context(peer, resource, kinds, candidates), "problem": problem},
+        {**site.each_context(request), **_context(peer, kind, kinds, candidates), "problem": problem},
     )
 
 
-def _candidates(peer: Peer, resource: Kind) -> tuple[list[Candidate], str]:
+def _candidates(peer: Peer, kind: Kind) -> tuple[list[Candidate], str]:
     try:
         with PeerClient.for_peer(peer) as client:
-            return find_candidates(client, peer, resource), ""
+            return find_candidates(client, peer, kind), ""
     except (PeerError, ValueError) as error:
         return [], str(error)
 
 
-def _context(peer: Peer, resource: Kind, kinds: list[str], candidates: list[Candidate]) -> dict[str, Any]:
-    match_on = type(resource.declared).match_on
+def _context(peer: Peer, kind: Kind, kinds: list[str], candidates: list[Candidate]) -> dict[str, Any]:
+    match_on = type(kind.declared).match_on
     doubtful = [candidate for candidate in candidates if candidate.certainty is not Certainty.CERTAIN]
     counts = Counter(str(candidate.certainty) for candidate in candidates)
     return {
         "title": f"Link existing rows with {peer}",
         "peer": peer,
-        "resource": resource,
+        "kind": kind,
         "kinds": kinds,
         "matched_on": "a custom comparison" if callable(match_on) else ", ".join(match_on or ()),
         "counts": {str(sort): counts[str(sort)] for sort in Certainty},
@@ -75,7 +75,7 @@ def _context(peer: Peer, resource: Kind, kinds: list[str], candidates: list[Cand
     }
 
 
-def _link(request: HttpRequest, peer: Peer, resource: Kind, candidates: Iterable[Candidate]) -> None:
+def _link(request: HttpRequest, peer: Peer, kind: Kind, candidates: Iterable[Candidate]) -> None:
     wins = request.POST.get("wins")
     if wins not in ("here", "there"):
         messages.error(request, "Choose whose content linked rows keep, this node's or the peer's, then link again.")
@@ -89,7 +89,7 @@ def _link(request: HttpRequest, peer: Peer, resource: Kind, candidates: Iterable
         if f"{candidate.local_key} {candidate.uuid}" in chosen
         or (with_certain and candidate.certainty is Certainty.CERTAIN)
     ]
-    outcome = link_pairs(resource, peer, pairs, ours_win=wins == "here")
+    outcome = link_pairs(kind, peer, pairs, ours_win=wins == "here")
     messages.success(request, f"{outcome.linked} pairs linked. They are in sync after the next catch-up.")
     for text in outcome.refused:
         messages.error(request, text)

@@ -46,10 +46,10 @@ class StreamInline(ReadOnlyInline[Stream, Peer]):
 
 
 def _lag(stream: Stream) -> str:
-    resource = registry.of_kind(stream.kind)
-    if resource is None:
+    kind = registry.of_kind(stream.kind)
+    if kind is None:
         return "not registered"
-    behind = ticks_behind(resource, load_digest(resource), stream)
+    behind = ticks_behind(kind, load_digest(kind), stream)
     if behind is None:
         return "not known"
     return "in sync" if behind == 0 else f"{behind} ticks behind"
@@ -70,7 +70,7 @@ class PeerAdmin(ModelAdmin[Peer]):
     @admin.display(description="existing rows")
     def existing_rows(self, peer: Peer) -> SafeString | str:
         """Return a link to the page that links rows which both nodes had before they exchanged changes."""
-        if peer.pk is None or not any(type(resource.declared).match_on for resource in registry):
+        if peer.pk is None or not any(type(kind.declared).match_on for kind in registry):
             return "-"
         return format_html(
             '<a href="{}">Link them with rows of this node</a>', reverse("admin:sdata_sync_peer_link", args=[peer.pk])
@@ -82,7 +82,7 @@ class PeerAdmin(ModelAdmin[Peer]):
         name = "sdata_sync_peer_link"
         return [
             path("<int:pk>/link/", view, name=name),
-            path("<int:pk>/link/<str:kind>/", view, name=name),
+            path("<int:pk>/link/<str:kind_name>/", view, name=name),
             *super().get_urls(),
         ]
 

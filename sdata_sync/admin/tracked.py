@@ -39,10 +39,10 @@ class TrackedResourceAdmin(ReadOnlyAdmin[TrackedResource]):
         """Return a link to the admin page of the row, or the local key if there is no such page."""
         if tracked.local_key is None:
             return "-"
-        resource = registry.of_kind(tracked.kind)
-        if resource is None:
+        kind = registry.of_kind(tracked.kind)
+        if kind is None:
             return tracked.local_key
-        meta = resource.model._meta
+        meta = kind.model._meta
         try:
             url = reverse(f"{self.admin_site.name}:{meta.app_label}_{meta.model_name}_change", args=[tracked.local_key])
         except NoReverseMatch:

@@ -80,7 +80,7 @@ class FeedRenderer(_SDataRenderer):
 class ResultFeed:
     """Hold the data of the response to a posted feed."""
 
-    resource: Kind
+    kind: Kind
     receipt: Receipt
 
 
@@ -89,4 +89,4 @@ class ResultFeedRenderer(FeedRenderer):
 
     def render_document(self, data: ResultFeed) -> bytes:
         """Return the result feed as bytes."""
-        return render_results(data.resource, data.receipt.results, data.receipt.digest)
+        return render_results(data.kind, data.receipt.results, data.receipt.digest)

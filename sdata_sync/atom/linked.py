@@ -95,8 +95,8 @@ def read_link(entry: etree._Element, path: str) -> Link:
         FeedError: the uuid is malformed, or a POST or PUT has no URL of a resource.
     """
     wrapper = next((child for child in entry if names.local_name(child.tag) == "payload"), None)
-    resource = None if wrapper is None else next(iter(wrapper), None)
-    holders = [holder for holder in (resource, wrapper) if holder is not None]
+    kind = None if wrapper is None else next(iter(wrapper), None)
+    holders = [holder for holder in (kind, wrapper) if holder is not None]
     url = next((value for h in holders for name in ("url", "uri") if (value := attribute(h, name))), "")
     said = {names.local_name(child.tag): (child.text or "").strip() for child in entry}
     method = said.get("httpMethod", "POST").upper()
@@ -106,8 +106,8 @@ def read_link(entry: etree._Element, path: str) -> Link:
         return Link(uuid=uuid, kind="", key="", method=method)
     if not url:
         raise FeedError(f"Expected an sdata:url in {path}/payload, found none.", payload_path=f"{path}/payload")
-    kind, key = split_resource_url(url, f"{path}/payload")
-    return Link(uuid=uuid, kind=kind, key=key, method=method)
+    kind_name, key = split_resource_url(url, f"{path}/payload")
+    return Link(uuid=uuid, kind=kind_name, key=key, method=method)
 
 
 def _uuid(text: str, path: str) -> UUID | None:

@@ -72,7 +72,7 @@ class Comparison:
         return {**who, **self.counts, "examples": self.examples, "repaired": self.repaired}
 
 
-def verify(client: PeerClient, peer: Peer, resource: Kind, *, repair: bool) -> Comparison:
+def verify(client: PeerClient, peer: Peer, kind: Kind, *, repair: bool) -> Comparison:
     """Compare every resource of one kind with the peer's; with ``repair`` send this node's version where they differ.
 
     The peer's full feed is read page by page (network). A resource that is missing here cannot be repaired from this
@@ -81,24 +81,24 @@ def verify(client: PeerClient, peer: Peer, resource: Kind, *, repair: bool) -> C
     Raises:
         PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
     """
-    ours = check_and_assign_ticks(resource).value
-    theirs = client.read_digest(resource.kind)
-    comparison = Comparison(peer=peer.name, kind=resource.kind, digests_agree=ours.in_sync_with(theirs))
-    verifier = _Verifier(resource, ours, theirs, comparison)
-    for entries in read_full_feed(client, peer, resource):
+    ours = check_and_assign_ticks(kind).value
+    theirs = client.read_digest(kind.name)
+    comparison = Comparison(peer=peer.name, kind=kind.name, digests_agree=ours.in_sync_with(theirs))
+    verifier = _Verifier(kind, ours, theirs, comparison)
+    for entries in read_full_feed(client, peer, kind):
         verifier.look_at(entries)
     # A row that the peer changes during the read is on no page: then nothing is reported as missing there.
-    if client.read_digest(resource.kind).in_sync_with(theirs):
+    if client.read_digest(kind.name).in_sync_with(theirs):
         verifier.find_missing_there()
     if repair and verifier.different_pks:
-        _send_again(resource, verifier.different_pks)
+        _send_again(kind, verifier.different_pks)
         comparison.repaired = len(verifier.different_pks)
     return comparison
 
 
 class _Verifier:
-    def __init__(self, resource: Kind, ours: Digest, theirs: Digest, comparison: Comparison) -> None:
-        self._resource = resource
+    def __init__(self, kind: Kind, ours: Digest, theirs: Digest, comparison: Comparison) -> None:
+        self._kind = kind
         self._ours, self._theirs = ours, theirs
         self._comparison = comparison
         self._seen: set[bytes] = set()
@@ -107,7 +107,7 @@ class _Verifier:
 
     def look_at(self, entries: Sequence[Entry]) -> None:
         """Compare one page."""
-        rows = TrackedResource.objects.using(self._resource.database).filter(kind=self._resource.kind)
+        rows = TrackedResource.objects.using(self._kind.database).filter(kind=self._kind.name)
         tracked = {row.uuid: row for row in rows.filter(uuid__in=[entry.uuid for entry in entries])}
         for entry in entries:
             self._seen.add(entry.uuid.bytes)
@@ -128,12 +128,12 @@ class _Verifier:
         if tracked.is_deferred or tracked.mark is not None or not self._is_contained_there(tracked):
             return
         try:
-            with row_guard(self._resource.database):
+            with row_guard(self._kind.database):
                 is_equal = entry.is_deleted == tracked.is_deleted and (
                     entry.is_deleted or self._etag(entry, tracked) == tracked.etag
                 )
         except PayloadError as error:
-            logger.error("%s %s is reported as unreadable: %s", self._resource.kind, entry.uuid, error)
+            logger.error("%s %s is reported as unreadable: %s", self._kind.name, entry.uuid, error)
             self._comparison.count("unreadable", entry.uuid)
             return
         if not is_equal:
@@ -151,20 +151,20 @@ class _Verifier:
 
         Properties that are not in the peer's payload keep this node's values.
         """
-        resource, key = self._resource, tracked.local_key or ""
-        instance = read_instances(resource, [key]).get(key)
+        kind, key = self._kind, tracked.local_key or ""
+        instance = read_instances(kind, [key]).get(key)
         if entry.payload is None or instance is None:
             return ""
-        present = LocalVersion(resource, tracked, instance, allocate=False).contents
-        reading = resource.decode(entry.payload)
+        present = LocalVersion(kind, tracked, instance, allocate=False).contents
+        reading = kind.decode(entry.payload)
         set_values(instance, reading.values, is_new=False)
-        contents = merged(resource, resource.encode_instance(instance), reading, present)
-        return resource.etag(contents, reading.extra)
+        contents = merged(kind, kind.encode_instance(instance), reading, present)
+        return kind.etag(contents, reading.extra)
 
     def find_missing_there(self) -> None:
         """Count the living resources of this node that were on no page of the peer."""
-        rows = TrackedResource.objects.using(self._resource.database).filter(
-            kind=self._resource.kind, is_deleted=False, is_deferred=False, mark__isnull=True, tick__isnull=False
+        rows = TrackedResource.objects.using(self._kind.database).filter(
+            kind=self._kind.name, is_deleted=False, is_deferred=False, mark__isnull=True, tick__isnull=False
         )
         for tracked in rows.select_related("endpoint").order_by("pk").iterator(1000):
             if tracked.uuid.bytes not in self._seen and self._is_contained_there(tracked):
@@ -172,10 +172,10 @@ class _Verifier:
                 self.different_pks.append(tracked.pk)
 
 
-def _send_again(resource: Kind, pks: list[int]) -> None:
+def _send_again(kind: Kind, pks: list[int]) -> None:
     for chunk in chunks(pks, 500):
         # The digest of the peer contains the present ticks, so the versions need new ones.
-        TrackedResource.objects.using(resource.database).filter(pk__in=chunk).update(restamp=True)
-        mark_found(resource.database, chunk)
-    check_and_assign_ticks(resource)
-    wake(resource.kind)
+        TrackedResource.objects.using(kind.database).filter(pk__in=chunk).update(restamp=True)
+        mark_found(kind.database, chunk)
+    check_and_assign_ticks(kind)
+    wake(kind.name)

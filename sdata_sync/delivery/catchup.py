@@ -72,21 +72,21 @@ def catch_up(
     resources, directions = list(resources), list(directions)
     for peer in peers:
         with PeerSession(peer) as session:
-            for resource in resources:
+            for kind in resources:
                 for direction in ("pull", "push"):
-                    if direction in directions and (resource.is_target if direction == "pull" else resource.is_source):
-                        progress = make_progress(peer.name, resource.kind, direction)
-                        act = partial(_pull if direction == "pull" else _push, session, resource)
-                        yield _attempt(peer.name, resource.kind, direction, progress, act)
+                    if direction in directions and (kind.is_target if direction == "pull" else kind.is_source):
+                        progress = make_progress(peer.name, kind.name, direction)
+                        act = partial(_pull if direction == "pull" else _push, session, kind)
+                        yield _attempt(peer.name, kind.name, direction, progress, act)
 
 
-def _pull(session: PeerSession, resource: Kind, progress: Progress) -> None:
-    shown = read_digest_for_deletions(session.client(), session.peer, resource)
-    check_peer_digest(resource, shown)
+def _pull(session: PeerSession, kind: Kind, progress: Progress) -> None:
+    shown = read_digest_for_deletions(session.client(), session.peer, kind)
+    check_peer_digest(kind, shown)
     # The feed is requested even if the digests agree: a source may assign ticks only when its feed is requested.
-    missing = missing_ranges(shown, load_digest(resource).value)
+    missing = missing_ranges(shown, load_digest(kind).value)
     is_little = sum(lacking.end - lacking.start for lacking in missing) < conf.catch_up_page_size
-    left_out = pull(session.client(), session.peer, resource, progress, in_a_hurry=is_little)
+    left_out = pull(session.client(), session.peer, kind, progress, in_a_hurry=is_little)
     if left_out:
         raise PeerError(
             f"All versions but {left_out} arrived. {session.peer} left them out: they are larger than this node "
@@ -95,9 +95,9 @@ def _pull(session: PeerSession, resource: Kind, progress: Progress) -> None:
         )
 
 
-def _push(session: PeerSession, resource: Kind, progress: Progress) -> None:
-    session.catch_up(resource, progress)
-    held = oversize_names(resource).get(session.peer.pk, [])
+def _push(session: PeerSession, kind: Kind, progress: Progress) -> None:
+    session.catch_up(kind, progress)
+    held = oversize_names(kind).get(session.peer.pk, [])
     if held:
         raise PeerError(
             f"All versions but {len(held)} arrived. {', '.join(held[:NAMED])}: larger than {session.peer} accepts. "

@@ -73,25 +73,25 @@ class Linked:
 _Values = Mapping[str, Any]
 
 
-def find_candidates(client: PeerClient, peer: Peer, resource: Kind) -> list[Candidate]:
+def find_candidates(client: PeerClient, peer: Peer, kind: Kind) -> list[Candidate]:
     """Return the pairs that ``match_on`` finds among rows that are not linked yet, the most certain first (network).
 
     Raises:
         PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
         ValueError: the resource has no ``match_on``.
     """
-    match_on = type(resource.declared).match_on
+    match_on = type(kind.declared).match_on
     if not match_on:
-        raise ValueError(f"{resource!r} has no match_on. Set it to the names of the fields that identify a row.")
-    remote = dict(_remote_rows(client, peer, resource))
-    known = dict(tracked_rows(resource).filter(local_key__isnull=False).values_list("uuid", "local_key"))
+        raise ValueError(f"{kind!r} has no match_on. Set it to the names of the fields that identify a row.")
+    remote = dict(_remote_rows(client, peer, kind))
+    known = dict(tracked_rows(kind).filter(local_key__isnull=False).values_list("uuid", "local_key"))
     linked_here = {known[uuid] for uuid in remote if uuid in known}
     remote = {uuid: values for uuid, values in remote.items() if uuid not in known}
-    local = {key: values for key, values in _local_rows(resource) if key not in linked_here}
+    local = {key: values for key, values in _local_rows(kind) if key not in linked_here}
     if callable(match_on):
         found = _by_score(local, remote, match_on)
     else:
-        names = [resource.model._meta.get_field(name).attname for name in match_on]  # type: ignore[union-attr]
+        names = [kind.model._meta.get_field(name).attname for name in match_on]  # type: ignore[union-attr]
         found = _by_fields(local, remote, names)
     order = list(Certainty)
     return sorted(
@@ -99,24 +99,24 @@ def find_candidates(client: PeerClient, peer: Peer, resource: Kind) -> list[Cand
     )
 
 
-def _local_rows(resource: Kind) -> Iterator[tuple[str, _Values]]:
-    names = _columns(resource)
-    pk = resource.model._meta.pk
-    for key, *values in resource.rows().order_by("pk").values_list("pk", *names).iterator(2000):
+def _local_rows(kind: Kind) -> Iterator[tuple[str, _Values]]:
+    names = _columns(kind)
+    pk = kind.model._meta.pk
+    for key, *values in kind.rows().order_by("pk").values_list("pk", *names).iterator(2000):
         yield key_text(pk, key), dict(zip(names, values, strict=True))
 
 
-def _columns(resource: Kind) -> list[str]:
-    return [prop.field.attname for prop in resource.properties]
+def _columns(kind: Kind) -> list[str]:
+    return [prop.field.attname for prop in kind.properties]
 
 
-def _remote_rows(client: PeerClient, peer: Peer, resource: Kind) -> Iterator[tuple[UUID, _Values]]:
-    for entries in read_full_feed(client, peer, resource):
+def _remote_rows(client: PeerClient, peer: Peer, kind: Kind) -> Iterator[tuple[UUID, _Values]]:
+    for entries in read_full_feed(client, peer, kind):
         for entry in entries:
             if entry.is_deleted or entry.payload is None:
                 continue
             try:
-                yield entry.uuid, resource.decode(entry.payload).values
+                yield entry.uuid, kind.decode(entry.payload).values
             except PayloadError:
                 continue  # a payload that cannot be read matches no row
 
@@ -191,7 +191,7 @@ def _said(values: _Values) -> str:
     return ", ".join(str(value) for value in values.values() if value not in (None, ""))[:200]
 
 
-def link_pairs(resource: Kind, peer: Peer, pairs: Iterable[tuple[str, UUID]], *, ours_win: bool) -> Linked:
+def link_pairs(kind: Kind, peer: Peer, pairs: Iterable[tuple[str, UUID]], *, ours_win: bool) -> Linked:
     """Give rows of this node the uuids of the peer's rows; ``pairs`` are local keys and uuids.
 
     The content of a pair is decided when the peer's version arrives: with ``ours_win`` the row keeps this node's
@@ -200,15 +200,15 @@ def link_pairs(resource: Kind, peer: Peer, pairs: Iterable[tuple[str, UUID]], *,
     """
     outcome = Linked()
     for batch in chunks(pairs, BATCH):
-        with transaction.atomic(using=resource.database):
-            stored = lock_digest(resource)
+        with transaction.atomic(using=kind.database):
+            stored = lock_digest(kind)
             # A kind that receives no changes must not wait for the peer's version.
-            wait_for = stored.ensure_endpoint_id(peer.endpoint(resource.kind)) if resource.is_target else None
+            wait_for = stored.ensure_endpoint_id(peer.endpoint(kind.name)) if kind.is_target else None
             for key, uuid in batch:
                 try:
-                    link(resource, key, uuid, keep=ours_win, wait_for=wait_for)
+                    link(kind, key, uuid, keep=ours_win, wait_for=wait_for)
                 except LinkError as error:
-                    outcome.refused.append(f"{resource.kind}('{key}'): {error}")
+                    outcome.refused.append(f"{kind.name}('{key}'): {error}")
                 else:
                     outcome.linked += 1
     return outcome

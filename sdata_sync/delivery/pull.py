@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 _NOT_SHARED = (*ABSENT, 401, 403)
 
 
-def read_digest_for_deletions(client: PeerClient, peer: Peer, resource: Kind) -> Digest:
+def read_digest_for_deletions(client: PeerClient, peer: Peer, kind: Kind) -> Digest:
     """Read the peer's digest of a kind (SData sync 5.1, network), and store it for the deletions that wait for it.
 
     A source may send a deletion without its digests of the referring kinds. Such a deletion waits until those digests
@@ -55,18 +55,18 @@ def read_digest_for_deletions(client: PeerClient, peer: Peer, resource: Kind) ->
     Raises:
         PeerError: the peer cannot be reached, refuses the request, or its answer cannot be read.
     """
-    using, kind = resource.database, resource.kind
-    conditions = unanswered_conditions(peer.endpoint(kind), kind, using)
+    using, kind_name = kind.database, kind.name
+    conditions = unanswered_conditions(peer.endpoint(kind_name), kind_name, using)
     try:
-        shown = client.read_digest(kind)
+        shown = client.read_digest(kind_name)
     except PeerRefused as refusal:
         if conditions and refusal.status in _NOT_SHARED:
-            answer_conditions(conditions, kind, Digest(), using)
-            retry_others(resource)
+            answer_conditions(conditions, kind_name, Digest(), using)
+            retry_others(kind)
         raise
     if conditions:
-        answer_conditions(conditions, kind, shown, using)
-        retry_others(resource)
+        answer_conditions(conditions, kind_name, shown, using)
+        retry_others(kind)
     return shown
 
 
@@ -94,15 +94,15 @@ class Reporter:
             logger.log(level, "%s: no more results of this run are reported: %s", self._kind, refusal)
 
 
-def read_full_feed(client: PeerClient, peer: Peer, resource: Kind) -> Iterator[list[Entry]]:
+def read_full_feed(client: PeerClient, peer: Peer, kind: Kind) -> Iterator[list[Entry]]:
     """Yield all entries of a kind at ``peer``, tombstones included, page by page (network).
 
     Raises:
         PeerError: the peer cannot be reached, refuses the request, or its answer cannot be read.
     """
     run = new_run(peer.url, conf.base_url)
-    nothing = Digest(origin=resource.endpoint)
-    feed = client.open_source(resource.kind, nothing, run=run, tracking_id=str(uuid4()), count=conf.catch_up_page_size)
+    nothing = Digest(origin=kind.endpoint)
+    feed = client.open_source(kind.name, nothing, run=run, tracking_id=str(uuid4()), count=conf.catch_up_page_size)
     with closing(feed), closing(feed.pages()) as pages:
         for page in pages:
             try:
@@ -117,7 +117,7 @@ def read_full_feed(client: PeerClient, peer: Peer, resource: Kind) -> Iterator[l
 def pull(
     client: PeerClient,
     peer: Peer,
-    resource: Kind,
+    kind: Kind,
     progress: Progress,
     *,
     known: Digest | None = None,
@@ -143,8 +143,8 @@ def pull(
         DeliveryInterrupted: ``is_interrupted`` returned True; the next pull continues after the last page.
         PeerError: the peer cannot be reached, refuses the request, or its answer cannot be read.
     """
-    known = load_digest(resource).value if known is None else known
-    pulled = _Pull(client, peer, resource, progress, is_interrupted)
+    known = load_digest(kind).value if known is None else known
+    pulled = _Pull(client, peer, kind, progress, is_interrupted)
     pulled.run(known, in_a_hurry=in_a_hurry, before_applying=before_applying)
     return pulled.left_out
 
@@ -152,7 +152,7 @@ def pull(
 def pull_in_turn(
     client: PeerClient,
     peer: Peer,
-    resource: Kind,
+    kind: Kind,
     ahead: Sequence[Kind],
     is_interrupted: Callable[[], bool],
     *,
@@ -179,13 +179,13 @@ def pull_in_turn(
             raise
         except PeerError as error:
             # The failure is stored when that kind is compared itself. Rows that refer to missing rows are deferred.
-            facts = {"peer": peer.name, "kind": nearest.kind}
-            logger.info("%s cannot go ahead of %s: %s", nearest.kind, resource.kind, error, extra=facts)
+            facts = {"peer": peer.name, "kind": nearest.name}
+            logger.info("%s cannot go ahead of %s: %s", nearest.name, kind.name, error, extra=facts)
 
     pull(
         client,
         peer,
-        resource,
+        kind,
         Progress(),
         in_a_hurry=in_a_hurry,
         before_applying=pull_ahead,
@@ -198,26 +198,26 @@ class _Pull:
         self,
         client: PeerClient,
         peer: Peer,
-        resource: Kind,
+        kind: Kind,
         progress: Progress,
         is_interrupted: Callable[[], bool],
     ) -> None:
         self._client = client
         self._is_interrupted = is_interrupted
-        self._resource = resource
+        self._kind = kind
         self._progress = progress
         self.left_out = 0
         self._label = new_run(peer.url, conf.base_url)
-        self._reporter = Reporter(client, resource.kind, self._label)
+        self._reporter = Reporter(client, kind.name, self._label)
 
     def run(self, known: Digest, *, in_a_hurry: bool, before_applying: Callable[[], None]) -> None:
         with closing(self._open(known, in_a_hurry=in_a_hurry)) as feed:
             before_applying()
             self._read(feed)
-        retry_waiting(self._resource)
+        retry_waiting(self._kind)
 
     def _open(self, known: Digest, *, in_a_hurry: bool) -> RemoteFeed:
-        kind, count = self._resource.kind, conf.catch_up_page_size
+        kind, count = self._kind.name, conf.catch_up_page_size
         if in_a_hurry:
             try:
                 return self._client.open_source(kind, known, run=self._label, tracking_id="", count=count)
@@ -236,7 +236,7 @@ class _Pull:
                     self._progress.set_total(header.total)
                 receipt = self._apply(page, header.next_url, report)
                 page.finish(len(receipt.results), receipt.next_url)
-                report = render_results(self._resource, receipt.results, receipt.digest) if receipt.results else None
+                report = render_results(self._kind, receipt.results, receipt.digest) if receipt.results else None
                 self._progress.count(len(receipt.results), [r.status for r in receipt.results if r.status != 200])
                 if page.following is not None and self._is_interrupted():
                     self._reporter.report(report)
@@ -252,9 +252,9 @@ class _Pull:
 
         def apply() -> Receipt:
             try:
-                return receive_feed(self._resource, page.body)
+                return receive_feed(self._kind, page.body)
             except (DocumentError, FeedError) as error:
-                raise PeerMisbehaved(f"A page of {self._client.url}/{self._resource.kind}: {error}") from error
+                raise PeerMisbehaved(f"A page of {self._client.url}/{self._kind.name}: {error}") from error
 
         _, receipt = overlap(exchange, apply)
         return receipt
@@ -263,6 +263,6 @@ class _Pull:
         try:
             header = read_sync_feed(body).header
         except (DocumentError, FeedError) as error:
-            raise PeerMisbehaved(f"A page of {self._client.url}/{self._resource.kind}: {error}") from error
+            raise PeerMisbehaved(f"A page of {self._client.url}/{self._kind.name}: {error}") from error
         body.seek(0)
         return header

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def purge_all(*, older_than: timedelta | None = None, dry_run: bool = False) -> Iterator[tuple[str, Purged]]:
     """Purge kind by kind, and yield each kind with its outcome; see ``sync.stamp.purge.purge``."""
     peers = list(Peer.objects.filter(enabled=True))
-    for resource in registry:
-        digests = {peer.name: _digest(peer, resource.kind) for peer in peers}
-        yield resource.kind, purge(resource, digests, older_than=older_than, dry_run=dry_run)
+    for kind in registry:
+        digests = {peer.name: _digest(peer, kind.name) for peer in peers}
+        yield kind.name, purge(kind, digests, older_than=older_than, dry_run=dry_run)
 
 
 def _digest(peer: Peer, kind: str) -> Digest | None:

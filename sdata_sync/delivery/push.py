@@ -38,51 +38,51 @@ if TYPE_CHECKING:
     from .session import PeerSession
 
 
-def wanted_by(peer: Peer, resource: Kind) -> Callable[[str], bool]:
+def wanted_by(peer: Peer, kind: Kind) -> Callable[[str], bool]:
     """Return the predicate of the endpoints whose changes are pushed to ``peer`` at once.
 
     These are the changes of this node. With ``Peer.relay`` they are all changes but those of the peer itself.
     """
     if not peer.relay:
-        return is_own(resource)
-    theirs = peer.endpoint(resource.kind)
+        return is_own(kind)
+    theirs = peer.endpoint(kind.name)
     return lambda endpoint: not same_endpoint(endpoint, theirs)
 
 
 def lacks_changes(
-    peer: Peer, resource: Kind, stored: StoredDigest, known: Digest, *, left_out: Collection[str] = ()
+    peer: Peer, kind: Kind, stored: StoredDigest, known: Digest, *, left_out: Collection[str] = ()
 ) -> bool:
     """Return True if ``peer``, whose digest is ``known``, lacks a change that is pushed at once.
 
     ``left_out`` are endpoints, in lower case, for which the peer does not accept the ticks of this node's digest.
     """
-    wanted = wanted_by(peer, resource)
-    return has_resends(resource, peer) or any(
+    wanted = wanted_by(peer, kind)
+    return has_resends(kind, peer) or any(
         wanted(missing.endpoint) and missing.endpoint.lower() not in left_out
         for missing in missing_ranges(stored.value, known)
     )
 
 
-def check_peer_digest(resource: Kind, shown: Digest) -> None:
+def check_peer_digest(kind: Kind, shown: Digest) -> None:
     """Check that changes may be exchanged with the peer whose digest is ``shown``.
 
     Raises:
         PeerMisbehaved: the peer has the URL of this node, claims a tick that this node cannot have assigned, or one
             of both has a partial replica that a third node filters.
     """
-    stored = load_digest(resource)
-    check_own_tick(resource, stored, shown)
-    if shown.origin and same_endpoint(shown.origin, resource.endpoint):
+    stored = load_digest(kind)
+    check_own_tick(kind, stored, shown)
+    if shown.origin and same_endpoint(shown.origin, kind.endpoint):
         raise PeerMisbehaved(
             f"The peer calls itself {shown.origin}, and so are we called; two nodes must not have one BASE_URL."
         )
     try:
-        parts.check_partial_exchange(resource, stored.value, shown)
+        parts.check_partial_exchange(kind, stored.value, shown)
     except FeedRefused as error:
         raise PeerMisbehaved(str(error)) from error
 
 
-def check_own_tick(resource: Kind, stored: StoredDigest, shown: Digest) -> None:
+def check_own_tick(kind: Kind, stored: StoredDigest, shown: Digest) -> None:
     """Check that the tick which a peer's digest has for this node can be true.
 
     A peer with a higher tick takes changes that this node has not made yet for known.
@@ -90,7 +90,7 @@ def check_own_tick(resource: Kind, stored: StoredDigest, shown: Digest) -> None:
     Raises:
         PeerMisbehaved: the tick is more than ``MAX_TICK_LEAP`` above the tick of this node.
     """
-    ours, theirs = stored.value.tick(resource.endpoint), shown.tick(resource.endpoint)
+    ours, theirs = stored.value.tick(kind.endpoint), shown.tick(kind.endpoint)
     if theirs - ours > conf.max_tick_leap:
         raise PeerMisbehaved(
             f"The digest of {shown.origin or 'the peer'} says that this node is at tick {theirs}, which stands at "
@@ -99,16 +99,16 @@ def check_own_tick(resource: Kind, stored: StoredDigest, shown: Digest) -> None:
         )
 
 
-def check_partial_replica(peer: Peer, resource: Kind, stored: StoredDigest) -> None:
+def check_partial_replica(peer: Peer, kind: Kind, stored: StoredDigest) -> None:
     """Check that a partial replica of this node is sent only to the node that filters it.
 
     Raises:
         PeerError: this node has a partial replica, and ``peer`` is not the node that filters it.
     """
     chosen_by = stored.value.part_of
-    if chosen_by and not same_endpoint(chosen_by, peer.endpoint(resource.kind)):
+    if chosen_by and not same_endpoint(chosen_by, peer.endpoint(kind.name)):
         raise PeerError(
-            f"This node has a partial replica of the {resource.kind}, which {chosen_by} filters. It is exchanged with "
+            f"This node has a partial replica of the {kind.name}, which {chosen_by} filters. It is exchanged with "
             f"that node and with no other. Take the kind out of what {peer} gets, or let this node have all rows."
         )
 
@@ -131,14 +131,14 @@ class Push:
     def __init__(
         self,
         session: PeerSession,
-        resource: Kind,
+        kind: Kind,
         lease: Lease,
         *,
         sends_ahead: bool = True,
         progress: Progress | None = None,
     ) -> None:
         self._session = session
-        self._resource = resource
+        self._kind = kind
         self._lease = lease
         self._peer = lease.stream.peer
         self._progress = progress
@@ -148,23 +148,23 @@ class Push:
         self._has_posted = False
         self._run = new_run(conf.base_url, self._peer.url)
         self.delivered = 0
-        self.facts = {"run": self._run.name, "peer": self._peer.name, "kind": resource.kind}
+        self.facts = {"run": self._run.name, "peer": self._peer.name, "kind": kind.name}
         #: The endpoints, in lower case, for which the peer does not accept the ticks of this node's digest.
         self._left_out = lease.stream.left_out_endpoints()
-        self._peer_limit = PeerLimit(resource, self._peer)
+        self._peer_limit = PeerLimit(kind, self._peer)
         #: The page that was posted last.
         self._posted: Page | None = None
         self._limit = conf.page_size
         self._catch_up_limit = conf.catch_up_page_size
-        session.set_known(resource.kind, known_digest(lease.stream))
+        session.set_known(kind.name, known_digest(lease.stream))
 
     @property
     def known(self) -> Digest | None:
         """The peer's digest of the kind as far as this node knows it; ``None`` if the peer must be asked."""
-        return self._session.known.get(self._resource.kind)
+        return self._session.known.get(self._kind.name)
 
     def _set_known(self, digest: Digest | None) -> None:
-        self._session.set_known(self._resource.kind, digest)
+        self._session.set_known(self._kind.name, digest)
 
     def push_until_in_sync(self, stored: StoredDigest) -> None:
         """Push until the peer lacks nothing that ``stored``, or a later digest of this node, contains.
@@ -192,7 +192,7 @@ class Push:
                 stored = self._assign_ticks()
 
     def _push_pages(self, stored: StoredDigest) -> None:
-        check_partial_replica(self._peer, self._resource, stored)
+        check_partial_replica(self._peer, self._kind, stored)
         while True:
             if self.known is None:
                 stored = self._catch_up()
@@ -221,9 +221,9 @@ class Push:
             PeerError: the peer cannot be reached, or refuses a version for another reason than its size.
         """
         for row in self._peer_limit.due(at_once=at_once):
-            stored = load_digest(self._resource)
-            scope = scope_for(self._resource, self._peer)
-            page = prepare_version(self._resource, stored, row, scope)
+            stored = load_digest(self._kind)
+            scope = scope_for(self._kind, self._peer)
+            page = prepare_version(self._kind, stored, row, scope)
             if page is None:
                 continue
             try:
@@ -238,22 +238,22 @@ class Push:
 
     def _assign_ticks(self) -> StoredDigest:
         """Assign ticks to all committed changes, and deliver the kinds that they refer to."""
-        stored = check_and_assign_ticks(self._resource)
+        stored = check_and_assign_ticks(self._kind)
         if self._sends_ahead:
-            self._is_our_turn = self._session.send_ahead(self._resource)
+            self._is_our_turn = self._session.send_ahead(self._kind)
         return stored
 
     def _push_immediate(self, stored: StoredDigest) -> bool:
         """Post immediate feeds while the ticks are contiguous; return False if a catch-up has to follow."""
-        resource, peer = self._resource, self._peer
-        wanted = wanted_by(peer, resource)
+        kind, peer = self._kind, self._peer
+        wanted = wanted_by(peer, kind)
         assert self.known is not None
-        if resource.is_filtered:
-            review(resource, peer, self.known)
+        if kind.is_filtered:
+            review(kind, peer, self.known)
             stored = self._assign_ticks()
-        scope = scope_for(resource, peer)
+        scope = scope_for(kind, peer)
         page = prepare_page(
-            resource, stored, self.known, limit=self._limit, wanted=wanted, scope=scope, peer_limit=self._peer_limit
+            kind, stored, self.known, limit=self._limit, wanted=wanted, scope=scope, peer_limit=self._peer_limit
         )
         while _is_contiguous(page.states, self.known):
             sent, sent_digest = page, stored
@@ -264,7 +264,7 @@ class Push:
                 # The target does not take over the digest of an immediate feed, so each page has a digest of its own.
                 stamped = self._assign_ticks()
                 return stamped, prepare_page(
-                    resource,
+                    kind,
                     stamped,
                     cursor,
                     limit=self._limit,
@@ -282,7 +282,7 @@ class Push:
                 logger.info("%s: %s; a catch-up follows", self._lease.stream, refusal, extra=self.facts)
                 return False
             self._advance_known(answer, sent.states, sent_digest)
-            if answer.digest is not None and knows_more_of_us(resource, answer.digest):
+            if answer.digest is not None and knows_more_of_us(kind, answer.digest):
                 return False  # the peer may have other changes under the ticks that were just sent
             if following is None:
                 return True
@@ -292,14 +292,14 @@ class Push:
 
     def _lacks_changes(self, stored: StoredDigest) -> bool:
         assert self.known is not None
-        return lacks_changes(self._peer, self._resource, stored, self.known, left_out=self._left_out)
+        return lacks_changes(self._peer, self._kind, stored, self.known, left_out=self._left_out)
 
     def _advance_known(self, answer: Answer, states: Iterable[SyncState], stored: StoredDigest) -> None:
         """Take over the digest that the peer answered; without one, advance the known digest by what was sent."""
         known = self.known
         assert known is not None
         if answer.digest is not None:
-            check_own_tick(self._resource, stored, answer.digest)
+            check_own_tick(self._kind, stored, answer.digest)
             self._expect(all(answer.digest.contains(state) for state in states), answer.digest)
             self._set_known(answer.digest)
         else:
@@ -313,35 +313,33 @@ class Push:
         The feed is never selected with a remembered digest: at its end the peer takes over this node's digest. If the
         peer was restored from a backup meanwhile, that would hide what the peer lost.
         """
-        resource = self._resource
-        ensure_checked(resource)
-        track_existing(resource)
-        target = self._session.client().read_digest(resource.kind)
-        check_peer_digest(resource, target)
-        if knows_more_of_us(resource, target):
+        kind = self._kind
+        ensure_checked(kind)
+        track_existing(kind)
+        target = self._session.client().read_digest(kind.name)
+        check_peer_digest(kind, target)
+        if knows_more_of_us(kind, target):
             client = self._session.client()
-            recover(client, self._peer, resource, target, is_interrupted=lambda: self._session.is_interrupted)
-        review(resource, self._peer, target)
+            recover(client, self._peer, kind, target, is_interrupted=lambda: self._session.is_interrupted)
+        review(kind, self._peer, target)
         stored = self._assign_ticks()
-        scope = scope_for(resource, self._peer)
-        is_missing = has_resends(resource, self._peer) or any(
+        scope = scope_for(kind, self._peer)
+        is_missing = has_resends(kind, self._peer) or any(
             missing.endpoint.lower() not in self._left_out for missing in missing_ranges(stored.value, target)
         )
-        if not is_missing and not is_to_become_full(resource, self._peer, target):
+        if not is_missing and not is_to_become_full(kind, self._peer, target):
             self._set_known(target)
             return stored
         if self._progress is not None:
-            self._progress.set_total(count_missing(resource, stored, target, scope))
-        page = prepare_page(
-            resource, stored, target, limit=self._catch_up_limit, scope=scope, peer_limit=self._peer_limit
-        )
+            self._progress.set_total(count_missing(kind, stored, target, scope))
+        page = prepare_page(kind, stored, target, limit=self._catch_up_limit, scope=scope, peer_limit=self._peer_limit)
         sent: set[str] = set()
         while True:
             sent.update(state.endpoint.lower() for state in page.states)
 
             def read_next(cursor: Digest = page.cursor, resend_after: int | None = page.resend_after) -> Page:
                 return prepare_page(
-                    resource,
+                    kind,
                     stored,
                     cursor,
                     limit=self._catch_up_limit,
@@ -366,9 +364,9 @@ class Push:
         A peer need not accept the ticks that this node's digest has for other endpoints, but must contain the changes
         of the endpoints ``sent``.
         """
-        check_own_tick(self._resource, stored, after)
+        check_own_tick(self._kind, stored, after)
         lacking = {missing.endpoint.lower() for missing in missing_ranges(stored.value, after)}
-        self._expect(not lacking & {*sent, self._resource.endpoint.lower()}, after)
+        self._expect(not lacking & {*sent, self._kind.endpoint.lower()}, after)
         for endpoint in sorted(lacking - self._left_out):
             logger.warning(
                 "%s: the peer does not accept this node's tick for %s", self._lease.stream, endpoint, extra=self.facts
@@ -390,7 +388,7 @@ class Push:
         if not self._is_our_turn:
             raise DeliveryInterrupted("Another process is delivering a kind that this one refers to, which goes first.")
         if scope is not None and not self._lease.stream.is_partial:
-            mark_partial(self._resource, self._peer)
+            mark_partial(self._kind, self._peer)
             self._lease.stream.is_partial = True
         self._has_posted = True
         self._posted = page
@@ -401,7 +399,7 @@ class Push:
         if scope is not None:
             scope.mark_resent(page.resends)
         elif page.is_last and self._lease.stream.is_partial:
-            mark_full(self._resource, self._peer)
+            mark_full(self._kind, self._peer)
             self._lease.stream.is_partial = False
         return answer, following
 
@@ -410,14 +408,14 @@ class Push:
             raise PeerMisbehaved(f"The peer answered 200, but its digest did not move on: {digest}")
 
     def _post(self, page: Page, stored: StoredDigest, mode: SyncMode, scope: Scope | None) -> Answer:
-        resource = self._resource
-        url = f"{resource.endpoint}/$syncSource"
+        kind = self._kind
+        url = f"{kind.endpoint}/$syncSource"
         is_end = page.is_last or mode is SyncMode.IMMEDIATE
         feed = render_feed(
             page.entries,
             url=url,
-            title=f"{resource.kind} of {conf.base_url}",
-            digest=stored.value if scope is None else stored.value.as_part_of(resource.endpoint),
+            title=f"{kind.name} of {conf.base_url}",
+            digest=stored.value if scope is None else stored.value.as_part_of(kind.endpoint),
             now=now(),
             sync_mode=mode,
             paging=Paging(next_url="" if is_end else f"{url}?startIndex={len(page.states) + 1}"),
@@ -425,7 +423,7 @@ class Push:
         )
         with span("post_page", **self.facts, mode=str(mode), entries=len(page.states)):
             answer = self._session.client().post_page(
-                resource.kind,
+                kind.name,
                 feed,
                 run=self._run,
                 # The results are for the log and for a progress display; the peer stores them.

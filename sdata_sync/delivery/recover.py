@@ -32,13 +32,13 @@ CHECK_SECONDS = 2.0
 NOT_RECOVERED = "not recovered"
 
 
-def knows_more_of_us(resource: Kind, shown: Digest) -> bool:
+def knows_more_of_us(kind: Kind, shown: Digest) -> bool:
     """Return True if ``shown`` has a higher tick for this node than the node itself, or can close a restore gap.
 
     Not if that tick is so high that this node cannot have assigned it: see ``push.check_own_tick``.
     """
-    own, noted = resource.endpoint, restore_gap(resource)
-    ours, theirs = load_digest(resource).value.tick(own), shown.tick(own)
+    own, noted = kind.endpoint, restore_gap(kind)
+    ours, theirs = load_digest(kind).value.tick(own), shown.tick(own)
     if theirs - ours > conf.max_tick_leap:
         return False
     return theirs > ours or (noted is not None and theirs >= noted.until)
@@ -47,7 +47,7 @@ def knows_more_of_us(resource: Kind, shown: Digest) -> bool:
 def recover(
     client: PeerClient,
     peer: Peer,
-    resource: Kind,
+    kind: Kind,
     shown: Digest,
     *,
     is_interrupted: Callable[[], bool] = lambda: False,
@@ -61,32 +61,32 @@ def recover(
         PeerError: the peer cannot be reached, is busy, or its answer cannot be read.
     """
     logger.warning(
-        "%s: %s has a higher tick of this node than the node itself; lost changes are pulled", resource.kind, peer
+        "%s: %s has a higher tick of this node than the node itself; lost changes are pulled", kind.name, peer
     )
     try:
-        pull(client, peer, resource, Progress(), is_interrupted=is_interrupted)
+        pull(client, peer, kind, Progress(), is_interrupted=is_interrupted)
     except PeerRefused as refusal:
         if refusal.status not in (*ABSENT, 401, 403):
             raise  # a temporary failure: a later pull may succeed
         # The peer does not give its changes to this node, but the ticks that it has seen must not be used again.
-        logger.warning("%s: the changes that this node lost cannot be pulled: %s", resource.kind, refusal)
-        with transaction.atomic(using=resource.database):
-            stored = lock_digest(resource)
+        logger.warning("%s: the changes that this node lost cannot be pulled: %s", kind.name, refusal)
+        with transaction.atomic(using=kind.database):
+            stored = lock_digest(kind)
             try:
-                take_higher_tick(resource, stored, shown, f"the peer {peer}")
+                take_higher_tick(kind, stored, shown, f"the peer {peer}")
             except FeedError as error:
                 raise PeerMisbehaved(str(error)) from error
 
 
-def check_peers(resource: Kind) -> bool:
+def check_peers(kind: Kind) -> bool:
     """Run the restore check with every enabled peer (network).
 
     Return False while a peer has changes that this node lost and they could not be pulled: no tick may be assigned.
     """
-    return not any(outcome.startswith(NOT_RECOVERED) for outcome in ask_peers(resource).values())
+    return not any(outcome.startswith(NOT_RECOVERED) for outcome in ask_peers(kind).values())
 
 
-def ask_peers(resource: Kind) -> dict[str, str]:
+def ask_peers(kind: Kind) -> dict[str, str]:
     """Read every enabled peer's digest of a kind (network), and pull lost changes from peers with a higher tick.
 
     Return the outcome for each peer by name: "knows no more", "recovered", or why the peer could not be asked.
@@ -95,20 +95,20 @@ def ask_peers(resource: Kind) -> dict[str, str]:
     if not peers:
         return {}
     # All at the same time: the timeouts of unreachable peers do not add up.
-    shown = call_all(lambda peer: _shown(peer, resource.kind), peers)
+    shown = call_all(lambda peer: _shown(peer, kind.name), peers)
     outcomes: dict[str, str] = {}
-    for peer, digest in sorted(zip(peers, shown, strict=True), key=lambda item: _tick(item[1], resource), reverse=True):
+    for peer, digest in sorted(zip(peers, shown, strict=True), key=lambda item: _tick(item[1], kind), reverse=True):
         if isinstance(digest, str):
             outcomes[peer.name] = digest
-        elif knows_more_of_us(resource, digest):
-            outcomes[peer.name] = _recover(peer, resource, digest)
+        elif knows_more_of_us(kind, digest):
+            outcomes[peer.name] = _recover(peer, kind, digest)
         else:
             outcomes[peer.name] = "knows no more"
     return outcomes
 
 
-def _tick(shown: Digest | str, resource: Kind) -> int:
-    return -1 if isinstance(shown, str) else shown.tick(resource.endpoint)
+def _tick(shown: Digest | str, kind: Kind) -> int:
+    return -1 if isinstance(shown, str) else shown.tick(kind.endpoint)
 
 
 def _shown(peer: Peer, kind: str) -> Digest | str:
@@ -119,19 +119,19 @@ def _shown(peer: Peer, kind: str) -> Digest | str:
         return f"not asked: {error}"
 
 
-def _recover(peer: Peer, resource: Kind, shown: Digest) -> str:
+def _recover(peer: Peer, kind: Kind, shown: Digest) -> str:
     try:
         with PeerClient.for_peer(peer) as client:
-            recover(client, peer, resource, shown)
+            recover(client, peer, kind, shown)
     except PeerError as error:
         logger.warning(
-            "%s: the changes that were lost in a restore could not be pulled from %s: %s", resource.kind, peer, error
+            "%s: the changes that were lost in a restore could not be pulled from %s: %s", kind.name, peer, error
         )
         return f"{NOT_RECOVERED}: {error}"
     return "recovered"
 
 
-def lower_above_peers(resource: Kind) -> tuple[Lowered, dict[str, str]]:
+def lower_above_peers(kind: Kind) -> tuple[Lowered, dict[str, str]]:
     """Lower this node's tick to just above its versions, here and at the peers that answer (network).
 
     Return the ticks, and the outcome for each enabled peer by name: "asked", or why it could not be asked.
@@ -139,29 +139,29 @@ def lower_above_peers(resource: Kind) -> tuple[Lowered, dict[str, str]]:
     highest, outcomes = 0, dict[str, str]()
     for peer in Peer.objects.filter(enabled=True):
         try:
-            highest = max(highest, _highest_at(peer, resource))
+            highest = max(highest, _highest_at(peer, kind))
             outcomes[peer.name] = "asked"
         except PeerError as error:
             outcomes[peer.name] = f"not asked: {error}"
-    return lower_own_tick(resource, highest), outcomes
+    return lower_own_tick(kind, highest), outcomes
 
 
-def _highest_at(peer: Peer, resource: Kind) -> int:
+def _highest_at(peer: Peer, kind: Kind) -> int:
     with PeerClient.for_peer(peer) as client:
         ticks = (
             entry.state.tick
-            for entries in read_full_feed(client, peer, resource)
+            for entries in read_full_feed(client, peer, kind)
             for entry in entries
-            if same_endpoint(entry.state.endpoint, resource.endpoint) and entry.state.tick <= HIGHEST_USABLE
+            if same_endpoint(entry.state.endpoint, kind.endpoint) and entry.state.tick <= HIGHEST_USABLE
         )
         return max(ticks, default=0)
 
 
-def confirm_with(peer: Peer, resource: Kind) -> Lowered:
+def confirm_with(peer: Peer, kind: Kind) -> Lowered:
     """Lower this node's digest entry for the endpoint of ``peer`` to the tick in the peer's own digest (network).
 
     Raises:
         PeerError: the peer does not answer, or there are no credentials of the name that the peer has.
     """
     with PeerClient.for_peer(peer) as client:
-        return confirm(resource, peer.endpoint(resource.kind), client.read_digest(resource.kind))
+        return confirm(kind, peer.endpoint(kind.name), client.read_digest(kind.name))

@@ -142,92 +142,92 @@ class PeerSession:
         self._turn_millis = min(self._turn_millis * GROWTH, MAX_TURN_MILLIS) if self.held else TURN_MILLIS
         self.held.clear()
         self._given_up.clear()
-        due = [self._deliver_in_turn(resource, impatient=impatient) for resource in resources]
+        due = [self._deliver_in_turn(kind, impatient=impatient) for kind in resources]
         return min((moment for moment in due if moment is not None), default=None)
 
-    def send_ahead(self, resource: Kind, *, impatient: bool = False) -> bool:
-        """Deliver the kinds that ``resource`` refers to; return False if another process does, or on a stop.
+    def send_ahead(self, kind: Kind, *, impatient: bool = False) -> bool:
+        """Deliver the kinds that ``kind`` refers to; return False if another process does, or on a stop.
 
         It is called after ticks were assigned. The rows that the changes refer to were committed before, perhaps
         after their own kind was delivered last.
         """
-        for earlier in registry.ahead_of(resource):
-            if earlier.kind not in self._given_up:
+        for earlier in registry.ahead_of(kind):
+            if earlier.name not in self._given_up:
                 due = self._deliver_in_turn(earlier, impatient=impatient)
                 if due is not None and self.is_to_stop:
                     return False
-        return not self._must_wait(resource)
+        return not self._must_wait(kind)
 
-    def _deliver_in_turn(self, resource: Kind, *, impatient: bool) -> int | None:
+    def _deliver_in_turn(self, kind: Kind, *, impatient: bool) -> int | None:
         """Deliver a kind, unless another process is delivering a kind that it refers to."""
-        if self._must_wait(resource):
+        if self._must_wait(kind):
             return self._next_turn()
-        return self._deliver_safely(resource, impatient=impatient)
+        return self._deliver_safely(kind, impatient=impatient)
 
-    def _must_wait(self, resource: Kind) -> bool:
+    def _must_wait(self, kind: Kind) -> bool:
         """Return True, and add the kind to ``held``, if another process is delivering a kind that it refers to."""
-        waits = bool(self.held and self.held & registry.kinds_referred_to(resource))
+        waits = bool(self.held and self.held & registry.kinds_referred_to(kind))
         if waits:
-            self.held.add(resource.kind)
+            self.held.add(kind.name)
         return waits
 
     def _next_turn(self) -> int:
         return now() + int(self._turn_millis)
 
-    def _deliver_safely(self, resource: Kind, *, impatient: bool) -> int | None:
+    def _deliver_safely(self, kind: Kind, *, impatient: bool) -> int | None:
         """Deliver a kind; log an unexpected exception, which must not stop the other kinds."""
         try:
-            return self._deliver_kind(resource, impatient=impatient)
+            return self._deliver_kind(kind, impatient=impatient)
         except Exception as error:
             if is_lost_connection(error):
                 raise
-            facts = {"peer": self.peer.name, "kind": resource.kind}
+            facts = {"peer": self.peer.name, "kind": kind.name}
             logger.exception("%s could not be delivered to %s; it is tried again", *facts.values(), extra=facts)
-            self._give_up(resource)
+            self._give_up(kind)
             return now() + UNEXPECTED_MILLIS
 
-    def _give_up(self, resource: Kind) -> None:
-        self.failed.add(resource.kind)
-        self._given_up.add(resource.kind)
+    def _give_up(self, kind: Kind) -> None:
+        self.failed.add(kind.name)
+        self._given_up.add(kind.name)
 
-    def _deliver_kind(self, resource: Kind, *, impatient: bool) -> int | None:
-        if not resource.is_source:
+    def _deliver_kind(self, kind: Kind, *, impatient: bool) -> int | None:
+        if not kind.is_source:
             return None
         while not self.is_interrupted:
             # A kind that refers to this one may have its ticks already and must not be sent first. So the delivery
             # waits while another thread runs the restore check.
-            stored = check_and_assign_ticks(resource, patience_seconds=PATIENCE_SECONDS)
-            if self._is_in_sync(resource, stored):
-                self.failed.discard(resource.kind)
+            stored = check_and_assign_ticks(kind, patience_seconds=PATIENCE_SECONDS)
+            if self._is_in_sync(kind, stored):
+                self.failed.discard(kind.name)
                 return None
-            if not self.send_ahead(resource, impatient=impatient):
+            if not self.send_ahead(kind, impatient=impatient):
                 return self._next_turn()
-            stream = ensure_stream(self.peer, resource.kind)
+            stream = ensure_stream(self.peer, kind.name)
             if stream.retry_at > now() and not impatient:
                 return stream.retry_at
             lease = Lease.take(stream)
             if lease is None:
-                self.held.add(resource.kind)
+                self.held.add(kind.name)
                 return now() + LEASE_MILLIS  # the holder checks again before it releases; it may also have died
-            look_again, due = self._push(resource, stored, lease)
+            look_again, due = self._push(kind, stored, lease)
             if not look_again:
                 return due
         return now()
 
-    def _is_in_sync(self, resource: Kind, stored: StoredDigest) -> bool:
+    def _is_in_sync(self, kind: Kind, stored: StoredDigest) -> bool:
         """Return True if the peer is known to have all changes: by the digest of this session, else by the stream's."""
-        known = self.known.get(resource.kind)
-        if known is not None and not lacks_changes(self.peer, resource, stored, known):
+        known = self.known.get(kind.name)
+        if known is not None and not lacks_changes(self.peer, kind, stored, known):
             return True
-        stream = read_stream(self.peer, resource.kind)
+        stream = read_stream(self.peer, kind.name)
         if known is None:
             known = None if stream.failures else known_digest(stream)
         left_out = stream.left_out_endpoints()
-        return known is not None and not lacks_changes(self.peer, resource, stored, known, left_out=left_out)
+        return known is not None and not lacks_changes(self.peer, kind, stored, known, left_out=left_out)
 
-    def _push(self, resource: Kind, stored: StoredDigest, lease: Lease) -> tuple[bool, int | None]:
+    def _push(self, kind: Kind, stored: StoredDigest, lease: Lease) -> tuple[bool, int | None]:
         """Push a kind under ``lease``; return whether to look once more, and when to try again."""
-        push = Push(self, resource, lease)
+        push = Push(self, kind, lease)
         error: Exception | None = None
         is_interrupted = is_done = False
         try:
@@ -246,10 +246,10 @@ class PeerSession:
         finally:
             look_again = self._release(lease, push, error, is_done=is_done)
         if error is not None:
-            self._give_up(resource)
+            self._give_up(kind)
             lease.stream.refresh_from_db(fields=["retry_at"])
             return False, lease.stream.retry_at
-        self.failed.discard(resource.kind)
+        self.failed.discard(kind.name)
         if is_interrupted:
             return False, self._next_turn()
         return look_again, None
@@ -262,46 +262,46 @@ class PeerSession:
             if not is_done:
                 self.known.pop(lease.stream.kind, None)
 
-    def catch_up(self, resource: Kind, progress: Progress) -> None:
+    def catch_up(self, kind: Kind, progress: Progress) -> None:
         """Push every change of a kind that the peer lacks, of any endpoint; ``progress`` counts the pages.
 
         Raises:
             PeerError: the peer cannot be reached, refuses the request, or its answer cannot be read.
         """
-        if not wait_until_checked(resource):
+        if not wait_until_checked(kind):
             raise PeerError(
                 "A peer has changes of this node that the node lost in a restore. They must be pulled first; "
                 "see sync_rejoin."
             )
-        track_existing(resource)
-        assign_ticks(resource)
-        lease = self._wait_for_lease(ensure_stream(self.peer, resource.kind))
-        push = Push(self, resource, lease, sends_ahead=False, progress=progress)
-        self.set_known(resource.kind, None)
+        track_existing(kind)
+        assign_ticks(kind)
+        lease = self._wait_for_lease(ensure_stream(self.peer, kind.name))
+        push = Push(self, kind, lease, sends_ahead=False, progress=progress)
+        self.set_known(kind.name, None)
         error: Exception | None = None
         try:
             push.retry_oversize(at_once=True)
-            push.push_until_in_sync(assign_ticks(resource))
+            push.push_until_in_sync(assign_ticks(kind))
         except Exception as raised:
             error = raised
             raise
         finally:
             self._release(lease, push, error, is_done=False)
 
-    def compare_and_pull(self, resource: Kind) -> None:
+    def compare_and_pull(self, kind: Kind) -> None:
         """Compare digests with the peer, at most once per heartbeat of all processes; pull what this node lacks.
 
         It finds changes that no save would push: of a peer that was restored, or that cannot reach this node. An
         error is stored on the stream.
         """
-        stream = ensure_stream(self.peer, resource.kind)
+        stream = ensure_stream(self.peer, kind.name)
         pause = int(conf.heartbeat_seconds * 1000)
         if self.is_to_stop or not pause or max(stream.retry_at, stream.compared_at + pause) > now():
             return
         if not claim_comparison(stream, pause):
             return  # another process compares
         try:
-            shown = self._pull_missing(resource)
+            shown = self._pull_missing(kind)
         except DeliveryInterrupted as raised:
             logger.info("%s: %s", stream, raised)
             release_comparison(stream)
@@ -309,42 +309,42 @@ class PeerSession:
         except Exception as error:
             if is_lost_connection(error):
                 raise
-            facts = {"peer": self.peer.name, "kind": resource.kind}
+            facts = {"peer": self.peer.name, "kind": kind.name}
             is_unexpected = not isinstance(error, PeerError)
             level = logging.ERROR if is_unexpected else logging.WARNING
             logger.log(level, "%s could not be compared: %s", stream, error, extra=facts, exc_info=is_unexpected)
             store_failure(stream, error)
             return
-        self._retry_oversize(resource)
+        self._retry_oversize(kind)
         known = known_digest(stream)
         # The peer has lost changes in a restore, or must be told that its replica is full.
-        if known is not None and (not shown.covers(known) or is_to_become_full(resource, self.peer, shown)):
+        if known is not None and (not shown.covers(known) or is_to_become_full(kind, self.peer, shown)):
             forget_known_digest(stream)
-            self.known.pop(resource.kind, None)
+            self.known.pop(kind.name, None)
 
-    def _pull_missing(self, resource: Kind) -> Digest:
+    def _pull_missing(self, kind: Kind) -> Digest:
         """Pull the changes that this node lacks; return the digest that the peer had before."""
-        shown = read_digest_for_deletions(self.client(), self.peer, resource)
-        check_peer_digest(resource, shown)
-        if not resource.is_target:
+        shown = read_digest_for_deletions(self.client(), self.peer, kind)
+        check_peer_digest(kind, shown)
+        if not kind.is_target:
             pass
-        elif knows_more_of_us(resource, shown):
-            recover(self.client(), self.peer, resource, shown, is_interrupted=lambda: self.is_to_stop)
-        elif not load_digest(resource).value.covers(shown):
-            ahead = registry.ahead_of(resource)
-            pull_in_turn(self.client(), self.peer, resource, ahead, lambda: self.is_to_stop)
-        retry_waiting(resource)
-        review(resource, self.peer, shown)
+        elif knows_more_of_us(kind, shown):
+            recover(self.client(), self.peer, kind, shown, is_interrupted=lambda: self.is_to_stop)
+        elif not load_digest(kind).value.covers(shown):
+            ahead = registry.ahead_of(kind)
+            pull_in_turn(self.client(), self.peer, kind, ahead, lambda: self.is_to_stop)
+        retry_waiting(kind)
+        review(kind, self.peer, shown)
         return shown
 
-    def _retry_oversize(self, resource: Kind) -> None:
+    def _retry_oversize(self, kind: Kind) -> None:
         """Post the versions that were too large for the peer once more, if it is time and no other process delivers."""
-        if not PeerLimit(resource, self.peer).due(at_once=False):
+        if not PeerLimit(kind, self.peer).due(at_once=False):
             return
-        lease = Lease.take(ensure_stream(self.peer, resource.kind))
+        lease = Lease.take(ensure_stream(self.peer, kind.name))
         if lease is None:
             return
-        push = Push(self, resource, lease)
+        push = Push(self, kind, lease)
         error: Exception | None = None
         try:
             push.retry_oversize(at_once=False)

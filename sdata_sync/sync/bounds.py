@@ -62,14 +62,14 @@ def is_restore(ours: int, claimed: int, origin: str) -> bool:
     return 0 <= claimed - ours <= conf.max_tick_leap and Peer.of_endpoint(origin) is not None
 
 
-def believed(resource: Kind, digest: Digest) -> Digest:
+def believed(kind: Kind, digest: Digest) -> Digest:
     """Return the believed part of a received digest that is not adopted, but that a deferred deletion waits for.
 
     The deletion would wait for ever for an endpoint that this node's digest would not name, or not at that tick.
     """
-    stored = load_digest(resource)
-    forgotten = _forgotten(resource, (entry.endpoint for entry in digest if entry.endpoint not in stored))
-    is_full = stored.count_others(resource.endpoint, digest.origin) >= conf.max_endpoints
+    stored = load_digest(kind)
+    forgotten = _forgotten(kind, (entry.endpoint for entry in digest if entry.endpoint not in stored))
+    is_full = stored.count_others(kind.endpoint, digest.origin) >= conf.max_endpoints
     return digest.without(
         entry.endpoint
         for entry in digest
@@ -85,14 +85,14 @@ class Bounds:
     ``restores`` is true if the digest may have a tick of this node that this node has lost in a restore.
     """
 
-    def __init__(self, resource: Kind, stored: StoredDigest, source: Digest, *, restores: bool) -> None:
-        self._resource = resource
+    def __init__(self, kind: Kind, stored: StoredDigest, source: Digest, *, restores: bool) -> None:
+        self._kind = kind
         self._stored = stored
         self._restores = restores
         self._origin = source.origin
         self._new: set[str] = set()
-        self._others = stored.count_others(resource.endpoint, source.origin)
-        self._forgotten = _forgotten(resource, (e.endpoint for e in source if e.endpoint not in stored))
+        self._others = stored.count_others(kind.endpoint, source.origin)
+        self._forgotten = _forgotten(kind, (e.endpoint for e in source if e.endpoint not in stored))
         #: The highest tick with which an entry is applied, by endpoint as the entries spell it.
         self._allowed: dict[str, int] = {}
         self._leap = conf.max_tick_leap
@@ -116,7 +116,7 @@ class Bounds:
         endpoint, tick = entry.endpoint, entry.tick
         if tick <= self._stored.value.tick(endpoint):
             return endpoint in self._stored or self._may_name(endpoint)
-        if same_endpoint(endpoint, self._resource.endpoint):
+        if same_endpoint(endpoint, self._kind.endpoint):
             if not self._restores:
                 self._notes.append(f"that this node is at tick {tick}")
             return self._restores
@@ -155,7 +155,7 @@ class Bounds:
 
     def _highest_allowed(self, endpoint: str) -> int:
         """Return the highest tick of ``endpoint`` with which an entry is applied, -1 if none is."""
-        if same_endpoint(endpoint, self._resource.endpoint):
+        if same_endpoint(endpoint, self._kind.endpoint):
             return max(self._stored.value.tick(endpoint), self.source.tick(endpoint)) - 1
         self._forgotten.discard(endpoint.lower())
         if endpoint.lower() not in self._new and not self._may_name(endpoint):
@@ -164,10 +164,10 @@ class Bounds:
 
     def _reason(self, state: SyncState) -> str:
         endpoint = state.endpoint
-        if self._allowed[endpoint] == -1 and not same_endpoint(endpoint, self._resource.endpoint):
+        if self._allowed[endpoint] == -1 and not same_endpoint(endpoint, self._kind.endpoint):
             return f"This node knows {conf.max_endpoints} endpoints of this kind already (MAX_ENDPOINTS)."
         self._notes.append(f"a change of {endpoint} at tick {state.tick}")
-        if same_endpoint(endpoint, self._resource.endpoint):
+        if same_endpoint(endpoint, self._kind.endpoint):
             return f"This node has not recorded tick {state.tick} yet, and the claim is not believed."
         return f"The tick {state.tick} of {endpoint} is too far above the ticks that it has shown."
 
@@ -181,14 +181,14 @@ class Bounds:
             return
         more = f" and {len(self._notes) - NAMED} more" if len(self._notes) > NAMED else ""
         note = f"It claimed {'; '.join(self._notes[:NAMED])}{more}. This cannot be true, and was left out."
-        logger.error("%s, in a feed of %s: %s", self._origin or "an unnamed source", self._resource.kind, note)
-        rows = Endpoint.objects.using(self._resource.database).filter(key=self._origin.lower())
+        logger.error("%s, in a feed of %s: %s", self._origin or "an unnamed source", self._kind.name, note)
+        rows = Endpoint.objects.using(self._kind.database).filter(key=self._origin.lower())
         rows.update(anomaly_at=timezone.now(), anomaly_note=note[:2000])
 
 
-def _forgotten(resource: Kind, urls: Iterable[str]) -> set[str]:
+def _forgotten(kind: Kind, urls: Iterable[str]) -> set[str]:
     found: set[str] = set()
     for chunk in chunks(url.lower() for url in urls):
-        rows = Endpoint.objects.using(resource.database).filter(key__in=chunk, is_forgotten=True)
+        rows = Endpoint.objects.using(kind.database).filter(key__in=chunk, is_forgotten=True)
         found.update(rows.values_list("key", flat=True))
     return found

@@ -55,7 +55,7 @@ MAX_TRACKING_ID = 200
 
 
 def begin(
-    resource: Kind,
+    kind: Kind,
     role: Role,
     tracking_id: str,
     *,
@@ -76,7 +76,7 @@ def begin(
         raise FeedError(f"Expected a trackingID of {MAX_TRACKING_ID} characters at most, received {len(tracking_id)}.")
     _clear_away()
     operation, _ = Operation.objects.get_or_create(
-        kind=resource.kind,
+        kind=kind.name,
         role=role,
         key=tracking_id.lower(),
         defaults={
@@ -92,14 +92,14 @@ def begin(
     return operation
 
 
-def select_now(resource: Kind, target: Digest, *, run: RunLabel, peer: Peer | None = None) -> Operation:
+def select_now(kind: Kind, target: Digest, *, run: RunLabel, peer: Peer | None = None) -> Operation:
     """Select at once, and return a finished ``$syncSource`` operation that is not stored.
 
     It need not be stored if its feed has only one page; see ``keep``.
     """
     tracking_id = str(uuid4())
     operation = Operation(
-        kind=resource.kind,
+        kind=kind.name,
         role=Role.SOURCE,
         key=tracking_id,
         tracking_id=tracking_id,
@@ -109,7 +109,7 @@ def select_now(resource: Kind, target: Digest, *, run: RunLabel, peer: Peer | No
         created_at=now(),
         peer=peer,
     )
-    for name, value in _select(resource, operation, lambda done: None).items():
+    for name, value in _select(kind, operation, lambda done: None).items():
         setattr(operation, name, value)
     return operation
 
@@ -120,9 +120,9 @@ def keep(operation: Operation) -> None:
     operation.save()
 
 
-def find(resource: Kind, role: Role, tracking_id: str) -> Operation | None:
+def find(kind: Kind, role: Role, tracking_id: str) -> Operation | None:
     """Return the operation with the ``tracking_id``; ``None`` if there is none, or its time after deletion is over."""
-    operation = Operation.objects.filter(kind=resource.kind, role=role, key=tracking_id.lower()).first()
+    operation = Operation.objects.filter(kind=kind.name, role=role, key=tracking_id.lower()).first()
     if operation is None or _is_past(operation):
         return None
     return operation
@@ -190,13 +190,13 @@ def carry_out(pk: int) -> None:
     if not held.update(phase=Phase.RUNNING, holder=holder, held_until=now() + SILENCE_MILLIS):
         return
     mine = Operation.objects.filter(pk=pk, holder=holder)
-    resource = registry.of_kind(operation.kind)
-    if resource is None:
+    kind = registry.of_kind(operation.kind)
+    if kind is None:
         raise LookupError(f"The kind {operation.kind} of the operation is not registered any more.")
     work = _select if operation.role == Role.SOURCE else _apply
     try:
         with span("operation", kind=operation.kind, role=str(operation.role)):
-            outcome = work(resource, operation, lambda done: _store_progress(mine, done))
+            outcome = work(kind, operation, lambda done: _store_progress(mine, done))
     except (DocumentError, FeedError) as error:
         outcome = _failure(error.status, error.application_code, str(error), getattr(error, "payload_path", ""))
     except OperationalError:
@@ -217,10 +217,10 @@ def _failure(status: int, code: str, message: str, path: str) -> dict[str, objec
     return {"phase": Phase.FAILED, "failure": json.dumps(failure)}
 
 
-def _select(resource: Kind, operation: Operation, note: Callable[[int], None]) -> dict[str, object]:
-    wait_until_checked(resource)
-    if not is_complete(resource):
-        Operation.objects.filter(pk=operation.pk).update(total=resource.rows().count())
+def _select(kind: Kind, operation: Operation, note: Callable[[int], None]) -> dict[str, object]:
+    wait_until_checked(kind)
+    if not is_complete(kind):
+        Operation.objects.filter(pk=operation.pk).update(total=kind.rows().count())
     looked_at = 0
 
     def on_batch(count: int) -> None:
@@ -229,45 +229,45 @@ def _select(resource: Kind, operation: Operation, note: Callable[[int], None]) -
         note(looked_at)
 
     target = digest_from_json(operation.target_digest)
-    track_existing(resource, on_batch=on_batch)
-    review(resource, operation.peer, target)
-    stored = assign_ticks(resource)
-    scope = scope_for(resource, operation.peer)
-    if operation.peer is not None and resource.is_filtered:
+    track_existing(kind, on_batch=on_batch)
+    review(kind, operation.peer, target)
+    stored = assign_ticks(kind)
+    scope = scope_for(kind, operation.peer)
+    if operation.peer is not None and kind.is_filtered:
         if scope is not None:
-            mark_partial(resource, operation.peer)
-        elif not same_endpoint(target.part_of, resource.endpoint):
-            mark_full(resource, operation.peer)
-    total = count_missing(resource, stored, target, scope)
+            mark_partial(kind, operation.peer)
+        elif not same_endpoint(target.part_of, kind.endpoint):
+            mark_full(kind, operation.peer)
+    total = count_missing(kind, stored, target, scope)
     return {"phase": Phase.DONE, "source_digest": digest_as_json(stored.value), "total": total, "done": total}
 
 
-def _apply(resource: Kind, operation: Operation, note: Callable[[int], None]) -> dict[str, object]:
-    receipt = receive_feed(resource, BytesIO(bytes(operation.body or b"")))
+def _apply(kind: Kind, operation: Operation, note: Callable[[int], None]) -> dict[str, object]:
+    receipt = receive_feed(kind, BytesIO(bytes(operation.body or b"")))
     count = len(receipt.results)
     return {
         "phase": Phase.DONE,
-        "result": render_results(resource, receipt.results, receipt.digest),
+        "result": render_results(kind, receipt.results, receipt.digest),
         "total": count,
         "done": count,
     }
 
 
-def source_feed(resource: Kind, operation: Operation) -> SourceFeed:
+def source_feed(kind: Kind, operation: Operation) -> SourceFeed:
     """Return the feed of a finished ``$syncSource`` operation."""
     return SourceFeed(
-        resource=resource,
+        kind=kind,
         source=digest_from_json(operation.source_digest),
         target=digest_from_json(operation.target_digest),
-        url=operation_url(resource, operation),
+        url=operation_url(kind, operation),
         total=operation.total,
-        scope=scope_for(resource, operation.peer),
+        scope=scope_for(kind, operation.peer),
     )
 
 
-def operation_url(resource: Kind, operation: Operation) -> str:
+def operation_url(kind: Kind, operation: Operation) -> str:
     """Return the absolute URL of an operation, with the tracking id as the caller spelled it."""
-    return resource.operation_url(operation.role, operation.tracking_id)
+    return kind.operation_url(operation.role, operation.tracking_id)
 
 
 def check_success(operation: Operation) -> None:

@@ -47,14 +47,14 @@ def new_run(source: str, target: str) -> RunLabel:
     return RunLabel(name=f"{source} to {target}", stamp=format_stamp(now()))
 
 
-def record_results(resource: Kind, results: Iterable[ReceivedResult], *, label: RunLabel, target: str) -> Run:
+def record_results(kind: Kind, results: Iterable[ReceivedResult], *, label: RunLabel, target: str) -> Run:
     """Record the results of one page of this node's changes at ``target``, in one transaction; return the run.
 
     The stored results of a resource are deleted when ``target`` has applied a version of it.
     """
     with transaction.atomic():
         run, _ = Run.objects.get_or_create(
-            kind=resource.kind,
+            kind=kind.name,
             name=label.name[:200],
             stamp=label.stamp[:200],
             target=target[:500],
@@ -68,7 +68,7 @@ def record_results(resource: Kind, results: Iterable[ReceivedResult], *, label: 
         while batch := list(islice(results, 500)):
             odd = [result for result in batch if result.status != 200]
             taken = [result.uuid for result in batch if result.status == 200 and result.uuid is not None]
-            RunResult.objects.filter(run__kind=resource.kind, run__target=run.target, uuid__in=taken).delete()
+            RunResult.objects.filter(run__kind=kind.name, run__target=run.target, uuid__in=taken).delete()
             RunResult.objects.bulk_create(_row(run, result) for result in odd[: max(room, 0)])
             room -= len(odd)
             applied += len(batch) - len(odd)
@@ -76,7 +76,7 @@ def record_results(resource: Kind, results: Iterable[ReceivedResult], *, label: 
         Run.objects.filter(pk=run.pk).update(
             applied=F("applied") + applied, exceptions=F("exceptions") + exceptions, reported_at=timezone.now()
         )
-        _forget_old_runs(resource)
+        _forget_old_runs(kind)
     return run
 
 
@@ -91,6 +91,6 @@ def _row(run: Run, result: ReceivedResult) -> RunResult:
     )
 
 
-def _forget_old_runs(resource: Kind) -> None:
-    old = Run.objects.filter(kind=resource.kind).order_by("-reported_at").values_list("pk", flat=True)[KEPT_RUNS:]
+def _forget_old_runs(kind: Kind) -> None:
+    old = Run.objects.filter(kind=kind.name).order_by("-reported_at").values_list("pk", flat=True)[KEPT_RUNS:]
     Run.objects.filter(pk__in=list(old[:500])).delete()

@@ -40,25 +40,25 @@ def filters_this_node(source: Digest) -> bool:
     return bool(chooses) and Peer.of_endpoint(source.origin) is not None
 
 
-def update_partial(resource: Kind, ours: Digest, source: Digest) -> None:
+def update_partial(kind: Kind, ours: Digest, source: Digest) -> None:
     """Record whether this node's replica is partial or full, after a feed with the digest ``source`` was applied.
 
     The caller holds the digest's lock. Only an enabled peer is believed, because a partial replica exchanges the kind
     with the node that filters it and with no other node.
     """
-    digests = DigestRow.objects.using(resource.database)
+    digests = DigestRow.objects.using(kind.database)
     if filters_this_node(source):
-        digests.update_or_create(pk=resource.kind, defaults={"part_of": source.part_of})
+        digests.update_or_create(pk=kind.name, defaults={"part_of": source.part_of})
     elif (
         ours.part_of
         and same_endpoint(ours.part_of, source.origin)
         and not source.part_of
         and Peer.of_endpoint(source.origin) is not None
     ):
-        digests.filter(pk=resource.kind).update(part_of="")
+        digests.filter(pk=kind.name).update(part_of="")
 
 
-def check_partial_exchange(resource: Kind, ours: Digest, theirs: Digest) -> None:
+def check_partial_exchange(kind: Kind, ours: Digest, theirs: Digest) -> None:
     """Refuse to exchange a kind if one of the two nodes has a partial replica that the other one does not filter.
 
     Raises:
@@ -66,13 +66,13 @@ def check_partial_exchange(resource: Kind, ours: Digest, theirs: Digest) -> None
     """
     if ours.part_of and not same_endpoint(ours.part_of, theirs.origin):
         raise FeedRefused(
-            f"{resource.endpoint} has a partial replica, which {ours.part_of} filters; it is exchanged with "
+            f"{kind.endpoint} has a partial replica, which {ours.part_of} filters; it is exchanged with "
             f"that node and with no other. Received a digest of {theirs.origin or 'an unnamed endpoint'}.",
             application_code="HoldsPart",
             payload_path="digest",
         )
     is_theirs = theirs.part_of and not same_endpoint(theirs.part_of, theirs.origin)
-    if is_theirs and not same_endpoint(theirs.part_of, resource.endpoint):
+    if is_theirs and not same_endpoint(theirs.part_of, kind.endpoint):
         raise FeedRefused(
             f"{theirs.origin} has a partial replica, which {theirs.part_of} filters; it is exchanged with that "
             f"node and with no other.",
@@ -85,9 +85,9 @@ def check_partial_exchange(resource: Kind, ours: Digest, theirs: Digest) -> None
 _NEEDS_RESEND: dict[str, Any] = {"needs_resend": True, "resource__tick__isnull": False, "resource__is_deferred": False}
 
 
-def scope_of(resource: Kind, peer: Peer | None) -> models.QuerySet[Any] | None:
+def scope_of(kind: Kind, peer: Peer | None) -> models.QuerySet[Any] | None:
     """Return the rows that ``peer`` may have; ``None`` for all of them."""
-    return resource.declared.queryset_for(peer) if resource.is_filtered else None
+    return kind.declared.queryset_for(peer) if kind.is_filtered else None
 
 
 def peer_of(user: Any) -> Peer | None:
@@ -99,7 +99,7 @@ def peer_of(user: Any) -> Peer | None:
 class Scope:
     """Hold what ``peer`` has of a filtered kind, as of the last ``review``; the filter may be stricter by now."""
 
-    resource: Kind
+    kind: Kind
     peer: Peer | None
 
     def sorted_out(self, tracked: Sequence[TrackedResource]) -> dict[int, bool]:
@@ -118,11 +118,11 @@ class Scope:
         }
 
     def _allowed(self, keys: Iterable[str | None]) -> set[str]:
-        rows = self.resource.declared.queryset_for(self.peer)
-        return _among(self.resource, rows, [key for key in keys if key is not None])
+        rows = self.kind.declared.queryset_for(self.peer)
+        return _among(self.kind, rows, [key for key in keys if key is not None])
 
     def _rows(self) -> models.QuerySet[ScopedResource]:
-        return _scopes_of(self.resource, self.peer)
+        return _scopes_of(self.kind, self.peer)
 
     def has(self, uuid: UUID) -> bool:
         """Return True if the peer has the resource ``uuid`` and may have it."""
@@ -135,13 +135,13 @@ class Scope:
         begins with the first.
         """
         rows = self._resends()
-        last = TrackedResource.objects.using(self.resource.database).filter(pk=after)
+        last = TrackedResource.objects.using(self.kind.database).filter(pk=after)
         for key, tick in last.values_list("endpoint__key", "tick") if after else ():
             rows = rows.filter(models.Q(endpoint__key__gt=key) | models.Q(endpoint__key=key, tick__gt=tick))
         return list(rows.order_by("endpoint__key", "tick")[:limit])
 
     def _resends(self) -> models.QuerySet[TrackedResource]:
-        rows = TrackedResource.objects.using(self.resource.database)
+        rows = TrackedResource.objects.using(self.kind.database)
         if self.peer is None:
             return rows.none()
         return rows.filter(pk__in=self._rows().filter(**_NEEDS_RESEND).values("resource"))
@@ -162,102 +162,102 @@ class Scope:
         return tracked.filter(scopes__peer=self.peer).count()
 
 
-def has_resends(resource: Kind, peer: Peer | None) -> bool:
+def has_resends(kind: Kind, peer: Peer | None) -> bool:
     """Return True if a resource must be resent to ``peer``, although the peer's digest contains it."""
-    if peer is None or not resource.is_filtered:
+    if peer is None or not kind.is_filtered:
         return False
-    return _scopes_of(resource, peer).filter(**_NEEDS_RESEND).exists()
+    return _scopes_of(kind, peer).filter(**_NEEDS_RESEND).exists()
 
 
-def scope_for(resource: Kind, peer: Peer | None) -> Scope | None:
+def scope_for(kind: Kind, peer: Peer | None) -> Scope | None:
     """Return the scope of ``peer`` if it may have only some rows, or ``None`` if it may have all of them.
 
     A peer that may have all rows since its last ``review`` keeps a scope until the rows that it lacked are resent.
     """
-    if resource.is_filtered and (resource.declared.queryset_for(peer) is not None or has_resends(resource, peer)):
-        return Scope(resource, peer)
+    if kind.is_filtered and (kind.declared.queryset_for(peer) is not None or has_resends(kind, peer)):
+        return Scope(kind, peer)
     return None
 
 
-def is_to_become_full(resource: Kind, peer: Peer, shown: Digest) -> bool:
+def is_to_become_full(kind: Kind, peer: Peer, shown: Digest) -> bool:
     """Return True if ``peer`` calls its replica partial, may have all rows now, and nothing must be resent to it.
 
     It learns from the next feed, even from an empty one, that its replica is full.
     """
-    return same_endpoint(shown.part_of, resource.endpoint) and scope_for(resource, peer) is None
+    return same_endpoint(shown.part_of, kind.endpoint) and scope_for(kind, peer) is None
 
 
-def mark_partial(resource: Kind, peer: Peer) -> None:
+def mark_partial(kind: Kind, peer: Peer) -> None:
     """Record, before ``peer`` gets a partial replica, that its digest may contain changes that it was not sent."""
-    Stream.objects.update_or_create(peer=peer, kind=resource.kind, defaults={"is_partial": True})
+    Stream.objects.update_or_create(peer=peer, kind=kind.name, defaults={"is_partial": True})
 
 
-def mark_full(resource: Kind, peer: Peer) -> None:
+def mark_full(kind: Kind, peer: Peer) -> None:
     """Record that ``peer`` has a full replica and nothing must be resent: its digest alone tells what it has."""
-    if Stream.objects.filter(peer=peer.pk, kind=resource.kind, is_partial=True).update(is_partial=False):
-        _scopes_of(resource, peer).delete()
+    if Stream.objects.filter(peer=peer.pk, kind=kind.name, is_partial=True).update(is_partial=False):
+        _scopes_of(kind, peer).delete()
 
 
-def _scopes_of(resource: Kind, peer: Peer | None) -> models.QuerySet[ScopedResource]:
-    scopes = ScopedResource.objects.using(resource.database)
-    return scopes.filter(peer=peer and peer.pk, resource__kind=resource.kind)
+def _scopes_of(kind: Kind, peer: Peer | None) -> models.QuerySet[ScopedResource]:
+    scopes = ScopedResource.objects.using(kind.database)
+    return scopes.filter(peer=peer and peer.pk, resource__kind=kind.name)
 
 
-def review(resource: Kind, peer: Peer | None, known: Digest | None) -> None:
+def review(kind: Kind, peer: Peer | None, known: Digest | None) -> None:
     """Compare what ``peer`` has with what it may have, and record the resources that must be resent to it.
 
     ``known`` is the peer's digest, or ``None`` if it is not known. The keys of all rows that the peer may have are
     read.
     """
-    if peer is not None and resource.is_filtered:
-        atomically(resource.database, partial(_review_under_lock, resource, peer, known))
+    if peer is not None and kind.is_filtered:
+        atomically(kind.database, partial(_review_under_lock, kind, peer, known))
 
 
-def _review_under_lock(resource: Kind, peer: Peer, known: Digest | None) -> None:
-    stored = lock_digest(resource)
-    allowed = _keys(resource, resource.declared.queryset_for(peer))
-    scopes = _scopes_of(resource, peer)
-    was_given = Stream.objects.filter(peer=peer.pk, kind=resource.kind, is_partial=True).exists()
+def _review_under_lock(kind: Kind, peer: Peer, known: Digest | None) -> None:
+    stored = lock_digest(kind)
+    allowed = _keys(kind, kind.declared.queryset_for(peer))
+    scopes = _scopes_of(kind, peer)
+    was_given = Stream.objects.filter(peer=peer.pk, kind=kind.name, is_partial=True).exists()
     if allowed is None:
         if not was_given:
             scopes.delete()  # they only record what the peer has sent itself
             return
-        allowed = _keys(resource, resource.rows()) or set()
+        allowed = _keys(kind, kind.rows()) or set()
     active = scopes.filter(is_withdrawn=False, resource__local_key__isnull=False)
     present = {key for key in active.values_list("resource__local_key", flat=True) if key is not None}
-    for tracked in _tracked(resource, allowed - present):
-        _record(resource, stored, peer, known, tracked, is_withdrawn=False)
-    for tracked in _tracked(resource, present - allowed):
-        _record(resource, stored, peer, known, tracked, is_withdrawn=True)
-    if known is not None and not was_given and _may_have_all(resource, peer, known):
-        _record_outside(resource, stored, peer, known, allowed)
+    for tracked in _tracked(kind, allowed - present):
+        _record(kind, stored, peer, known, tracked, is_withdrawn=False)
+    for tracked in _tracked(kind, present - allowed):
+        _record(kind, stored, peer, known, tracked, is_withdrawn=True)
+    if known is not None and not was_given and _may_have_all(kind, peer, known):
+        _record_outside(kind, stored, peer, known, allowed)
 
 
-def _may_have_all(resource: Kind, peer: Peer, known: Digest) -> bool:
+def _may_have_all(kind: Kind, peer: Peer, known: Digest) -> bool:
     """Return True if ``peer`` may have rows from before the filter existed, or from another node."""
-    if same_endpoint(known.part_of, resource.endpoint):
+    if same_endpoint(known.part_of, kind.endpoint):
         return False
-    own = peer.endpoint(resource.kind)
+    own = peer.endpoint(kind.name)
     return any(entry.tick > FIRST_TICK and not same_endpoint(entry.endpoint, own) for entry in known)
 
 
-def _record_outside(resource: Kind, stored: StoredDigest, peer: Peer, known: Digest, allowed: set[str]) -> None:
+def _record_outside(kind: Kind, stored: StoredDigest, peer: Peer, known: Digest, allowed: set[str]) -> None:
     """Record the resources that ``peer`` may still have and must delete: rows outside its scope, and deleted rows.
 
     The peer may have an older version of a row that was changed since. So it is also sent the uuid of a row that it
     never had.
     """
-    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+    rows = TrackedResource.objects.using(kind.database).filter(kind=kind.name)
     for chunk in chunks(rows.exclude(scopes__peer=peer.pk).values_list("pk", flat=True)):
         found = list(rows.filter(pk__in=chunk))
         outside = [row for row in found if row.local_key is not None and row.local_key not in allowed]
         gone = [row for row in found if row.local_key is None and row.is_deleted and not _contains(stored, known, row)]
-        _record(resource, stored, peer, known, outside, is_withdrawn=True)
-        _record(resource, stored, peer, known, gone, is_withdrawn=False)
+        _record(kind, stored, peer, known, outside, is_withdrawn=True)
+        _record(kind, stored, peer, known, gone, is_withdrawn=False)
 
 
 def _record(
-    resource: Kind,
+    kind: Kind,
     stored: StoredDigest,
     peer: Peer,
     known: Digest | None,
@@ -269,7 +269,7 @@ def _record(
 
     ``known`` is the digest of ``peer``. If it is ``None``, all of them are resent.
     """
-    scopes = ScopedResource.objects.using(resource.database)
+    scopes = ScopedResource.objects.using(kind.database)
     present = scopes.filter(peer=peer.pk, resource__in=[row.pk for row in tracked])
     noted = set(present.values_list("resource_id", flat=True))
     present.update(is_withdrawn=is_withdrawn)
@@ -278,7 +278,7 @@ def _record(
         for row in tracked
         if row.pk not in noted
     )
-    own = peer.endpoint(resource.kind)
+    own = peer.endpoint(kind.name)
     resends = [row for row in tracked if known is None or _contains(stored, known, row)]
     if not is_withdrawn:  # the peer has the versions that it has made itself
         resends = [row for row in resends if row.pk in noted or not _is_of(stored, row, own)]
@@ -289,19 +289,19 @@ def _is_of(stored: StoredDigest, row: TrackedResource, endpoint: str) -> bool:
     return row.endpoint_id is not None and same_endpoint(stored.endpoint_url(row.endpoint_id), endpoint)
 
 
-def remember(resource: Kind, origin: str, uuids: Sequence[UUID]) -> None:
+def remember(kind: Kind, origin: str, uuids: Sequence[UUID]) -> None:
     """Record that the peer at ``origin`` has the resources that it has just sent; withdraw those it may not have."""
-    if not resource.is_filtered or not origin:
+    if not kind.is_filtered or not origin:
         return
     peer = Peer.objects.filter(url__iexact=origin.rpartition("/")[0]).first()
-    allowed_rows = None if peer is None else resource.declared.queryset_for(peer)
+    allowed_rows = None if peer is None else kind.declared.queryset_for(peer)
     if peer is None or allowed_rows is None:
         return
-    scopes = ScopedResource.objects.using(resource.database)
-    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, local_key__isnull=False)
+    scopes = ScopedResource.objects.using(kind.database)
+    rows = TrackedResource.objects.using(kind.database).filter(kind=kind.name, local_key__isnull=False)
     for chunk in chunks(uuids):
         tracked = list(rows.filter(uuid__in=chunk))
-        allowed = _among(resource, allowed_rows, [row.local_key or "" for row in tracked])
+        allowed = _among(kind, allowed_rows, [row.local_key or "" for row in tracked])
         inside = [row for row in tracked if row.local_key in allowed]
         outside = [row for row in tracked if row.local_key not in allowed]
         for some, is_withdrawn in ((inside, False), (outside, True)):
@@ -312,30 +312,30 @@ def remember(resource: Kind, origin: str, uuids: Sequence[UUID]) -> None:
         scopes.filter(peer=peer.pk, resource__in=outside).update(needs_resend=True)
 
 
-def resend_again(resource: Kind, tracked: TrackedResource) -> None:
+def resend_again(kind: Kind, tracked: TrackedResource) -> None:
     """Resend ``tracked`` to the filtered peers: its deferred version was written under its old state."""
-    if resource.is_filtered:
-        ScopedResource.objects.using(resource.database).filter(resource=tracked).update(needs_resend=True)
+    if kind.is_filtered:
+        ScopedResource.objects.using(kind.database).filter(resource=tracked).update(needs_resend=True)
 
 
-def _among(resource: Kind, rows: models.QuerySet[Any] | None, keys: Sequence[str]) -> set[str]:
+def _among(kind: Kind, rows: models.QuerySet[Any] | None, keys: Sequence[str]) -> set[str]:
     """Return those of ``keys`` that are among ``rows``; all of them if ``rows`` is ``None``."""
     if rows is None or not keys:
         return set(keys)
-    pk = resource.model._meta.pk
+    pk = kind.model._meta.pk
     wanted = [pk.to_python(key) for key in keys]
-    return {key_text(pk, v) for v in rows.using(resource.database).filter(pk__in=wanted).values_list("pk", flat=True)}
+    return {key_text(pk, v) for v in rows.using(kind.database).filter(pk__in=wanted).values_list("pk", flat=True)}
 
 
-def _keys(resource: Kind, rows: models.QuerySet[Any] | None) -> set[str] | None:
+def _keys(kind: Kind, rows: models.QuerySet[Any] | None) -> set[str] | None:
     if rows is None:
         return None
-    pk = resource.model._meta.pk
-    return {key_text(pk, value) for value in rows.using(resource.database).values_list("pk", flat=True)}
+    pk = kind.model._meta.pk
+    return {key_text(pk, value) for value in rows.using(kind.database).values_list("pk", flat=True)}
 
 
-def _tracked(resource: Kind, keys: set[str]) -> Iterable[list[TrackedResource]]:
-    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+def _tracked(kind: Kind, keys: set[str]) -> Iterable[list[TrackedResource]]:
+    rows = TrackedResource.objects.using(kind.database).filter(kind=kind.name)
     for chunk in chunks(keys):
         yield list(rows.filter(local_key__in=chunk))
 

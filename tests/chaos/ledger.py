@@ -24,7 +24,7 @@ result = {
     "accounts": sorted([a.name, a.notes, a.city] for a in Account.objects.all()),
     "orders": sorted(orders()),
     "digests": {
-        r.kind: {e.endpoint.lower(): e.tick for e in load_digest(r).value if e.tick > 1} for r in registry
+        r.name: {e.endpoint.lower(): e.tick for e in load_digest(r).value if e.tick > 1} for r in registry
     },
     "unnumbered": TrackedResource.objects.filter(mark__isnull=False).count(),
     "deferred": [d.reason for d in DeferredEntry.objects.all()],

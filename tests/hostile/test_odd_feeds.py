@@ -65,14 +65,14 @@ class TestEntries:
     @pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, '"\\ud800"', "NaN1", '{"a":1'])
     def test_json(self, peer_client, text):
         with sdata_sync.registered(EveryField) as resource:
-            path = PATH.replace("accounts", resource.kind)
+            path = PATH.replace("accounts", resource.name)
             said = send(peer_client, f"<json>{text}</json>", "<json>1</json>", path=path, element="everyField")
         assert said[1].status == 200
         assert said[0].status in (200, 202)
 
     def test_values_that_the_database_cannot_hold_are_not_altered(self, peer_client):
         with sdata_sync.registered(EveryField) as resource:
-            path = PATH.replace("accounts", resource.kind)
+            path = PATH.replace("accounts", resource.name)
             inner = ["<decimal>12345678901234567890.0123456789</decimal>", "<float>NaN</float>", "<float>0.1</float>"]
             said = send(peer_client, *inner, path=path, element="everyField")
             assign_ticks(resource)

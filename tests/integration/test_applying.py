@@ -379,7 +379,7 @@ class TestUnique:
 
 class TestModelsWithAMindOfTheirOwn:
     def path(self, resource):
-        return PATH.replace("accounts", resource.kind)
+        return PATH.replace("accounts", resource.name)
 
     def test_their_save_and_clean_run(self, peer_client):
         with sdata_sync.registered(Shouting) as resource:

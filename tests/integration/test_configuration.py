@@ -154,7 +154,7 @@ class TestResources:
 
     def test_defaults(self):
         with sdata_sync.registered(Stamped) as stamped:
-            assert (stamped.kind, stamped.element_name) == ("stampeds", "stamped")
+            assert (stamped.name, stamped.element_name) == ("stampeds", "stamped")
             assert stamped.endpoint == "http://www.example.com/sdata/myApp2/myContract/-/stampeds"
             assert [prop.name for prop in stamped.properties] == ["name", "created", "updated"]
             assert stamped.priority == 5
@@ -187,7 +187,7 @@ class TestResources:
     def test_everything_can_be_said(self):
         said = resource(path="vouchers", element="voucher", namespace="urn:v", fields=["value"], conflict_priority=2)
         with sdata_sync.registered(Coupon, said) as coupons:
-            assert (coupons.kind, coupons.element_name, coupons.priority) == ("vouchers", "voucher", 2)
+            assert (coupons.name, coupons.element_name, coupons.priority) == ("vouchers", "voucher", 2)
             assert coupons.template.render("", ["5"]) == '<voucher xmlns="urn:v"><value>5</value></voucher>'
 
 
@@ -246,7 +246,7 @@ class TestRegistration:
             sdata_sync.registered(Coupon, resource(order=-1)),
             sdata_sync.registered(Stamped, resource(order=5)),
         ):
-            assert [r.kind for r in registry] == ["coupons", "accounts", "contacts", "salesOrders", "stampeds"]
+            assert [r.name for r in registry] == ["coupons", "accounts", "contacts", "salesOrders", "stampeds"]
 
     def test_what_goes_ahead_of_a_resource_does_not_depend_on_who_registered_it_last(self):
         """An application may replace what another registered, while somebody still has the former."""
@@ -255,7 +255,7 @@ class TestRegistration:
         try:
             sdata_sync.register(Account)(type(former.declared))
             assert registry.ahead_of(former) == []
-            assert [r.kind for r in registry.ahead_of(registry.of_kind("salesOrders"))] == ["accounts", "contacts"]
+            assert [r.name for r in registry.ahead_of(registry.of_kind("salesOrders"))] == ["accounts", "contacts"]
         finally:
             sdata_sync.unregister(Account)
             sdata_sync.register(Account)(type(former.declared))

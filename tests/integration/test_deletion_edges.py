@@ -581,7 +581,7 @@ class TestSurrogate:
         usual = contents.contents_of
 
         def contents_of(resource, rows, *rest, **options):
-            if resource.kind == "accounts" and any("bad" in map(str, v) for v in rows.values()):
+            if resource.name == "accounts" and any("bad" in map(str, v) for v in rows.values()):
                 raise ValueError("cannot read \udc80 this")
             return usual(resource, rows, *rest, **options)
 

@@ -200,7 +200,7 @@ class History(Steps):
 
     def digests(self, node):
         with node.at_work():
-            return {r.kind: {e.endpoint: e.tick for e in load_digest(r).value if e.tick > 1} for r in registry}
+            return {r.name: {e.endpoint: e.tick for e in load_digest(r).value if e.tick > 1} for r in registry}
 
     def waiting(self, node):
         """Nothing waits, but for what refers to something that was deleted."""

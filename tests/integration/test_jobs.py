@@ -38,7 +38,7 @@ def applied(monkeypatch):
 
     def finish(self, **options):
         if self.results:
-            pages.append((self.resource.kind, len(self.results)))
+            pages.append((self.kind.name, len(self.results)))
         return usual(self, **options)
 
     monkeypatch.setattr(applying.Applier, "finish", finish)
@@ -111,7 +111,7 @@ class TestWaiting:
             usual, looks = pushing.check_and_assign_ticks, []
 
             def assign_ticks(resource, **options):
-                if resource.kind == "salesOrders":
+                if resource.name == "salesOrders":
                     looks.append(resource)
                     if len(looks) == 1:  # between two pages
                         held(peer, "accounts").update(**SOMEBODY_ELSE)

@@ -313,7 +313,7 @@ class TestSchema:
             seen = set()
             for resource in registry:
                 track_existing(resource)
-                response = peer_client.get(f"{BASE}/{resource.kind}")
+                response = peer_client.get(f"{BASE}/{resource.name}")
                 assert response.status_code == 200, response.content
                 for payload in etree.fromstring(response.content).iter(f"{SDATA}payload"):
                     schema.assertValid(payload[0])

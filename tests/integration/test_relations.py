@@ -482,7 +482,7 @@ def test_what_is_committed_while_others_are_delivered_goes_behind_what_it_refers
     usual, created = session.check_and_assign_ticks, []
 
     def assign_ticks(resource, **options):
-        if resource.kind == "salesOrders" and not created:
+        if resource.name == "salesOrders" and not created:
             created.append(True)
             account = Account.objects.create(name="ACME")
             contact = Contact.objects.create(account=account, last_name="Doe")
@@ -494,7 +494,7 @@ def test_what_is_committed_while_others_are_delivered_goes_behind_what_it_refers
     usual_write = applying.Applier.finish
 
     def finish(self, **options):
-        seen.append((self.resource.kind, len(self.results)))
+        seen.append((self.kind.name, len(self.results)))
         return usual_write(self, **options)
 
     monkeypatch.setattr(applying.Applier, "finish", finish)
@@ -523,7 +523,7 @@ def test_nothing_gets_ahead_of_what_it_refers_to_while_a_process_begins(a, b):
     is_asking, may_end = Event(), Event()
 
     def ask(resource):
-        if resource.kind == "contacts":
+        if resource.name == "contacts":
             is_asking.set()
             assert may_end.wait(20)
         return True

@@ -140,7 +140,7 @@ def test_a_process_without_a_change_asks_no_peer(peer_client, settings):
     asked = []
 
     def check_peers(kind):
-        asked.append(kind.kind)
+        asked.append(kind.name)
         return True
 
     with port_with(check_peers=check_peers):

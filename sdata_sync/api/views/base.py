@@ -30,7 +30,7 @@ class SDataView(APIView):
     metadata_class = None  # OPTIONS would describe parsers and renderers in JSON
     #: The required permission by HTTP method.
     needed_permissions: ClassVar[dict[str, str]] = {}
-    resource: Kind
+    kind: Kind
 
     @classmethod
     def as_view(cls, **options: Any) -> Any:
@@ -53,10 +53,10 @@ class SDataView(APIView):
             FeedError: a query parameter contains NUL.
         """
         super().initial(request, *args, **kwargs)
-        resource = registry.of_kind(kwargs["kind"])
-        if resource is None:
+        kind = registry.of_kind(kwargs["kind_name"])
+        if kind is None:
             raise KindNotFound(f"There is no resource kind {kwargs['kind']!r} here.")
-        self.resource = resource
+        self.kind = kind
         # PostgreSQL raises an error for a query parameter with NUL.
         if any("\0" in str(value) for value in kwargs.values()):
             raise UrlNotFound("Expected a URL without NUL.")

@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 class _Links:
     """Read and change the links of one resource within the scope of ``peer``."""
 
-    def __init__(self, resource: Kind, peer: Peer | None) -> None:
-        self.resource = resource
-        self.scope = scope_of(resource, peer)
+    def __init__(self, kind: Kind, peer: Peer | None) -> None:
+        self.kind = kind
+        self.scope = scope_of(kind, peer)
 
     def url(self, uuid: UUID | None) -> str:
-        return f"{self.resource.endpoint}/$linked('{uuid}')"
+        return f"{self.kind.endpoint}/$linked('{uuid}')"
 
     def entry(self, shown: Shown, *, alone: bool = False) -> str:
-        title = f"Linked {self.resource.element_name} {shown.uuid}"
+        title = f"Linked {self.kind.element_name} {shown.uuid}"
         url = self.url(shown.uuid)
         return render_resource(id=url, title=title, updated=shown.updated, payload=shown.payload, alone=alone)
 
@@ -60,21 +60,21 @@ class _Links:
         Raises:
             UrlNotFound: no row in the scope of the peer is linked to ``uuid``.
         """
-        rows = is_linked(tracked_rows(self.resource)).filter(uuid=uuid)
+        rows = is_linked(tracked_rows(self.kind)).filter(uuid=uuid)
         key = rows.values_list("local_key", flat=True).first()
-        found = show(self.resource, [key], bare=bare) if key else {}
+        found = show(self.kind, [key], bare=bare) if key else {}
         if key is None or key not in found or not self._may_have(key):
-            raise UrlNotFound(f"No row of {self.resource.kind} is linked to {uuid}.")
+            raise UrlNotFound(f"No row of {self.kind.name} is linked to {uuid}.")
         return found[key]
 
     def _may_have(self, key: str) -> bool:
         return self.scope is None or self.scope.filter(pk=key).exists()
 
     def _check(self, wanted: Link) -> None:
-        kind = self.resource.kind
+        kind = self.kind.name
         if wanted.kind.lower() != kind.lower():
             raise FeedError(f"Expected the sdata:url of one of the {kind}, received one of {wanted.kind[:80]!r}.")
-        if wanted.key not in read_rows(self.resource, [wanted.key]) or not self._may_have(wanted.key):
+        if wanted.key not in read_rows(self.kind, [wanted.key]) or not self._may_have(wanted.key):
             raise FeedError(f"There is no {kind}({wanted.key!r}) here that could be linked.")
 
     def _check_present(self, uuid: UUID | None) -> None:
@@ -83,7 +83,7 @@ class _Links:
         Raises:
             LinkError: the uuid belongs to such a row.
         """
-        present = tracked_rows(self.resource).filter(uuid=uuid, local_key__isnull=False) if uuid else None
+        present = tracked_rows(self.kind).filter(uuid=uuid, local_key__isnull=False) if uuid else None
         key = None if present is None else present.values_list("local_key", flat=True).first()
         if key is not None and not self._may_have(key):
             raise LinkError(f"{uuid} cannot be given to that row.")
@@ -96,34 +96,34 @@ class _Links:
             LinkError: the row has another uuid, or the uuid cannot be given to it.
         """
         self._check(wanted)
-        resource = self.resource
-        with transaction.atomic(using=resource.database):
-            lock_digest(resource)
-            linked = is_linked(tracked_rows(resource)).filter(local_key=wanted.key)
+        kind = self.kind
+        with transaction.atomic(using=kind.database):
+            lock_digest(kind)
+            linked = is_linked(tracked_rows(kind)).filter(local_key=wanted.key)
             present = linked.values_list("uuid", flat=True).first()
             if present is not None and wanted.uuid not in (None, present):
                 raise LinkError(
-                    f"{resource.kind}({wanted.key!r}) is linked to {present} already; a PUT on "
+                    f"{kind.name}({wanted.key!r}) is linked to {present} already; a PUT on "
                     f"$linked('{wanted.uuid}') gives it another uuid."
                 )
             self._check_present(wanted.uuid)
-            uuid = link(resource, wanted.key, wanted.uuid)
-        check_and_assign_ticks(resource)
+            uuid = link(kind, wanted.key, wanted.uuid)
+        check_and_assign_ticks(kind)
         return uuid, present is None
 
     def replace(self, uuid: UUID, wanted: Link) -> None:
         self._check(wanted)
-        with transaction.atomic(using=self.resource.database):
-            lock_digest(self.resource)
+        with transaction.atomic(using=self.kind.database):
+            lock_digest(self.kind)
             self._check_present(uuid)
-            relink(self.resource, uuid, wanted.key)
-        check_and_assign_ticks(self.resource)
+            relink(self.kind, uuid, wanted.key)
+        check_and_assign_ticks(self.kind)
 
     def delete(self, uuid: UUID) -> None:
         self.shown(uuid, bare=True)
-        with transaction.atomic(using=self.resource.database):
-            lock_digest(self.resource)
-            unlink(self.resource, uuid)
+        with transaction.atomic(using=self.kind.database):
+            lock_digest(self.kind)
+            unlink(self.kind, uuid)
 
 
 class _LinkedBase(SDataView):
@@ -132,8 +132,8 @@ class _LinkedBase(SDataView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        check_and_assign_ticks(self.resource)  # a row with a mark and no tick would count as not linked
-        self.links = _Links(self.resource, peer_of(request.user))
+        check_and_assign_ticks(self.kind)  # a row with a mark and no tick would count as not linked
+        self.links = _Links(self.kind, peer_of(request.user))
 
 
 class LinkedView(_LinkedBase):
@@ -142,27 +142,27 @@ class LinkedView(_LinkedBase):
     renderer_classes = [FeedRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "POST": LINK_RESOURCES}
 
-    def get(self, request: Request, kind: str, operation: str) -> Response:
+    def get(self, request: Request, kind_name: str, operation: str) -> Response:
         """Answer with a page of linked resources; with an empty ``select`` without their content."""
-        resource, links = self.resource, self.links
+        kind, links = self.kind, self.links
         after, start_index, count = page_of(request)
         bare = _is_bare(request)
         try:
-            found = linked_section(resource, links.scope, after=after, start_index=start_index, count=count, bare=bare)
+            found = linked_section(kind, links.scope, after=after, start_index=start_index, count=count, bare=bare)
         except ValidationError as error:
             raise FeedError(" ".join(error.messages)) from error
         content = render_section(
             found,
             map(links.entry, found.resources),
-            url=f"{resource.endpoint}/$linked",
-            title=f"Linked {resource.kind}",
+            url=f"{kind.endpoint}/$linked",
+            title=f"Linked {kind.name}",
             start_index=start_index,
             count=count,
             **({"select": ""} if bare else {}),
         )
         return Response(content)
 
-    def post(self, request: Request, kind: str, operation: str) -> Response:
+    def post(self, request: Request, kind_name: str, operation: str) -> Response:
         """Link a row that has no uuid yet; repeating an existing link is allowed."""
         links = self.links
         uuid, is_new = links.create(body_of(request, Link))
@@ -184,18 +184,18 @@ class LinkedResourceView(_LinkedBase):
     renderer_classes = [EntryRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "PUT": LINK_RESOURCES, "DELETE": LINK_RESOURCES}
 
-    def get(self, request: Request, kind: str, operation: str, uuid: str) -> Response:
+    def get(self, request: Request, kind_name: str, operation: str, uuid: str) -> Response:
         """Answer with the linked resource; with an empty ``select`` without its content."""
         shown = self.links.shown(_as_uuid(uuid), bare=_is_bare(request))
         return Response(self.links.entry(shown, alone=True).encode())
 
-    def put(self, request: Request, kind: str, operation: str, uuid: str) -> Response:
+    def put(self, request: Request, kind_name: str, operation: str, uuid: str) -> Response:
         """Link the uuid to another row; the previous uuid of that row becomes an alias."""
         wanted = _as_uuid(uuid)
         self.links.replace(wanted, body_of(request, Link))
         return Response(self.links.entry(self.links.shown(wanted), alone=True).encode())
 
-    def delete(self, request: Request, kind: str, operation: str, uuid: str) -> HttpResponseBase:
+    def delete(self, request: Request, kind_name: str, operation: str, uuid: str) -> HttpResponseBase:
         """Remove the link and keep the row."""
         self.links.delete(_as_uuid(uuid))
         return HttpResponse("Deleted.", content_type="text/plain")
@@ -215,13 +215,13 @@ class LinkedBatchView(_LinkedBase):
     renderer_classes = [FeedRenderer]
     needed_permissions = {"POST": LINK_RESOURCES}
 
-    def post(self, request: Request, kind: str, operation: str) -> Response:
+    def post(self, request: Request, kind_name: str, operation: str) -> Response:
         """Apply the entries in their order, and answer with one result per entry."""
         with body_of(request, IOBase) as body:
             entries = enumerate(read_batch(cast(BinaryIO, body)), start=1)
             answers = [self._carry_out(element, number) for number, element in entries]
-        url = f"{self.resource.endpoint}/$linked/$batch"
-        feed = render_feed(answers, url=url, title=f"Links of {self.resource.kind}", now=now())
+        url = f"{self.kind.endpoint}/$linked/$batch"
+        feed = render_feed(answers, url=url, title=f"Links of {self.kind.name}", now=now())
         return Response(b"".join(feed))
 
     def _carry_out(self, element: etree._Element, number: int) -> str:

@@ -63,21 +63,21 @@ class CollectionView(SDataView):
     renderer_classes = [FeedRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS}
 
-    def get(self, request: Request, kind: str) -> Response:
+    def get(self, request: Request, kind_name: str) -> Response:
         """Answer with a page of the resources that the caller may read."""
-        resource = self.resource
+        kind = self.kind
         after, start_index, count = page_of(request)
-        rows = scope_of(resource, peer_of(request.user))
+        rows = scope_of(kind, peer_of(request.user))
         try:
             found = section(
-                resource, resource.rows() if rows is None else rows, after=after, start_index=start_index, count=count
+                kind, kind.rows() if rows is None else rows, after=after, start_index=start_index, count=count
             )
         except ValidationError as error:
             raise FeedError(f"Expected the cursor of a next link, unchanged; received {after[:60]!r}.") from error
-        title = f"{resource.kind} of {conf.base_url}"
+        title = f"{kind.name} of {conf.base_url}"
         entries = map(_entry, found.resources)
         return Response(
-            render_section(found, entries, url=resource.endpoint, title=title, start_index=start_index, count=count)
+            render_section(found, entries, url=kind.endpoint, title=title, start_index=start_index, count=count)
         )
 
 
@@ -88,14 +88,14 @@ class ResourceView(SDataView):
     renderer_classes = [EntryRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS}
 
-    def get(self, request: Request, kind: str, key: str) -> HttpResponseBase:
+    def get(self, request: Request, kind_name: str, key: str) -> HttpResponseBase:
         """Answer with the resource, and with a hash of its content as the ETag."""
-        resource, key = self.resource, unescaped(key)
-        scope = scope_of(resource, peer_of(request.user))
+        kind, key = self.kind, unescaped(key)
+        scope = scope_of(kind, peer_of(request.user))
         # The key must be spelled as the database returns it: '007' is not the key of row 7.
-        shown = show(resource, [key]).get(key)
+        shown = show(kind, [key]).get(key)
         if shown is None or (scope is not None and not scope.filter(pk=key).exists()):
-            raise UrlNotFound(f"There is no {resource.kind}({key!r}) here.")
+            raise UrlNotFound(f"There is no {kind.name}({key!r}) here.")
         tag = f'"{shown.etag}"'
         if tag in request.META.get("HTTP_IF_NONE_MATCH", ""):
             return HttpResponse(status=304, headers={"ETag": tag})

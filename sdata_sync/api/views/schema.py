@@ -65,21 +65,21 @@ class _Schema:
             root.append(self._xs("import", namespace=other, schemaLocation=address))
         root.append(self._reference_type())
         orders = registry.orders()
-        for resource in registry:
-            if resource.namespace == self._namespace:
-                root.append(self._kind(resource, orders[resource.model]))
-                root.extend(self._types(resource))
+        for kind in registry:
+            if kind.namespace == self._namespace:
+                root.append(self._kind(kind, orders[kind.model]))
+                root.extend(self._types(kind))
         content: bytes = etree.tostring(root, xml_declaration=True, encoding="utf-8", pretty_print=True)
         return content
 
-    def _kind(self, resource: Kind, order: int) -> etree._Element:
-        name = resource.element_name
+    def _kind(self, kind: Kind, order: int) -> etree._Element:
+        name = kind.element_name
         element = self._xs("element", name=name, type=f"tns:{name}--type")
         _annotate(
             element,
             role="resourceKind",
-            pluralName=resource.kind,
-            label=_label(resource.model._meta.verbose_name),
+            pluralName=kind.name,
+            label=_label(kind.model._meta.verbose_name),
             canGet="true",
             canPost="false",
             canPut="false",
@@ -88,24 +88,24 @@ class _Schema:
             canPageIndex="true",
             hasUuid="true",
             supportsETag="true",
-            isSyncSource=_flag(resource.is_source),
-            isSyncTarget=_flag(resource.is_target),
-            syncConflictPriority=str(resource.priority),
+            isSyncSource=_flag(kind.is_source),
+            isSyncTarget=_flag(kind.is_target),
+            syncConflictPriority=str(kind.priority),
             syncOrder=str(order),
         )
         return element
 
-    def _types(self, resource: Kind) -> Iterator[etree._Element]:
-        name = resource.element_name
+    def _types(self, kind: Kind) -> Iterator[etree._Element]:
+        name = kind.element_name
         if name in self._described:  # a class of children can be in two parents
             return
         self._described.add(name)
-        properties = [*map(self._property, resource.properties), *map(self._relation, resource.relations)]
+        properties = [*map(self._property, kind.properties), *map(self._relation, kind.relations)]
         yield self._xs("complexType", self._xs("all", *properties), self._attributes(), name=f"{name}--type")
         item = self._xs("element", name=name, type=f"tns:{name}--type", minOccurs="0", maxOccurs="unbounded")
         yield self._xs("complexType", self._xs("sequence", item), self._attributes(), name=f"{name}--list")
-        for children in resource.child_lists:
-            yield from self._types(children.resource)
+        for children in kind.child_lists:
+            yield from self._types(children.kind)
 
     def _attributes(self) -> etree._Element:
         # Allows sdata:uuid, sdata:key and so on without importing the schema of their namespace.
@@ -130,7 +130,7 @@ class _Schema:
     def _relation(self, relation: Relation) -> etree._Element:
         element = self._xs("element", name=relation.name, type=self._type_of(relation), minOccurs="0", nillable="true")
         if isinstance(relation, Children):
-            label, kind = relation.resource.model._meta.verbose_name_plural, "child"
+            label, kind = relation.kind.model._meta.verbose_name_plural, "child"
         elif isinstance(relation, Association):
             label, kind = relation.field.verbose_name, "association"
         else:
@@ -143,7 +143,7 @@ class _Schema:
 
     def _type_of(self, relation: Relation) -> str:
         if isinstance(relation, Children):
-            return f"tns:{relation.resource.element_name}--list"
+            return f"tns:{relation.kind.element_name}--list"
         if isinstance(relation, GenericReference):
             return "tns:reference--type"
         assert isinstance(relation, Reference | Association)
@@ -169,7 +169,7 @@ def _label(text: Any) -> str:
 
 
 def _namespaces() -> list[str]:
-    return list(dict.fromkeys(resource.namespace for resource in registry))
+    return list(dict.fromkeys(kind.namespace for kind in registry))
 
 
 class DatasetSchemaView(SDataView):
@@ -203,8 +203,8 @@ class KindSchemaView(SDataView):
     renderer_classes = [EntryRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS}
 
-    def get(self, request: Request, kind: str, operation: str) -> HttpResponseBase:
+    def get(self, request: Request, kind_name: str, operation: str) -> HttpResponseBase:
         """Redirect to the element of the kind in the schema of the dataset."""
-        space = self.resource.namespace
+        space = self.kind.namespace
         query = "" if space == _namespaces()[0] else f"?namespace={space}"
-        return HttpResponseRedirect(f"{conf.base_url}/$schema{query}#{self.resource.element_name}")
+        return HttpResponseRedirect(f"{conf.base_url}/$schema{query}#{self.kind.element_name}")

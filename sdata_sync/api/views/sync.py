@@ -48,30 +48,30 @@ class DigestView(SDataView):
     renderer_classes = [DigestRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "PUT": SET_DIGEST, "POST": SET_DIGEST}
 
-    def get(self, request: Request, kind: str, operation: str) -> Response:
+    def get(self, request: Request, kind_name: str, operation: str) -> Response:
         """Assign ticks to all committed changes, then answer with the digest.
 
         Before its first tick a process reads the digests of the peers (network): this node may have been restored from
         a backup.
         """
-        return Response(check_and_assign_ticks(self.resource).value)
+        return Response(check_and_assign_ticks(self.kind).value)
 
-    def put(self, request: Request, kind: str, operation: str) -> Response:
+    def put(self, request: Request, kind_name: str, operation: str) -> Response:
         """Raise ticks and take over priorities, then answer with the digest; a tick is never lowered."""
         claimed = body_of(request, Digest)
-        resource = self.resource
+        kind = self.kind
 
         def act() -> Digest:
-            stored = lock_digest(resource)
-            take_higher_tick(resource, stored, claimed, "a digest that was set")
-            bounds = Bounds(resource, stored, claimed, restores=True)
-            assign_ticks_under_lock(resource, stored)
+            stored = lock_digest(kind)
+            take_higher_tick(kind, stored, claimed, "a digest that was set")
+            bounds = Bounds(kind, stored, claimed, restores=True)
+            assign_ticks_under_lock(kind, stored)
             stored.save(stored.value.merge(bounds.source, stamp=now()).with_priorities(bounds.source))
             bounds.report()
             return stored.value
 
-        digest = atomically_by_row(resource.database, act)
-        retry_others(resource)
+        digest = atomically_by_row(kind.database, act)
+        retry_others(kind)
         return Response(digest)
 
     # One page of the specification says POST, the other pages say PUT.
@@ -86,7 +86,7 @@ class _OperationView(SDataView):
 
     role: ClassVar[Role]
 
-    def get(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
+    def get(self, request: Request, kind_name: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
         """Answer 202 with the progress while the operation runs, then 200 with its outcome."""
         found = self._found(request, tracking_id)
         if not found.is_ended:
@@ -95,7 +95,7 @@ class _OperationView(SDataView):
         check_success(found)
         return self.outcome(request, found)
 
-    def delete(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
+    def delete(self, request: Request, kind_name: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
         """Delete the operation; it can still be read for a minute."""
         delete_operation(self._found(request, tracking_id))
         # With a content type and a body: one client hangs after an empty 200 without a content type.
@@ -107,10 +107,10 @@ class _OperationView(SDataView):
 
     def _found(self, request: Request, tracking_id: str) -> Operation:
         tracking_id = unescaped(tracking_id) or query_of(request).get("trackingid", "")
-        operation = find(self.resource, self.role, tracking_id)
+        operation = find(self.kind, self.role, tracking_id)
         if operation is None:
             raise UrlNotFound(f"There is no operation ${self.role}({tracking_id!r}) here, or it has been deleted.")
-        is_choosy = self.role == Role.SOURCE and self.resource.is_filtered
+        is_choosy = self.role == Role.SOURCE and self.kind.is_filtered
         if is_choosy and operation.peer != peer_of(request.user):  # the feed is the partial replica of another peer
             raise UrlNotFound(f"The operation ${self.role}({tracking_id!r}) belongs to another peer.")
         return operation
@@ -128,7 +128,7 @@ class _OperationView(SDataView):
         return Response(
             tracking,
             status=202,
-            headers={"Location": operation_url(self.resource, operation)},
+            headers={"Location": operation_url(self.kind, operation)},
             content_type=f"{XML_TYPE}; charset=utf-8",
         )
 
@@ -150,28 +150,28 @@ class SourceView(_OperationView):
     renderer_classes = [FeedRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "POST": READ_FEEDS, "DELETE": READ_FEEDS}
 
-    def post(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
+    def post(self, request: Request, kind_name: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
         """Select the changes that the posted digest lacks: now, or with a trackingID in an operation."""
         target, query = check_size(body_of(request, Digest)), query_of(request)
         name = tracking_id or query.get("trackingid", "")
         self._refuse_others(target)
-        peer = peer_of(request.user) if self.resource.is_filtered else None
+        peer = peer_of(request.user) if self.kind.is_filtered else None
         limit = self._limit(request, target)
         if limit is not None and limit.release_fitting():
-            check_and_assign_ticks(self.resource)
+            check_and_assign_ticks(self.kind)
         if name:
             run = _run(request)
-            return self._accept(begin_operation(self.resource, self.role, name, target=target, run=run, peer=peer))
-        selected = select_now(self.resource, target, run=_run(request), peer=peer)
+            return self._accept(begin_operation(self.kind, self.role, name, target=target, run=run, peer=peer))
+        selected = select_now(self.kind, target, run=_run(request), peer=peer)
         page = self._page(request, selected)
         if not page.is_last:
             keep(selected)
         return Response(page.content)
 
     def _refuse_others(self, target: Digest) -> None:
-        if not self.resource.is_source:
-            raise PermissionDenied(f"This node sends its {self.resource.kind} to no other node.")
-        check_partial_exchange(self.resource, load_digest(self.resource).value, target)
+        if not self.kind.is_source:
+            raise PermissionDenied(f"This node sends its {self.kind.name} to no other node.")
+        check_partial_exchange(self.kind, load_digest(self.kind).value, target)
 
     def outcome(self, request: Request, operation: Operation) -> HttpResponseBase:
         """Return the page that the URL names."""
@@ -179,7 +179,7 @@ class SourceView(_OperationView):
 
     def _page(self, request: Request, operation: Operation) -> RenderedPage:
         query = query_of(request)
-        feed = source_feed(self.resource, operation)
+        feed = source_feed(self.kind, operation)
         return feed.page(
             place=Cursor.read(query["place"]) if query.get("place") else None,
             start_index=number(query, "startIndex", 1),
@@ -200,7 +200,7 @@ class SourceView(_OperationView):
         peer = Peer.of_endpoint(target.origin)
         if peer is not None and peer.user_id not in (None, request.user.pk):
             peer = None
-        return PeerLimit(self.resource, peer, max_bytes=max_bytes)
+        return PeerLimit(self.kind, peer, max_bytes=max_bytes)
 
 
 class TargetView(_OperationView):
@@ -211,21 +211,19 @@ class TargetView(_OperationView):
     renderer_classes = [ResultFeedRenderer]
     needed_permissions = {"GET": PUSH_FEEDS, "HEAD": PUSH_FEEDS, "POST": PUSH_FEEDS, "DELETE": PUSH_FEEDS}
 
-    def post(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
+    def post(self, request: Request, kind_name: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
         """Apply the page: now, or with a trackingID in an operation of that name."""
-        if not self.resource.is_target:
-            raise PermissionDenied(f"This node accepts no changes of its {self.resource.kind}.")
+        if not self.kind.is_target:
+            raise PermissionDenied(f"This node accepts no changes of its {self.kind.name}.")
         name = tracking_id or query_of(request).get("trackingid", "")
         with body_of(request, IOBase) as body:
             file = cast(BinaryIO, body)
             if name:
-                return self._accept(
-                    begin_operation(self.resource, self.role, name, body=file.read(), run=_run(request))
-                )
-            receipt = receive_feed(self.resource, file)
-        if end_backoff(receipt.source.origin, self.resource.kind):
-            get_backend().wake(self.resource.kind, True)
-        return Response(ResultFeed(resource=self.resource, receipt=receipt))
+                return self._accept(begin_operation(self.kind, self.role, name, body=file.read(), run=_run(request)))
+            receipt = receive_feed(self.kind, file)
+        if end_backoff(receipt.source.origin, self.kind.name):
+            get_backend().wake(self.kind.name, True)
+        return Response(ResultFeed(kind=self.kind, receipt=receipt))
 
     def outcome(self, request: Request, operation: Operation) -> HttpResponseBase:
         """Return the results of the page as one page without a ``next`` link."""
@@ -239,14 +237,14 @@ class ResultsView(SDataView):
     renderer_classes = [FeedRenderer]
     needed_permissions = {"POST": PUSH_FEEDS}
 
-    def post(self, request: Request, kind: str, operation: str) -> HttpResponseBase:
+    def post(self, request: Request, kind_name: str, operation: str) -> HttpResponseBase:
         """Record the results, and that the resources in them need not be resent to the peer any more."""
         with body_of(request, IOBase) as body:
             reader = read_result_feed(cast(BinaryIO, body))
             target = reader.header.digest.origin if reader.header.digest else ""
             results = list(reader.entries())
-            record_results(self.resource, results, label=_run(request), target=target)
-        scope = scope_for(self.resource, peer_of(request.user))
+            record_results(self.kind, results, label=_run(request), target=target)
+        scope = scope_for(self.kind, peer_of(request.user))
         if scope is not None:  # the peer has received the resources that had to be resent
             scope.mark_resent(result.uuid for result in results if result.uuid is not None)
         return HttpResponse("Recorded.", content_type="text/plain")

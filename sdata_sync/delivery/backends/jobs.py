@@ -71,16 +71,16 @@ def deliver(peer: int, kinds: Sequence[str] | None = None, *, post: Post) -> Non
     found = Peer.objects.filter(pk=peer, enabled=True, immediate=True).first()
     if found is None:
         return
-    wanted = [resource for resource in registry if kinds is None or resource.kind in kinds]
+    wanted = [kind for kind in registry if kinds is None or kind.name in kinds]
     if kinds is not None:  # a heartbeat leaves the messages of the wake-ups in the queue
         take_claims(peer, kinds)
     session = _session(found)
     session.failed.clear()
     session.allow(DELIVERY_SECONDS)
     _deliver_patiently(session, wanted)
-    for kind in sorted(session.failed):
-        retry_at = ensure_stream(found, kind).retry_at
-        post("deliver", peer, [kind], delay=(retry_at - now()) / 1000 if retry_at > now() else UNEXPECTED_SECONDS)
+    for kind_name in sorted(session.failed):
+        retry_at = ensure_stream(found, kind_name).retry_at
+        post("deliver", peer, [kind_name], delay=(retry_at - now()) / 1000 if retry_at > now() else UNEXPECTED_SECONDS)
     if session.is_to_stop:
         post("deliver", peer, kinds)
     else:
@@ -123,8 +123,8 @@ def compare(peer: int, *, post: Post) -> None:
         return
     session = _session(found)
     session.allow(DELIVERY_SECONDS)
-    for resource in registry:
-        session.compare_and_pull(resource)
+    for kind in registry:
+        session.compare_and_pull(kind)
     if session.is_to_stop:
         post("compare", peer)
     if found.immediate:
@@ -155,8 +155,8 @@ def carry_out(operation: int, *, post: Post) -> None:
 
 def scan(*, post: Post) -> None:
     """Find changes of all kinds that no signal reported; they are delivered like any change."""
-    for resource in registry:
-        scan_kind(resource)
+    for kind in registry:
+        scan_kind(kind)
 
 
 def purge(*, post: Post) -> None:

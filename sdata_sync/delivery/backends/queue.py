@@ -91,16 +91,16 @@ def claim_deliveries(kinds: dict[str, bool]) -> dict[int, list[str]]:
     workers does not grow with every save. Two processes may claim the same delivery at the same time.
     """
     peers = Peer.objects.filter(enabled=True, immediate=True).values_list("pk", "relay")
-    pairs = [(peer, kind) for peer, relay in peers for kind, is_own in kinds.items() if is_own or relay]
+    pairs = [(peer, kind_name) for peer, relay in peers for kind_name, is_own in kinds.items() if is_own or relay]
     if not pairs:
         return {}
     streams = Stream.objects.filter(kind__in=list(kinds), peer__enabled=True, peer__immediate=True)
     spared = set(streams.filter(Q(retry_at__gt=now()) | _is_posted()).values_list("peer_id", "kind"))
     wanted: defaultdict[int, list[str]] = defaultdict(list)
-    order = {resource.kind: place for place, resource in enumerate(registry)}
-    for peer, kind in sorted(pairs, key=lambda pair: order.get(pair[1], 0)):
-        if (peer, kind) not in spared:
-            wanted[peer].append(kind)
+    order = {kind.name: place for place, kind in enumerate(registry)}
+    for peer, kind_name in sorted(pairs, key=lambda pair: order.get(pair[1], 0)):
+        if (peer, kind_name) not in spared:
+            wanted[peer].append(kind_name)
     for peer, claimed in wanted.items():
         Stream.objects.filter(peer=peer, kind__in=claimed).update(posted_at=now())
     return dict(wanted)

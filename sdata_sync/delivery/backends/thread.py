@@ -182,8 +182,8 @@ class PeerThread(Loop):
         everything = self._has_pending or not wanted
         self._has_pending = True  # until the delivery below has succeeded
         if not woken:
-            for resource in registry:
-                self._session.compare_and_pull(resource)
-        due = self._session.deliver(r for r in registry if everything or r.kind in wanted)
+            for kind in registry:
+                self._session.compare_and_pull(kind)
+        due = self._session.deliver(r for r in registry if everything or r.name in wanted)
         self._has_pending = due is not None
         return due

@@ -95,7 +95,7 @@ class Lookout(Loop):
 
     def act(self, *, woken: bool) -> float:
         """Look for changes and operations once."""
-        found = [resource for resource in registry if self._has_changed(resource)]
+        found = [kind for kind in registry if self._has_changed(kind)]
         if self._start_operations() or found:
             self._pause = FIRST_PAUSE
         else:
@@ -104,13 +104,13 @@ class Lookout(Loop):
         self._pause = min(self._pause, self._longest_pause)
         return self._pause
 
-    def _has_changed(self, resource: Kind) -> bool:
-        before, pulse = self._seen.get(resource.kind), _pulse_of(resource)
+    def _has_changed(self, kind: Kind) -> bool:
+        before, pulse = self._seen.get(kind.name), _pulse_of(kind)
         if pulse == before:
             return False
-        self._seen[resource.kind] = pulse
+        self._seen[kind.name] = pulse
         if before is not None:  # the threads look for changes when they start
-            self._delivery.wake(resource.kind, is_own=pulse[:2] != before[:2])
+            self._delivery.wake(kind.name, is_own=pulse[:2] != before[:2])
         return True
 
     def _start_operations(self) -> bool:
@@ -121,9 +121,9 @@ class Lookout(Loop):
         return bool(started)
 
 
-def _pulse_of(resource: Kind) -> _Pulse:
-    marked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, mark__isnull=False)
+def _pulse_of(kind: Kind) -> _Pulse:
+    marked = TrackedResource.objects.using(kind.database).filter(kind=kind.name, mark__isnull=False)
     latest = marked.order_by("-mark", "-pk").values_list("mark", "pk").first()
-    ticks = DigestEntry.objects.using(resource.database).filter(digest=resource.kind)
-    seen = ticks.aggregate(own=Max("tick", filter=Q(endpoint__key=resource.endpoint.lower())), all=Sum("tick"))
+    ticks = DigestEntry.objects.using(kind.database).filter(digest=kind.name)
+    seen = ticks.aggregate(own=Max("tick", filter=Q(endpoint__key=kind.endpoint.lower())), all=Sum("tick"))
     return latest, seen["own"], seen["all"]

@@ -151,25 +151,25 @@ def collect_status(node: str) -> Status:
         AnomalyWarning(endpoint=row.url, note=row.anomaly_note, seen_at=row.anomaly_at)
         for row in Endpoint.objects.filter(anomaly_at__isnull=False)
     )
-    kinds = (_of_kind(resource, peers) for resource in registry)
+    kinds = (_of_kind(kind, peers) for kind in registry)
     return Status(node=node, kinds=tuple(kinds), clocks=tuple(clocks), clones=tuple(clones), anomalies=tuple(anomalies))
 
 
-def _of_kind(resource: Kind, peers: Iterable[Peer]) -> KindStatus:
-    stored = load_digest(resource)
-    row = DigestRow.objects.using(resource.database).filter(pk=resource.kind).first() or DigestRow(pk=resource.kind)
-    tracked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+def _of_kind(kind: Kind, peers: Iterable[Peer]) -> KindStatus:
+    stored = load_digest(kind)
+    row = DigestRow.objects.using(kind.database).filter(pk=kind.name).first() or DigestRow(pk=kind.name)
+    tracked = TrackedResource.objects.using(kind.database).filter(kind=kind.name)
     oldest = tracked.filter(mark__isnull=False, problem="").aggregate(mark=Min("mark"))["mark"]
-    held = oversize_names(resource)
-    streams = {stream.peer_id: stream for stream in Stream.objects.filter(kind=resource.kind).select_related("peer")}
+    held = oversize_names(kind)
+    streams = {stream.peer_id: stream for stream in Stream.objects.filter(kind=kind.name).select_related("peer")}
     return KindStatus(
-        kind=resource.kind,
-        endpoint=resource.endpoint,
-        tick=stored.value.tick(resource.endpoint),
+        kind=kind.name,
+        endpoint=kind.endpoint,
+        tick=stored.value.tick(kind.endpoint),
         unnumbered=tracked.filter(mark__isnull=False, problem="").count(),
         held_back=tracked.filter(mark__isnull=False).exclude(problem="").count(),
-        deferred=DeferredEntry.objects.using(resource.database)
-        .filter(resource__kind=resource.kind, is_discarded=False)
+        deferred=DeferredEntry.objects.using(kind.database)
+        .filter(resource__kind=kind.name, is_discarded=False)
         .count(),
         received={name: getattr(row, name) for name in OUTCOMES},
         conflicts=row.conflicts,
@@ -178,9 +178,9 @@ def _of_kind(resource: Kind, peers: Iterable[Peer]) -> KindStatus:
         rejoined_at=row.rejoined_at,
         streams=tuple(
             _of_stream(
-                resource,
+                kind,
                 stored,
-                streams.get(peer.pk) or Stream(peer=peer, kind=resource.kind),
+                streams.get(peer.pk) or Stream(peer=peer, kind=kind.name),
                 oldest,
                 held.get(peer.pk, []),
             )
@@ -190,13 +190,13 @@ def _of_kind(resource: Kind, peers: Iterable[Peer]) -> KindStatus:
 
 
 def _of_stream(
-    resource: Kind, stored: StoredDigest, stream: Stream, oldest_mark: int | None, held: list[str]
+    kind: Kind, stored: StoredDigest, stream: Stream, oldest_mark: int | None, held: list[str]
 ) -> StreamStatus:
     return StreamStatus(
         peer=stream.peer.name,
         is_immediate=stream.peer.immediate,
-        ticks_behind=ticks_behind(resource, stored, stream),
-        seconds_behind=_seconds_behind(resource, stored, stream, oldest_mark),
+        ticks_behind=ticks_behind(kind, stored, stream),
+        seconds_behind=_seconds_behind(kind, stored, stream, oldest_mark),
         failures=stream.failures,
         passes=stream.passes,
         failed_passes=stream.failed_passes,
@@ -205,27 +205,27 @@ def _of_stream(
         last_success=_moment(stream.last_success),
         last_error=stream.last_error,
         last_error_at=_moment(stream.last_error_at),
-        reason=_reason(resource, stored, stream, held),
+        reason=_reason(kind, stored, stream, held),
         held=tuple(held),
     )
 
 
-def _seconds_behind(resource: Kind, stored: StoredDigest, stream: Stream, oldest_mark: int | None) -> float | None:
+def _seconds_behind(kind: Kind, stored: StoredDigest, stream: Stream, oldest_mark: int | None) -> float | None:
     known = known_digest(stream)
     if known is None:
         return None
     moments = [] if oldest_mark is None else [oldest_mark]
-    if known.tick(resource.endpoint) < stored.value.tick(resource.endpoint):
-        lacking = TrackedResource.objects.using(resource.database).filter(
-            kind=resource.kind,
-            endpoint=stored.ensure_endpoint_id(resource.endpoint),
-            tick__gte=known.tick(resource.endpoint),
+    if known.tick(kind.endpoint) < stored.value.tick(kind.endpoint):
+        lacking = TrackedResource.objects.using(kind.database).filter(
+            kind=kind.name,
+            endpoint=stored.ensure_endpoint_id(kind.endpoint),
+            tick__gte=known.tick(kind.endpoint),
         )
         moments += lacking.order_by("tick").values_list("stamp", flat=True)[:1]
     return max((now() - min(moments)) / 1000, 0.0) if moments else 0.0
 
 
-def _reason(resource: Kind, stored: StoredDigest, stream: Stream, held: list[str]) -> str:
+def _reason(kind: Kind, stored: StoredDigest, stream: Stream, held: list[str]) -> str:
     if stream.known_ticks() is None:
         never = "" if stream.last_success else "nothing was ever delivered to it"
         failing = stream.last_error if stream.failures else ""
@@ -233,7 +233,7 @@ def _reason(resource: Kind, stored: StoredDigest, stream: Stream, held: list[str
     if stream.failures:
         wait = max(stream.retry_at - now(), 0) / 1000
         return f"{stream.last_error} (tried again in {wait:.0f} s)"
-    if not ticks_behind(resource, stored, stream):
+    if not ticks_behind(kind, stored, stream):
         return f"larger than the peer accepts: {', '.join(held[:3])}" if held else ""
     if stream.held_until > now():
         return f"being delivered by {stream.holder}"
@@ -246,18 +246,18 @@ def _moment(millis: int) -> datetime | None:
     return datetime.fromtimestamp(millis / 1000, tz=UTC) if millis else None
 
 
-def ticks_behind(resource: Kind, stored: StoredDigest, stream: Stream) -> int | None:
+def ticks_behind(kind: Kind, stored: StoredDigest, stream: Stream) -> int | None:
     """Return the number of ticks that a peer lacks of the changes it gets, or ``None`` if its digest is not known."""
     known = known_digest(stream)
     if known is None:
         return None
-    theirs, left_out = stream.peer.endpoint(resource.kind), stream.left_out_endpoints()
+    theirs, left_out = stream.peer.endpoint(kind.name), stream.left_out_endpoints()
     return sum(
         missing.end - max(missing.start, 1)
         for missing in missing_ranges(stored.value, known)
         if missing.endpoint.lower() not in left_out
         and (
-            same_endpoint(missing.endpoint, resource.endpoint)
+            same_endpoint(missing.endpoint, kind.endpoint)
             or (stream.peer.relay and not same_endpoint(missing.endpoint, theirs))
         )
     )

@@ -71,16 +71,16 @@ class Command(BaseCommand):
             raise CommandError("There is no enabled peer. Add one with: manage.py sync_peer add")
         resources = _resources(options["kind"])
         if options["scan"]:
-            for resource in resources:
-                scan(resource)
+            for kind in resources:
+                scan(kind)
         directions = [name for name in ("pull", "push") if options[name]] or ["pull", "push"]
         yield from catch_up(peers, resources, directions=directions, make_progress=bars.progress_of)
 
     def _bridge(self, options: dict[str, Any], bars: _Bars) -> Iterator[Passed]:
         with closing(_client(options, "source")) as source, closing(_client(options, "target")) as target:
             # Kinds that are not registered here are allowed, because neither endpoint is this node's.
-            for kind in options["kind"] or [resource.kind for resource in registry]:
-                yield bridge(source, target, kind, bars.progress_of(source.url, kind, "bridge"))
+            for kind_name in options["kind"] or [kind.name for kind in registry]:
+                yield bridge(source, target, kind_name, bars.progress_of(source.url, kind_name, "bridge"))
 
     def _print(self, passed: list[Passed]) -> None:
         table = Table("peer", "kind", "direction")
@@ -99,8 +99,8 @@ class Command(BaseCommand):
 def _resources(kinds: list[str] | None) -> list[Kind]:
     if not kinds:
         return list(registry)
-    chosen = [resource for resource in registry if resource.kind in kinds]
-    _expect_all(kinds, [resource.kind for resource in chosen], "kind")
+    chosen = [kind for kind in registry if kind.name in kinds]
+    _expect_all(kinds, [kind.name for kind in chosen], "kind")
     return chosen
 
 

@@ -52,25 +52,25 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Find the candidates, link the chosen pairs, and print both; exit with 1 if a pair was refused."""
-        peer, resource = _peer(options["peer"]), _resource(options["kind"])
+        peer, kind = _peer(options["peer"]), _kind(options["kind"])
         links = options["apply"] or options["certain"] or options["likely"]
         if links and not options["wins"]:
             raise CommandError("Expected --wins here or --wins there: whose content linked rows keep.")
-        candidates = [] if options["apply"] else self._candidates(peer, resource)
+        candidates = [] if options["apply"] else self._candidates(peer, kind)
         if options["csv"]:
             _write(Path(options["csv"]), candidates)
         outcome = None
         if links:
             pairs = _read(Path(options["apply"])) if options["apply"] else _chosen(candidates, likely=options["likely"])
-            outcome = link_pairs(resource, peer, pairs, ours_win=options["wins"] == "here")
+            outcome = link_pairs(kind, peer, pairs, ours_win=options["wins"] == "here")
         self._print(candidates, outcome, options)
         if outcome is not None and outcome.refused:
             raise SystemExit(1)
 
-    def _candidates(self, peer: Peer, resource: Kind) -> list[Candidate]:
+    def _candidates(self, peer: Peer, kind: Kind) -> list[Candidate]:
         try:
             with PeerClient.for_peer(peer) as client:
-                return find_candidates(client, peer, resource)
+                return find_candidates(client, peer, kind)
         except (PeerError, ValueError) as error:
             raise CommandError(str(error)) from error
 
@@ -116,11 +116,11 @@ def _peer(name: str) -> Peer:
     return peer
 
 
-def _resource(kind: str) -> Kind:
-    resource = registry.of_kind(kind)
-    if resource is None:
-        raise CommandError(f"There is no kind {kind!r} here.")
-    return resource
+def _kind(kind_name: str) -> Kind:
+    kind = registry.of_kind(kind_name)
+    if kind is None:
+        raise CommandError(f"There is no kind {kind_name!r} here.")
+    return kind
 
 
 def _chosen(candidates: Iterable[Candidate], *, likely: bool) -> list[tuple[str, UUID]]:

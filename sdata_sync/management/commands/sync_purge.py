@@ -60,10 +60,10 @@ class Command(BaseCommand):
     def _forget_endpoints(self, options: dict[str, Any]) -> None:
         if options["older_than"] is not None:
             raise CommandError("--older-than applies to tombstones only; it cannot be used with --endpoints.")
-        counts = {resource.kind: forget_endpoints(resource, dry_run=options["dry_run"]) for resource in registry}
+        counts = {kind.name: forget_endpoints(kind, dry_run=options["dry_run"]) for kind in registry}
         if options["json"]:
             self.stdout.write(json.dumps(counts, indent=2))
             return
-        for kind, count in counts.items():
+        for kind_name, count in counts.items():
             said = "would be forgotten" if options["dry_run"] else "forgotten"
-            self.stdout.write(f"{kind}: {count} endpoints {said}")
+            self.stdout.write(f"{kind_name}: {count} endpoints {said}")

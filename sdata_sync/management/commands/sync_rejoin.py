@@ -65,9 +65,9 @@ class Command(BaseCommand):
     def _lower_own_tick(self, *, as_json: bool) -> None:
         said: dict[str, dict[str, Any]] = {}
         is_complete = True
-        for resource in registry:
-            lowered, peers = lower_above_peers(resource)
-            said[resource.kind] = {**asdict(lowered), "peers": peers}
+        for kind in registry:
+            lowered, peers = lower_above_peers(kind)
+            said[kind.name] = {**asdict(lowered), "peers": peers}
             is_complete = is_complete and all(outcome == "asked" for outcome in peers.values())
         self._print(said, as_json=as_json)
         if not is_complete:
@@ -79,7 +79,7 @@ class Command(BaseCommand):
         if peer is None:
             raise CommandError(f"There is no enabled peer {name!r} here.")
         try:
-            self._print({r.kind: asdict(confirm_with(peer, r)) for r in registry}, as_json=as_json)
+            self._print({r.name: asdict(confirm_with(peer, r)) for r in registry}, as_json=as_json)
         except PeerError as error:
             raise CommandError(f"{name}: {error}") from error
 
@@ -94,23 +94,23 @@ class Command(BaseCommand):
                 self.stdout.write(f"  {peer}: {outcome}")
 
     def _rejoin(self, options: dict[str, Any]) -> None:
-        outcomes = {resource.kind: ask_peers(resource) for resource in registry}
+        outcomes = {kind.name: ask_peers(kind) for kind in registry}
         if options["give_up"]:
-            for resource in registry:
-                _give_up(resource)
+            for kind in registry:
+                _give_up(kind)
         if options["json"]:
             self.stdout.write(json.dumps(outcomes, indent=2))
         else:
-            for kind, peers in outcomes.items():
+            for kind_name, peers in outcomes.items():
                 for peer, outcome in peers.items():
-                    self.stdout.write(f"{kind}, {peer}: {outcome}")
+                    self.stdout.write(f"{kind_name}, {peer}: {outcome}")
         good = ("knows no more", "recovered")
         if any(outcome not in good for peers in outcomes.values() for outcome in peers.values()):
             raise SystemExit(1)
 
 
-def _give_up(resource: Kind) -> None:
-    with transaction.atomic(using=resource.database):
-        stored = lock_digest(resource)
-        if restore_gap(resource) is not None:
-            take_higher_tick(resource, stored, stored.value, "sync_rejoin --give-up")
+def _give_up(kind: Kind) -> None:
+    with transaction.atomic(using=kind.database):
+        stored = lock_digest(kind)
+        if restore_gap(kind) is not None:
+            take_higher_tick(kind, stored, stored.value, "sync_rejoin --give-up")

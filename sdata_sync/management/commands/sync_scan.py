@@ -26,16 +26,18 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Scan the kinds and print the counts; exit with 1 if a row cannot be read."""
-        kinds = options["kind"] or [resource.kind for resource in registry]
-        resources = [registry.of_kind(kind) for kind in kinds]
+        kinds = options["kind"] or [kind.name for kind in registry]
+        resources = [registry.of_kind(kind_name) for kind_name in kinds]
         if None in resources:
             raise CommandError(f"There is no kind {kinds[resources.index(None)]!r} here.")
         found: dict[str, Found] = {}
-        for resource in resources:
-            assert resource is not None
-            found[resource.kind] = scan(resource, dry_run=options["dry_run"])
+        for kind in resources:
+            assert kind is not None
+            found[kind.name] = scan(kind, dry_run=options["dry_run"])
         if options["json"]:
-            self.stdout.write(json.dumps({kind: result.as_dict() for kind, result in found.items()}, indent=2))
+            self.stdout.write(
+                json.dumps({kind_name: result.as_dict() for kind_name, result in found.items()}, indent=2)
+            )
         else:
             self._print(found, is_dry_run=options["dry_run"])
         if any(result.unreadable for result in found.values()):

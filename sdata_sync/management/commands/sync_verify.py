@@ -37,9 +37,9 @@ class Command(BaseCommand):
         for peer in peers:
             try:
                 with PeerClient.for_peer(peer) as client:
-                    for resource in registry:
-                        if not options["kind"] or resource.kind in options["kind"]:
-                            found.append(verify(client, peer, resource, repair=options["repair"]))
+                    for kind in registry:
+                        if not options["kind"] or kind.name in options["kind"]:
+                            found.append(verify(client, peer, kind, repair=options["repair"]))
             except PeerError as error:
                 failed = True
                 self.stderr.write(self.style.ERROR(f"{peer}: {error}"))

@@ -23,14 +23,14 @@ logger = logging.getLogger(__name__)
 class Anomalies:
     """Log clocks that are ahead and endpoints that assign one tick to two changes; store both on the Endpoint."""
 
-    def __init__(self, resource: Kind, stored: StoredDigest, now: int) -> None:
-        self._resource = resource
+    def __init__(self, kind: Kind, stored: StoredDigest, now: int) -> None:
+        self._kind = kind
         self._stored = stored
         self._now = now
         self._ahead: dict[str, int] = {}
 
     def _store(self, endpoint: str, **values: object) -> None:
-        row = Endpoint.objects.using(self._resource.database).filter(pk=self._stored.ensure_endpoint_id(endpoint))
+        row = Endpoint.objects.using(self._kind.database).filter(pk=self._stored.ensure_endpoint_id(endpoint))
         row.update(**values)
 
     def check_tick(self, entry: Entry, local: SyncState) -> None:
@@ -39,7 +39,7 @@ class Anomalies:
         if state.tick != local.tick or state.stamp == local.stamp or not same_endpoint(state.endpoint, local.endpoint):
             return
         note = (
-            f"Its tick {state.tick} was received as a change of {self._resource.kind} {entry.uuid} at "
+            f"Its tick {state.tick} was received as a change of {self._kind.name} {entry.uuid} at "
             f"{format_stamp(state.stamp)}; at this node it is a change at {format_stamp(local.stamp)}. Two nodes have "
             "one BASE_URL, or a node was restored and assigned ticks again. Compare the nodes, and give each its own "
             "BASE_URL."

@@ -45,15 +45,15 @@ class Applier:
 
     def __init__(
         self,
-        resource: Kind,
+        kind: Kind,
         stored: StoredDigest,
         *,
         gap: RestoreGap | None,
         referrers: Mapping[str, Digest] | None = None,
         bounds: Bounds,
     ) -> None:
-        self.resource = resource
-        self._using = resource.database
+        self.kind = kind
+        self._using = kind.database
         self._bounds = bounds
         self._stored = stored
         self._referrers = referrers
@@ -61,12 +61,12 @@ class Applier:
         self.has_written = False
         #: The number of entries that were concurrent with the local version.
         self.conflicts = 0
-        self._recorder = Recorder(resource, stored, bounds.source, gap=gap)
-        self._anomalies = Anomalies(resource, stored, self._recorder.now)
+        self._recorder = Recorder(kind, stored, bounds.source, gap=gap)
+        self._anomalies = Anomalies(kind, stored, self._recorder.now)
 
     @cached_property
     def _condition(self) -> Condition:
-        return Condition.record(self.resource, self._recorder.source, self._referrers)
+        return Condition.record(self.kind, self._recorder.source, self._referrers)
 
     @property
     def has_recorded(self) -> bool:
@@ -75,7 +75,7 @@ class Applier:
 
     def apply(self, entries: Sequence[Entry]) -> None:
         """Apply ``entries``; each of them is of a different resource."""
-        batch = Batch(self.resource, entries, lambda: self._condition)
+        batch = Batch(self.kind, entries, lambda: self._condition)
         self._recorder.stamp_edits(list(batch.tracked.values()), batch.instances)
         batch.look_up_references(entries)
         for entry in entries:
@@ -92,7 +92,7 @@ class Applier:
         self.results += batch.results.values()
         self.conflicts += len(batch.conflicts) + merger.conflicts
         self.has_written = self.has_written or bool(batch.versions)
-        send_signals(self.resource, batch.conflicts, [(v.tracked, v.error is not None) for v in batch.versions])
+        send_signals(self.kind, batch.conflicts, [(v.tracked, v.error is not None) for v in batch.versions])
 
     def rejoin(self) -> None:
         """Continue above the highest tick that the source has from this node; reassign ticks that were used twice."""
@@ -103,7 +103,7 @@ class Applier:
         digest = self._recorder.finish(merge=merge)
         self._anomalies.store()
         self._bounds.report()
-        if merge and end_waiting(self.resource, self._recorder.source.origin):
+        if merge and end_waiting(self.kind, self._recorder.source.origin):
             self._recorder.has_recorded = True
         return digest
 
@@ -112,11 +112,11 @@ class Applier:
         tracked = batch.tracked.get(entry.uuid)
         reason = self._bounds.refuse(entry.state)
         if reason:
-            return refused_result(self.resource, entry, tracked, 409, "ClaimLeftOut", reason)
+            return refused_result(self.kind, entry, tracked, 409, "ClaimLeftOut", reason)
         if entry.is_withdrawn and not self._is_filtered_by_source:
             self._bounds.add_claim(f"that {entry.uuid} does not belong here")
             reason = "Only the enabled peer that filters this node's replica may withdraw a resource from it."
-            return refused_result(self.resource, entry, tracked, 403, "NotTrusted", reason)
+            return refused_result(self.kind, entry, tracked, 403, "NotTrusted", reason)
         return None
 
     @cached_property
@@ -142,13 +142,13 @@ class Applier:
         if relation is Relation.KNOWN:
             if local_state is not None:
                 self._anomalies.check_tick(entry, local_state)
-            return result_of(self.resource, entry, tracked, message=UNCHANGED)
+            return result_of(self.kind, entry, tracked, message=UNCHANGED)
         is_alias = tracked is not None and tracked.replaced_by is not None and not entry.is_deleted
         if relation is not Relation.CONCURRENT or is_alias:
             return self._accept(batch.version(entry), entry.state, batch)
         assert local_state is not None
         assert tracked is not None
-        local = LocalVersion(self.resource, tracked, batch.instance_of(tracked), allocate=True)
+        local = LocalVersion(self.kind, tracked, batch.instance_of(tracked), allocate=True)
         return self._resolve_conflict(batch.version(entry), local_state, local, batch)
 
     def _relation(self, entry: Entry, local_state: SyncState | None) -> Relation:
@@ -162,7 +162,7 @@ class Applier:
         if relation is Relation.KNOWN and self._is_falsely_known(entry.state, local_state):
             logger.error(
                 "%s: the digest of this node contained tick %s of %s by a false claim; the change is applied now",
-                self.resource.kind,
+                self.kind.name,
                 entry.state.tick,
                 entry.state.endpoint,
             )
@@ -208,8 +208,8 @@ class Applier:
             tracked.restamp = True
             batch.touched[tracked.uuid] = tracked
         if outcome.by is Rule.SAME_CONTENT:
-            return result_of(self.resource, entry, tracked, message=UNCHANGED)
-        return lost_result(self.resource, entry, tracked, outcome)
+            return result_of(self.kind, entry, tracked, message=UNCHANGED)
+        return lost_result(self.kind, entry, tracked, outcome)
 
     def _accept(self, version: Version, state: SyncState, batch: Batch) -> Result:
         entry, tracked = version.entry, version.tracked
@@ -219,7 +219,7 @@ class Applier:
         batch.versions.append(version)
         if not version.is_new:
             batch.touched[tracked.uuid] = tracked
-        return result_of(self.resource, entry, tracked, message="OK", method=_method(version, tracked))
+        return result_of(self.kind, entry, tracked, message="OK", method=_method(version, tracked))
 
 
 def _method(version: Version, tracked: TrackedResource) -> str:

@@ -81,13 +81,13 @@ class Version:
         """Plan to keep the version as a deferred entry because of ``error``."""
         self.plan, self.error = Plan.DEFER, error
 
-    def plan_merge(self, resource: Kind) -> None:
+    def plan_merge(self, kind: Kind) -> None:
         """Plan ``MERGE`` or ``RESURRECT`` if another row or deleted resource is the same thing as the new one.
 
         Raises:
             PayloadError: ``SyncResource.find_duplicate`` raised an exception.
         """
-        survivor = survivor_of(resource, self.tracked)
+        survivor = survivor_of(kind, self.tracked)
         if survivor is not self.tracked:
             if survivor.local_key is None:
                 self.plan, self.survivor = Plan.RESURRECT, survivor
@@ -96,20 +96,20 @@ class Version:
             return
         assert self.row is not None
         try:
-            duplicate = resource.declared.find_duplicate(self.row.instance)
+            duplicate = kind.declared.find_duplicate(self.row.instance)
         except Exception as error:
             if ends_page(error):
                 raise
-            logger.exception("find_duplicate() of %r failed; the entry is deferred", resource)
+            logger.exception("find_duplicate() of %r failed; the entry is deferred", kind)
             raise PayloadError(f"find_duplicate(): {describe(error)}", public="Refused.") from error
         if duplicate is not None:
             self.plan, self.other_key = Plan.MERGE, str(duplicate.pk)
 
-    def keep_waiting(self, resource: Kind, brought: Container[str]) -> None:
+    def keep_waiting(self, kind: Kind, brought: Container[str]) -> None:
         """Keep the pending references of the row in relations that the entry does not have (``brought``)."""
         if self.row is not None and self.tracked.is_incomplete:
-            waiting = waiting_of(resource, [self.tracked])
-            keep_waiting(resource, self.row, brought, waiting.get(self.tracked.local_key or "", {}))
+            waiting = waiting_of(kind, [self.tracked])
+            keep_waiting(kind, self.row, brought, waiting.get(self.tracked.local_key or "", {}))
 
 
 @lru_cache(maxsize=512)
@@ -123,9 +123,9 @@ def _by_uuid(count: int, *, lock: bool) -> PreparedQuery[TrackedResource]:
     return PreparedQuery(build, str, *[TrackedResource._meta.get_field("uuid")] * count)
 
 
-def _read_tracked(resource: Kind, uuids: Sequence[UUID]) -> list[TrackedResource]:
-    query = _by_uuid(len(uuids), lock=locks_rows(resource.database))
-    return query.instances(resource.database, TrackedResource, resource.kind, *uuids)
+def _read_tracked(kind: Kind, uuids: Sequence[UUID]) -> list[TrackedResource]:
+    query = _by_uuid(len(uuids), lock=locks_rows(kind.database))
+    return query.instances(kind.database, TrackedResource, kind.name, *uuids)
 
 
 class Batch:
@@ -135,14 +135,14 @@ class Batch:
     ``touched`` the tracked resources to update. ``condition`` returns the condition of the deletions in the batch.
     """
 
-    def __init__(self, resource: Kind, entries: Sequence[Entry], condition: Callable[[], Condition]) -> None:
-        self.resource = resource
-        self._using = resource.database
+    def __init__(self, kind: Kind, entries: Sequence[Entry], condition: Callable[[], Condition]) -> None:
+        self.kind = kind
+        self._using = kind.database
         self._condition = condition
-        tracked = _read_tracked(resource, [entry.uuid for entry in entries])
+        tracked = _read_tracked(kind, [entry.uuid for entry in entries])
         self.tracked = {row.uuid: row for row in tracked}
         keys = [row.local_key for row in tracked if row.local_key]
-        self.instances, self._unreadable = read_instances_apart(resource, keys)
+        self.instances, self._unreadable = read_instances_apart(kind, keys)
         self.known = ReferenceCache()
         self.results: dict[UUID, Result] = {}
         self.versions: list[Version] = []
@@ -153,22 +153,22 @@ class Batch:
 
     def look_up_references(self, entries: Sequence[Entry]) -> None:
         """Look up the targets of all ``entries`` together."""
-        if not self.resource.relations:
+        if not self.kind.relations:
             return
         # A row that this batch deletes counts as missing; if it stays after all, the pending reference is written
         # later.
-        self.known.forget((self.resource.kind, entry.uuid) for entry in entries if entry.is_deleted)
+        self.known.forget((self.kind.name, entry.uuid) for entry in entries if entry.is_deleted)
         brought = [entry for entry in entries if entry.payload is not None and not entry.is_deleted]
         self._readings = {entry.uuid: self._read_payload(entry) for entry in brought}
         whole = [reading for reading in self._readings.values() if isinstance(reading, Reading)]
-        self.known.look_up(target for reading in whole for target in targets_of(self.resource, reading))
+        self.known.look_up(target for reading in whole for target in targets_of(self.kind, reading))
 
     def _read_payload(self, entry: Entry) -> Reading | PayloadError:
         if entry.payload is None:
             return PayloadError("Expected a payload, found none.")
         try:
             with row_guard(self._using, savepoint=False):
-                return self.resource.decode(entry.payload)
+                return self.kind.decode(entry.payload)
         except PayloadError as error:
             return error
 
@@ -183,7 +183,7 @@ class Batch:
         tracked = self.tracked.get(entry.uuid)
         is_new = tracked is None
         if tracked is None:
-            tracked = self.tracked[entry.uuid] = new_tracked(self.resource.kind, entry.uuid)
+            tracked = self.tracked[entry.uuid] = new_tracked(self.kind.name, entry.uuid)
         plan = Plan.DELETE if entry.is_deleted else Plan.WRITE
         version = Version(entry=entry, tracked=tracked, is_new=is_new, plan=plan)
         self._made[entry.uuid] = version
@@ -209,10 +209,10 @@ class Batch:
         if isinstance(reading, PayloadError):
             raise reading
         version.reading = reading
-        version.row = prepare_row(self.resource, instance, reading, self.known)
-        version.keep_waiting(self.resource, reading.related)
+        version.row = prepare_row(self.kind, instance, reading, self.known)
+        version.keep_waiting(self.kind, reading.related)
         if instance is None:
-            version.plan_merge(self.resource)
+            version.plan_merge(self.kind)
             if version.plan is not Plan.WRITE:
                 version.row = None
         elif version.tracked.keeps_content:

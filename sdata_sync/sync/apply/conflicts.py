@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 def ask_application(
-    resource: Kind,
+    kind: Kind,
     entry: Entry,
     local_state: SyncState,
     local: LocalVersion,
@@ -47,7 +47,7 @@ def ask_application(
 ) -> Decision:
     """Return the decision of the application's ``resolve``, or ``None`` if the rules are to decide or it fails."""
     conflict = Conflict(
-        kind=resource.kind,
+        kind=kind.name,
         uuid=entry.uuid,
         local=ConflictVersion(state=local_state, values=local.values),
         remote=ConflictVersion(state=entry.state, values=remote),
@@ -55,21 +55,21 @@ def ask_application(
         rule=outcome.by,
     )
     try:
-        decision = resource.declared.resolve(conflict)
+        decision = kind.declared.resolve(conflict)
     except Exception as error:
         if ends_page(error):
             raise
         # An error of the application must not block the page: the rules decide, and the error is logged.
-        logger.exception("resolve() of %r failed; the rules decide", resource)
+        logger.exception("resolve() of %r failed; the rules decide", kind)
         return None
     if decision is None or decision in ("local", "remote"):
         return decision
-    if isinstance(decision, Mapping) and set(decision) <= set(resource.columns):
+    if isinstance(decision, Mapping) and set(decision) <= set(kind.columns):
         return decision
     logger.error(
         "resolve() of %r must return 'local', 'remote', None or values of %s; it returned %r. The rules decide.",
-        resource,
-        ", ".join(resource.columns),
+        kind,
+        ", ".join(kind.columns),
         decision,
     )
     return None
@@ -96,42 +96,42 @@ def record_of(
     )
 
 
-def use_other_version(resource: Kind, record: ConflictRecord) -> None:
+def use_other_version(kind: Kind, record: ConflictRecord) -> None:
     """Write the version that has lost a conflict into the row, as a change of this node.
 
     Raises:
         PayloadError: the version cannot be decoded or written, or it refers to a resource without a row here.
         ValidationError: the model refuses the version.
     """
-    database = resource.database
+    database = kind.database
     with transaction.atomic(using=database):
-        lock_digest(resource)
-        tracked = survivor_of(resource, TrackedResource.objects.using(database).get(pk=record.resource_id))
+        lock_digest(kind)
+        tracked = survivor_of(kind, TrackedResource.objects.using(database).get(pk=record.resource_id))
         key = tracked.local_key
-        instance = read_instances(resource, [key] if key else []).get(key or "")
+        instance = read_instances(kind, [key] if key else []).get(key or "")
         if not record.losing_payload:
             if instance is not None:
                 instance.delete(using=database)
         else:
-            _write(resource, tracked, instance, record.losing_payload)
+            _write(kind, tracked, instance, record.losing_payload)
         ConflictRecord.objects.using(database).filter(pk=record.pk).update(overruled_at=timezone.now())
 
 
-def _write(resource: Kind, tracked: TrackedResource, instance: models.Model | None, payload: str) -> None:
-    change = prepare_row(resource, instance, resource.decode(Payload.from_xml(payload)), ReferenceCache())
+def _write(kind: Kind, tracked: TrackedResource, instance: models.Model | None, payload: str) -> None:
+    change = prepare_row(kind, instance, kind.decode(Payload.from_xml(payload)), ReferenceCache())
     if change.pending:
         raise PayloadError("The version refers to a resource that this node does not have.")
     instance = change.instance
     instance.full_clean(exclude=[f.name for f in instance._meta.fields if f.attname not in change.names])
-    instance.save(using=resource.database, force_insert=change.is_new)
-    write_inside(resource, [change], write_rows)
+    instance.save(using=kind.database, force_insert=change.is_new)
+    write_inside(kind, [change], write_rows)
     if change.is_new:
         # The row comes back under the uuid that all nodes know.
-        _adopt(resource, tracked.uuid, str(instance.pk))
+        _adopt(kind, tracked.uuid, str(instance.pk))
 
 
-def _adopt(resource: Kind, uuid: UUID, key: str) -> None:
-    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+def _adopt(kind: Kind, uuid: UUID, key: str) -> None:
+    rows = TrackedResource.objects.using(kind.database).filter(kind=kind.name)
     marked = rows.get(local_key=key)
     mark, user = marked.mark, marked.mark_user
     marked.delete()
@@ -157,7 +157,7 @@ class ConflictResolution:
         by_priority: bool = True,
     ) -> None:
         self._by_priority = by_priority
-        self._resource = recorder.resource
+        self._kind = recorder.kind
         self._recorder = recorder
         self._batch = batch
         self._version = version
@@ -195,26 +195,26 @@ class ConflictResolution:
         if entry.is_deleted or tracked.is_deleted:
             return entry.is_deleted and tracked.is_deleted
         try:
-            with row_guard(self._resource.database, savepoint=False):
+            with row_guard(self._kind.database, savepoint=False):
                 return self._etag() == tracked.etag
         except PayloadError:
             return False
 
     def _etag(self) -> str:
-        resource, version = self._resource, self._version
+        kind, version = self._kind, self._version
         assert version.row is not None
-        plain = resource.encode_instance(version.row.instance)
-        contents = merged(resource, plain, version.reading, self._local.contents)
-        return resource.etag(contents, version.reading.extra)
+        plain = kind.encode_instance(version.row.instance)
+        contents = merged(kind, plain, version.reading, self._local.contents)
+        return kind.etag(contents, version.reading.extra)
 
     def _as_the_application_says(self, outcome: Resolution) -> Resolution:
-        resource, version, row = self._resource, self._version, self._version.row
-        if not resource.decides_itself or version.plan in (Plan.DEFER, Plan.RENAME) or version.tracked.is_deferred:
+        kind, version, row = self._kind, self._version, self._version.row
+        if not kind.decides_itself or version.plan in (Plan.DEFER, Plan.RENAME) or version.tracked.is_deferred:
             return outcome
         remote = None
         if row is not None and not row.is_deletion:
             remote = {name: value_of(row.instance, name) for name in row.names}
-        decision = ask_application(resource, version.entry, self._local_state, self._local, remote, outcome)
+        decision = ask_application(kind, version.entry, self._local_state, self._local, remote, outcome)
         if decision is None:
             return outcome
         if isinstance(decision, Mapping):
@@ -225,25 +225,25 @@ class ConflictResolution:
         return Resolution(source_wins=source_wins, by=Rule.APPLICATION, record=record)
 
     def _merge(self, values: Mapping[str, object]) -> None:
-        resource, version = self._resource, self._version
+        kind, version = self._kind, self._version
         is_new = version.tracked.local_key is None
         if version.row is not None:
             instance = version.row.instance
         else:
-            instance = self._batch.instance_of(version.tracked) or resource.model()
+            instance = self._batch.instance_of(version.tracked) or kind.model()
         if self._local.values is not None:
             set_values(instance, self._local.values, is_new=False)
         names = set_values(instance, values, is_new=is_new)
         version.plan = Plan.WRITE
         action = RowAction.CREATE if is_new else RowAction.UPDATE
         version.row = RowChange(instance=instance, names=names, action=action)
-        version.keep_waiting(resource, ())
+        version.keep_waiting(kind, ())
 
     def _record(self, outcome: Resolution) -> None:
         version = self._version
         logger.info(
             "%s %s: conflict between %s and %s, won by the %s (%s)",
-            self._resource.kind,
+            self._kind.name,
             version.entry.uuid,
             version.entry.state,
             self._local_state,

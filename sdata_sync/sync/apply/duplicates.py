@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 class DuplicateMerge:
     """Merge a received version with the row that is the same thing under another uuid, that of ``duplicate``."""
 
-    resource: Kind
+    kind: Kind
     entry: Entry
     reading: Reading
     duplicate: TrackedResource
@@ -61,7 +61,7 @@ class DuplicateMerge:
         Raises:
             PayloadError: the received content cannot be written.
         """
-        local = LocalVersion(self.resource, self.duplicate, self.instance, allocate=True)
+        local = LocalVersion(self.kind, self.duplicate, self.instance, allocate=True)
         same_content = self._has_same_content(local)
         outcome = resolve(self.entry.state, local_state, source, target, same_content=same_content)
         if not same_content:
@@ -73,49 +73,47 @@ class DuplicateMerge:
                 remote_won=outcome.source_wins,
                 rule=f"same thing; {outcome.by}",
             )
-            ConflictRecord.objects.using(self.resource.database).bulk_create([record])
+            ConflictRecord.objects.using(self.kind.database).bulk_create([record])
             self.is_conflict = True
         change = self._written() if outcome.source_wins else None
-        etag = "" if change is None else self.resource.etag(change.texts, self.reading.extra)
+        etag = "" if change is None else self.kind.etag(change.texts, self.reading.extra)
         if str(self.entry.uuid) < str(self.duplicate.uuid):
             self._keep_received(etag)
         else:
             self._keep_local(is_changed=outcome.source_wins and not same_content)
         if change is not None:
             self._wait_for(change)
-        wake_after_commit(self.resource.kind, self.resource.database)
+        wake_after_commit(self.kind.name, self.kind.database)
         return outcome
 
     def _has_same_content(self, local: LocalVersion) -> bool:
-        change = prepare_row(self.resource, None, self.reading, self.known)
+        change = prepare_row(self.kind, None, self.reading, self.known)
         try:
-            contents = merged(
-                self.resource, self.resource.encode_instance(change.instance), self.reading, local.contents
-            )
+            contents = merged(self.kind, self.kind.encode_instance(change.instance), self.reading, local.contents)
         except PayloadError:
             return False
         return contents == local.contents
 
     def _written(self) -> RowChange:
         """Write the received content into the row, and return the change."""
-        change = prepare_row(self.resource, self.instance, self.reading, self.known)
-        waiting = waiting_of(self.resource, [self.duplicate]).get(self.duplicate.local_key or "", {})
-        keep_waiting(self.resource, change, self.reading.related, waiting)
-        write_rows(self.resource, [change])
+        change = prepare_row(self.kind, self.instance, self.reading, self.known)
+        waiting = waiting_of(self.kind, [self.duplicate]).get(self.duplicate.local_key or "", {})
+        keep_waiting(self.kind, change, self.reading.related, waiting)
+        write_rows(self.kind, [change])
         if change.error is not None:
             raise change.error
         return change
 
     def _wait_for(self, change: RowChange) -> None:
         """Move the pending references to the resource that has the row now."""
-        owner = tracked_rows(self.resource).get(local_key=self.duplicate.local_key)
+        owner = tracked_rows(self.kind).get(local_key=self.duplicate.local_key)
         gone = [self.duplicate.pk, *self._received().values_list("pk", flat=True)]
-        store_pending(self.resource, {owner.pk: change.pending}, replaced=gone)
+        store_pending(self.kind, {owner.pk: change.pending}, replaced=gone)
 
     def _keep_received(self, etag: str) -> None:
         key = self.duplicate.local_key or ""
-        release(self.resource, self.duplicate, replaced_by=self.entry.uuid)
-        hand_over(self.resource, self.duplicate.pk, self._received().get().pk)
+        release(self.kind, self.duplicate, replaced_by=self.entry.uuid)
+        hand_over(self.kind, self.duplicate.pk, self._received().get().pk)
         self._received().update(
             local_key=key,
             is_deleted=False,
@@ -125,51 +123,51 @@ class DuplicateMerge:
             extra=self.reading.extra if etag else self.duplicate.extra,
             mark=None if etag else now(),
         )
-        mark_referrers_of_key(self.resource, key)
+        mark_referrers_of_key(self.kind, key)
 
     def _keep_local(self, *, is_changed: bool) -> None:
-        keep_alias(self.resource, self.entry.uuid, self.duplicate.uuid)
+        keep_alias(self.kind, self.entry.uuid, self.duplicate.uuid)
         if is_changed:
-            tracked_rows(self.resource).filter(pk=self.duplicate.pk).update(
+            tracked_rows(self.kind).filter(pk=self.duplicate.pk).update(
                 restamp=True, extra=self.reading.extra, mark=now(), is_intent=False
             )
 
     def _received(self) -> models.QuerySet[TrackedResource]:
-        return tracked_rows(self.resource).filter(uuid=self.entry.uuid)
+        return tracked_rows(self.kind).filter(uuid=self.entry.uuid)
 
 
-def keep_alias(resource: Kind, uuid: UUID, survivor: UUID) -> None:
+def keep_alias(kind: Kind, uuid: UUID, survivor: UUID) -> None:
     """Make ``uuid`` an alias of ``survivor`` and mark it, so that it is sent."""
-    tracked_rows(resource).filter(uuid=uuid).update(
+    tracked_rows(kind).filter(uuid=uuid).update(
         local_key=None, is_deleted=True, replaced_by=survivor, restamp=True, mark=now() - 1
     )
 
 
-def revive(resource: Kind, deleted: TrackedResource, reading: Reading, known: ReferenceCache) -> None:
+def revive(kind: Kind, deleted: TrackedResource, reading: Reading, known: ReferenceCache) -> None:
     """Bring back a deleted resource with the content that was received under its alias: a change of this node.
 
     Raises:
         PayloadError: the content cannot be written.
     """
-    change = prepare_row(resource, None, reading, known)
-    write_rows(resource, [change])
+    change = prepare_row(kind, None, reading, known)
+    write_rows(kind, [change])
     if change.error is not None:
         raise change.error
-    tracked_rows(resource).filter(pk=deleted.pk).update(
+    tracked_rows(kind).filter(pk=deleted.pk).update(
         local_key=str(change.instance.pk),
         is_deleted=False,
         restamp=True,
         extra=reading.extra,
         mark=now(),
     )
-    store_pending(resource, {deleted.pk: change.pending}, replaced=[deleted.pk])
+    store_pending(kind, {deleted.pk: change.pending}, replaced=[deleted.pk])
 
 
 class Merger:
     """Merge the versions of a batch with the rows and resources that are the same thing."""
 
     def __init__(self, recorder: Recorder, batch: Batch) -> None:
-        self._resource = recorder.resource
+        self._kind = recorder.kind
         self._recorder = recorder
         self._batch = batch
         #: The number of conflicts among them.
@@ -180,7 +178,7 @@ class Merger:
         for version in self._batch.versions:
             if version.plan is not Plan.DEFER and self._is_merged(version):
                 try:
-                    with row_guard(self._resource.database):
+                    with row_guard(self._kind.database):
                         self._merge(version)
                 except PayloadError as error:
                     defer_late(self._batch, version, error)
@@ -196,7 +194,7 @@ class Merger:
         if version.tracked.replaced_by != replaced_by:
             self._rows(uuid).update(replaced_by=replaced_by)
         if version.plan is Plan.RENAME and replaced_by is not None:
-            rename(self._resource, version.other_key, uuid, replaced_by, is_edited=version.is_concurrent)
+            rename(self._kind, version.other_key, uuid, replaced_by, is_edited=version.is_concurrent)
         elif version.plan is Plan.KEEP:
             self._rows(uuid).update(restamp=True, mark=self._recorder.now)
             self._recorder.has_recorded = True
@@ -207,41 +205,41 @@ class Merger:
 
     def _rows(self, uuid: UUID) -> QuerySet[TrackedResource]:
         # Made only where it is needed: building a queryset costs more than the rest of the loop.
-        return tracked_rows(self._resource).filter(uuid=uuid)
+        return tracked_rows(self._kind).filter(uuid=uuid)
 
     def _revive(self, version: Version, survivor: TrackedResource) -> None:
         """Decide a version that was received under an alias against the deletion of the surviving resource."""
-        resource, recorder, entry = self._resource, self._recorder, version.entry
-        survivor.refresh_from_db(using=resource.database)
+        kind, recorder, entry = self._kind, self._recorder, version.entry
+        survivor.refresh_from_db(using=kind.database)
         local_state = recorder.local_state(survivor)
         if local_state is None:
             return
         outcome = resolve(entry.state, local_state, recorder.source, recorder.target, same_content=False)
-        local, rule = LocalVersion(resource, survivor, None, allocate=True), f"same thing; {outcome.by}"
+        local, rule = LocalVersion(kind, survivor, None, allocate=True), f"same thing; {outcome.by}"
         record = record_of(survivor, entry, local_state, local, remote_won=outcome.source_wins, rule=rule)
-        ConflictRecord.objects.using(resource.database).bulk_create([record])
+        ConflictRecord.objects.using(kind.database).bulk_create([record])
         self.conflicts += 1
-        keep_alias(resource, entry.uuid, survivor.uuid)
+        keep_alias(kind, entry.uuid, survivor.uuid)
         recorder.has_recorded = True
         if not outcome.source_wins:
             self._set_lost_result(version, survivor, outcome)
             return
         try:
-            revive(resource, survivor, version.reading, self._batch.known)
+            revive(kind, survivor, version.reading, self._batch.known)
         except PayloadError as error:
             defer_late(self._batch, version, error)
 
     def _merge_rows(self, version: Version) -> None:
-        resource, recorder, key = self._resource, self._recorder, version.other_key
+        kind, recorder, key = self._kind, self._recorder, version.other_key
         duplicate = recorder.ensure_stamped(key)
-        instance = read_instances(resource, [key]).get(key)
+        instance = read_instances(kind, [key]).get(key)
         local_state = recorder.local_state(duplicate)
         if instance is None or local_state is None or duplicate.uuid == version.entry.uuid:
-            error = PayloadError(f"It is the same thing as {resource.kind}('{key}'), which cannot be taken now.")
+            error = PayloadError(f"It is the same thing as {kind.name}('{key}'), which cannot be taken now.")
             defer_late(self._batch, version, error)
             return
         merge = DuplicateMerge(
-            resource=resource,
+            kind=kind,
             entry=version.entry,
             reading=version.reading,
             duplicate=duplicate,
@@ -249,7 +247,7 @@ class Merger:
             known=self._batch.known,
         )
         try:
-            with transaction.atomic(using=resource.database):
+            with transaction.atomic(using=kind.database):
                 outcome = merge.merge(local_state, recorder.source, recorder.target)
         except PayloadError as error:
             defer_late(self._batch, version, error)
@@ -260,4 +258,4 @@ class Merger:
             self._set_lost_result(version, duplicate, outcome)
 
     def _set_lost_result(self, version: Version, survivor: TrackedResource, outcome: Resolution) -> None:
-        self._batch.results[version.entry.uuid] = lost_result(self._resource, version.entry, survivor, outcome)
+        self._batch.results[version.entry.uuid] = lost_result(self._kind, version.entry, survivor, outcome)

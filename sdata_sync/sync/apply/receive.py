@@ -52,12 +52,12 @@ def _counting(kind: str, *counts: int) -> tuple[QuerySet[DigestRow], dict[str, A
 _count = PreparedUpdate(_counting, str, *[int] * len(_NAMES))
 
 
-def count_received(resource: Kind, results: Iterable[Result], *, conflicts: int) -> None:
+def count_received(kind: Kind, results: Iterable[Result], *, conflicts: int) -> None:
     """Add ``results`` to the counters of the kind; the caller holds the lock of its digest."""
     counts = Counter(_outcome(result) for result in results)
     if counts:
         counts["conflicts"] = conflicts
-        _count.execute(resource.database, resource.kind, *(counts[name] for name in _NAMES))
+        _count.execute(kind.database, kind.name, *(counts[name] for name in _NAMES))
 
 
 def _outcome(result: Result) -> str:
@@ -81,7 +81,7 @@ class Receipt:
     next_url: str
 
 
-def receive_feed(resource: Kind, file: BinaryIO) -> Receipt:
+def receive_feed(kind: Kind, file: BinaryIO) -> Receipt:
     """Apply one page of a sync feed (SData sync 5.3 to 5.5, 5.8).
 
     Data, states and digest are written in one transaction. The same page posted again changes nothing. The first page
@@ -92,16 +92,16 @@ def receive_feed(resource: Kind, file: BinaryIO) -> Receipt:
     """
     reader = read_sync_feed(file)
     assert reader.header.digest is not None
-    _refuse_ourselves(resource, reader.header.digest)
-    assigns_ticks = ensure_checked(resource)
-    act = partial(_receive, resource, file, assigns_ticks=assigns_ticks)
-    with span("apply_page", kind=resource.kind, source=reader.header.digest.origin):
+    _refuse_ourselves(kind, reader.header.digest)
+    assigns_ticks = ensure_checked(kind)
+    act = partial(_receive, kind, file, assigns_ticks=assigns_ticks)
+    with span("apply_page", kind=kind.name, source=reader.header.digest.origin):
         try:
-            return atomically_by_row(resource.database, act)
+            return atomically_by_row(kind.database, act)
         except _OwnTickShown as shown:
             # An entry has a tick of this node that is above the tick in the feed's digest: this node was restored.
-            claimed = _highest_own_tick(resource, file, shown.limit) + 1
-            return atomically_by_row(resource.database, partial(act, claimed=claimed))
+            claimed = _highest_own_tick(kind, file, shown.limit) + 1
+            return atomically_by_row(kind.database, partial(act, claimed=claimed))
 
 
 class _OwnTickShown(SyncError):
@@ -113,51 +113,51 @@ class _OwnTickShown(SyncError):
         self.limit = limit
 
 
-def _highest_own_tick(resource: Kind, file: BinaryIO, limit: int) -> int:
+def _highest_own_tick(kind: Kind, file: BinaryIO, limit: int) -> int:
     file.seek(0)
     states = (entry.state for entry in read_sync_feed(file).entries())
-    return max(s.tick for s in states if same_endpoint(s.endpoint, resource.endpoint) and s.tick < limit)
+    return max(s.tick for s in states if same_endpoint(s.endpoint, kind.endpoint) and s.tick < limit)
 
 
-def _receive(resource: Kind, file: BinaryIO, *, assigns_ticks: bool, claimed: int = 0) -> Receipt:
+def _receive(kind: Kind, file: BinaryIO, *, assigns_ticks: bool, claimed: int = 0) -> Receipt:
     file.seek(0)  # a repeated transaction reads the feed again
     reader = read_sync_feed(file)
     source, mode = reader.header.digest, reader.header.sync_mode
     assert source is not None
-    stored = lock_digest(resource)
+    stored = lock_digest(kind)
     ours = stored.value
-    check_partial_exchange(resource, ours, source)
+    check_partial_exchange(kind, ours, source)
     if claimed:  # replaces the digest's tick of this node, which is too low or too high to be believed
-        source = source.with_entry(DigestEntry(endpoint=resource.endpoint, tick=claimed))
-    restores = _check_restore(resource, ours.tick(resource.endpoint), source, mode)
-    noted = note_restore_gap(resource, stored) if restores else restore_gap(resource)
-    bounds = Bounds(resource, stored, source, restores=restores)
+        source = source.with_entry(DigestEntry(endpoint=kind.endpoint, tick=claimed))
+    restores = _check_restore(kind, ours.tick(kind.endpoint), source, mode)
+    noted = note_restore_gap(kind, stored) if restores else restore_gap(kind)
+    bounds = Bounds(kind, stored, source, restores=restores)
     source = bounds.source
     if assigns_ticks and noted is None:
-        assign_ticks_under_lock(resource, stored)
-    applier = Applier(resource, stored, gap=noted, referrers=reader.header.referrers, bounds=bounds)
-    check = _EntryCheck(resource, stored, source, mode)
+        assign_ticks_under_lock(kind, stored)
+    applier = Applier(kind, stored, gap=noted, referrers=reader.header.referrers, bounds=bounds)
+    check = _EntryCheck(kind, stored, source, mode)
     # Where duplicates are possible, each entry must see the row of the one before.
-    size = 1 if resource.may_find_duplicates else BATCH
+    size = 1 if kind.may_find_duplicates else BATCH
     for batch in _batches(check.checked(reader.entries()), size):
         applier.apply(batch)
     # Read now: the link to the next page may follow the entries.
     is_end = mode is SyncMode.CATCH_UP and not reader.next_url
-    if is_end and noted is not None and source.tick(resource.endpoint) >= noted.until:
+    if is_end and noted is not None and source.tick(kind.endpoint) >= noted.until:
         applier.rejoin()
     digest = applier.finish(merge=is_end)
-    count_received(resource, applier.results, conflicts=applier.conflicts)
-    update_partial(resource, ours, source)
-    remember(resource, source.origin, [result.uuid for result in applier.results])
+    count_received(kind, applier.results, conflicts=applier.conflicts)
+    update_partial(kind, ours, source)
+    remember(kind, source.origin, [result.uuid for result in applier.results])
     if applier.has_written or not digest.in_sync_with(ours):
-        retry_deferred(resource)
-        transaction.on_commit(partial(retry_others, resource), using=resource.database, robust=True)
+        retry_deferred(kind)
+        transaction.on_commit(partial(retry_others, kind), using=kind.database, robust=True)
     if applier.has_written or applier.has_recorded:
-        wake_after_commit(resource.kind, resource.database, is_own=applier.has_recorded)
+        wake_after_commit(kind.name, kind.database, is_own=applier.has_recorded)
     return Receipt(results=applier.results, digest=digest, source=source, next_url=reader.next_url)
 
 
-def _check_restore(resource: Kind, ours: int, source: Digest, mode: SyncMode | None) -> bool:
+def _check_restore(kind: Kind, ours: int, source: Digest, mode: SyncMode | None) -> bool:
     """Return True if the source has a higher tick of this node than the node itself and is believed: a restore.
 
     The lost changes come back with a catch-up feed, and no tick is assigned before its end. An immediate feed is
@@ -166,27 +166,27 @@ def _check_restore(resource: Kind, ours: int, source: Digest, mode: SyncMode | N
     Raises:
         FeedRefused: an immediate feed shows that this node was restored.
     """
-    theirs = source.tick(resource.endpoint)
+    theirs = source.tick(kind.endpoint)
     if theirs <= ours:
         return False
     if mode is SyncMode.IMMEDIATE:
-        _refuse_immediate(resource, ours, theirs, "feed/digest")
+        _refuse_immediate(kind, ours, theirs, "feed/digest")
         return False
     return is_restore(ours, theirs, source.origin)
 
 
-def _refuse_immediate(resource: Kind, ours: int, theirs: int, path: str) -> None:
+def _refuse_immediate(kind: Kind, ours: int, theirs: int, path: str) -> None:
     if theirs - ours <= conf.max_tick_leap:
         raise FeedRefused(
-            f"The source knows {resource.endpoint} up to tick {theirs}, but this node is at tick {ours}: it was "
+            f"The source knows {kind.endpoint} up to tick {theirs}, but this node is at tick {ours}: it was "
             "restored from a backup. Expected a catchUp feed, received an immediate feed.",
             application_code="Restored",
             payload_path=path,
         )
 
 
-def _refuse_ourselves(resource: Kind, source: Digest) -> None:
-    if source.origin and same_endpoint(source.origin, resource.endpoint):
+def _refuse_ourselves(kind: Kind, source: Digest) -> None:
+    if source.origin and same_endpoint(source.origin, kind.endpoint):
         raise FeedRefused(
             f"The feed names {source.origin} as its origin, which is the endpoint of this node. Two nodes have one "
             "BASE_URL; give each node its own.",
@@ -198,8 +198,8 @@ def _refuse_ourselves(resource: Kind, source: Digest) -> None:
 class _EntryCheck:
     """Check the ticks of the entries of one page, in their order."""
 
-    def __init__(self, resource: Kind, stored: StoredDigest, source: Digest, mode: SyncMode | None) -> None:
-        self._resource = resource
+    def __init__(self, kind: Kind, stored: StoredDigest, source: Digest, mode: SyncMode | None) -> None:
+        self._kind = kind
         self._stored = stored
         self._source = source
         self._is_immediate = mode is SyncMode.IMMEDIATE
@@ -222,12 +222,12 @@ class _EntryCheck:
 
     def _is_of_ours_beyond(self, state: SyncState, path: str) -> bool:
         """Return True if an entry has a tick of this node that it has not recorded, and the claim is not believed."""
-        own = self._resource.endpoint
+        own = self._kind.endpoint
         ours = self._stored.value.tick(own)
         if not same_endpoint(state.endpoint, own) or state.tick < max(ours, self._source.tick(own)):
             return False
         if self._is_immediate:
-            _refuse_immediate(self._resource, ours, state.tick + 1, path)
+            _refuse_immediate(self._kind, ours, state.tick + 1, path)
         elif self._is_from_peer and state.tick < ours + conf.max_tick_leap:
             raise _OwnTickShown(ours + conf.max_tick_leap)
         return True

@@ -43,8 +43,8 @@ class Recorder:
     restore ``gap`` they do, because this node gets its own changes back.
     """
 
-    def __init__(self, resource: Kind, stored: StoredDigest, source: Digest, *, gap: RestoreGap | None) -> None:
-        self.resource = resource
+    def __init__(self, kind: Kind, stored: StoredDigest, source: Digest, *, gap: RestoreGap | None) -> None:
+        self.kind = kind
         self.source = source
         self.digest = self.target = stored.value
         self.now = now()
@@ -69,22 +69,22 @@ class Recorder:
 
     def _stamp(self, marked: Sequence[TrackedResource]) -> None:
         self._stored.value = self.digest  # with the ticks of the outcomes that were recorded
-        stamp_rows(self.resource, self._stored, marked)
+        stamp_rows(self.kind, self._stored, marked)
         self.digest = self._stored.value
 
     def ensure_stamped(self, key: str) -> TrackedResource:
         """Return the TrackedResource of the row ``key``; track the row and assign a tick if it has none."""
-        rows = tracked_rows(self.resource).filter(local_key=key)
+        rows = tracked_rows(self.kind).filter(local_key=key)
         row = rows.first()
         if row is None:
-            link(self.resource, key, None)
+            link(self.kind, key, None)
             row = rows.get()
         if row.mark is not None and not row.problem and self._restored is None:
             self._stamp([row])
         return row
 
     def _has_doubtful_tick(self, tracked: TrackedResource, gap: RestoreGap) -> bool:
-        own = self._stored.ensure_endpoint_id(self.resource.endpoint)
+        own = self._stored.ensure_endpoint_id(self.kind.endpoint)
         return tracked.endpoint_id == own and tracked.tick is not None and tracked.tick in gap
 
     def _is_edited(self, tracked: TrackedResource, instances: Mapping[str, models.Model]) -> bool:
@@ -93,8 +93,8 @@ class Recorder:
         instance = instances.get(tracked.local_key or "")
         if instance is None:
             return not tracked.is_deleted
-        contents = LocalVersion(self.resource, tracked, instance, allocate=False).contents
-        return contents is None or self.resource.etag(contents, tracked.extra) != tracked.etag
+        contents = LocalVersion(self.kind, tracked, instance, allocate=False).contents
+        return contents is None or self.kind.etag(contents, tracked.extra) != tracked.etag
 
     def has_lost_edit(self, uuid: UUID) -> bool:
         """Return True if the resource was edited at this node since the restore."""
@@ -104,7 +104,7 @@ class Recorder:
         """Return the sync state of the version at this node, or ``None`` if there is none."""
         if tracked.mark is not None and (tracked.problem or self.has_lost_edit(tracked.uuid)):
             # An edit without a tick, held back or made since a restore, is the local version all the same.
-            own, stamp = self.resource.endpoint, stamp_after(tracked.mark, tracked.stamp)
+            own, stamp = self.kind.endpoint, stamp_after(tracked.mark, tracked.stamp)
             return SyncState(endpoint=own, tick=self._free_tick(), stamp=stamp, user=tracked.mark_user)
         if tracked.tick is None or tracked.endpoint_id is None:
             return None
@@ -127,7 +127,7 @@ class Recorder:
         if self._restored is not None:
             self._restored.anew.append(uuid)
             return winner
-        own = self.resource.endpoint
+        own = self.kind.endpoint
         stamp = stamp_after(self.now, *(state.stamp for state in both))
         state = SyncState(endpoint=own, tick=self._free_tick(), stamp=stamp, user=winner.user)
         self.digest = self.digest.advance(state, stamp=self.now)
@@ -136,7 +136,7 @@ class Recorder:
 
     def _free_tick(self) -> int:
         # Above every tick that the source has seen of this node, which may have been restored from a backup.
-        own = self.resource.endpoint
+        own = self.kind.endpoint
         return max(self.digest.tick(own), self.source.tick(own))
 
     def advance_past(self, state: SyncState) -> None:
@@ -147,8 +147,8 @@ class Recorder:
         """Continue above the highest tick that the source has from this node; reassign ticks that were used twice."""
         self._mark_anew()
         self._stored.value = self.digest
-        take_higher_tick(self.resource, self._stored, self.source, f"the feed of {self.source.origin or 'a peer'}")
-        assign_ticks_under_lock(self.resource, self._stored)
+        take_higher_tick(self.kind, self._stored, self.source, f"the feed of {self.source.origin or 'a peer'}")
+        assign_ticks_under_lock(self.kind, self._stored)
         self.digest = self._stored.value
 
     def finish(self, *, merge: bool) -> Digest:
@@ -158,7 +158,7 @@ class Recorder:
         for state in self._highest.values():
             self._stored.receive(state.endpoint, state.tick)
             digest = digest.advance(state, stamp=self.now)
-        if merge and same_endpoint(self.source.part_of, self.resource.endpoint):
+        if merge and same_endpoint(self.source.part_of, self.kind.endpoint):
             digest = digest.merge(self.source.of_origin_alone(), stamp=self.now)
         elif merge:
             digest = digest.merge(self.source, stamp=self.now)
@@ -168,6 +168,6 @@ class Recorder:
     def _mark_anew(self) -> None:
         """Mark the recorded outcomes, so that they get ticks when the restore gap has ended."""
         if self._restored is not None and self._restored.anew:
-            anew = tracked_rows(self.resource).filter(uuid__in=self._restored.anew)
+            anew = tracked_rows(self.kind).filter(uuid__in=self._restored.anew)
             anew.update(mark=self.now, is_intent=False, restamp=True)
             self._restored.anew = []

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 UNCHANGED = "Unchanged"
 
 
-def result_of(
-    resource: Kind, entry: Entry, tracked: TrackedResource | None, *, message: str, method: str = ""
-) -> Result:
+def result_of(kind: Kind, entry: Entry, tracked: TrackedResource | None, *, message: str, method: str = "") -> Result:
     """Return the result of an entry that was applied or ignored."""
     return Result(
         uuid=entry.uuid,
@@ -33,7 +31,7 @@ def result_of(
         status=200,
         message=message,
         method=method or ("DELETE" if entry.is_deleted else "PUT"),
-        id=entry_id(resource, None if tracked is None else tracked.local_key, entry.uuid),
+        id=entry_id(kind, None if tracked is None else tracked.local_key, entry.uuid),
     )
 
 
@@ -50,23 +48,23 @@ def created_result(result: Result, url: str) -> Result:
     )
 
 
-def lost_result(resource: Kind, entry: Entry, tracked: TrackedResource, outcome: Resolution) -> Result:
+def lost_result(kind: Kind, entry: Entry, tracked: TrackedResource, outcome: Resolution) -> Result:
     """Return the result of an entry that lost a conflict."""
     diagnosis = Diagnosis(
         severity=Severity.WARNING,
         application_code="ConflictLost",
         message=f"Changed on both sides; this side's version stays (by {outcome.by}).",
     )
-    result = result_of(resource, entry, tracked, message="Conflict")
+    result = result_of(kind, entry, tracked, message="Conflict")
     return replace(result, status=409, diagnoses=(diagnosis,))
 
 
 def refused_result(
-    resource: Kind, entry: Entry, tracked: TrackedResource | None, status: int, code: str, reason: str
+    kind: Kind, entry: Entry, tracked: TrackedResource | None, status: int, code: str, reason: str
 ) -> Result:
     """Return the result of an entry that is not applied, with the HTTP ``status`` 403 or 409."""
     diagnosis = Diagnosis(severity=Severity.ERROR, application_code=code, message=reason)
-    result = result_of(resource, entry, tracked, message="Refused")
+    result = result_of(kind, entry, tracked, message="Refused")
     return replace(result, status=status, diagnoses=(diagnosis,))
 
 
@@ -81,21 +79,21 @@ def deferred_result(result: Result, error: PayloadError) -> Result:
     return replace(result, status=202, message="Deferred", diagnoses=(diagnosis,))
 
 
-def render_results(resource: Kind, results: Iterable[Result], digest: Digest) -> bytes:
+def render_results(kind: Kind, results: Iterable[Result], digest: Digest) -> bytes:
     """Return the result feed: one page with all ``results``, and the digest of this node after the feed."""
     entries = (
         render_result(
             result,
-            title=f"{resource.element_name} {result.uuid}",
-            element=resource.element_name,
-            namespace=resource.namespace,
+            title=f"{kind.element_name} {result.uuid}",
+            element=kind.element_name,
+            namespace=kind.namespace,
         )
         for result in results
     )
     feed = render_feed(
         entries,
-        url=f"{resource.endpoint}/$syncTarget",
-        title=f"Results for {resource.kind}",
+        url=f"{kind.endpoint}/$syncTarget",
+        title=f"Results for {kind.name}",
         digest=digest,
         now=now(),
     )

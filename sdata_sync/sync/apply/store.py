@@ -37,20 +37,20 @@ def _by_key(count: int) -> PreparedQuery[TrackedResource]:
 
 def store(batch: Batch, now: int) -> None:
     """Write the versions of ``batch``; defer those that cannot be written."""
-    resource, versions = batch.resource, batch.versions
-    ConflictRecord.objects.using(resource.database).bulk_create(batch.conflicts)
+    kind, versions = batch.kind, batch.versions
+    ConflictRecord.objects.using(kind.database).bulk_create(batch.conflicts)
     # Before the rows are written: a mark that the application's receivers set from here on is a change of this node.
-    _clear_marks(resource, [v.tracked for v in versions if not v.is_new], now)
-    write_rows(resource, [v.row for v in versions if v.row is not None and v.error is None])
+    _clear_marks(kind, [v.tracked for v in versions if not v.is_new], now)
+    write_rows(kind, [v.row for v in versions if v.row is not None and v.error is None])
     waited = [v.tracked.pk for v in versions if v.tracked.is_deferred or v.tracked.is_incomplete]
     for version in versions:
-        _set_outcome(resource, version)
-    _make_room(resource, versions, now)
-    create_tracked(resource.database, [v.tracked for v in versions if v.is_new])
-    update_tracked(resource.database, list(batch.touched.values()), with_marks=False)
-    forget(resource, [v.tracked for v in versions if v.tracked.is_deferred and v.plan is not Plan.DEFER])
-    _store_pending(resource, [v for v in versions if _has_pending(v)], waited)
-    _defer(resource, [v for v in versions if v.error is not None])
+        _set_outcome(kind, version)
+    _make_room(kind, versions, now)
+    create_tracked(kind.database, [v.tracked for v in versions if v.is_new])
+    update_tracked(kind.database, list(batch.touched.values()), with_marks=False)
+    forget(kind, [v.tracked for v in versions if v.tracked.is_deferred and v.plan is not Plan.DEFER])
+    _store_pending(kind, [v for v in versions if _has_pending(v)], waited)
+    _defer(kind, [v for v in versions if v.error is not None])
     _amend_results(batch)
 
 
@@ -58,13 +58,13 @@ def defer_late(batch: Batch, version: Version, error: PayloadError) -> None:
     """Defer a version that was stored already, without a row."""
     version.defer(error)
     uuid = version.entry.uuid
-    rows = tracked_rows(batch.resource).filter(uuid=uuid)
+    rows = tracked_rows(batch.kind).filter(uuid=uuid)
     rows.update(is_deleted=False, replaced_by=None, mark=None)
-    _defer(batch.resource, [version])
+    _defer(batch.kind, [version])
     batch.results[uuid] = deferred_result(batch.results[uuid], error)
 
 
-def _clear_marks(resource: Kind, replaced: Iterable[TrackedResource], now: int) -> None:
+def _clear_marks(kind: Kind, replaced: Iterable[TrackedResource], now: int) -> None:
     """Clear the marks of rows that a received version replaces: their edits have lost, or changed nothing.
 
     The mark of a writer that is about to write the row stays.
@@ -75,14 +75,14 @@ def _clear_marks(resource: Kind, replaced: Iterable[TrackedResource], now: int) 
             tracked.mark, tracked.is_intent, tracked.problem = None, False, ""
             keys.append(tracked.pk)
     if keys:
-        rows = TrackedResource.objects.using(resource.database).filter(pk__in=keys)
+        rows = TrackedResource.objects.using(kind.database).filter(pk__in=keys)
         rows.update(mark=None, is_intent=False, problem="")
 
 
-def _set_outcome(resource: Kind, version: Version) -> None:
+def _set_outcome(kind: Kind, version: Version) -> None:
     tracked, row = version.tracked, version.row
     if row is not None and row.error is not None:
-        _find_duplicate(resource, version, row.error, is_new=row.is_new)
+        _find_duplicate(kind, version, row.error, is_new=row.is_new)
     tracked.restamp = False
     if version.plan is Plan.DEFER:
         tracked.is_deleted = False
@@ -96,16 +96,16 @@ def _set_outcome(resource: Kind, version: Version) -> None:
         assert row is not None
         tracked.local_key = str(row.instance.pk)
         # The etag of the written row, which may differ from the entry: a save() may complete the row.
-        tracked.etag = resource.etag(row.texts, version.reading.extra)
+        tracked.etag = kind.etag(row.texts, version.reading.extra)
 
 
-def _find_duplicate(resource: Kind, version: Version, error: PayloadError, *, is_new: bool) -> None:
+def _find_duplicate(kind: Kind, version: Version, error: PayloadError, *, is_new: bool) -> None:
     """Look for a duplicate once more after a failed write: the other row may be an entry of the same feed."""
     version.defer(error)
     if not is_new:
         return
     try:
-        version.plan_merge(resource)
+        version.plan_merge(kind)
     except PayloadError as failure:
         version.defer(failure)
         return
@@ -115,7 +115,7 @@ def _find_duplicate(resource: Kind, version: Version, error: PayloadError, *, is
         version.defer(error)
 
 
-def _make_room(resource: Kind, versions: Iterable[Version], now: int) -> None:
+def _make_room(kind: Kind, versions: Iterable[Version], now: int) -> None:
     """Remove the local keys of new rows from other tracked resources that still have them.
 
     Such a key is left from a row that was deleted without a signal and whose key the database has assigned again, or
@@ -126,11 +126,11 @@ def _make_room(resource: Kind, versions: Iterable[Version], now: int) -> None:
     }
     if not created:
         return
-    found = _by_key(len(created)).rows(resource.database, resource.kind, *created)
+    found = _by_key(len(created)).rows(kind.database, kind.name, *created)
     taken = [pk for pk, key, uuid in found if uuid != created[key]]
     if not taken:
         return
-    others = TrackedResource.objects.using(resource.database).filter(pk__in=taken)
+    others = TrackedResource.objects.using(kind.database).filter(pk__in=taken)
     others.filter(tick__isnull=True, is_deferred=False).delete()
     others.update(local_key=None, mark=now, is_intent=False)
 
@@ -140,26 +140,26 @@ def _has_pending(version: Version) -> bool:
     return version.plan is not Plan.DEFER and version.row is not None and bool(version.row.pending)
 
 
-def _store_pending(resource: Kind, incomplete: Sequence[Version], replaced: Sequence[int]) -> None:
+def _store_pending(kind: Kind, incomplete: Sequence[Version], replaced: Sequence[int]) -> None:
     if incomplete or replaced:
-        _find_created(resource, incomplete)
+        _find_created(kind, incomplete)
         pending = {v.tracked.pk: v.row.pending for v in incomplete if v.row is not None}
-        store_pending(resource, pending, replaced=replaced)
+        store_pending(kind, pending, replaced=replaced)
 
 
-def _defer(resource: Kind, failed: Sequence[Version]) -> None:
-    _find_created(resource, failed)
+def _defer(kind: Kind, failed: Sequence[Version]) -> None:
+    _find_created(kind, failed)
     for version in failed:
         entry = version.entry
         assert version.error is not None
-        defer(resource, version.tracked, version.error, entry.payload, is_deleted=entry.is_deleted)
+        defer(kind, version.tracked, version.error, entry.payload, is_deleted=entry.is_deleted)
 
 
-def _find_created(resource: Kind, versions: Iterable[Version]) -> None:
+def _find_created(kind: Kind, versions: Iterable[Version]) -> None:
     """Read the primary keys of the tracked resources that were just inserted."""
     by_uuid = {version.tracked.uuid: version.tracked for version in versions if version.is_new}
     if by_uuid:
-        rows = tracked_rows(resource).filter(uuid__in=list(by_uuid))
+        rows = tracked_rows(kind).filter(uuid__in=list(by_uuid))
         for uuid, pk in rows.values_list("uuid", "pk"):
             by_uuid[uuid].pk = pk
 
@@ -170,5 +170,5 @@ def _amend_results(batch: Batch) -> None:
         if version.error is not None:
             result = deferred_result(result, version.error)
         elif result.method == "POST":
-            result = created_result(result, batch.resource.resource_url(version.tracked.local_key or ""))
+            result = created_result(result, batch.kind.resource_url(version.tracked.local_key or ""))
         batch.results[version.entry.uuid] = result

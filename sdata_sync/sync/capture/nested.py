@@ -23,54 +23,52 @@ Inside = tuple[Kind, Children]
 def before_child_save(inside: Iterable[Inside], instance: models.Model, using: str) -> None:
     """Mark the parent of the child ``instance``, and the parent that the stored row of the child has."""
     in_transaction = connections[using].in_atomic_block
-    for resource, children in inside:
+    for kind, children in inside:
         values = {getattr(instance, children.link.attname)}
         if instance.pk is not None and not instance._state.adding:
-            stored = all_rows(children.resource.model, using).filter(pk=instance.pk)
+            stored = all_rows(children.kind.model, using).filter(pk=instance.pk)
             values.update(stored.values_list(children.link.attname, flat=True))
-        mark_parents(resource, children, values, using, is_intent=not in_transaction)
+        mark_parents(kind, children, values, using, is_intent=not in_transaction)
 
 
 def after_child_save(inside: Iterable[Inside], instance: models.Model, using: str) -> None:
     """Mark the parent again if the row was committed at once; in a transaction the mark before the save is enough."""
     if not connections[using].in_atomic_block:
-        for resource, children in inside:
-            mark_parents(resource, children, [getattr(instance, children.link.attname)], using)
+        for kind, children in inside:
+            mark_parents(kind, children, [getattr(instance, children.link.attname)], using)
 
 
 def before_child_delete(inside: Iterable[Inside], instance: models.Model, using: str) -> None:
     """Mark the parent of the child ``instance``, and delete the stored uuid of the child."""
-    for resource, children in inside:
-        mark_parents(resource, children, [getattr(instance, children.link.attname)], using)
-        key = key_text(children.resource.model._meta.pk, instance.pk)
-        ChildResource.objects.using(using).filter(kind=children.resource.kind, local_key=key).delete()
+    for kind, children in inside:
+        mark_parents(kind, children, [getattr(instance, children.link.attname)], using)
+        key = key_text(children.kind.model._meta.pk, instance.pk)
+        ChildResource.objects.using(using).filter(kind=children.kind.name, local_key=key).delete()
 
 
-def mark_parents(
-    resource: Kind, children: Children, values: Iterable[Any], using: str, *, is_intent: bool = False
-) -> None:
+def mark_parents(kind: Kind, children: Children, values: Iterable[Any], using: str, *, is_intent: bool = False) -> None:
     """Mark the parents that children refer to with the foreign key ``values``.
 
     Raises:
         ProtectedError: the children would be deleted by a withdrawal of another row.
     """
-    if using != resource.database:
+    if using != kind.database:
         return
     wanted = {value for value in values if value is not None}
-    keys = [key for key in _parent_keys(resource, children, wanted, using) if not is_applied(resource.kind, None, key)]
+    keys = [key for key in _parent_keys(kind, children, wanted, using) if not is_applied(kind.name, None, key)]
     if keys:
         if is_withdrawing():
-            raise models.ProtectedError(f"Children of {resource.kind} would be deleted by a withdrawal.", set())
-        mark(using, resource.kind, keys, is_intent=is_intent)
+            raise models.ProtectedError(f"Children of {kind.name} would be deleted by a withdrawal.", set())
+        mark(using, kind.name, keys, is_intent=is_intent)
         if not is_intent:
-            wake_after_commit(resource.kind, using)
+            wake_after_commit(kind.name, using)
 
 
-def _parent_keys(resource: Kind, children: Children, values: set[Any], using: str) -> list[str]:
+def _parent_keys(kind: Kind, children: Children, values: set[Any], using: str) -> list[str]:
     target = children.link.target_field
-    pk = resource.model._meta.pk
+    pk = kind.model._meta.pk
     if not target.primary_key:
-        rows = all_rows(resource.model, using).filter(**{f"{target.attname}__in": values})
+        rows = all_rows(kind.model, using).filter(**{f"{target.attname}__in": values})
         values = set(rows.values_list("pk", flat=True))
     return sorted(key_text(pk, value) for value in values)
 
@@ -88,8 +86,8 @@ def on_association_changed(
     """Mark the resources whose associations have changed, from either side of the many-to-many field."""
     if action not in ("post_add", "post_remove", "pre_clear"):
         return
-    for resource, relation in associations_through(sender):
-        if using != resource.database:
+    for kind, relation in associations_through(sender):
+        if using != kind.database:
             continue
         if not reverse:
             owners: Iterable[Any] = [instance.pk]
@@ -99,26 +97,21 @@ def on_association_changed(
             field: Any = relation.field
             rows = all_rows(sender, using).filter(**{field.m2m_reverse_field_name(): instance.pk})
             owners = list(rows.values_list(sender._meta.get_field(field.m2m_field_name()).attname, flat=True))  # type: ignore[union-attr]
-        keys = [key_text(resource.model._meta.pk, owner) for owner in owners]
-        keys = [key for key in keys if not is_applied(resource.kind, None, key)]
+        keys = [key_text(kind.model._meta.pk, owner) for owner in owners]
+        keys = [key for key in keys if not is_applied(kind.name, None, key)]
         if keys:
-            mark(using, resource.kind, keys)
-            wake_after_commit(resource.kind, using)
+            mark(using, kind.name, keys)
+            wake_after_commit(kind.name, using)
 
 
 def associations_through(through: type[models.Model]) -> list[tuple[Kind, Association]]:
     """Return the associations of registered resources whose join table is that of the model ``through``."""
-    return [
-        (resource, relation)
-        for resource in registry
-        for relation in associations(resource)
-        if relation.through is through
-    ]
+    return [(kind, relation) for kind in registry for relation in associations(kind) if relation.through is through]
 
 
-def associations(resource: Kind) -> list[Association]:
-    """Return the associations of ``resource``; none if it names missing fields, which the system checks report."""
+def associations(kind: Kind) -> list[Association]:
+    """Return the associations of ``kind``; none if it names missing fields, which the system checks report."""
     try:
-        return [relation for relation in resource.relations if isinstance(relation, Association)]
+        return [relation for relation in kind.relations if isinstance(relation, Association)]
     except FieldDoesNotExist:
         return []

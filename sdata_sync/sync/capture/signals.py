@@ -77,11 +77,11 @@ def _reconnect(**kwargs: Any) -> None:
 
 
 def _reasons(model: type[models.Model]) -> _Capture | None:
-    direct = tuple(resource for resource in registry if issubclass(model, resource.model))
+    direct = tuple(kind for kind in registry if issubclass(model, kind.model))
     extended = tuple(
-        resource
-        for resource in registry
-        if resource not in direct and model._meta.concrete_model in resource.model._meta.get_parent_list()
+        kind
+        for kind in registry
+        if kind not in direct and model._meta.concrete_model in kind.model._meta.get_parent_list()
     )
     inside = tuple(registry.parents_of(model._meta.concrete_model or model))
     referrers = referrers_of(model)
@@ -93,7 +93,7 @@ def _reasons(model: type[models.Model]) -> _Capture | None:
 
 
 def _reconnect_associations() -> None:
-    wanted = {relation.through for resource in registry for relation in associations(resource)}
+    wanted = {relation.through for kind in registry for relation in associations(kind)}
     for through in _captured_associations - wanted:
         signals.m2m_changed.disconnect(on_association_changed, sender=through, dispatch_uid=UID)
     for through in wanted - _captured_associations:
@@ -102,10 +102,10 @@ def _reconnect_associations() -> None:
     _captured_associations.update(wanted)
 
 
-def _key(resource: Kind, instance: models.Model) -> str | None:
+def _key(kind: Kind, instance: models.Model) -> str | None:
     # An instance of a child model has the key of its parent model under the parent's attribute; if it was loaded raw,
     # only under its own.
-    pk = resource.model._meta.pk
+    pk = kind.model._meta.pk
     value = getattr(instance, pk.attname, None)
     if value is None:
         value = instance.pk
@@ -122,23 +122,23 @@ def _before_save(sender: type[models.Model], instance: models.Model, using: str,
         return
     in_transaction = connections[using].in_atomic_block
     watch = _captured[sender]
-    for resource in watch.direct:
-        key = _key(resource, instance)
-        if is_applied(resource.kind, instance, key):
+    for kind in watch.direct:
+        key = _key(kind, instance)
+        if is_applied(kind.name, instance, key):
             continue
-        _reserved(instance).pop(resource.kind, None)  # of an earlier save that failed
+        _reserved(instance).pop(kind.name, None)  # of an earlier save that failed
         if key is None:
             if not in_transaction:
-                _reserved(instance)[resource.kind] = reserve_uuid(using, resource.kind)
+                _reserved(instance)[kind.name] = reserve_uuid(using, kind.name)
         elif in_transaction:
-            mark(using, resource.kind, [key])
-            _reserved(instance)[resource.kind] = None
-            wake_after_commit(resource.kind, using)
+            mark(using, kind.name, [key])
+            _reserved(instance)[kind.name] = None
+            wake_after_commit(kind.name, using)
         else:
-            mark(using, resource.kind, [key], is_intent=True)
+            mark(using, kind.name, [key], is_intent=True)
     if instance.pk is not None:
-        for resource in watch.extended:
-            _mark_extension(resource, instance, using, is_intent=not in_transaction)
+        for kind in watch.extended:
+            _mark_extension(kind, instance, using, is_intent=not in_transaction)
     if watch.inside:
         before_child_save(watch.inside, instance, using)
 
@@ -147,24 +147,24 @@ def _after_save(sender: type[models.Model], instance: models.Model, using: str, 
     if _is_elsewhere(sender, using):
         return
     watch = _captured[sender]
-    for resource in watch.direct:
-        key = _key(resource, instance)
+    for kind in watch.direct:
+        key = _key(kind, instance)
         assert key is not None
         reserved = _reserved(instance)
-        if resource.kind in reserved and reserved[resource.kind] is None:
-            del reserved[resource.kind]  # marked by _before_save in this transaction
+        if kind.name in reserved and reserved[kind.name] is None:
+            del reserved[kind.name]  # marked by _before_save in this transaction
             continue
-        if is_applied(resource.kind, instance, key):
-            add_applied_key(resource.kind, instance, key)
+        if is_applied(kind.name, instance, key):
+            add_applied_key(kind.name, instance, key)
             continue
-        uuid = reserved.pop(resource.kind, None)
+        uuid = reserved.pop(kind.name, None)
         if uuid is None:
-            mark(using, resource.kind, [key])
+            mark(using, kind.name, [key])
         else:
-            bind_uuid(using, resource.kind, uuid, key)
-        wake_after_commit(resource.kind, using)
-    for resource in watch.extended:
-        _mark_extension(resource, instance, using)
+            bind_uuid(using, kind.name, uuid, key)
+        wake_after_commit(kind.name, using)
+    for kind in watch.extended:
+        _mark_extension(kind, instance, using)
     if watch.inside:
         after_child_save(watch.inside, instance, using)
 
@@ -174,15 +174,15 @@ def _before_delete(sender: type[models.Model], instance: models.Model, using: st
         return
     # One mark is enough: Django's collector has always opened a transaction here.
     watch = _captured[sender]
-    for resource in watch.direct:
-        key = _key(resource, instance)
-        if key is not None and not is_applied(resource.kind, instance, key):
+    for kind in watch.direct:
+        key = _key(kind, instance)
+        if key is not None and not is_applied(kind.name, instance, key):
             if is_withdrawing():
-                raise models.ProtectedError(f"{resource.kind}({key!r}) would be deleted by a withdrawal.", {instance})
-            mark(using, resource.kind, [key])
-            wake_after_commit(resource.kind, using)
-    for resource in watch.extended:
-        _mark_extension(resource, instance, using)
+                raise models.ProtectedError(f"{kind.name}({key!r}) would be deleted by a withdrawal.", {instance})
+            mark(using, kind.name, [key])
+            wake_after_commit(kind.name, using)
+    for kind in watch.extended:
+        _mark_extension(kind, instance, using)
     if watch.inside:
         before_child_delete(watch.inside, instance, using)
     if is_withdrawing():
@@ -193,12 +193,12 @@ def _before_delete(sender: type[models.Model], instance: models.Model, using: st
         mark_referrers(watch.referrers, instance, using)
 
 
-def _mark_extension(resource: Kind, instance: models.Model, using: str, *, is_intent: bool = False) -> None:
-    key = key_text(resource.model._meta.pk, instance.pk)
-    if not is_applied(resource.kind, instance, key):
-        mark_tracked(using, resource.kind, [key], is_intent=is_intent)
+def _mark_extension(kind: Kind, instance: models.Model, using: str, *, is_intent: bool = False) -> None:
+    key = key_text(kind.model._meta.pk, instance.pk)
+    if not is_applied(kind.name, instance, key):
+        mark_tracked(using, kind.name, [key], is_intent=is_intent)
         if not is_intent:
-            wake_after_commit(resource.kind, using)
+            wake_after_commit(kind.name, using)
 
 
 def _reserved(instance: models.Model) -> dict[str, UUID | None]:

@@ -56,21 +56,21 @@ _KEEPING_RULES = tuple(rule for name in _KEEPING if (rule := getattr(models, nam
 Taken = Mapping[Kind, set[str]]
 
 
-def taken_along(resource: Kind, instances: Collection[models.Model]) -> Taken:
+def taken_along(kind: Kind, instances: Collection[models.Model]) -> Taken:
     """Return by kind the local keys of the rows that are deleted, or lose a child, when ``instances`` are deleted.
 
     ``instances`` themselves are not among them. Nothing is written.
     """
-    found: dict[type[models.Model], set[Any]] = {resource.model: {instance.pk for instance in instances}}
+    found: dict[type[models.Model], set[Any]] = {kind.model: {instance.pk for instance in instances}}
     queue: list[tuple[type[models.Model], set[Any]]] = list(found.items())
     while queue:
         model, pks = queue.pop()
-        for other, values in _next_rows(model, pks, resource.database):
+        for other, values in _next_rows(model, pks, kind.database):
             new = values - found.get(other, set())
             if new:
                 found.setdefault(other, set()).update(new)
                 queue.append((other, new))
-    return _resources_of(resource, found, {instance.pk for instance in instances})
+    return _resources_of(kind, found, {instance.pk for instance in instances})
 
 
 def parents_of_children(children: Kind, instances: Collection[models.Model]) -> Taken:
@@ -82,12 +82,12 @@ def parents_of_children(children: Kind, instances: Collection[models.Model]) -> 
     }
 
 
-def without_referrers(resource: Kind, instances: Sequence[models.Model]) -> list[models.Model]:
+def without_referrers(kind: Kind, instances: Sequence[models.Model]) -> list[models.Model]:
     """Return those of ``instances`` that no foreign key which would cascade refers to, by one query for each.
 
     Return none of them for a model with parent models or generic relations, because one query cannot tell there.
     """
-    model = resource.model
+    model = kind.model
     if model._meta.parents or any(True for _ in _generic_relations(model)):
         return []
     referred: set[Any] = set()
@@ -95,28 +95,28 @@ def without_referrers(resource: Kind, instances: Sequence[models.Model]) -> list
     for relation in _cascading(model):
         field, target = relation.field, relation.field.target_field
         values = {getattr(instance, target.attname): instance.pk for instance in instances}
-        for chunk in chunks(_values(model, pks, target, resource.database)):
-            rows = all_rows(field.model, resource.database).filter(**{f"{field.attname}__in": chunk})
+        for chunk in chunks(_values(model, pks, target, kind.database)):
+            rows = all_rows(field.model, kind.database).filter(**{f"{field.attname}__in": chunk})
             referred.update(values.get(value) for value in rows.values_list(field.attname, flat=True).distinct())
     return [instance for instance in instances if instance.pk not in referred]
 
 
-def are_kept_referring(resource: Kind, instances: Collection[models.Model]) -> bool:
+def are_kept_referring(kind: Kind, instances: Collection[models.Model]) -> bool:
     """Return True if rows with ``on_delete=DO_NOTHING`` refer to ``instances``: the deletion may be refused."""
     pks = {instance.pk for instance in instances}
-    relations: Iterable[Any] = get_candidate_relations_to_delete(resource.model._meta)
+    relations: Iterable[Any] = get_candidate_relations_to_delete(kind.model._meta)
     for relation in relations:
         field = relation.field
         if relation.on_delete is models.DO_NOTHING and field.db_constraint:
-            for chunk in chunks(_values(resource.model, pks, field.target_field, resource.database)):
-                if all_rows(field.model, resource.database).filter(**{f"{field.attname}__in": chunk}).exists():
+            for chunk in chunks(_values(kind.model, pks, field.target_field, kind.database)):
+                if all_rows(field.model, kind.database).filter(**{f"{field.attname}__in": chunk}).exists():
                     return True
     return False
 
 
-def kinds_within_reach(resource: Kind) -> frozenset[str]:
-    """Return the kinds whose rows or children a deletion of ``resource`` may also delete, by this node's models."""
-    return _kinds_within_reach(resource.model)
+def kinds_within_reach(kind: Kind) -> frozenset[str]:
+    """Return the kinds whose rows or children a deletion of ``kind`` may also delete, by this node's models."""
+    return _kinds_within_reach(kind.model)
 
 
 @cache
@@ -125,9 +125,9 @@ def _kinds_within_reach(root: type[models.Model]) -> frozenset[str]:
     while queue:
         model = queue.pop()
         for other in _next_models(model):
-            kinds.update(owner.kind for owner, _ in registry.parents_of(other) if owner.model is not root)
+            kinds.update(owner.name for owner, _ in registry.parents_of(other) if owner.model is not root)
             if (target := registry.of_model(other)) is not None:
-                kinds.add(target.kind)
+                kinds.add(target.name)
             if other not in reached:
                 reached.add(other)
                 queue.append(other)
@@ -190,17 +190,17 @@ def _generic_relations(model: type[models.Model]) -> Iterator[Any]:
 
 
 def _resources_of(
-    resource: Kind, rows: Mapping[type[models.Model], set[Any]], roots: Collection[Any]
+    kind: Kind, rows: Mapping[type[models.Model], set[Any]], roots: Collection[Any]
 ) -> dict[Kind, set[str]]:
     taken: dict[Kind, set[str]] = defaultdict(set)
     for model, pks in rows.items():
-        others = pks.difference(roots) if model is resource.model else pks
+        others = pks.difference(roots) if model is kind.model else pks
         target = registry.of_model(model)
         if target is not None and others:
             taken[target].update(key_text(target.model._meta.pk, pk) for pk in others)
         for owner, children in registry.parents_of(model):
             gone = rows.get(owner.model, set())
-            keys = _owners(owner, children, pks, gone, resource.database)
+            keys = _owners(owner, children, pks, gone, kind.database)
             if keys:
                 taken[owner].update(keys)
     return {target: keys for target, keys in taken.items() if keys}
@@ -214,7 +214,7 @@ def _owners(
     target = link.target_field
     keys: list[str] = []
     for chunk in chunks(pks):
-        values = set(all_rows(children.resource.model, using).filter(pk__in=chunk).values_list(link.attname, flat=True))
+        values = set(all_rows(children.kind.model, using).filter(pk__in=chunk).values_list(link.attname, flat=True))
         if not target.primary_key:
             parents = all_rows(owner.model, using).filter(**{f"{target.attname}__in": values})
             values = set(parents.values_list("pk", flat=True))
@@ -228,22 +228,22 @@ NAMED_ROWS = 3
 CASCADE_RULE = "deleted with what it referred to"
 
 
-def hold_back(resource: Kind, deletions: Sequence[RowChange]) -> None:
+def hold_back(kind: Kind, deletions: Sequence[RowChange]) -> None:
     """Set a ``DeletionWaits`` error on each deletion that must wait, and ``taken`` on the rest."""
     concerned = [change for change in deletions if change.error is None]
     if not concerned:
         return
     try:
-        with row_guard(resource.database):
-            if not taken_along(resource, [change.instance for change in concerned]):
+        with row_guard(kind.database):
+            if not taken_along(kind, [change.instance for change in concerned]):
                 return
     except PayloadError:
         pass  # the relations of one of them cannot be read; the loop below finds which one
     going = {str(change.instance.pk) for change in concerned}
     for change in concerned:
         try:
-            with row_guard(resource.database):
-                _examine(resource, change, going)
+            with row_guard(kind.database):
+                _examine(kind, change, going)
         except PayloadError as error:
             change.error = error
 
@@ -258,7 +258,7 @@ def hold_back_children(children: Kind, deletions: Sequence[RowChange]) -> None:
     for change in deletions:
         taken = _taken_beside_parents(children, [change])
         if taken:
-            names = [name for resource, keys in taken.items() for name in _names(resource, sorted(keys))]
+            names = [name for kind, keys in taken.items() for name in _names(kind, sorted(keys))]
             change.error = PayloadError(
                 f"The deletion of {children.element_name} {change.instance.pk} would also delete rows that refer to "
                 f"it: {_listed(names)}. Delete or change these rows; then the next retry applies the entry.",
@@ -269,22 +269,22 @@ def hold_back_children(children: Kind, deletions: Sequence[RowChange]) -> None:
 def _taken_beside_parents(children: Kind, deletions: Sequence[RowChange]) -> Taken:
     instances = [change.instance for change in deletions]
     taken, parents = taken_along(children, instances), parents_of_children(children, instances)
-    beside = {resource: keys - parents.get(resource, set()) for resource, keys in taken.items()}
-    return {resource: keys for resource, keys in beside.items() if keys}
+    beside = {kind: keys - parents.get(kind, set()) for kind, keys in taken.items()}
+    return {kind: keys for kind, keys in beside.items() if keys}
 
 
-def _examine(resource: Kind, change: RowChange, going: set[str]) -> None:
-    taken = dict(taken_along(resource, [change.instance]))
-    taken[resource] = taken.get(resource, set()) - going
+def _examine(kind: Kind, change: RowChange, going: set[str]) -> None:
+    taken = dict(taken_along(kind, [change.instance]))
+    taken[kind] = taken.get(kind, set()) - going
     change.taken = {other: keys for other, keys in taken.items() if keys}
     change.waiting = {other: keys & _waiting_deletions(other, keys) for other, keys in change.taken.items()}
     if change.condition is not None:
         change.error = _reason_to_wait(change.condition, change)
 
 
-def _waiting_deletions(resource: Kind, keys: Collection[str]) -> set[str]:
+def _waiting_deletions(kind: Kind, keys: Collection[str]) -> set[str]:
     """Return those of the rows ``keys`` that have a deferred deletion of their own."""
-    entries = waiting_deletions(resource)
+    entries = waiting_deletions(kind)
     found: set[str] = set()
     for chunk in chunks(sorted(keys)):
         rows = entries.filter(resource__local_key__in=chunk).values_list("resource__local_key", flat=True)
@@ -292,16 +292,16 @@ def _waiting_deletions(resource: Kind, keys: Collection[str]) -> set[str]:
     return found
 
 
-def waiting_deletions(resource: Kind) -> QuerySet[DeferredEntry]:
+def waiting_deletions(kind: Kind) -> QuerySet[DeferredEntry]:
     """Return the deferred deletions of a kind that are retried, without withdrawals, which concern this node only."""
-    entries = DeferredEntry.objects.using(resource.database).filter(
-        resource__kind=resource.kind, is_deleted=True, is_discarded=False
+    entries = DeferredEntry.objects.using(kind.database).filter(
+        resource__kind=kind.name, is_deleted=True, is_discarded=False
     )
     return entries.exclude(application_code=PayloadError.WITHDRAWN)
 
 
 def _reason_to_wait(condition: Condition, change: RowChange) -> DeletionWaits | None:
-    lacking = condition.lacking({resource.kind for resource in change.taken})
+    lacking = condition.lacking({kind.name for kind in change.taken})
     if lacking:
         return DeletionWaits(
             f"It would take rows of {', '.join(lacking)} along. It waits for the changes of these kinds that "
@@ -309,8 +309,8 @@ def _reason_to_wait(condition: Condition, change: RowChange) -> DeletionWaits | 
             condition=condition,
         )
     held: list[str] = []
-    for resource, keys in change.taken.items():
-        held += _rows_of_source(resource, keys - change.waiting[resource], condition)
+    for kind, keys in change.taken.items():
+        held += _rows_of_source(kind, keys - change.waiting[kind], condition)
     if not held:
         return None
     return DeletionWaits(
@@ -321,19 +321,19 @@ def _reason_to_wait(condition: Condition, change: RowChange) -> DeletionWaits | 
     )
 
 
-def _rows_of_source(resource: Kind, keys: Collection[str], condition: Condition) -> list[str]:
+def _rows_of_source(kind: Kind, keys: Collection[str], condition: Condition) -> list[str]:
     """Return the names of those of the rows ``keys`` that the source of ``condition`` still has."""
-    seen = condition.seen.get(resource.kind) or Digest()
-    tracked = _within_partial(resource, _tracked(resource, keys), condition.origin)
-    urls = _endpoint_urls(resource, tracked)
-    still = [row for row in tracked if _still_has(seen, urls, resource, row)]
-    return _names(resource, [row.local_key or "" for row in still])
+    seen = condition.seen.get(kind.name) or Digest()
+    tracked = _within_partial(kind, _tracked(kind, keys), condition.origin)
+    urls = _endpoint_urls(kind, tracked)
+    still = [row for row in tracked if _still_has(seen, urls, kind, row)]
+    return _names(kind, [row.local_key or "" for row in still])
 
 
-def _names(resource: Kind, keys: Sequence[str]) -> list[str]:
+def _names(kind: Kind, keys: Sequence[str]) -> list[str]:
     """Return the names of the rows ``keys``; a row that a reason does not show is named by kind and key only."""
-    instances, _ = read_instances_apart(resource, list(keys[:NAMED_ROWS]))
-    return [name_of(instances[key]) if key in instances else f"{resource.kind}({key!r})" for key in keys]
+    instances, _ = read_instances_apart(kind, list(keys[:NAMED_ROWS]))
+    return [name_of(instances[key]) if key in instances else f"{kind.name}({key!r})" for key in keys]
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -341,23 +341,23 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:NAMED_ROWS])}{more}"
 
 
-def _within_partial(resource: Kind, tracked: list[TrackedResource], origin: str) -> list[TrackedResource]:
+def _within_partial(kind: Kind, tracked: list[TrackedResource], origin: str) -> list[TrackedResource]:
     """Return those of ``tracked`` that are in the scope of the source, which may have a partial replica."""
     peer = Peer.of_endpoint(origin)
-    if peer is None or scope_of(resource, peer) is None:
+    if peer is None or scope_of(kind, peer) is None:
         return tracked
     had: set[int] = set()
     for chunk in chunks(row.pk for row in tracked):
-        rows = ScopedResource.objects.using(resource.database).filter(peer=peer.pk, is_withdrawn=False)
+        rows = ScopedResource.objects.using(kind.database).filter(peer=peer.pk, is_withdrawn=False)
         had.update(rows.filter(resource__in=chunk).values_list("resource_id", flat=True))
     return [row for row in tracked if row.pk in had]
 
 
-def _still_has(seen: Digest, urls: Mapping[int, str], resource: Kind, row: TrackedResource) -> bool:
+def _still_has(seen: Digest, urls: Mapping[int, str], kind: Kind, row: TrackedResource) -> bool:
     """Return True if a source with the digest ``seen`` has the present version of ``row`` or still an earlier one."""
     if _contains(seen, urls, row.endpoint_id, row.tick):
         return True
-    return _contains(seen, urls, row.first_endpoint_id, row.first_tick) and not _was_deleted_there(resource, row)
+    return _contains(seen, urls, row.first_endpoint_id, row.first_tick) and not _was_deleted_there(kind, row)
 
 
 def _contains(seen: Digest, urls: Mapping[int, str], endpoint: int | None, tick: int | None) -> bool:
@@ -366,23 +366,23 @@ def _contains(seen: Digest, urls: Mapping[int, str], endpoint: int | None, tick:
     return seen.contains(SyncState(endpoint=urls.get(endpoint, ""), tick=tick, stamp=0))
 
 
-def _was_deleted_there(resource: Kind, row: TrackedResource) -> bool:
+def _was_deleted_there(kind: Kind, row: TrackedResource) -> bool:
     """Return True if a deletion of ``row`` was received and lost the conflict against the present version.
 
     The source lacks the present version, so it does not know yet that its deletion has lost. After a later change of
     the row, this cannot be told any more.
     """
-    lost = ConflictRecord.objects.using(resource.database).filter(resource=row.pk, remote_won=False, remote_payload="")
+    lost = ConflictRecord.objects.using(kind.database).filter(resource=row.pk, remote_won=False, remote_payload="")
     return lost.filter(local_stamp=row.stamp).exists()
 
 
-def _tracked(resource: Kind, keys: Collection[str]) -> list[TrackedResource]:
-    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+def _tracked(kind: Kind, keys: Collection[str]) -> list[TrackedResource]:
+    rows = TrackedResource.objects.using(kind.database).filter(kind=kind.name)
     return [row for chunk in chunks(sorted(keys)) for row in rows.filter(local_key__in=chunk).order_by("pk")]
 
 
-def _endpoint_urls(resource: Kind, tracked: Iterable[TrackedResource]) -> dict[int, str]:
-    stored = load_digest(resource)
+def _endpoint_urls(kind: Kind, tracked: Iterable[TrackedResource]) -> dict[int, str]:
+    stored = load_digest(kind)
     wanted = {pk for row in tracked for pk in (row.endpoint_id, row.first_endpoint_id) if pk is not None}
     return {pk: stored.endpoint_url(pk) for pk in wanted}
 
@@ -391,18 +391,18 @@ def _endpoint_urls(resource: Kind, tracked: Iterable[TrackedResource]) -> dict[i
 class TakenRecord:
     """Hold the conflict record of one resource that a deletion also deletes, made before the deletion."""
 
-    resource: Kind
+    kind: Kind
     tracked: TrackedResource
     record: ConflictRecord
 
 
-def prepare_records(resource: Kind, change: RowChange) -> list[TakenRecord]:
+def prepare_records(kind: Kind, change: RowChange) -> list[TakenRecord]:
     """Return the records of the resources that the deletion ``change`` will delete; ``confirm_taken`` stores them.
 
     Rows that are not tracked yet are marked. A resource with a deferred deletion of its own gets no record: it is
     deleted by that deletion.
     """
-    deletion = change.state or SyncState(endpoint=resource.endpoint, tick=0, stamp=0)
+    deletion = change.state or SyncState(endpoint=kind.endpoint, tick=0, stamp=0)
     prepared: list[TakenRecord] = []
     for other, keys in change.taken.items():
         concerned = keys - change.waiting.get(other, set())
@@ -411,51 +411,51 @@ def prepare_records(resource: Kind, change: RowChange) -> list[TakenRecord]:
         instances, _ = read_instances_apart(other, [row.local_key or "" for row in tracked])
         for row in tracked:
             record = _record(other, row, instances, deletion)
-            prepared.append(TakenRecord(resource=other, tracked=row, record=record))
+            prepared.append(TakenRecord(kind=other, tracked=row, record=record))
     return prepared
 
 
-def ensure_tracked(resource: Kind, keys: Collection[str]) -> None:
+def ensure_tracked(kind: Kind, keys: Collection[str]) -> None:
     """Mark those of the rows ``keys`` that are not tracked yet, so that their deletion can be recorded."""
-    tracked = {row.local_key for row in _tracked(resource, keys)}
-    mark(resource.database, resource.kind, sorted(set(keys) - tracked))
+    tracked = {row.local_key for row in _tracked(kind, keys)}
+    mark(kind.database, kind.name, sorted(set(keys) - tracked))
 
 
 def confirm_taken(prepared: Sequence[TakenRecord]) -> None:
     """Record resources that a deletion has deleted as changes of this node, each as a conflict with both versions."""
-    by_resource: dict[Kind, list[TakenRecord]] = {}
+    by_kind: dict[Kind, list[TakenRecord]] = {}
     for item in prepared:
-        by_resource.setdefault(item.resource, []).append(item)
-    for resource, items in by_resource.items():
-        left = existing_keys(resource, [item.tracked.local_key or "" for item in items])
+        by_kind.setdefault(item.kind, []).append(item)
+    for kind, items in by_kind.items():
+        left = existing_keys(kind, [item.tracked.local_key or "" for item in items])
         gone = [item for item in items if item.tracked.local_key not in left]
         changed = [item.tracked.local_key or "" for item in items]  # also the parents that lost a child
-        mark(resource.database, resource.kind, sorted(changed))
-        wake_after_commit(resource.kind, resource.database)
+        mark(kind.database, kind.name, sorted(changed))
+        wake_after_commit(kind.name, kind.database)
         # A resource that never had a tick gets one, so that the record of its deletion is kept.
         unknown = [item.tracked.pk for item in gone if item.tracked.tick is None]
-        TrackedResource.objects.using(resource.database).filter(pk__in=unknown).update(restamp=True)
+        TrackedResource.objects.using(kind.database).filter(pk__in=unknown).update(restamp=True)
         records = [item.record for item in gone]
-        ConflictRecord.objects.using(resource.database).bulk_create(records)
-        send_signals(resource, records, [])
+        ConflictRecord.objects.using(kind.database).bulk_create(records)
+        send_signals(kind, records, [])
 
 
 @contextmanager
 def applying_waiting(change: RowChange) -> Iterator[None]:
     """Inside the ``with`` block, do not capture the deletion of rows that have a deferred deletion of their own."""
     with ExitStack() as stack:
-        for resource, keys in change.waiting.items():
+        for kind, keys in change.waiting.items():
             if keys:
-                stack.enter_context(applying(resource.kind, keys=keys))
+                stack.enter_context(applying(kind.name, keys=keys))
         yield
 
 
 def _record(
-    resource: Kind, tracked: TrackedResource, instances: Mapping[str, object], deletion: SyncState
+    kind: Kind, tracked: TrackedResource, instances: Mapping[str, object], deletion: SyncState
 ) -> ConflictRecord:
     instance = instances.get(tracked.local_key or "")
-    local = LocalVersion(resource, tracked, instance, allocate=True)  # type: ignore[arg-type]
-    url = tracked.endpoint.url if tracked.endpoint is not None else resource.endpoint
+    local = LocalVersion(kind, tracked, instance, allocate=True)  # type: ignore[arg-type]
+    url = tracked.endpoint.url if tracked.endpoint is not None else kind.endpoint
     return ConflictRecord(
         resource=tracked,
         decided_at=timezone.now(),

@@ -28,18 +28,18 @@ def children_texts(
 
     If a child cannot be encoded or rendered, the text is the reason (``PROBLEM``).
     """
-    resource = relation.resource
+    kind = relation.kind
     parents, rows = read_children(relation, keys)
-    contents = contents_of(resource, rows)
-    known = identities(resource, list(rows), allocate=allocate)
+    contents = contents_of(kind, rows)
+    known = identities(kind, list(rows), allocate=allocate)
     elements: dict[str, list[tuple[str, str]]] = defaultdict(list)
     problems: dict[str, str] = {}
     for key, parent in parents.items():
         uuid, extra = known.get(key, (f"{KEY}{key}", ""))
-        problem = _problem(resource, contents[key])
+        problem = _problem(kind, contents[key])
         said = _key_attribute(key) if isinstance(uuid, str) else identity(uuid=str(uuid))
         try:
-            element = resource.render(said, contents[key], extra)
+            element = kind.render(said, contents[key], extra)
         except UnrepresentableText as error:
             problem, element = problem or str(error), ""
         if problem:
@@ -54,21 +54,21 @@ def _key_attribute(key: str) -> str:
     return f' sdata:key="{escape_attribute(key)}"'
 
 
-def _problem(resource: Kind, contents: list[Text]) -> str:
-    related = zip(resource.relations, contents[len(resource.properties) :], strict=True)
+def _problem(kind: Kind, contents: list[Text]) -> str:
+    related = zip(kind.relations, contents[len(kind.properties) :], strict=True)
     return next((problem for relation, text in related if (problem := relation.problem(text))), "")
 
 
 def read_children(relation: Children, keys: Collection[str]) -> tuple[dict[str, str], dict[str, tuple[Any, ...]]]:
     """Return the parents' local keys, and the columns, of the children of the rows ``keys``, both by child key."""
-    resource, link = relation.resource, relation.link
-    own = resource.model._meta.pk
+    kind, link = relation.kind, relation.link
+    own = kind.model._meta.pk
     parents: dict[str, str] = {}
     rows: dict[str, tuple[Any, ...]] = {}
     for chunk in chunks(keys):
         key_of = _keys_by_link(relation, chunk)
-        found = resource.rows().filter(**{f"{link.attname}__in": list(key_of)})
-        for pk, link_value, *values in found.values_list("pk", link.attname, *resource.columns):
+        found = kind.rows().filter(**{f"{link.attname}__in": list(key_of)})
+        for pk, link_value, *values in found.values_list("pk", link.attname, *kind.columns):
             key = key_text(own, pk)
             parents[key], rows[key] = key_of[link_value], tuple(values)
     return parents, rows
@@ -80,26 +80,26 @@ def _keys_by_link(relation: Children, keys: Sequence[str]) -> dict[Any, str]:
     pk = target.model._meta.pk
     if target.primary_key:
         return {target.to_python(key): key for key in keys}
-    rows = all_rows(target.model, relation.resource.database).filter(pk__in=[pk.to_python(key) for key in keys])
+    rows = all_rows(target.model, relation.kind.database).filter(pk__in=[pk.to_python(key) for key in keys])
     return {value: key_text(pk, key) for value, key in rows.values_list(target.attname, "pk")}
 
 
-def identities(resource: Kind, keys: Collection[str], *, allocate: bool) -> dict[str, tuple[UUID, str]]:
+def identities(kind: Kind, keys: Collection[str], *, allocate: bool) -> dict[str, tuple[UUID, str]]:
     """Return the uuids of children and their unknown elements (XML), by local key.
 
     With ``allocate``, a child without a uuid gets a new one. Otherwise that child is absent.
     """
-    found = _identities(resource, keys)
+    found = _identities(kind, keys)
     missing = [key for key in keys if key not in found]
     if missing and allocate:
-        new = (ChildResource(kind=resource.kind, uuid=new_uuid(), local_key=key) for key in missing)
-        ChildResource.objects.using(resource.database).bulk_create(new, ignore_conflicts=True)
-        found.update(_identities(resource, missing))
+        new = (ChildResource(kind=kind.name, uuid=new_uuid(), local_key=key) for key in missing)
+        ChildResource.objects.using(kind.database).bulk_create(new, ignore_conflicts=True)
+        found.update(_identities(kind, missing))
     return found
 
 
-def _identities(resource: Kind, keys: Iterable[str]) -> dict[str, tuple[UUID, str]]:
-    known = ChildResource.objects.using(resource.database).filter(kind=resource.kind)
+def _identities(kind: Kind, keys: Iterable[str]) -> dict[str, tuple[UUID, str]]:
+    known = ChildResource.objects.using(kind.database).filter(kind=kind.name)
     return {
         key: (uuid, extra)
         for chunk in chunks(keys)
@@ -113,8 +113,8 @@ def merged_children(relation: Children, present: Text, received: ReceivedChildre
     Raises:
         PayloadError: a received child has no uuid, so that it cannot be matched.
     """
-    resource = relation.resource
-    standing = _readings(resource, present or "")
+    kind = relation.kind
+    standing = _readings(kind, present or "")
     kept = {} if received.is_complete else dict(standing)
     for child in received.children:
         if child.uuid is None:
@@ -123,7 +123,7 @@ def merged_children(relation: Children, present: Text, received: ReceivedChildre
         if not child.is_deleted:
             kept[child.uuid] = _overlaid(standing.get(child.uuid), child.reading)
     return "".join(
-        _render(resource, uuid, reading) for uuid, reading in sorted(kept.items(), key=lambda item: str(item[0]))
+        _render(kind, uuid, reading) for uuid, reading in sorted(kept.items(), key=lambda item: str(item[0]))
     )
 
 
@@ -133,22 +133,22 @@ def _overlaid(under: Reading | None, over: Reading) -> Reading:
     return Reading({**under.values, **over.values}, over.extra or under.extra, {**under.related, **over.related})
 
 
-def _readings(resource: Kind, text: str) -> dict[UUID, Reading]:
-    document = Payload.from_xml(f'<list xmlns="{resource.namespace}"{PAYLOAD_DECLARATIONS}>{text}</list>')
+def _readings(kind: Kind, text: str) -> dict[UUID, Reading]:
+    document = Payload.from_xml(f'<list xmlns="{kind.namespace}"{PAYLOAD_DECLARATIONS}>{text}</list>')
     found = {}
     for child in document:
         uuid = child.attribute("uuid")
         if uuid:
-            found[UUID(uuid)] = resource.decode(child.as_payload())
+            found[UUID(uuid)] = kind.decode(child.as_payload())
     return found
 
 
-def _render(resource: Kind, uuid: UUID, reading: Reading) -> str:
-    instance = resource.model()
+def _render(kind: Kind, uuid: UUID, reading: Reading) -> str:
+    instance = kind.model()
     for name, value in reading.values.items():
         setattr(instance, name, value)
-    related = (_received_text(reading.related.get(relation.name)) for relation in resource.relations)
-    return resource.render(identity(uuid=str(uuid)), [*resource.encode_instance(instance), *related], reading.extra)
+    related = (_received_text(reading.related.get(relation.name)) for relation in kind.relations)
+    return kind.render(identity(uuid=str(uuid)), [*kind.encode_instance(instance), *related], reading.extra)
 
 
 def _received_text(received: Received) -> Text:

@@ -37,22 +37,24 @@ class Condition:
     pk: int | None = None
 
     @classmethod
-    def record(cls, resource: Kind, source: Digest, said: Mapping[str, Digest] | None) -> Condition:
+    def record(cls, kind: Kind, source: Digest, said: Mapping[str, Digest] | None) -> Condition:
         """Return the condition of a page from ``source``; ``said`` are the digests of other kinds that it carries.
 
         The digests are sent to other nodes together with the deletions (``told_digests``).
         """
-        known = {kind.lower(): digest for kind, digest in (said or {}).items()}
+        known = {kind_name.lower(): digest for kind_name, digest in (said or {}).items()}
         seen: dict[str, Digest | None] = {}
-        for kind in kinds_within_reach(resource):
-            other, digest = registry.of_kind(kind), known.get(kind.lower())
-            if kind == resource.kind:
-                seen[kind] = source
+        for kind_name in kinds_within_reach(kind):
+            other, digest = registry.of_kind(kind_name), known.get(kind_name.lower())
+            if kind_name == kind.name:
+                seen[kind_name] = source
             elif other is None or not other.is_target:
-                seen[kind] = Digest()  # this node never receives the source's changes of it
+                seen[kind_name] = Digest()  # this node never receives the source's changes of it
             else:
-                seen[kind] = None if digest is None else believed(other, digest)
-        _store_told(resource, {kind: digest for kind, digest in seen.items() if digest and kind != resource.kind})
+                seen[kind_name] = None if digest is None else believed(other, digest)
+        _store_told(
+            kind, {kind_name: digest for kind_name, digest in seen.items() if digest and kind_name != kind.name}
+        )
         return cls(origin=source.origin, seen=seen)
 
     @classmethod
@@ -70,19 +72,19 @@ class Condition:
         """Return those of ``kinds`` of which this node lacks a change that the source had."""
         return sorted(kind for kind in kinds if not self._is_reached(kind))
 
-    def _is_reached(self, kind: str) -> bool:
-        seen, resource = self.seen.get(kind, Digest()), registry.of_kind(kind)
+    def _is_reached(self, kind_name: str) -> bool:
+        seen, kind = self.seen.get(kind_name, Digest()), registry.of_kind(kind_name)
         if seen is None:  # not read yet; from a source that is no enabled peer it cannot be read: no row counts as seen
             return Peer.of_endpoint(self.origin) is None
-        if resource is None:
+        if kind is None:
             return True
-        ours = load_digest(resource).value
+        ours = load_digest(kind).value
         return all(
             ours.tick(entry.endpoint) >= entry.tick
             for entry in seen
             # This node's own changes count by its own digest. A partial replica contains only its source's own changes
             # for sure.
-            if not same_endpoint(entry.endpoint, resource.endpoint)
+            if not same_endpoint(entry.endpoint, kind.endpoint)
             and (not ours.part_of or same_endpoint(entry.endpoint, ours.part_of))
         )
 
@@ -95,29 +97,29 @@ def _digest(ticks: Mapping[str, int]) -> Digest:
     return Digest(DigestEntry(endpoint=endpoint, tick=tick) for endpoint, tick in ticks.items())
 
 
-def _store_told(resource: Kind, said: Mapping[str, Digest]) -> None:
+def _store_told(kind: Kind, said: Mapping[str, Digest]) -> None:
     """Store the digests of other kinds that a source has sent, as far as this node lacks changes in them.
 
     The caller holds the digest's lock.
     """
-    told = told_digests(resource)
+    told = told_digests(kind)
     lacking: dict[str, dict[str, int]] = {}
-    for kind in {*told, *said}:
-        other = registry.of_kind(kind)
+    for kind_name in {*told, *said}:
+        other = registry.of_kind(kind_name)
         ours = Digest() if other is None else load_digest(other).value
-        digest = told.get(kind, Digest()).merge(said.get(kind, Digest()), stamp=0)
+        digest = told.get(kind_name, Digest()).merge(said.get(kind_name, Digest()), stamp=0)
         ticks = {entry.endpoint: entry.tick for entry in digest if entry.tick > ours.tick(entry.endpoint)}
         if ticks:
-            lacking[kind] = ticks
+            lacking[kind_name] = ticks
     if lacking or told:
-        rows = DigestRow.objects.using(resource.database)
-        rows.update_or_create(pk=resource.kind, defaults={"told_digests": json.dumps(lacking) if lacking else ""})
+        rows = DigestRow.objects.using(kind.database)
+        rows.update_or_create(pk=kind.name, defaults={"told_digests": json.dumps(lacking) if lacking else ""})
 
 
-def told_digests(resource: Kind) -> dict[str, Digest]:
-    """Return the stored digests, by kind, that sources of deletions of ``resource`` had and this node may lack."""
-    row = DigestRow.objects.using(resource.database).filter(pk=resource.kind).values_list("told_digests", flat=True)
-    return {kind: _digest(ticks) for kind, ticks in json.loads(row.first() or "{}").items()}
+def told_digests(kind: Kind) -> dict[str, Digest]:
+    """Return the stored digests, by kind, that sources of deletions of ``kind`` had and this node may lack."""
+    row = DigestRow.objects.using(kind.database).filter(pk=kind.name).values_list("told_digests", flat=True)
+    return {kind_name: _digest(ticks) for kind_name, ticks in json.loads(row.first() or "{}").items()}
 
 
 def unanswered_conditions(origin: str, kind: str, using: str) -> list[int]:
@@ -131,16 +133,16 @@ def unanswered_conditions(origin: str, kind: str, using: str) -> list[int]:
     return [row.pk for row in rows if kind in (seen := json.loads(row.seen)) and seen[kind] is None]
 
 
-def answer_conditions(conditions: Collection[int], kind: str, seen: Digest, using: str) -> None:
+def answer_conditions(conditions: Collection[int], kind_name: str, seen: Digest, using: str) -> None:
     """Store the digest of ``kind`` that was read from the source of ``conditions`` (primary keys).
 
     ``seen`` is empty if the source does not share the kind.
     """
     for row in DeletionCondition.objects.using(using).filter(pk__in=conditions):
         said = json.loads(row.seen)
-        if said.get(kind, {}) is None:
-            resource = registry.of_kind(kind)
-            said[kind] = _ticks(seen if resource is None else believed(resource, seen))
+        if said.get(kind_name, {}) is None:
+            kind = registry.of_kind(kind_name)
+            said[kind_name] = _ticks(seen if kind is None else believed(kind, seen))
             row.seen = json.dumps(said)
             row.save(using=using, update_fields=["seen"])
 

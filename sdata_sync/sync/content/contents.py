@@ -44,7 +44,7 @@ Waiting = Mapping[str, Mapping[str, Sequence[tuple[str, UUID]]]]
 
 
 def read_contents(
-    resource: Kind, tracked: Iterable[TrackedResource], *, allocate: bool = False
+    kind: Kind, tracked: Iterable[TrackedResource], *, allocate: bool = False
 ) -> tuple[dict[str, list[Text]], dict[str, str]]:
     """Read the rows of ``tracked`` and encode them; return their contents and their problems, both by local key.
 
@@ -54,15 +54,15 @@ def read_contents(
     by_key = {row.local_key: row for row in tracked if row.local_key is not None}
 
     def read(keys: Sequence[str]) -> dict[str, list[Text]]:
-        rows = read_rows(resource, keys)
-        waiting = waiting_of(resource, [by_key[key] for key in keys]) if resource.relations else {}
-        return contents_of(resource, rows, waiting, allocate=allocate)
+        rows = read_rows(kind, keys)
+        waiting = waiting_of(kind, [by_key[key] for key in keys]) if kind.relations else {}
+        return contents_of(kind, rows, waiting, allocate=allocate)
 
-    return read_apart(resource.database, list(by_key), read)
+    return read_apart(kind.database, list(by_key), read)
 
 
 def contents_of(
-    resource: Kind,
+    kind: Kind,
     rows: Mapping[str, Sequence[Any]],
     waiting: Waiting = MappingProxyType({}),
     *,
@@ -72,12 +72,12 @@ def contents_of(
 
     ``waiting`` are the targets of pending references, which belong to the content although the columns are empty.
     """
-    contents = {key: resource.encode(values) for key, values in rows.items()}
-    position = len(resource.properties)
-    for relation in resource.relations if contents else ():
+    contents = {key: kind.encode(values) for key, values in rows.items()}
+    position = len(kind.properties)
+    for relation in kind.relations if contents else ():
         end = position + len(relation.columns)
         columns = {key: tuple(values[position:end]) for key, values in rows.items()}
-        texts = _texts(resource, relation, columns, waiting, allocate=allocate)
+        texts = _texts(kind, relation, columns, waiting, allocate=allocate)
         for key, content in contents.items():
             content.append(texts[key])
         position = end
@@ -85,40 +85,40 @@ def contents_of(
 
 
 def _texts(
-    resource: Kind, relation: Relation, columns: dict[str, tuple[Any, ...]], waiting: Waiting, *, allocate: bool
+    kind: Kind, relation: Relation, columns: dict[str, tuple[Any, ...]], waiting: Waiting, *, allocate: bool
 ) -> dict[str, Text]:
     if isinstance(relation, Children):
         return children_texts(relation, columns, partial(contents_of, allocate=allocate), allocate=allocate)
     pending = {key: names[relation.name] for key, names in waiting.items() if relation.name in names}
     if isinstance(relation, Association):
         uuids = {key: [uuid for _, uuid in awaited] for key, awaited in pending.items()}
-        return association_texts(resource, relation, columns, uuids, allocate=allocate)
+        return association_texts(kind, relation, columns, uuids, allocate=allocate)
     if isinstance(relation, GenericReference):
-        texts = generic_texts(resource, columns, allocate=allocate)
-        awaited = {key: f"{kind} {uuid}" for key, ((kind, uuid), *_) in pending.items()}
+        texts = generic_texts(kind, columns, allocate=allocate)
+        awaited = {key: f"{kind_name} {uuid}" for key, ((kind_name, uuid), *_) in pending.items()}
     else:
         assert isinstance(relation, Reference)
         values = {key: value for key, (value,) in columns.items()}
-        texts = reference_texts(resource, relation, values, allocate=allocate)
+        texts = reference_texts(kind, relation, values, allocate=allocate)
         awaited = {key: str(uuid) for key, ((_, uuid), *_) in pending.items()}
     # The application may have set another target meanwhile, which overrules the pending one.
     texts.update((key, text) for key, text in awaited.items() if key in texts and texts[key] is None)
     return texts
 
 
-def waiting_of(resource: Kind, tracked: Iterable[TrackedResource]) -> Waiting:
+def waiting_of(kind: Kind, tracked: Iterable[TrackedResource]) -> Waiting:
     """Return the targets of the pending references of ``tracked``."""
     incomplete = {row.pk: row.local_key for row in tracked if row.is_incomplete and row.local_key}
     if not incomplete:
         return {}
     found: dict[str, dict[str, list[tuple[str, UUID]]]] = defaultdict(lambda: defaultdict(list))
-    pending = PendingReference.objects.using(resource.database).filter(resource__in=list(incomplete))
-    for pk, name, kind, uuid in pending.order_by("pk").values_list("resource_id", "name", "kind", "uuid"):
-        found[incomplete[pk] or ""][name].append((kind, uuid))
+    pending = PendingReference.objects.using(kind.database).filter(resource__in=list(incomplete))
+    for pk, name, kind_name, uuid in pending.order_by("pk").values_list("resource_id", "name", "kind", "uuid"):
+        found[incomplete[pk] or ""][name].append((kind_name, uuid))
     return found
 
 
-def merged(resource: Kind, plain: list[Text], reading: Reading, present: Sequence[Text] | None) -> list[Text]:
+def merged(kind: Kind, plain: list[Text], reading: Reading, present: Sequence[Text] | None) -> list[Text]:
     """Return the content that a row will have after ``reading`` is applied to it.
 
     ``plain`` are the texts of its plain properties after that. ``present`` is its content now, ``None`` for a new row.
@@ -127,17 +127,17 @@ def merged(resource: Kind, plain: list[Text], reading: Reading, present: Sequenc
         PayloadError: a received child has no uuid.
     """
     contents = list(plain)
-    for relation, text in zip(resource.relations, _related(resource, present), strict=True):
+    for relation, text in zip(kind.relations, _related(kind, present), strict=True):
         contents.append(
             _merged(relation, text, reading.related[relation.name]) if relation.name in reading.related else text
         )
     return contents
 
 
-def _related(resource: Kind, present: Sequence[Text] | None) -> Sequence[Text]:
+def _related(kind: Kind, present: Sequence[Text] | None) -> Sequence[Text]:
     if present is not None:
-        return present[len(resource.properties) :]
-    return [None if isinstance(relation, Reference | GenericReference) else "" for relation in resource.relations]
+        return present[len(kind.properties) :]
+    return [None if isinstance(relation, Reference | GenericReference) else "" for relation in kind.relations]
 
 
 def _merged(relation: Relation, present: Text, received: Received) -> Text:
@@ -149,17 +149,17 @@ def _merged(relation: Relation, present: Text, received: Received) -> Text:
     return received
 
 
-def keys_for(resource: Kind, contents: Iterable[Sequence[Text]]) -> Keys:
+def keys_for(kind: Kind, contents: Iterable[Sequence[Text]]) -> Keys:
     """Return the local keys of the rows that ``contents`` refer to; they are sent beside the uuids."""
-    plain = len(resource.properties)
+    plain = len(kind.properties)
     wanted: dict[tuple[str, str], set[UUID]] = defaultdict(set)
     for content in contents:
-        for relation, text in zip(resource.relations, content[plain:], strict=True):
-            for kind, uuid in relation.uuids(text):
-                wanted[kind, kind or _kind(relation)].add(uuid)
+        for relation, text in zip(kind.relations, content[plain:], strict=True):
+            for kind_name, uuid in relation.uuids(text):
+                wanted[kind_name, kind_name or _kind(relation)].add(uuid)
     keys: dict[tuple[str, UUID], str] = {}
-    for (said, kind), uuids in wanted.items():
-        target = registry.of_kind(kind)
+    for (said, kind_name), uuids in wanted.items():
+        target = registry.of_kind(kind_name)
         if target is not None:
             keys.update(((said, uuid), key) for uuid, key in keys_of(target, uuids).items())
     return keys
@@ -167,31 +167,29 @@ def keys_for(resource: Kind, contents: Iterable[Sequence[Text]]) -> Keys:
 
 def _kind(relation: Relation) -> str:
     target = registry.of_model(relation.model) if isinstance(relation, Reference | Association) else None
-    return "" if target is None else target.kind
+    return "" if target is None else target.name
 
 
 class LocalVersion:
     """Hold the version of a resource at this node; make it before a conflicting version is set on the instance."""
 
-    def __init__(
-        self, resource: Kind, tracked: TrackedResource, instance: models.Model | None, *, allocate: bool
-    ) -> None:
+    def __init__(self, kind: Kind, tracked: TrackedResource, instance: models.Model | None, *, allocate: bool) -> None:
         #: The values by column, for the application's ``resolve``; ``None`` without a row or without ``resolve``.
         self.values: dict[str, Any] | None = None
         #: The texts of properties and relations; ``None`` without a row or if the row cannot be encoded.
         self.contents: list[Text] | None = None
         self.payload = ""
         if tracked.is_deferred:
-            waiting = DeferredEntry.objects.using(resource.database).filter(resource=tracked.pk).first()
+            waiting = DeferredEntry.objects.using(kind.database).filter(resource=tracked.pk).first()
             self.payload = waiting.payload if waiting is not None else ""
         elif instance is not None:
-            if resource.decides_itself:
-                self.values = {name: value_of(instance, name) for name in resource.columns}
+            if kind.decides_itself:
+                self.values = {name: value_of(instance, name) for name in kind.columns}
             # The stored columns are read: an attribute of the instance may have another type than its column.
-            contents, _ = read_contents(resource, [tracked], allocate=allocate)
+            contents, _ = read_contents(kind, [tracked], allocate=allocate)
             self.contents = contents.get(tracked.local_key or "")
-            texts = _readable_texts(resource, instance) if self.contents is None else self.contents
-            self.payload = _shown_payload(resource, tracked, texts)
+            texts = _readable_texts(kind, instance) if self.contents is None else self.contents
+            self.payload = _shown_payload(kind, tracked, texts)
 
 
 def value_of(instance: models.Model, name: str) -> Any:
@@ -204,10 +202,10 @@ def value_of(instance: models.Model, name: str) -> Any:
         return instance.__dict__.get(name)
 
 
-def _readable_texts(resource: Kind, instance: models.Model) -> list[Text]:
+def _readable_texts(kind: Kind, instance: models.Model) -> list[Text]:
     """Return the texts of a row, with ``None`` for each value that cannot be encoded."""
     texts: list[Text] = []
-    for prop in resource.properties:
+    for prop in kind.properties:
         value = instance.__dict__.get(prop.field.attname)
         try:
             texts.append(None if value is None else prop.form.to_text(value))
@@ -215,20 +213,20 @@ def _readable_texts(resource: Kind, instance: models.Model) -> list[Text]:
             if ends_page(error):
                 raise
             texts.append(None)
-    return [*texts, *[None] * len(resource.relations)]
+    return [*texts, *[None] * len(kind.relations)]
 
 
-def _shown_payload(resource: Kind, tracked: TrackedResource, texts: list[Text]) -> str:
+def _shown_payload(kind: Kind, tracked: TrackedResource, texts: list[Text]) -> str:
     try:
-        return payload_of(resource, tracked, texts)
+        return payload_of(kind, tracked, texts)
     except Exception as error:
         if ends_page(error):
             raise
         # An empty payload would mean that the version is a deletion.
-        return resource.template.render_empty(f"{PAYLOAD_DECLARATIONS}{identity(uuid=str(tracked.uuid))}")
+        return kind.template.render_empty(f"{PAYLOAD_DECLARATIONS}{identity(uuid=str(tracked.uuid))}")
 
 
-def payload_of(resource: Kind, tracked: TrackedResource, texts: list[Text]) -> str:
+def payload_of(kind: Kind, tracked: TrackedResource, texts: list[Text]) -> str:
     """Return a version as an XML document."""
     shown = [None if text is None else replace_forbidden(text) for text in texts]
-    return resource.render(f"{PAYLOAD_DECLARATIONS}{identity(uuid=str(tracked.uuid))}", shown, tracked.extra)
+    return kind.render(f"{PAYLOAD_DECLARATIONS}{identity(uuid=str(tracked.uuid))}", shown, tracked.extra)

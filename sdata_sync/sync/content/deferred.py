@@ -58,7 +58,7 @@ _deletions: PreparedQuery[DeferredEntry] = PreparedQuery(
 
 
 def defer(
-    resource: Kind,
+    kind: Kind,
     tracked: TrackedResource,
     error: PayloadError,
     payload: Payload | None,
@@ -66,18 +66,18 @@ def defer(
     is_deleted: bool,
 ) -> None:
     """Store a version that could not be written and set ``is_deferred``; ``tracked`` has the version's sync state."""
-    condition = _stored_condition(error, resource.database)
+    condition = _stored_condition(error, kind.database)
     # A deletion that waits for changes of its source is normal: no warning.
     logger.log(
         logging.WARNING if condition is None else logging.INFO,
         "%s %s is deferred: %s",
-        resource.kind,
+        kind.name,
         tracked.uuid,
         error,
     )
     text = payload.xml(uuid=str(tracked.uuid)) if payload is not None and not is_deleted else ""
-    store_pending(resource, {tracked.pk: awaited(error)}, replaced=[tracked.pk])
-    DeferredEntry.objects.using(resource.database).update_or_create(
+    store_pending(kind, {tracked.pk: awaited(error)}, replaced=[tracked.pk])
+    DeferredEntry.objects.using(kind.database).update_or_create(
         resource=tracked,
         defaults={
             "is_deleted": is_deleted,
@@ -92,7 +92,7 @@ def defer(
         },
     )
     if not tracked.is_deferred:
-        TrackedResource.objects.using(resource.database).filter(pk=tracked.pk).update(is_deferred=True)
+        TrackedResource.objects.using(kind.database).filter(pk=tracked.pk).update(is_deferred=True)
         tracked.is_deferred = True
 
 
@@ -107,15 +107,15 @@ def _stored_condition(error: PayloadError, using: str) -> int | None:
     return int(condition.pk)
 
 
-def forget(resource: Kind, tracked: Sequence[TrackedResource]) -> None:
+def forget(kind: Kind, tracked: Sequence[TrackedResource]) -> None:
     """Delete the deferred entries of ``tracked`` and clear ``is_deferred``."""
     if tracked:
         pks = [row.pk for row in tracked]
-        DeferredEntry.objects.using(resource.database).filter(resource__in=pks).delete()
-        TrackedResource.objects.using(resource.database).filter(pk__in=pks).update(is_deferred=False)
+        DeferredEntry.objects.using(kind.database).filter(resource__in=pks).delete()
+        TrackedResource.objects.using(kind.database).filter(pk__in=pks).update(is_deferred=False)
         for row in tracked:
             row.is_deferred = False
-        forget_met_conditions(resource.database)
+        forget_met_conditions(kind.database)
 
 
 def awaited(error: PayloadError) -> dict[str, list[Target]]:
@@ -123,37 +123,37 @@ def awaited(error: PayloadError) -> dict[str, list[Target]]:
     return {"": list(error.waits_for)} if error.waits_for else {}
 
 
-def retry_deferred(resource: Kind, *, is_alone: bool = False) -> int:
+def retry_deferred(kind: Kind, *, is_alone: bool = False) -> int:
     """Write pending references whose targets have arrived, and retry deferred entries; return the number applied.
 
     The caller holds the digest's lock. The sync states stay the same, because writing a received version is no change
     of this node. Entries that failed at a commit are retried only with ``is_alone``, in a transaction of their own.
     """
     applied = 0
-    while ready := fill_in(resource):  # another entry may wait for a row that is written now
-        written = _retry(resource, ready)
+    while ready := fill_in(kind):  # another entry may wait for a row that is written now
+        written = _retry(kind, ready)
         applied += written
         if not written:
             break
-    if _any_deferred.rows(resource.database, resource.kind):
+    if _any_deferred.rows(kind.database, kind.name):
         # Without rows that have a local edit without a tick: the edit overrules the deferred version.
-        tracked = TrackedResource.objects.using(resource.database).filter(
-            kind=resource.kind, is_deferred=True, mark__isnull=True, deferred_entry__is_discarded=False
+        tracked = TrackedResource.objects.using(kind.database).filter(
+            kind=kind.name, is_deferred=True, mark__isnull=True, deferred_entry__is_discarded=False
         )
         # Without entries that wait for targets or for a condition: these are retried when those arrive.
         free = tracked.filter(pending_references__isnull=True, deferred_entry__condition__isnull=True)
         if not is_alone:
             free = free.exclude(deferred_entry__application_code=PayloadError.AT_COMMIT)
         least_tried = free.order_by("deferred_entry__attempts", "pk").values_list("pk", flat=True)
-        applied += _retry(resource, list(least_tried[:RETRIES_PER_PAGE]))
-        applied += _retry_deletions(resource)
+        applied += _retry(kind, list(least_tried[:RETRIES_PER_PAGE]))
+        applied += _retry_deletions(kind)
     return applied
 
 
-def _retry_deletions(resource: Kind) -> int:
+def _retry_deletions(kind: Kind) -> int:
     """Retry the deferred deletions whose condition is met or does not matter any more; return the number applied."""
-    entries = DeferredEntry.objects.using(resource.database).filter(
-        resource__kind=resource.kind,
+    entries = DeferredEntry.objects.using(kind.database).filter(
+        resource__kind=kind.name,
         resource__mark__isnull=True,
         is_deleted=True,
         is_discarded=False,
@@ -161,50 +161,50 @@ def _retry_deletions(resource: Kind) -> int:
     )
     if not entries.exists():
         return 0
-    stored = DeletionCondition.objects.using(resource.database).filter(entries__in=entries).distinct()
+    stored = DeletionCondition.objects.using(kind.database).filter(entries__in=entries).distinct()
     conditions = {row.pk: Condition.load(row) for row in stored}
     met = [pk for pk, condition in conditions.items() if not condition.lacking(condition.seen)]
     ready = entries.filter(condition__in=met).order_by("attempts", "pk")
-    applied = _retry_batch(resource, _free_entries(resource, entries.exclude(condition__in=met)), conditions)
+    applied = _retry_batch(kind, _free_entries(kind, entries.exclude(condition__in=met)), conditions)
     # Entries with the fewest attempts come first. If none of a batch succeeds, later ones have failed before.
     while met and (batch := list(ready[: BATCH if applied else RETRIES_PER_PAGE])):
-        succeeded = _retry_batch(resource, batch, conditions)
+        succeeded = _retry_batch(kind, batch, conditions)
         applied += succeeded
         if not succeeded:
             break
     if applied:
-        forget_met_conditions(resource.database)
+        forget_met_conditions(kind.database)
     return applied
 
 
-def retry_waiting(resource: Kind) -> None:
-    """Fill in references and retry deferred entries of ``resource``, if there are any, in a new transaction."""
-    waits = _any_deferred.rows(resource.database, resource.kind) or is_waiting(resource)
+def retry_waiting(kind: Kind) -> None:
+    """Fill in references and retry deferred entries of ``kind``, if there are any, in a new transaction."""
+    waits = _any_deferred.rows(kind.database, kind.name) or is_waiting(kind)
     if not waits:
         return
-    if atomically_by_row(resource.database, partial(_retry_under_lock, resource)):
-        retry_others(resource)
+    if atomically_by_row(kind.database, partial(_retry_under_lock, kind)):
+        retry_others(kind)
 
 
-def _retry_under_lock(resource: Kind) -> int:
-    lock_digest(resource)
-    return retry_deferred(resource, is_alone=True)
+def _retry_under_lock(kind: Kind) -> int:
+    lock_digest(kind)
+    return retry_deferred(kind, is_alone=True)
 
 
-def retry_all(resource: Kind) -> None:
-    """Retry the entries of all kinds that may have waited for a row of ``resource``."""
-    retry_waiting(resource)
-    retry_others(resource)
+def retry_all(kind: Kind) -> None:
+    """Retry the entries of all kinds that may have waited for a row of ``kind``."""
+    retry_waiting(kind)
+    retry_others(kind)
 
 
-def retry_others(resource: Kind) -> None:
-    """Retry the entries of the other kinds that wait for ``resource``, each kind in a new transaction."""
-    waiting = set(kinds_waiting_for(resource))
+def retry_others(kind: Kind) -> None:
+    """Retry the entries of the other kinds that wait for ``kind``, each kind in a new transaction."""
+    waiting = set(kinds_waiting_for(kind))
     # A deletion may have been refused because of references to the row that are gone now.
-    deleted = (registry.of_kind(kind) for (kind,) in _deletions.rows(resource.database))
-    waiting.update(other.kind for other in deleted if other is not None and _may_free(resource, other))
-    for kind in sorted(waiting - {resource.kind}):
-        other = registry.of_kind(kind)
+    deleted = (registry.of_kind(kind_name) for (kind_name,) in _deletions.rows(kind.database))
+    waiting.update(other.name for other in deleted if other is not None and _may_free(kind, other))
+    for kind_name in sorted(waiting - {kind.name}):
+        other = registry.of_kind(kind_name)
         if other is None:
             continue
         try:
@@ -213,25 +213,25 @@ def retry_others(resource: Kind) -> None:
         except Exception as error:
             if is_lost_connection(error):
                 raise
-            logger.exception("%s: deferred entries could not be retried; they are retried later", kind)
+            logger.exception("%s: deferred entries could not be retried; they are retried later", kind_name)
 
 
-def _may_free(resource: Kind, other: Kind) -> bool:
-    """Return True if a change of ``resource`` may make a deferred deletion of ``other`` possible."""
-    refers = other.kind in registry.kinds_referred_to(resource)
-    return refers or resource.kind in kinds_within_reach(other)
+def _may_free(kind: Kind, other: Kind) -> bool:
+    """Return True if a change of ``kind`` may make a deferred deletion of ``other`` possible."""
+    refers = other.name in registry.kinds_referred_to(kind)
+    return refers or kind.name in kinds_within_reach(other)
 
 
-def retry_chosen(resource: Kind, entries: Collection[int]) -> int:
+def retry_chosen(kind: Kind, entries: Collection[int]) -> int:
     """Retry the deferred ``entries`` (primary keys) at an administrator's request; return the number applied."""
     if not entries:
         return 0
-    with transaction.atomic(using=resource.database):
-        lock_digest(resource)
-        tracked = TrackedResource.objects.using(resource.database).filter(
-            kind=resource.kind, is_deferred=True, mark__isnull=True, deferred_entry__in=list(entries)
+    with transaction.atomic(using=kind.database):
+        lock_digest(kind)
+        tracked = TrackedResource.objects.using(kind.database).filter(
+            kind=kind.name, is_deferred=True, mark__isnull=True, deferred_entry__in=list(entries)
         )
-        return _retry(resource, list(tracked.values_list("pk", flat=True)))
+        return _retry(kind, list(tracked.values_list("pk", flat=True)))
 
 
 def discard(entries: QuerySet[DeferredEntry]) -> int:
@@ -239,62 +239,62 @@ def discard(entries: QuerySet[DeferredEntry]) -> int:
     return entries.update(is_discarded=True)
 
 
-def _free_entries(resource: Kind, entries: QuerySet[DeferredEntry]) -> list[DeferredEntry]:
+def _free_entries(kind: Kind, entries: QuerySet[DeferredEntry]) -> list[DeferredEntry]:
     """Return those of ``entries``, deletions with an unmet condition, whose rows no row refers to any more."""
     chosen = list(entries.select_related("resource").order_by("attempts", "pk")[:BATCH])
-    instances, _ = read_instances_apart(resource, [e.resource.local_key for e in chosen if e.resource.local_key])
-    free = {str(instance.pk) for instance in without_referrers(resource, list(instances.values()))}
+    instances, _ = read_instances_apart(kind, [e.resource.local_key for e in chosen if e.resource.local_key])
+    free = {str(instance.pk) for instance in without_referrers(kind, list(instances.values()))}
     return [entry for entry in chosen if entry.resource.local_key in free]
 
 
-def _read_locked(resource: Kind, pks: Sequence[int]) -> dict[int, TrackedResource]:
-    chosen = TrackedResource.objects.using(resource.database).filter(pk__in=pks).order_by("pk")
-    return {row.pk: row for row in locked(chosen, resource.database)}
+def _read_locked(kind: Kind, pks: Sequence[int]) -> dict[int, TrackedResource]:
+    chosen = TrackedResource.objects.using(kind.database).filter(pk__in=pks).order_by("pk")
+    return {row.pk: row for row in locked(chosen, kind.database)}
 
 
-def _retry_batch(resource: Kind, entries: Sequence[DeferredEntry], conditions: Mapping[int, Condition | None]) -> int:
+def _retry_batch(kind: Kind, entries: Sequence[DeferredEntry], conditions: Mapping[int, Condition | None]) -> int:
     """Retry deletions together; return the number applied."""
-    rows = _read_locked(resource, [entry.resource_id for entry in entries])
+    rows = _read_locked(kind, [entry.resource_id for entry in entries])
     entries = [entry for entry in entries if rows[entry.resource_id].mark is None]
-    instances, unreadable = read_instances_apart(resource, [row.local_key for row in rows.values() if row.local_key])
+    instances, unreadable = read_instances_apart(kind, [row.local_key for row in rows.values() if row.local_key])
     changes: dict[int, RowChange] = {}
     for entry in entries:
         tracked = rows[entry.resource_id]
         instance = instances.get(tracked.local_key or "")
         if instance is not None:
-            state = _state_of(resource, tracked)
+            state = _state_of(kind, tracked)
             condition = conditions.get(entry.condition_id or 0)
             changes[entry.pk] = RowChange(instance=instance, action=RowAction.DELETE, condition=condition, state=state)
-    write_rows(resource, list(changes.values()))
+    write_rows(kind, list(changes.values()))
     applied = 0
     for entry in entries:
         tracked = rows[entry.resource_id]
         change = changes.get(entry.pk)
         if tracked.local_key in unreadable:
-            _store_failure(resource, entry, tracked, PayloadError(unreadable[tracked.local_key]))
+            _store_failure(kind, entry, tracked, PayloadError(unreadable[tracked.local_key]))
         elif change is not None and change.error is not None:
-            _store_failure(resource, entry, tracked, change.error)
+            _store_failure(kind, entry, tracked, change.error)
         else:
-            _store_applied(resource, entry, tracked, change, "")
+            _store_applied(kind, entry, tracked, change, "")
             applied += 1
     return applied
 
 
-def _state_of(resource: Kind, tracked: TrackedResource) -> SyncState | None:
+def _state_of(kind: Kind, tracked: TrackedResource) -> SyncState | None:
     if tracked.endpoint is None or tracked.tick is None:
         return None
     return SyncState(endpoint=tracked.endpoint.url, tick=tracked.tick, stamp=tracked.stamp, user=tracked.user)
 
 
-def _chosen_deletions(resource: Kind, entries: Collection[int]) -> QuerySet[DeferredEntry]:
+def _chosen_deletions(kind: Kind, entries: Collection[int]) -> QuerySet[DeferredEntry]:
     """Return the deletions among ``entries`` that are no withdrawals, and whose rows have no edit without a tick."""
-    deletions = DeferredEntry.objects.using(resource.database).exclude(application_code=PayloadError.WITHDRAWN)
+    deletions = DeferredEntry.objects.using(kind.database).exclude(application_code=PayloadError.WITHDRAWN)
     return deletions.filter(
-        pk__in=list(entries), resource__kind=resource.kind, resource__mark__isnull=True, is_deleted=True
+        pk__in=list(entries), resource__kind=kind.name, resource__mark__isnull=True, is_deleted=True
     )
 
 
-def apply_deletions(resource: Kind, entries: Collection[int]) -> int:
+def apply_deletions(kind: Kind, entries: Collection[int]) -> int:
     """Apply the deferred deletions ``entries`` (primary keys) with the rows that they delete; return their number.
 
     The deletion of those other rows is a change of this node and recorded as a conflict. Rows with an edit without a
@@ -302,85 +302,85 @@ def apply_deletions(resource: Kind, entries: Collection[int]) -> int:
     """
 
     def act() -> int:
-        lock_digest(resource)
-        chosen = _chosen_deletions(resource, entries)
-        return _retry_batch(resource, list(chosen), {})
+        lock_digest(kind)
+        chosen = _chosen_deletions(kind, entries)
+        return _retry_batch(kind, list(chosen), {})
 
-    applied = atomically_by_row(resource.database, act)
-    retry_all(resource)
+    applied = atomically_by_row(kind.database, act)
+    retry_all(kind)
     return applied
 
 
-def keep_rows(resource: Kind, entries: Collection[int]) -> int:
+def keep_rows(kind: Kind, entries: Collection[int]) -> int:
     """Keep the rows of the deferred deletions ``entries``, as changes of this node; return their number."""
-    with transaction.atomic(using=resource.database):
-        lock_digest(resource)
-        chosen = _chosen_deletions(resource, entries).filter(resource__local_key__isnull=False)
+    with transaction.atomic(using=kind.database):
+        lock_digest(kind)
+        chosen = _chosen_deletions(kind, entries).filter(resource__local_key__isnull=False)
         rows = [entry.resource for entry in chosen.select_related("resource")]
-        forget(resource, rows)
-        TrackedResource.objects.using(resource.database).filter(pk__in=[row.pk for row in rows]).update(
+        forget(kind, rows)
+        TrackedResource.objects.using(kind.database).filter(pk__in=[row.pk for row in rows]).update(
             restamp=True, mark=now(), is_intent=False, mark_user=current_user()
         )
-    wake_after_commit(resource.kind, resource.database)
+    wake_after_commit(kind.name, kind.database)
     return len(rows)
 
 
-def _retry(resource: Kind, pks: list[int]) -> int:
-    rows = _read_locked(resource, pks)
-    entries = DeferredEntry.objects.using(resource.database).filter(resource__in=list(rows))
-    return sum(_retry_one(resource, entry, rows[entry.resource_id]) for entry in entries)
+def _retry(kind: Kind, pks: list[int]) -> int:
+    rows = _read_locked(kind, pks)
+    entries = DeferredEntry.objects.using(kind.database).filter(resource__in=list(rows))
+    return sum(_retry_one(kind, entry, rows[entry.resource_id]) for entry in entries)
 
 
-def _retry_one(resource: Kind, entry: DeferredEntry, tracked: TrackedResource) -> bool:
+def _retry_one(kind: Kind, entry: DeferredEntry, tracked: TrackedResource) -> bool:
     try:
-        with row_guard(resource.database):
-            change, extra = _change(resource, entry, tracked.local_key)
-            write_rows(resource, [change])
+        with row_guard(kind.database):
+            change, extra = _change(kind, entry, tracked.local_key)
+            write_rows(kind, [change])
         error = change.error
     except PayloadError as raised:
         error = raised
     if error is not None:
-        _store_failure(resource, entry, tracked, error)
+        _store_failure(kind, entry, tracked, error)
         return False
-    _store_applied(resource, entry, tracked, change, extra)
+    _store_applied(kind, entry, tracked, change, extra)
     return True
 
 
-def _store_failure(resource: Kind, entry: DeferredEntry, tracked: TrackedResource, error: PayloadError) -> None:
+def _store_failure(kind: Kind, entry: DeferredEntry, tracked: TrackedResource, error: PayloadError) -> None:
     entry.attempts += 1
     entry.reason, entry.payload_path = replace_forbidden(str(error)), error.payload_path[:300]
     if entry.application_code != PayloadError.WITHDRAWN:
         entry.application_code = error.application_code
-    entry.condition_id = _stored_condition(error, resource.database) or entry.condition_id
-    entry.save(using=resource.database)
-    store_pending(resource, {tracked.pk: awaited(error)}, replaced=[tracked.pk])
+    entry.condition_id = _stored_condition(error, kind.database) or entry.condition_id
+    entry.save(using=kind.database)
+    store_pending(kind, {tracked.pk: awaited(error)}, replaced=[tracked.pk])
 
 
 def _store_applied(
-    resource: Kind, entry: DeferredEntry, tracked: TrackedResource, change: RowChange | None, extra: str
+    kind: Kind, entry: DeferredEntry, tracked: TrackedResource, change: RowChange | None, extra: str
 ) -> None:
     pending = {} if change is None else change.pending
     tracked.is_deleted, tracked.extra = entry.is_deleted, extra
     if entry.is_deleted or change is None:
         tracked.local_key, tracked.etag = None, ""
     else:
-        tracked.local_key, tracked.etag = str(change.instance.pk), resource.etag(change.texts, extra)
-    update_tracked(resource.database, [tracked], with_marks=False)
-    store_pending(resource, {tracked.pk: pending}, replaced=[tracked.pk])
-    forget(resource, [tracked])
-    resend_again(resource, tracked)
+        tracked.local_key, tracked.etag = str(change.instance.pk), kind.etag(change.texts, extra)
+    update_tracked(kind.database, [tracked], with_marks=False)
+    store_pending(kind, {tracked.pk: pending}, replaced=[tracked.pk])
+    forget(kind, [tracked])
+    resend_again(kind, tracked)
 
 
-def _change(resource: Kind, entry: DeferredEntry, key: str | None) -> tuple[RowChange, str]:
-    instances, unreadable = read_instances_apart(resource, [key] if key else [])
+def _change(kind: Kind, entry: DeferredEntry, key: str | None) -> tuple[RowChange, str]:
+    instances, unreadable = read_instances_apart(kind, [key] if key else [])
     if key in unreadable:
         raise unreadable_row(key, unreadable[key])
     instance = instances.get(key or "")
     if entry.is_deleted:
         is_withdrawal = entry.application_code == PayloadError.WITHDRAWN
         action = RowAction.WITHDRAW if is_withdrawal else RowAction.DELETE
-        return RowChange(instance=instance or resource.model(), action=action), ""
+        return RowChange(instance=instance or kind.model(), action=action), ""
     if not entry.payload:
         raise PayloadError("Expected a payload, found none.")
-    reading = resource.decode(Payload.from_xml(entry.payload))
-    return prepare_row(resource, instance, reading, ReferenceCache()), reading.extra
+    reading = kind.decode(Payload.from_xml(entry.payload))
+    return prepare_row(kind, instance, reading, ReferenceCache()), reading.extra

@@ -53,7 +53,7 @@ class ChildOwnership:
     def _standing_states(self) -> dict[str, SyncState]:
         keys = set(self._present.values()) - self._parents.keys()
         rows = TrackedResource.objects.using(self._owner.database).filter(
-            kind=self._owner.kind, local_key__in=keys, tick__isnull=False
+            kind=self._owner.name, local_key__in=keys, tick__isnull=False
         )
         return (
             {
@@ -95,7 +95,7 @@ def refresh_etags(owner: Kind, keys: Iterable[str]) -> None:
     wanted = list(keys)
     if not wanted:
         return
-    rows = TrackedResource.objects.using(owner.database).filter(kind=owner.kind, local_key__in=wanted)
+    rows = TrackedResource.objects.using(owner.database).filter(kind=owner.name, local_key__in=wanted)
     tracked = list(rows.filter(mark__isnull=True, is_deferred=False))
     contents, _ = read_contents(owner, tracked, allocate=True)
     for row in tracked:
@@ -108,31 +108,31 @@ def refresh_etags(owner: Kind, keys: Iterable[str]) -> None:
 WriteRows = Callable[[Kind, Sequence[RowChange]], None]
 
 
-def write_inside(resource: Kind, changes: Sequence[RowChange], write_rows: WriteRows) -> None:
+def write_inside(kind: Kind, changes: Sequence[RowChange], write_rows: WriteRows) -> None:
     """Write associations and children of rows that have just been written, in the same transaction.
 
     Raises:
         PayloadError: a child cannot be written; the parent must not be written either.
     """
     keys = [str(change.instance.pk) for change in changes]
-    with applying(resource.kind, keys=keys):
-        for relation in resource.relations:
+    with applying(kind.name, keys=keys):
+        for relation in kind.relations:
             concerned = [change for change in changes if relation.name in change.lists]
             if concerned and isinstance(relation, Association):
-                _write_members(resource, relation, concerned)
+                _write_members(kind, relation, concerned)
             elif concerned and isinstance(relation, Children):
-                _ChildrenWriter(relation, resource, concerned).write(write_rows)
+                _ChildrenWriter(relation, kind, concerned).write(write_rows)
 
 
-def _write_members(resource: Kind, relation: Association, changes: Iterable[RowChange]) -> None:
+def _write_members(kind: Kind, relation: Association, changes: Iterable[RowChange]) -> None:
     by_key = {str(change.instance.pk): change for change in changes}
-    present = members(resource, relation, by_key)
+    present = members(kind, relation, by_key)
     for key, change in by_key.items():
         received = change.lists[relation.name]
         assert isinstance(received, ReceivedList)
         wanted = members_of(relation, received, present, key, change.known)
         if wanted != set(present.get(key, ())):
-            set_members(resource, relation, key, wanted)
+            set_members(kind, relation, key, wanted)
 
 
 class _ChildrenWriter:
@@ -141,7 +141,7 @@ class _ChildrenWriter:
     def __init__(self, relation: Children, owner: Kind, parents: Sequence[RowChange]) -> None:
         self._relation = relation
         self._owner = owner
-        self._resource = relation.resource
+        self._kind = relation.kind
         self._parents = {str(change.instance.pk): change for change in parents}
         #: The children that stay or are added, by parent: uuid, unknown elements (XML), and change of the row.
         self._kept: list[tuple[UUID, str, RowChange]] = []
@@ -152,7 +152,7 @@ class _ChildrenWriter:
     def write(self, write_rows: WriteRows) -> None:
         standing, _ = read_children(self._relation, list(self._parents))
         keys = self._keys_by_uuid(standing)
-        instances = read_instances(self._resource, set(keys.values()) | set(standing))
+        instances = read_instances(self._kind, set(keys.values()) | set(standing))
         claims = ChildOwnership(self._owner, self._relation, self._parents, instances)
         for parent, change in self._parents.items():
             mine = {key for key, of in standing.items() if of == parent}
@@ -161,7 +161,7 @@ class _ChildrenWriter:
             self._deleted.pop(str(kept.instance.pk), None)
         deletions, kept_rows = list(self._deleted.values()), [change for _, _, change in self._kept]
         # Deletions come first: a new child may have a unique value of a deleted one.
-        write_rows(self._resource, deletions)
+        write_rows(self._kind, deletions)
         self._raise_first(deletions)
         self._write_kept(kept_rows, write_rows)
         self._store_identities()
@@ -169,8 +169,8 @@ class _ChildrenWriter:
 
     def _write_kept(self, changes: list[RowChange], write_rows: WriteRows) -> None:
         try:
-            with transaction.atomic(using=self._resource.database):
-                write_rows(self._resource, changes)
+            with transaction.atomic(using=self._kind.database):
+                write_rows(self._kind, changes)
                 self._raise_first(changes)
             return
         except PayloadError:
@@ -180,11 +180,11 @@ class _ChildrenWriter:
         # The children may have exchanged unique values. So their rows are deleted and all are created again under the
         # same primary keys.
         pks = [change.instance.pk for change in standing]
-        self._resource.rows().filter(pk__in=pks)._raw_delete(self._resource.database)
+        self._kind.rows().filter(pk__in=pks)._raw_delete(self._kind.database)
         for change in changes:
             change.error, change.action = None, RowAction.CREATE
             change.instance._state.adding = True
-        write_rows(self._resource, changes)
+        write_rows(self._kind, changes)
         self._raise_first(changes)
 
     def _raise_first(self, changes: Iterable[RowChange]) -> None:
@@ -194,10 +194,10 @@ class _ChildrenWriter:
 
     def _keys_by_uuid(self, standing: dict[str, str]) -> dict[UUID, str]:
         """Return the local keys of the children by uuid, also of children that have another parent until now."""
-        keys = {uuid: key for key, (uuid, _) in identities(self._resource, standing, allocate=True).items()}
+        keys = {uuid: key for key, (uuid, _) in identities(self._kind, standing, allocate=True).items()}
         received = (self._received(change).children for change in self._parents.values())
         wanted = {child.uuid for children in received for child in children if child.uuid}
-        known = ChildResource.objects.using(self._resource.database).filter(kind=self._resource.kind)
+        known = ChildResource.objects.using(self._kind.database).filter(kind=self._kind.name)
         for chunk in chunks(wanted - keys.keys()):
             keys.update(known.filter(uuid__in=chunk).values_list("uuid", "local_key"))
         return keys
@@ -231,7 +231,7 @@ class _ChildrenWriter:
 
     def _keep(self, parent: RowChange, child: ReceivedChild, instance: Any) -> None:
         try:
-            change = prepare_row(self._resource, instance, child.reading, parent.known)
+            change = prepare_row(self._kind, instance, child.reading, parent.known)
             if change.pending:  # a child has no sync state, so its reference cannot be pending without the parent
                 raise self._waiting(change)
         except PayloadError as error:
@@ -243,7 +243,7 @@ class _ChildrenWriter:
 
     def _waiting(self, change: RowChange) -> PayloadError:
         waits_for = [target for targets in change.pending.values() for target in targets]
-        path = f"{self._resource.element_name}/{next(iter(change.pending))}"
+        path = f"{self._kind.element_name}/{next(iter(change.pending))}"
         kind, uuid = waits_for[0]
         return PayloadError(
             f"In {path}: it refers to {kind} {uuid}, which has not arrived yet.", payload_path=path, waits_for=waits_for
@@ -257,12 +257,12 @@ class _ChildrenWriter:
         )
 
     def _store_identities(self) -> None:
-        known = ChildResource.objects.using(self._resource.database).filter(kind=self._resource.kind)
+        known = ChildResource.objects.using(self._kind.database).filter(kind=self._kind.name)
         for chunk in chunks(self._deleted):
             known.filter(local_key__in=chunk).delete()
         rows = {
             str(change.instance.pk): ChildResource(
-                kind=self._resource.kind, uuid=uuid, local_key=str(change.instance.pk), extra=extra
+                kind=self._kind.name, uuid=uuid, local_key=str(change.instance.pk), extra=extra
             )
             for uuid, extra, change in self._kept
         }
@@ -272,4 +272,4 @@ class _ChildrenWriter:
             stale = [rows[key] for key in chunk if key not in unchanged]
             known.filter(local_key__in=[row.local_key for row in stale]).delete()
             known.filter(uuid__in=[row.uuid for row in stale]).delete()
-            ChildResource.objects.using(self._resource.database).bulk_create(stale)
+            ChildResource.objects.using(self._kind.database).bulk_create(stale)

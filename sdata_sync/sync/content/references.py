@@ -32,35 +32,35 @@ if TYPE_CHECKING:
 MAX_ALIASES = 10
 
 
-def uuids_of(resource: Kind, keys: Iterable[str], *, allocate: bool) -> dict[str, UUID | str]:
+def uuids_of(kind: Kind, keys: Iterable[str], *, allocate: bool) -> dict[str, UUID | str]:
     """Return the uuids of rows by local key.
 
     A row has no uuid until it is linked or sent (SData sync 1.2). With ``allocate``, such a row is marked and gets a
     new uuid. Otherwise its local key, after ``KEY``, is returned in place of the uuid.
     """
     wanted = set(keys)
-    found: dict[str, UUID | str] = dict(_tracked(resource, wanted))
+    found: dict[str, UUID | str] = dict(_tracked(kind, wanted))
     missing = wanted - found.keys()
     if missing and not allocate:
         found.update((key, f"{KEY}{key}") for key in missing)
     elif missing:
-        mark(resource.database, resource.kind, sorted(missing))
-        wake_after_commit(resource.kind, resource.database)
-        found.update(_tracked(resource, missing))
+        mark(kind.database, kind.name, sorted(missing))
+        wake_after_commit(kind.name, kind.database)
+        found.update(_tracked(kind, missing))
     return found
 
 
-def _tracked(resource: Kind, keys: Collection[str]) -> dict[str, UUID]:
-    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+def _tracked(kind: Kind, keys: Collection[str]) -> dict[str, UUID]:
+    rows = TrackedResource.objects.using(kind.database).filter(kind=kind.name)
     found: dict[str, UUID] = {}
     for chunk in chunks(keys):
         found.update(rows.filter(local_key__in=chunk).values_list("local_key", "uuid"))  # type: ignore[arg-type]
     return found
 
 
-def keys_of(resource: Kind, uuids: Iterable[UUID]) -> dict[UUID, str]:
+def keys_of(kind: Kind, uuids: Iterable[UUID]) -> dict[UUID, str]:
     """Return the local keys of rows by uuid or alias, without uuids that have no row at this node."""
-    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+    rows = TrackedResource.objects.using(kind.database).filter(kind=kind.name)
     found: dict[UUID, str] = {}
     #: The requested uuids, by the present uuid of their resource.
     wanted: dict[UUID, list[UUID]] = {uuid: [uuid] for uuid in uuids}
@@ -79,9 +79,7 @@ def keys_of(resource: Kind, uuids: Iterable[UUID]) -> dict[UUID, str]:
     return found
 
 
-def reference_texts(
-    resource: Kind, relation: Reference, values: Mapping[str, Any], *, allocate: bool
-) -> dict[str, Text]:
+def reference_texts(kind: Kind, relation: Reference, values: Mapping[str, Any], *, allocate: bool) -> dict[str, Text]:
     """Return the texts of ``relation`` for rows whose foreign keys are ``values``, both by local key."""
     texts: dict[str, Text] = dict.fromkeys(values)
     present = {value for value in values.values() if value is not None}
@@ -89,37 +87,37 @@ def reference_texts(
         return texts
     target = registry.of_model(relation.model)
     if target is None:
-        by_value = _natural_texts(resource, relation, present)
+        by_value = _natural_texts(kind, relation, present)
     else:
-        keys = keys_by_value(resource, relation, present)
+        keys = keys_by_value(kind, relation, present)
         uuids = uuids_of(target, keys.values(), allocate=allocate)
         by_value = {value: str(uuids[key]) for value, key in keys.items() if key in uuids}
     texts.update((key, by_value.get(value)) for key, value in values.items() if value is not None)
     return texts
 
 
-def keys_by_value(resource: Kind, relation: Reference, values: Iterable[Any]) -> dict[Any, str]:
+def keys_by_value(kind: Kind, relation: Reference, values: Iterable[Any]) -> dict[Any, str]:
     """Return the local keys of the targets of foreign keys, which may refer to another column than the primary key."""
     target = relation.field.target_field
     pk = relation.model._meta.pk
     if target.primary_key:
         return {value: key_text(pk, value) for value in values}
-    rows = all_rows(relation.model, resource.database).filter(**{f"{target.attname}__in": list(values)})
+    rows = all_rows(relation.model, kind.database).filter(**{f"{target.attname}__in": list(values)})
     return {value: key_text(pk, key) for value, key in rows.values_list(target.attname, "pk")}
 
 
-def value_by_key(resource: Kind, relation: Reference, key: str) -> Any:
+def value_by_key(kind: Kind, relation: Reference, key: str) -> Any:
     """Return the foreign key's value for the target row with the local ``key``."""
     target, pk = relation.field.target_field, relation.model._meta.pk
     if target.primary_key:
         return pk.to_python(key)
-    rows = all_rows(relation.model, resource.database).filter(pk=pk.to_python(key))
+    rows = all_rows(relation.model, kind.database).filter(pk=pk.to_python(key))
     return rows.values_list(target.attname, flat=True).first()
 
 
-def _natural_texts(resource: Kind, relation: Reference, values: Iterable[Any]) -> dict[Any, Text]:
+def _natural_texts(kind: Kind, relation: Reference, values: Iterable[Any]) -> dict[Any, Text]:
     target = relation.field.target_field
-    rows = all_rows(relation.model, resource.database).filter(**{f"{target.attname}__in": list(values)})
+    rows = all_rows(relation.model, kind.database).filter(**{f"{target.attname}__in": list(values)})
     return {getattr(row, target.attname): _natural_text(row) for row in rows}
 
 
@@ -130,7 +128,7 @@ def _natural_text(row: Any) -> str:
     return NATURAL + json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
 
 
-def find_by_natural_key(resource: Kind, relation: Reference, text: str) -> Any:
+def find_by_natural_key(kind: Kind, relation: Reference, text: str) -> Any:
     """Return the foreign key's value for the target row with the natural key in ``text``.
 
     Raises:
@@ -143,9 +141,9 @@ def find_by_natural_key(resource: Kind, relation: Reference, text: str) -> Any:
             parts = [str(part) for part in json.loads(text)]
         except (ValueError, TypeError, RecursionError):
             parts = [text]
-    manager: Any = relation.model._default_manager.db_manager(resource.database)
+    manager: Any = relation.model._default_manager.db_manager(kind.database)
     try:
-        with transaction.atomic(using=resource.database):  # an error must not end the transaction of the page
+        with transaction.atomic(using=kind.database):  # an error must not end the transaction of the page
             row = manager.get_by_natural_key(*parts)
     except Exception as error:  # no row, several rows, or an exception of the model's own method
         if ends_page(error):
@@ -154,7 +152,7 @@ def find_by_natural_key(resource: Kind, relation: Reference, text: str) -> Any:
     return getattr(row, relation.field.target_field.attname)
 
 
-def generic_texts(resource: Kind, values: Mapping[str, tuple[Any, Any]], *, allocate: bool) -> dict[str, Text]:
+def generic_texts(kind: Kind, values: Mapping[str, tuple[Any, Any]], *, allocate: bool) -> dict[str, Text]:
     """Return the texts of a generic foreign key for rows whose content type and object are ``values``, by local key."""
     texts: dict[str, Text] = dict.fromkeys(values)
     by_type: dict[Any, dict[str, Any]] = {}
@@ -162,7 +160,7 @@ def generic_texts(resource: Kind, values: Mapping[str, tuple[Any, Any]], *, allo
         if content_type is not None and value is not None:
             by_type.setdefault(content_type, {})[key] = value
     for content_type, objects in by_type.items():
-        model = _content_types(resource).get_for_id(content_type).model_class()
+        model = _content_types(kind).get_for_id(content_type).model_class()
         target = None if model is None else registry.of_model(model._meta.concrete_model)
         if target is None:
             label = "a model that does not exist any more" if model is None else model._meta.label
@@ -173,7 +171,7 @@ def generic_texts(resource: Kind, values: Mapping[str, tuple[Any, Any]], *, allo
         # The database does not check the target. A missing target counts as no reference.
         present = existing_keys(target, keys.values())
         uuids = uuids_of(target, present, allocate=allocate)
-        texts.update((key, f"{target.kind} {uuids[other]}") for key, other in keys.items() if other in uuids)
+        texts.update((key, f"{target.name} {uuids[other]}") for key, other in keys.items() if other in uuids)
     return texts
 
 
@@ -189,31 +187,31 @@ def generic_target(kind: str) -> Kind:
     return target
 
 
-def generic_values(resource: Kind, target: Kind, key: str) -> tuple[Any, Any]:
+def generic_values(kind: Kind, target: Kind, key: str) -> tuple[Any, Any]:
     """Return the content type and the object key for the row of ``target`` with the local ``key``."""
     pk: models.Field[Any, Any] = target.model._meta.pk
-    return _content_types(resource).get_for_model(target.model).pk, pk.to_python(key)
+    return _content_types(kind).get_for_model(target.model).pk, pk.to_python(key)
 
 
-def content_type_of(resource: Kind, model: type[models.Model]) -> Any:
+def content_type_of(kind: Kind, model: type[models.Model]) -> Any:
     """Return the primary key of the content type of ``model``."""
-    return _content_types(resource).get_for_model(model).pk
+    return _content_types(kind).get_for_model(model).pk
 
 
-def _content_types(resource: Kind) -> Any:
+def _content_types(kind: Kind) -> Any:
     from django.contrib.contenttypes.models import ContentType
 
-    return ContentType.objects.db_manager(resource.database)
+    return ContentType.objects.db_manager(kind.database)
 
 
-def members(resource: Kind, relation: Association, keys: Collection[str]) -> dict[str, list[str]]:
+def members(kind: Kind, relation: Association, keys: Collection[str]) -> dict[str, list[str]]:
     """Return the local keys of the members that are associated with the rows ``keys``, by local key of the row."""
     field = relation.field
     source, target = (relation.through._meta.get_field(name) for name in _ends(field))
-    own, other = resource.model._meta.pk, relation.model._meta.pk
+    own, other = kind.model._meta.pk, relation.model._meta.pk
     found: dict[str, list[str]] = defaultdict(list)
     for chunk in chunks(keys):
-        rows = all_rows(relation.through, resource.database).filter(
+        rows = all_rows(relation.through, kind.database).filter(
             **{f"{source.attname}__in": [own.to_python(key) for key in chunk]}  # type: ignore[union-attr]
         )
         for here, there in rows.values_list(source.attname, target.attname):  # type: ignore[union-attr]
@@ -222,7 +220,7 @@ def members(resource: Kind, relation: Association, keys: Collection[str]) -> dic
 
 
 def association_texts(
-    resource: Kind,
+    kind: Kind,
     relation: Association,
     keys: Collection[str],
     waiting: Mapping[str, Iterable[UUID]],
@@ -233,7 +231,7 @@ def association_texts(
     target = registry.of_model(relation.model)
     if target is None:  # a system check reports it
         return dict.fromkeys(keys, "")
-    found = members(resource, relation, keys)
+    found = members(kind, relation, keys)
     uuids = uuids_of(target, {key for others in found.values() for key in others}, allocate=allocate)
     return {
         key: association_text(
@@ -243,10 +241,10 @@ def association_texts(
     }
 
 
-def set_members(resource: Kind, relation: Association, key: str, wanted: Iterable[str]) -> None:
+def set_members(kind: Kind, relation: Association, key: str, wanted: Iterable[str]) -> None:
     """Make the rows with the keys ``wanted`` the members of the row ``key``."""
-    instance = resource.model(pk=resource.model._meta.pk.to_python(key))
-    instance._state.db, instance._state.adding = resource.database, False
+    instance = kind.model(pk=kind.model._meta.pk.to_python(key))
+    instance._state.db, instance._state.adding = kind.database, False
     pk = relation.model._meta.pk
     manager: Any = getattr(instance, relation.field.name)
     manager.set([pk.to_python(other) for other in wanted])

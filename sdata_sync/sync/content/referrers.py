@@ -30,7 +30,7 @@ _SETS_NULL = (models.SET_NULL, getattr(models, "DB_SET_NULL", models.SET_NULL))
 class Referrer:
     """Hold a relation of a registered kind, or of its children, by which rows refer to a target row."""
 
-    resource: Kind
+    kind: Kind
     relation: Reference | Association | GenericReference
     children: Children | None = None
 
@@ -40,22 +40,22 @@ class Referrer:
             field: Any = self.relation.field
             source = self.relation.through._meta.get_field(field.m2m_field_name())
             rows = all_rows(self.relation.through, using).filter(**{field.m2m_reverse_field_name(): instance.pk})
-            return _keys(self.resource, rows.values_list(source.attname, flat=True))  # type: ignore[union-attr]
+            return _keys(self.kind, rows.values_list(source.attname, flat=True))  # type: ignore[union-attr]
         if isinstance(self.relation, GenericReference):
             from .references import content_type_of
 
             content_type, value = self.relation.columns
-            found = {content_type: content_type_of(self.resource, type(instance)), value: instance.pk}
-            return _keys(self.resource, self.resource.rows().filter(**found).values_list("pk", flat=True))
+            found = {content_type: content_type_of(self.kind, type(instance)), value: instance.pk}
+            return _keys(self.kind, self.kind.rows().filter(**found).values_list("pk", flat=True))
         target = self.relation.field.target_field.attname
-        owner = self.resource if self.children is None else self.children.resource
+        owner = self.kind if self.children is None else self.children.kind
         rows = all_rows(owner.model, using).filter(**{self.relation.field.attname: getattr(instance, target)})
         name = "pk" if self.children is None else self.children.link.attname
-        return _keys(self.resource, rows.values_list(name, flat=True))
+        return _keys(self.kind, rows.values_list(name, flat=True))
 
 
-def _keys(resource: Kind, values: Any) -> list[str]:
-    return sorted({key_text(resource.model._meta.pk, value) for value in values})
+def _keys(kind: Kind, values: Any) -> list[str]:
+    return sorted({key_text(kind.model._meta.pk, value) for value in values})
 
 
 def referrers_of(model: type[models.Model]) -> tuple[Referrer, ...]:
@@ -64,21 +64,21 @@ def referrers_of(model: type[models.Model]) -> tuple[Referrer, ...]:
 
 
 def _all_referrers(model: type[models.Model]) -> Iterator[Referrer]:
-    for resource in registry:
-        for referrer in _referrers(resource):
+    for kind in registry:
+        for referrer in _referrers(kind):
             if isinstance(referrer.relation, GenericReference) or issubclass(model, referrer.relation.model):
                 yield referrer
 
 
-def _referrers(resource: Kind) -> Iterator[Referrer]:
+def _referrers(kind: Kind) -> Iterator[Referrer]:
     try:
-        for relation in resource.relations:
+        for relation in kind.relations:
             if isinstance(relation, Reference | Association | GenericReference):
-                yield Referrer(resource, relation)
-        for children in resource.child_lists:
-            for relation in children.resource.relations:
+                yield Referrer(kind, relation)
+        for children in kind.child_lists:
+            for relation in children.kind.relations:
                 if isinstance(relation, Reference):
-                    yield Referrer(resource, relation, children)
+                    yield Referrer(kind, relation, children)
     except FieldDoesNotExist:  # a system check reports it
         return
 
@@ -101,7 +101,7 @@ def await_withdrawn(referrers: tuple[Referrer, ...], instance: models.Model, usi
         ProtectedError: a reference cannot become pending.
     """
     for referrer, keys in _await(referrers, instance, using):
-        relation, kind = referrer.relation, referrer.resource.kind
+        relation, kind = referrer.relation, referrer.kind.name
         raise models.ProtectedError(f"{relation.name} of {kind}({keys[0]!r}) cannot be made pending.", {instance})
 
 
@@ -113,12 +113,12 @@ def keep_emptied(referrers: tuple[Referrer, ...], instance: models.Model, using:
     version. Its stamp is just after the present stamp, so that no edit of another node loses against it.
     """
     for referrer, keys in _await(referrers, instance, using):
-        resource = referrer.resource
+        kind = referrer.kind
         rows = TrackedResource.objects.using(using).filter(
-            kind=resource.kind, local_key__in=keys, mark__isnull=True, is_deferred=False
+            kind=kind.name, local_key__in=keys, mark__isnull=True, is_deferred=False
         )
         rows.update(mark=F("stamp") + 1, is_intent=False, mark_user="")
-        wake_after_commit(resource.kind, using)
+        wake_after_commit(kind.name, using)
 
 
 def _await(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> Iterator[tuple[Referrer, list[str]]]:
@@ -129,21 +129,19 @@ def _await(referrers: tuple[Referrer, ...], instance: models.Model, using: str) 
         return
     tracked = TrackedResource.objects.using(using)
     key = key_text(target.model._meta.pk, instance.pk)
-    uuid = tracked.filter(kind=target.kind, local_key=key).values_list("uuid", flat=True).first()
+    uuid = tracked.filter(kind=target.name, local_key=key).values_list("uuid", flat=True).first()
     for referrer in referrers:
-        resource, relation = referrer.resource, referrer.relation
-        keys = [key for key in referrer.rows_of(instance, using) if not is_applied(resource.kind, None, key)]
+        kind, relation = referrer.kind, referrer.relation
+        keys = [key for key in referrer.rows_of(instance, using) if not is_applied(kind.name, None, key)]
         if not keys or uuid is None:
             continue
         if referrer.children is not None or not _can_wait(relation):
             yield referrer, keys
             continue
-        rows = tracked.filter(kind=resource.kind, local_key__in=keys, is_deferred=False)
-        store_pending(
-            resource, {pk: {relation.name: [(target.kind, uuid)]} for pk in rows.values_list("pk", flat=True)}
-        )
+        rows = tracked.filter(kind=kind.name, local_key__in=keys, is_deferred=False)
+        store_pending(kind, {pk: {relation.name: [(target.name, uuid)]} for pk in rows.values_list("pk", flat=True)})
         if isinstance(relation, GenericReference):  # the database does not empty a generic foreign key
-            resource.rows().filter(pk__in=keys).update(**dict.fromkeys(relation.columns))
+            kind.rows().filter(pk__in=keys).update(**dict.fromkeys(relation.columns))
 
 
 def _can_wait(relation: Relation) -> bool:
@@ -155,7 +153,7 @@ def _can_wait(relation: Relation) -> bool:
 def mark_referrers(referrers: tuple[Referrer, ...], instance: models.Model, using: str) -> None:
     """Mark the rows that refer to ``instance`` by ``referrers``."""
     for referrer in referrers:
-        kind = referrer.resource.kind
+        kind = referrer.kind.name
         keys = [key for key in referrer.rows_of(instance, using) if not is_applied(kind, None, key)]
         # A row with a deferred version is not marked: a mark would be an edit that overrules the deferred version.
         waiting = TrackedResource.objects.using(using).filter(kind=kind, local_key__in=keys, is_deferred=True)

@@ -48,17 +48,17 @@ class ReferenceCache:
     def look_up(self, targets: Iterable[Target]) -> None:
         """Look up the rows of ``targets``."""
         wanted: dict[str, set[UUID]] = defaultdict(set)
-        for kind, uuid in targets:
-            if (kind, uuid) not in self._keys:
-                wanted[kind].add(uuid)
-        for kind, uuids in wanted.items():
-            resource = registry.of_kind(kind)
-            found = {} if resource is None else keys_of(resource, uuids)
+        for kind_name, uuid in targets:
+            if (kind_name, uuid) not in self._keys:
+                wanted[kind_name].add(uuid)
+        for kind_name, uuids in wanted.items():
+            kind = registry.of_kind(kind_name)
+            found = {} if kind is None else keys_of(kind, uuids)
             # A tracked row may have been deleted without a tick yet, so the rows themselves are looked up.
-            present = set() if resource is None else existing_keys(resource, found.values())
+            present = set() if kind is None else existing_keys(kind, found.values())
             for uuid in uuids:
                 key = found.get(uuid)
-                self._keys[kind, uuid] = key if key in present else None
+                self._keys[kind_name, uuid] = key if key in present else None
 
     def forget(self, targets: Iterable[Target]) -> None:
         """Treat ``targets`` as missing, because their rows are about to be deleted."""
@@ -85,7 +85,7 @@ class ResolvedReferences:
 
 
 def resolve_references(
-    resource: Kind, instance: models.Model, reading: Reading, known: ReferenceCache
+    kind: Kind, instance: models.Model, reading: Reading, known: ReferenceCache
 ) -> ResolvedReferences:
     """Set the columns of ``instance`` for the relations in ``reading``.
 
@@ -93,7 +93,7 @@ def resolve_references(
         PayloadError: a required reference has a target without a row (``waits_for``), or a reference cannot be read.
     """
     resolved = ResolvedReferences()
-    for relation in resource.relations:
+    for relation in kind.relations:
         if relation.name not in reading.related:
             continue
         received = reading.related[relation.name]
@@ -101,9 +101,9 @@ def resolve_references(
             _resolve_list(relation, received, known, resolved)
         else:
             try:
-                _resolve_reference(resource, relation, instance, received, known, resolved)
+                _resolve_reference(kind, relation, instance, received, known, resolved)
             except PayloadError as error:
-                path = f"{resource.element_name}/{relation.name}"
+                path = f"{kind.element_name}/{relation.name}"
                 raise PayloadError(f"In {path}: {error}", payload_path=path, waits_for=error.waits_for) from error
     return resolved
 
@@ -120,7 +120,7 @@ def _resolve_list(
 
 
 def _resolve_reference(
-    resource: Kind,
+    kind: Kind,
     relation: Relation,
     instance: models.Model,
     text: Text,
@@ -129,40 +129,40 @@ def _resolve_reference(
 ) -> None:
     values: Sequence[object] = (None,) * len(relation.columns)
     if text is not None and text.startswith(NATURAL) and isinstance(relation, Reference):
-        values = (find_by_natural_key(resource, relation, text),)
+        values = (find_by_natural_key(kind, relation, text),)
     elif text is not None:
         [target] = _targets(relation, text)
         key = known.key(target)
         if key is not None:
-            values = reference_values(resource, relation, target, key)
+            values = reference_values(kind, relation, target, key)
         elif relation.is_nullable:
             resolved.pending[relation.name] = [target]
         else:
-            kind, uuid = target
-            raise PayloadError(f"it refers to {kind} {uuid}, which has not arrived yet.", waits_for=[target])
+            kind_name, uuid = target
+            raise PayloadError(f"it refers to {kind_name} {uuid}, which has not arrived yet.", waits_for=[target])
     for column, value in zip(relation.columns, values, strict=True):
         setattr(instance, column, value)
         resolved.columns.add(column)
 
 
-def reference_values(resource: Kind, relation: Relation, target: Target, key: str) -> Sequence[object]:
+def reference_values(kind: Kind, relation: Relation, target: Target, key: str) -> Sequence[object]:
     """Return the column values of ``relation`` for a reference to ``target``, whose local key is ``key``."""
     if isinstance(relation, GenericReference):
-        return generic_values(resource, generic_target(target[0]), key)
+        return generic_values(kind, generic_target(target[0]), key)
     assert isinstance(relation, Reference)
-    return (value_by_key(resource, relation, key),)
+    return (value_by_key(kind, relation, key),)
 
 
-def targets_of(resource: Kind, reading: Reading) -> Iterator[Target]:
+def targets_of(kind: Kind, reading: Reading) -> Iterator[Target]:
     """Yield the targets of ``reading`` and of its children, without those of unknown kinds."""
-    for relation in resource.relations:
+    for relation in kind.relations:
         if relation.name not in reading.related:
             continue
         received = reading.related[relation.name]
         if isinstance(received, ReceivedChildren):
             assert isinstance(relation, Children)
             for child in received.children:
-                yield from targets_of(relation.resource, child.reading)
+                yield from targets_of(relation.kind, child.reading)
         elif received is not None and not (isinstance(received, str) and received.startswith(NATURAL)):
             try:
                 yield from _targets(relation, received)
@@ -176,7 +176,7 @@ def _targets(relation: Relation, received: Received) -> Iterator[Target]:
         yield from ((kind, uuid) for uuid in sorted(received.uuids))
     elif isinstance(received, str):
         for kind, uuid in relation.uuids(received):
-            yield (generic_target(kind).kind if kind else _kind(relation)), uuid
+            yield (generic_target(kind).name if kind else _kind(relation)), uuid
 
 
 def _kind(relation: Relation) -> str:
@@ -184,7 +184,7 @@ def _kind(relation: Relation) -> str:
     target = registry.of_model(relation.model)
     if target is None:
         raise PayloadError(f"expected a natural key, since {relation.model._meta.label} is not registered here.")
-    return target.kind
+    return target.name
 
 
 def members_of(
@@ -247,18 +247,18 @@ class RowChange:
         return self.action in (RowAction.DELETE, RowAction.WITHDRAW)
 
 
-def prepare_row(resource: Kind, instance: models.Model | None, reading: Reading, known: ReferenceCache) -> RowChange:
+def prepare_row(kind: Kind, instance: models.Model | None, reading: Reading, known: ReferenceCache) -> RowChange:
     """Return the change that ``reading`` makes to the row of ``instance``, or to a new row if that is ``None``.
 
     Raises:
         PayloadError: a reference cannot be resolved, or a value cannot be set.
     """
     action = RowAction.CREATE if instance is None else RowAction.UPDATE
-    instance = resource.model() if instance is None else instance
+    instance = kind.model() if instance is None else instance
     names = set_values(instance, reading.values, is_new=action is RowAction.CREATE)
-    if not resource.relations:
+    if not kind.relations:
         return RowChange(instance=instance, names=names, action=action, known=known)
-    resolved = resolve_references(resource, instance, reading, known)
+    resolved = resolve_references(kind, instance, reading, known)
     return RowChange(
         instance=instance,
         names=names | resolved.columns,
@@ -270,10 +270,10 @@ def prepare_row(resource: Kind, instance: models.Model | None, reading: Reading,
 
 
 def keep_waiting(
-    resource: Kind, change: RowChange, brought: Container[str], present: Mapping[str, Sequence[Target]]
+    kind: Kind, change: RowChange, brought: Container[str], present: Mapping[str, Sequence[Target]]
 ) -> None:
     """Keep the pending references ``present`` of the relations that the entry does not have (``brought``)."""
-    columns = {relation.name: relation.columns for relation in resource.relations}
+    columns = {relation.name: relation.columns for relation in kind.relations}
     kept = {
         name: targets
         for name, targets in present.items()

@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 MAX_INTEGER = 2**63
 
 
-def read_rows(resource: Kind, keys: Iterable[str]) -> dict[str, tuple[Any, ...]]:
+def read_rows(kind: Kind, keys: Iterable[str]) -> dict[str, tuple[Any, ...]]:
     """Return the values of the rows ``keys`` by local key, in the order of ``resource.columns``."""
-    wanted = _readable(resource, keys)
+    wanted = _readable(kind, keys)
     if not wanted:
         return {}
-    target = _key_field(resource)
+    target = _key_field(kind)
     if can_prepare(target):
-        found = _values_query(resource, len(wanted)).rows(resource.database, *wanted)
+        found = _values_query(kind, len(wanted)).rows(kind.database, *wanted)
     else:
-        found = list(resource.rows().filter(pk__in=wanted).values_list("pk", *resource.columns))
+        found = list(kind.rows().filter(pk__in=wanted).values_list("pk", *kind.columns))
     return {str(values[0]): values[1:] for values in found}
 
 
-def existing_keys(resource: Kind, keys: Iterable[str]) -> set[str]:
+def existing_keys(kind: Kind, keys: Iterable[str]) -> set[str]:
     """Return those of ``keys`` that have a row."""
-    wanted = _readable(resource, keys)
-    return {str(key) for key in resource.rows().filter(pk__in=wanted).values_list("pk", flat=True)} if wanted else set()
+    wanted = _readable(kind, keys)
+    return {str(key) for key in kind.rows().filter(pk__in=wanted).values_list("pk", flat=True)} if wanted else set()
 
 
-def read_instances_apart(resource: Kind, keys: Iterable[str]) -> tuple[dict[str, models.Model], dict[str, str]]:
+def read_instances_apart(kind: Kind, keys: Iterable[str]) -> tuple[dict[str, models.Model], dict[str, str]]:
     """Return the rows as instances, and for each row that cannot be loaded the error text, both by local key."""
-    return read_apart(resource.database, list(keys), lambda some: read_instances(resource, some))
+    return read_apart(kind.database, list(keys), lambda some: read_instances(kind, some))
 
 
 def unreadable_row(key: str, problem: str) -> PayloadError:
@@ -50,15 +50,15 @@ def unreadable_row(key: str, problem: str) -> PayloadError:
     return PayloadError(f"The row {key!r} of this node cannot be read: {problem}", public="Refused.")
 
 
-def read_instances(resource: Kind, keys: Iterable[str]) -> dict[str, models.Model]:
+def read_instances(kind: Kind, keys: Iterable[str]) -> dict[str, models.Model]:
     """Return the rows as instances by local key."""
-    wanted = _readable(resource, keys)
-    return {str(row.pk): row for row in resource.rows().filter(pk__in=wanted)} if wanted else {}
+    wanted = _readable(kind, keys)
+    return {str(row.pk): row for row in kind.rows().filter(pk__in=wanted)} if wanted else {}
 
 
-def _readable(resource: Kind, keys: Iterable[str]) -> list[Any]:
+def _readable(kind: Kind, keys: Iterable[str]) -> list[Any]:
     """Return the primary keys for the local ``keys``, without keys that are no value of the primary key."""
-    to_python = resource.model._meta.pk.to_python
+    to_python = kind.model._meta.pk.to_python
     values = []
     for key in keys:
         with suppress(ValidationError):
@@ -68,16 +68,16 @@ def _readable(resource: Kind, keys: Iterable[str]) -> list[Any]:
     return values
 
 
-def _key_field(resource: Kind) -> models.Field[Any, Any]:
-    field = resource.model._meta.pk
+def _key_field(kind: Kind) -> models.Field[Any, Any]:
+    field = kind.model._meta.pk
     while isinstance(field, models.ForeignKey):  # the primary key of a child model is a link to its parent model
         field = field.target_field
     return field
 
 
 @lru_cache(maxsize=512)
-def _values_query(resource: Kind, count: int) -> PreparedQuery[Any]:
+def _values_query(kind: Kind, count: int) -> PreparedQuery[Any]:
     return PreparedQuery(
-        lambda *keys: resource.rows().filter(pk__in=keys).values_list("pk", *resource.columns),
-        *[_key_field(resource)] * count,
+        lambda *keys: kind.rows().filter(pk__in=keys).values_list("pk", *kind.columns),
+        *[_key_field(kind)] * count,
     )

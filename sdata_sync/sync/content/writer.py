@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def write_rows(resource: Kind, changes: Sequence[RowChange]) -> None:
+def write_rows(kind: Kind, changes: Sequence[RowChange]) -> None:
     """Write ``changes``, each completely or not at all; set ``error`` on the changes that fail.
 
     The model validates each row. Rows are saved one by one if the model has a ``save`` method of its own, receivers of
@@ -40,59 +40,59 @@ def write_rows(resource: Kind, changes: Sequence[RowChange]) -> None:
     """
     deletions = [change for change in changes if change.is_deletion]
     writes = [change for change in changes if not change.is_deletion and change.error is None]
-    bulk = _can_write_in_bulk(resource)
+    bulk = _can_write_in_bulk(kind)
     if bulk:
         for change in writes:
-            _validate(resource, change, whole=False)
+            _validate(kind, change, whole=False)
         writes = [change for change in writes if change.error is None]
-    if not (bulk and _write_in_bulk(resource, writes)):
+    if not (bulk and _write_in_bulk(kind, writes)):
         for change in writes:
-            _attempt(resource, change, lambda change: _save(resource, change))
-    _delete_rows(resource, [change for change in deletions if change.action is RowAction.DELETE])
+            _attempt(kind, change, lambda change: _save(kind, change))
+    _delete_rows(kind, [change for change in deletions if change.action is RowAction.DELETE])
     with withdrawing():
-        _delete_in_turn(resource, [change for change in deletions if change.action is RowAction.WITHDRAW])
+        _delete_in_turn(kind, [change for change in deletions if change.action is RowAction.WITHDRAW])
 
 
-def _delete_rows(resource: Kind, deletions: Sequence[RowChange]) -> None:
+def _delete_rows(kind: Kind, deletions: Sequence[RowChange]) -> None:
     """Apply received deletions, except those that wait because they would delete other rows as well."""
     if not deletions:
         return
-    if resource.is_inside:
-        hold_back_children(resource, deletions)
+    if kind.is_inside:
+        hold_back_children(kind, deletions)
     else:
-        hold_back(resource, deletions)
+        hold_back(kind, deletions)
     with applying_deletions():
-        _delete_in_turn(resource, [change for change in deletions if not change.error])
+        _delete_in_turn(kind, [change for change in deletions if not change.error])
 
 
-def _delete_in_turn(resource: Kind, deletions: list[RowChange]) -> None:
-    is_refusable = are_kept_referring(resource, [change.instance for change in deletions])
-    if any(change.taken for change in deletions) or is_refusable or not _delete_in_bulk(resource, deletions):
+def _delete_in_turn(kind: Kind, deletions: list[RowChange]) -> None:
+    is_refusable = are_kept_referring(kind, [change.instance for change in deletions])
+    if any(change.taken for change in deletions) or is_refusable or not _delete_in_bulk(kind, deletions):
         for change in deletions:
-            _attempt(resource, change, lambda change: _delete(resource, change))
+            _attempt(kind, change, lambda change: _delete(kind, change))
 
 
-def _delete(resource: Kind, change: RowChange) -> None:
-    records = prepare_records(resource, change)
+def _delete(kind: Kind, change: RowChange) -> None:
+    records = prepare_records(kind, change)
     pk = change.instance.pk
     with applying_waiting(change):
-        change.instance.delete(using=resource.database)
+        change.instance.delete(using=kind.database)
     change.instance.pk = pk
-    if are_kept_referring(resource, [change.instance]):  # checked now: at the commit the violation would fail the page
+    if are_kept_referring(kind, [change.instance]):  # checked now: at the commit the violation would fail the page
         raise PayloadError("IntegrityError: rows with on_delete=DO_NOTHING still refer to the row.", public="Refused.")
     confirm_taken(records)
 
 
-def _can_write_in_bulk(resource: Kind) -> bool:
-    model = resource.model
+def _can_write_in_bulk(kind: Kind) -> bool:
+    model = kind.model
     return (
         # A save fills such a column, whether the column is synchronised or not.
         not any(getattr(field, "auto_now", False) for field in model._meta.concrete_fields)
         and model.save is models.Model.save
         and model.save_base is models.Model.save_base
         and not model._meta.parents
-        and not _self_written(resource)
-        and connections[resource.database].features.supports_update_conflicts_with_target
+        and not _self_written(kind)
+        and connections[kind.database].features.supports_update_conflicts_with_target
         and not any(_has_foreign_receivers(signal, model) for signal in (signals.pre_save, signals.post_save))
     )
 
@@ -103,21 +103,21 @@ def _has_foreign_receivers(signal: Any, model: type[models.Model]) -> bool:
     return any(not is_own_receiver(receiver) for group in live for receiver in group)
 
 
-def _self_written(resource: Kind) -> list[str]:
+def _self_written(kind: Kind) -> list[str]:
     """Return the columns in which a save would replace the received value by the present time."""
     return [
         prop.field.attname
-        for prop in resource.properties
+        for prop in kind.properties
         if getattr(prop.field, "auto_now", False) or getattr(prop.field, "auto_now_add", False)
     ]
 
 
-def _validate(resource: Kind, change: RowChange, *, whole: bool) -> None:
+def _validate(kind: Kind, change: RowChange, *, whole: bool) -> None:
     instance = change.instance
-    exclude = set(_unchecked(resource, change.names, change.is_new))
-    exclude.update(_not_validated(resource, instance))
+    exclude = set(_unchecked(kind, change.names, change.is_new))
+    exclude.update(_not_validated(kind, instance))
     if not whole:
-        exclude.update(_plainly_right(resource, instance))
+        exclude.update(_plainly_right(kind, instance))
     try:
         if whole:
             instance.full_clean(exclude=exclude)
@@ -127,45 +127,45 @@ def _validate(resource: Kind, change: RowChange, *, whole: bool) -> None:
             if type(instance).clean is not models.Model.clean:
                 instance.clean()
     except ValidationError as error:
-        change.error = _payload_error(resource, error)
+        change.error = _payload_error(kind, error)
     except Exception as error:  # the clean() of a model may raise any exception
         if ends_page(error):
             raise
         change.error = refusal(error)
 
 
-def _not_validated(resource: Kind, instance: models.Model) -> Iterator[str]:
+def _not_validated(kind: Kind, instance: models.Model) -> Iterator[str]:
     """Yield the names of the fields whose value is not validated: the JSON null, and null in nullable columns."""
     values = instance.__dict__
-    for name, attname in _json_columns(resource.model):
+    for name, attname in _json_columns(kind.model):
         if isinstance(values.get(attname), models.Value):
             yield name
-    for name, attname in _nullable(resource.model):
+    for name, attname in _nullable(kind.model):
         # Model validation refuses an empty value of a field without blank=True; the column allows NULL.
         if values.get(attname) is None:
             yield name
 
 
-def _plainly_right(resource: Kind, instance: models.Model) -> Iterator[str]:
+def _plainly_right(kind: Kind, instance: models.Model) -> Iterator[str]:
     """Yield the names of the fields whose values are valid by a check that is ten times as fast as ``clean``."""
     values = instance.__dict__
-    for name, attname, limit in _plain_texts(resource.model):
+    for name, attname, limit in _plain_texts(kind.model):
         if type(value := values.get(attname)) is str and 0 < len(value) <= limit:
             yield name
-    for relation in resource.relations:
+    for relation in kind.relations:
         # The targets of a page were looked up together; clean() would look up each target again.
         if isinstance(relation, Reference) and values.get(relation.field.attname) is not None:
             yield relation.field.name
 
 
 @lru_cache(maxsize=512)
-def _unchecked(resource: Kind, names: frozenset[str], is_new: bool) -> frozenset[str]:
+def _unchecked(kind: Kind, names: frozenset[str], is_new: bool) -> frozenset[str]:
     """Return the names of the fields that are not validated, because an entry with the columns ``names`` lacks them."""
     checked = set(names)
     if is_new:  # a column that a new row has no value for is validated: it may not allow an empty value
-        checked.update(prop.field.attname for prop in resource.properties if not prop.field.has_default())
-        checked.update(resource.relation_columns)
-    return frozenset(field.name for field in resource.model._meta.fields if field.attname not in checked)
+        checked.update(prop.field.attname for prop in kind.properties if not prop.field.has_default())
+        checked.update(kind.relation_columns)
+    return frozenset(field.name for field in kind.model._meta.fields if field.attname not in checked)
 
 
 @lru_cache(maxsize=512)
@@ -193,21 +193,21 @@ def _nullable(model: type[models.Model]) -> tuple[tuple[str, str], ...]:
     return tuple((f.name, f.attname) for f in model._meta.concrete_fields if f.null)
 
 
-def _payload_error(resource: Kind, error: ValidationError) -> PayloadError:
+def _payload_error(kind: Kind, error: ValidationError) -> PayloadError:
     if not hasattr(error, "error_dict"):
         return PayloadError("; ".join(error.messages))
     fields = error.message_dict
     text = "; ".join(f"{name}: {' '.join(messages)}" for name, messages in fields.items())
-    return PayloadError(text, payload_path=_payload_path(resource, next(iter(fields))))
+    return PayloadError(text, payload_path=_payload_path(kind, next(iter(fields))))
 
 
-def _payload_path(resource: Kind, name: str) -> str:
-    names = [prop.name for prop in resource.properties if prop.field.name == name]
-    names += [r.name for r in resource.relations if isinstance(r, Reference) and r.field.name == name]
-    return f"{resource.element_name}/{next(iter(names), name)}"
+def _payload_path(kind: Kind, name: str) -> str:
+    names = [prop.name for prop in kind.properties if prop.field.name == name]
+    names += [r.name for r in kind.relations if isinstance(r, Reference) and r.field.name == name]
+    return f"{kind.element_name}/{next(iter(names), name)}"
 
 
-def _write_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
+def _write_in_bulk(kind: Kind, changes: list[RowChange]) -> bool:
     """Write all ``changes`` in bulk; if one fails, write none and return False."""
     if len(changes) == 0:
         return True
@@ -218,30 +218,30 @@ def _write_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
         if not change.is_new:
             groups.setdefault(change.names, []).append(change.instance)
     try:
-        with transaction.atomic(using=resource.database):
-            before = _linked_values(resource, changes)
-            resource.rows().bulk_create([change.instance for change in changes if change.is_new])
+        with transaction.atomic(using=kind.database):
+            before = _linked_values(kind, changes)
+            kind.rows().bulk_create([change.instance for change in changes if change.is_new])
             for names, instances in groups.items():
-                _update_in_bulk(resource, names, instances)
-            _take_along(resource, before, changes)
-            write_inside(resource, changes, write_rows)
-            _set_texts(resource, changes)
-            _check_now(resource)
+                _update_in_bulk(kind, names, instances)
+            _take_along(kind, before, changes)
+            write_inside(kind, changes, write_rows)
+            _set_texts(kind, changes)
+            _check_now(kind)
     except Exception as error:
         if ends_page(error):
             raise
-        logger.info("%s: written row by row, because the bulk write failed: %s", resource.kind, describe(error))
+        logger.info("%s: written row by row, because the bulk write failed: %s", kind.name, describe(error))
         for change in changes:
             _forget_key(change)
         return False
     return True
 
 
-def _check_now(resource: Kind) -> None:
+def _check_now(kind: Kind) -> None:
     """Check deferred constraints now: at the end of the transaction a violation would fail the whole page."""
-    connection = connections[resource.database]
+    connection = connections[kind.database]
     if connection.features.supports_deferrable_unique_constraints and any(
-        getattr(constraint, "deferrable", None) for constraint in resource.model._meta.constraints
+        getattr(constraint, "deferrable", None) for constraint in kind.model._meta.constraints
     ):
         connection.check_constraints()
 
@@ -254,16 +254,16 @@ def _links(model: type[models.Model]) -> tuple[models.ForeignKey[Any, Any], ...]
     return tuple(link for link in links if not link.target_field.primary_key)
 
 
-def _linked_values(resource: Kind, changes: Sequence[RowChange]) -> dict[Any, models.Model]:
+def _linked_values(kind: Kind, changes: Sequence[RowChange]) -> dict[Any, models.Model]:
     """Return the present values of the rows to update, of the columns that foreign keys refer to."""
-    columns = {link.target_field.attname for link in _links(resource.model)}
+    columns = {link.target_field.attname for link in _links(kind.model)}
     pks = [change.instance.pk for change in changes if not change.is_new and columns & change.names]
-    return resource.rows().only(*columns).in_bulk(pks) if pks else {}
+    return kind.rows().only(*columns).in_bulk(pks) if pks else {}
 
 
-def _take_along(resource: Kind, before: Mapping[Any, models.Model], changes: Sequence[RowChange]) -> None:
+def _take_along(kind: Kind, before: Mapping[Any, models.Model], changes: Sequence[RowChange]) -> None:
     """Update foreign keys that hold changed values of ``changes``, in one statement, since rows may exchange values."""
-    for link in _links(resource.model) if before else ():
+    for link in _links(kind.model) if before else ():
         name = link.target_field.attname
         moved = {
             old: new
@@ -274,42 +274,40 @@ def _take_along(resource: Kind, before: Mapping[Any, models.Model], changes: Seq
         }
         if moved:
             cases = [models.When(**{link.attname: old}, then=models.Value(new, link)) for old, new in moved.items()]
-            rows = all_rows(link.model, resource.database).filter(**{f"{link.attname}__in": list(moved)})
+            rows = all_rows(link.model, kind.database).filter(**{f"{link.attname}__in": list(moved)})
             rows.update(**{link.attname: models.Case(*cases)})
 
 
-def _set_texts(resource: Kind, changes: list[RowChange]) -> None:
-    if _is_fragile(resource) or resource.child_lists:
-        contents = _stored_contents(resource, changes)
+def _set_texts(kind: Kind, changes: list[RowChange]) -> None:
+    if _is_fragile(kind) or kind.child_lists:
+        contents = _stored_contents(kind, changes)
         for change in changes:
             change.texts = contents[str(change.instance.pk)]
-            _expect_unaltered(resource, change)
-    elif resource.relations:
+            _expect_unaltered(kind, change)
+    elif kind.relations:
         # The written values; the targets of the references are looked up together.
-        contents = _contents(resource, changes, {str(c.instance.pk): resource.values_of(c.instance) for c in changes})
+        contents = _contents(kind, changes, {str(c.instance.pk): kind.values_of(c.instance) for c in changes})
         for change in changes:
             change.texts = contents[str(change.instance.pk)]
     else:
         for change in changes:
-            change.texts = resource.encode_instance(change.instance)
+            change.texts = kind.encode_instance(change.instance)
 
 
-def _stored_contents(resource: Kind, changes: Sequence[RowChange]) -> dict[str, list[Text]]:
-    return _contents(resource, changes, read_rows(resource, [str(change.instance.pk) for change in changes]))
+def _stored_contents(kind: Kind, changes: Sequence[RowChange]) -> dict[str, list[Text]]:
+    return _contents(kind, changes, read_rows(kind, [str(change.instance.pk) for change in changes]))
 
 
-def _contents(resource: Kind, changes: Sequence[RowChange], rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Text]]:
+def _contents(kind: Kind, changes: Sequence[RowChange], rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Text]]:
     pending = {str(change.instance.pk): change.pending for change in changes if change.pending}
-    return contents_of(resource, rows, pending, allocate=True)
+    return contents_of(kind, rows, pending, allocate=True)
 
 
-def _update_in_bulk(resource: Kind, names: frozenset[str], instances: list[models.Model]) -> None:
-    meta = resource.model._meta
+def _update_in_bulk(kind: Kind, names: frozenset[str], instances: list[models.Model]) -> None:
+    meta = kind.model._meta
     fields = [field.name for field in meta.concrete_fields if field.attname in names and not field.primary_key]
     if fields:
-        resource.rows().bulk_create(
-            instances, update_conflicts=True, unique_fields=[meta.pk.name], update_fields=fields
-        )
+        kind.rows().bulk_create(instances, update_conflicts=True, unique_fields=[meta.pk.name], update_fields=fields)
 
 
 def _forget_key(change: RowChange) -> None:
@@ -322,8 +320,8 @@ def _forget_key(change: RowChange) -> None:
         change.instance.pk = None
 
 
-def _delete_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
-    if resource.model.delete is not models.Model.delete:
+def _delete_in_bulk(kind: Kind, changes: list[RowChange]) -> bool:
+    if kind.model.delete is not models.Model.delete:
         return False
     if not changes:
         return True
@@ -331,30 +329,30 @@ def _delete_in_bulk(resource: Kind, changes: list[RowChange]) -> bool:
         return False
     keys = [change.instance.pk for change in changes]
     try:
-        with transaction.atomic(using=resource.database), applying(resource.kind, keys=map(str, keys)):
-            resource.rows().filter(pk__in=keys).delete()
+        with transaction.atomic(using=kind.database), applying(kind.name, keys=map(str, keys)):
+            kind.rows().filter(pk__in=keys).delete()
     except Exception as error:
         if ends_page(error):
             raise
-        logger.info("%s: deleted row by row, because the bulk deletion failed: %s", resource.kind, describe(error))
+        logger.info("%s: deleted row by row, because the bulk deletion failed: %s", kind.name, describe(error))
         return False
     return True
 
 
-def _attempt(resource: Kind, change: RowChange, act: Any) -> None:
+def _attempt(kind: Kind, change: RowChange, act: Any) -> None:
     key = change.instance.pk
     keys = [] if key is None else [str(key)]
     try:
         with (
-            row_guard(resource.database),
-            applying(resource.kind, keys=keys, instances=(change.instance,)),
+            row_guard(kind.database),
+            applying(kind.name, keys=keys, instances=(change.instance,)),
         ):
             act(change)
-            _check_now(resource)
+            _check_now(kind)
             check_deferred_constraints()
     except PayloadError as error:
         if error.__cause__ is not None:
-            logger.info("%s: a received change of a row cannot be applied", resource.kind, exc_info=error.__cause__)
+            logger.info("%s: a received change of a row cannot be applied", kind.name, exc_info=error.__cause__)
         change.error = error
     if change.error is not None:
         if change.action is RowAction.WITHDRAW:
@@ -362,45 +360,45 @@ def _attempt(resource: Kind, change: RowChange, act: Any) -> None:
         _forget_key(change)
 
 
-def _save(resource: Kind, change: RowChange) -> None:
-    database = resource.database
+def _save(kind: Kind, change: RowChange) -> None:
+    database = kind.database
     brought = {name: getattr(change.instance, name) for name in change.names}
-    _validate(resource, change, whole=True)
+    _validate(kind, change, whole=True)
     if change.error is not None:
         raise change.error
-    before = _linked_values(resource, [change])
+    before = _linked_values(kind, [change])
     change.instance.save(using=database, force_insert=change.is_new)
-    _take_along(resource, before, [change])
-    kept = {name: brought[name] for name in _self_written(resource) if name in brought}
+    _take_along(kind, before, [change])
+    kept = {name: brought[name] for name in _self_written(kind) if name in brought}
     if kept:
-        resource.rows().filter(pk=change.instance.pk).update(**kept)
-    write_inside(resource, [change], write_rows)
-    texts = _stored_contents(resource, [change]).get(str(change.instance.pk))
+        kind.rows().filter(pk=change.instance.pk).update(**kept)
+    write_inside(kind, [change], write_rows)
+    texts = _stored_contents(kind, [change]).get(str(change.instance.pk))
     if texts is None:
         raise PayloadError("The save() of the model did not write the row.")
     change.texts = texts
-    if _can_write_in_bulk(resource):
-        _expect_unaltered(resource, change)
+    if _can_write_in_bulk(kind):
+        _expect_unaltered(kind, change)
 
 
-def _is_fragile(resource: Kind) -> bool:
+def _is_fragile(kind: Kind) -> bool:
     """Return True if a database may store another number than it was given: SQLite stores decimals as floats."""
     return any(
         isinstance(prop.field, models.FloatField)
         or (isinstance(prop.field, models.DecimalField) and (prop.field.max_digits or 99) > 15)
-        for prop in resource.properties
+        for prop in kind.properties
     )
 
 
-def _expect_unaltered(resource: Kind, change: RowChange) -> None:
+def _expect_unaltered(kind: Kind, change: RowChange) -> None:
     """Compare the stored row of a model without own ``save`` with the values that were written.
 
     Raises:
         PayloadError: a value in the database differs from the value that was written.
     """
-    for prop, written, stands in zip(resource.properties, resource.encode_instance(change.instance), change.texts):  # noqa: B905
+    for prop, written, stands in zip(kind.properties, kind.encode_instance(change.instance), change.texts):  # noqa: B905
         if written != stands:
             raise PayloadError(
                 f"The database cannot hold the value {(written or '')[:80]!r} of {prop.name}.",
-                payload_path=f"{resource.element_name}/{prop.name}",
+                payload_path=f"{kind.element_name}/{prop.name}",
             )

@@ -18,15 +18,15 @@ from ..log.suppression import applying
 logger = logging.getLogger(__name__)
 
 
-def merge_rows(resource: Kind, old: models.Model, new: models.Model) -> None:
+def merge_rows(kind: Kind, old: models.Model, new: models.Model) -> None:
     """Change all references to ``old`` to ``new``, and delete ``old``.
 
     References of models that are not registered are changed too. The children of ``old`` are deleted with it, because
     the list of children of ``new`` is complete.
     """
-    using = resource.database
-    with applying(resource.kind, keys=[key_text(resource.model._meta.pk, old.pk)]):
-        children = {children.link for children in resource.child_lists}
+    using = kind.database
+    with applying(kind.name, keys=[key_text(kind.model._meta.pk, old.pk)]):
+        children = {children.link for children in kind.child_lists}
         for field in _foreign_keys_to(type(old)):
             if field not in children:
                 _repoint(field, old, new, using)
@@ -62,12 +62,12 @@ def _follow_key(model: type[models.Model], was: Any, becomes: Any, using: str) -
     """Set the local keys of the resource or child whose primary key was changed from ``was`` to ``becomes``."""
     pk = model._meta.pk
     before, after = key_text(pk, was), key_text(pk, becomes)
-    resource = registry.of_model(model)
-    if resource is not None:
-        tracked = TrackedResource.objects.using(using).filter(kind=resource.kind)
+    kind = registry.of_model(model)
+    if kind is not None:
+        tracked = TrackedResource.objects.using(using).filter(kind=kind.name)
         tracked.filter(local_key=before).update(local_key=after)
     for _, children in registry.parents_of(model):
-        known = ChildResource.objects.using(using).filter(kind=children.resource.kind)
+        known = ChildResource.objects.using(using).filter(kind=children.kind.name)
         known.filter(local_key=before).update(local_key=after)
 
 

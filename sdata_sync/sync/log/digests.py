@@ -79,8 +79,8 @@ class StoredDigest:
     ``value`` is the digest. ``endpoint_id`` and ``endpoint_url`` convert between URLs and primary keys of endpoints.
     """
 
-    def __init__(self, resource: Kind, rows: list[_Row]) -> None:
-        self._resource = resource
+    def __init__(self, kind: Kind, rows: list[_Row]) -> None:
+        self._kind = kind
         self._rows = {row.key: row for row in rows}
         self._ids = {row.key: row.endpoint_id for row in rows}
         self._urls = {row.endpoint_id: row.url for row in rows}
@@ -92,16 +92,16 @@ class StoredDigest:
             DigestEntry(endpoint=row.url, tick=row.tick, stamp=row.stamp, conflict_priority=row.conflict_priority)
             for row in rows
         )
-        self.value = self._with_own(Digest(entries, origin=resource.endpoint, part_of=rows[0].part_of if rows else ""))
+        self.value = self._with_own(Digest(entries, origin=kind.endpoint, part_of=rows[0].part_of if rows else ""))
 
     def _with_own(self, value: Digest) -> Digest:
-        own = value.entry(self._resource.endpoint)
+        own = value.entry(self._kind.endpoint)
         return value.with_entry(
             DigestEntry(
-                endpoint=self._resource.endpoint,
+                endpoint=self._kind.endpoint,
                 tick=FIRST_TICK if own is None else own.tick,
                 stamp=None if own is None else own.stamp,
-                conflict_priority=self._resource.priority,  # the declared one: the stored one may be out of date
+                conflict_priority=self._kind.priority,  # the declared one: the stored one may be out of date
             )
         )
 
@@ -117,14 +117,14 @@ class StoredDigest:
         """Return the primary key of the endpoint ``url``; insert the endpoint if it has no row yet."""
         key = url.lower()
         if key not in self._ids:
-            row, _ = Endpoint.objects.using(self._resource.database).get_or_create(key=key, defaults={"url": url})
+            row, _ = Endpoint.objects.using(self._kind.database).get_or_create(key=key, defaults={"url": url})
             self._ids[key] = row.pk
         return self._ids[key]
 
     def endpoint_url(self, pk: int) -> str:
         """Return the URL of the endpoint with the primary key ``pk``."""
         if pk not in self._urls:
-            self._urls[pk] = Endpoint.objects.using(self._resource.database).get(pk=pk).url
+            self._urls[pk] = Endpoint.objects.using(self._kind.database).get(pk=pk).url
         return self._urls[pk]
 
     def shown_tick(self, url: str) -> int:
@@ -159,14 +159,14 @@ class StoredDigest:
             if row is None:
                 new.append(entry)
             elif row[4:9] != values:
-                _update_entry.execute(self._resource.database, row.pk, *values)
+                _update_entry.execute(self._kind.database, row.pk, *values)
                 self._rows[key] = _Row(*row[:4], *values, row.purge_floor)  # type: ignore[arg-type]
         if new:
             self._create(new)
         self.value = changed
 
     def _create(self, entries: list[DigestEntry]) -> None:
-        database, kind = self._resource.database, self._resource.kind
+        database, kind = self._kind.database, self._kind.name
         DigestRow.objects.using(database).get_or_create(pk=kind)
         self._ensure_endpoints([entry.endpoint for entry in entries])
         forgotten = Endpoint.objects.using(database).filter(is_forgotten=True)
@@ -206,34 +206,34 @@ class StoredDigest:
         unknown = {url.lower(): url for url in urls if url.lower() not in self._ids}
         if len(unknown) <= FEW:
             return
-        rows = Endpoint.objects.using(self._resource.database)
+        rows = Endpoint.objects.using(self._kind.database)
         for part in chunks(unknown, BATCH):
             rows.bulk_create([Endpoint(key=key, url=unknown[key]) for key in part], ignore_conflicts=True)
             self._ids.update(rows.filter(key__in=part).values_list("key", "pk"))
 
 
-def load_digest(resource: Kind) -> StoredDigest:
-    """Read the digest of ``resource`` without locking it."""
-    rows = _entries.rows(resource.database, resource.kind)
-    return StoredDigest(resource, [_Row(*row) for row in rows])
+def load_digest(kind: Kind) -> StoredDigest:
+    """Read the digest of ``kind`` without locking it."""
+    rows = _entries.rows(kind.database, kind.name)
+    return StoredDigest(kind, [_Row(*row) for row in rows])
 
 
-def lock_digest(resource: Kind) -> StoredDigest:
-    """Lock the digest of ``resource`` until the present transaction ends, and read it.
+def lock_digest(kind: Kind) -> StoredDigest:
+    """Lock the digest of ``kind`` until the present transaction ends, and read it.
 
     A transaction that assigns ticks or applies a feed takes this lock with its first statement. SQLite has one lock for
     all writers. A transaction that began with IMMEDIATE holds it already. Any other transaction takes it by a write
     before its first read, because data that was read before could be out of date.
     """
-    connection = connections[resource.database]
-    digests = DigestRow.objects.using(resource.database)
-    if locks_rows(resource.database):
-        if not _lock.rows(resource.database, resource.kind):
-            digests.get_or_create(pk=resource.kind)
-            return lock_digest(resource)
+    connection = connections[kind.database]
+    digests = DigestRow.objects.using(kind.database)
+    if locks_rows(kind.database):
+        if not _lock.rows(kind.database, kind.name):
+            digests.get_or_create(pk=kind.name)
+            return lock_digest(kind)
     elif getattr(connection, "transaction_mode", None) != "IMMEDIATE":
-        digests.filter(pk=resource.kind).update(kind=resource.kind)
-    return load_digest(resource)
+        digests.filter(pk=kind.name).update(kind=kind.name)
+    return load_digest(kind)
 
 
 def digest_as_json(digest: Digest) -> str:

@@ -18,40 +18,40 @@ if TYPE_CHECKING:
 
 
 def send_signals(
-    resource: Kind, conflicts: Sequence[ConflictRecord], versions: Sequence[tuple[TrackedResource, bool]]
+    kind: Kind, conflicts: Sequence[ConflictRecord], versions: Sequence[tuple[TrackedResource, bool]]
 ) -> None:
     """Send the signals for ``conflicts`` and ``versions`` after the present transaction is committed.
 
     ``versions`` are the resources whose received versions were stored, each with True if the version is deferred.
     """
-    model = resource.model
+    model = kind.model
     if conflicts and conflict_decided.has_listeners(model):
-        _after_commit(resource, partial(_send_conflicts, resource, list(conflicts)))
+        _after_commit(kind, partial(_send_conflicts, kind, list(conflicts)))
     waiting = [tracked.uuid for tracked, is_deferred in versions if is_deferred]
     if waiting and entry_deferred.has_listeners(model):
-        _after_commit(resource, partial(_send_deferred, resource, waiting))
+        _after_commit(kind, partial(_send_deferred, kind, waiting))
     if resource_applied.has_listeners(model):
         applied = [_applied(tracked) for tracked, is_deferred in versions if not is_deferred]
-        _after_commit(resource, partial(_send_applied, resource, applied))
+        _after_commit(kind, partial(_send_applied, kind, applied))
 
 
-def _after_commit(resource: Kind, send: Callable[[], None]) -> None:
-    transaction.on_commit(send, using=resource.database, robust=True)
+def _after_commit(kind: Kind, send: Callable[[], None]) -> None:
+    transaction.on_commit(send, using=kind.database, robust=True)
 
 
-def _send(signal: Signal, resource: Kind, **what: Any) -> None:
-    signal.send_robust(sender=resource.model, resource=resource.declared, **what)
+def _send(signal: Signal, kind: Kind, **what: Any) -> None:
+    signal.send_robust(sender=kind.model, resource=kind.declared, **what)
 
 
-def _send_conflicts(resource: Kind, conflicts: list[ConflictRecord]) -> None:
+def _send_conflicts(kind: Kind, conflicts: list[ConflictRecord]) -> None:
     for record in conflicts:
-        _send(conflict_decided, resource, record=record)
+        _send(conflict_decided, kind, record=record)
 
 
-def _send_deferred(resource: Kind, uuids: list[Any]) -> None:
-    entries = DeferredEntry.objects.using(resource.database).filter(resource__kind=resource.kind)
+def _send_deferred(kind: Kind, uuids: list[Any]) -> None:
+    entries = DeferredEntry.objects.using(kind.database).filter(resource__kind=kind.name)
     for entry in entries.filter(resource__uuid__in=uuids).select_related("resource"):
-        _send(entry_deferred, resource, entry=entry)
+        _send(entry_deferred, kind, entry=entry)
 
 
 def _applied(tracked: TrackedResource) -> dict[str, Any]:
@@ -59,10 +59,10 @@ def _applied(tracked: TrackedResource) -> dict[str, Any]:
     return {"uuid": tracked.uuid, "local_key": tracked.local_key, **where}
 
 
-def _send_applied(resource: Kind, applied: list[dict[str, Any]]) -> None:
-    urls = dict(Endpoint.objects.using(resource.database).values_list("pk", "url"))
+def _send_applied(kind: Kind, applied: list[dict[str, Any]]) -> None:
+    urls = dict(Endpoint.objects.using(kind.database).values_list("pk", "url"))
     for item in applied:
         state = SyncState(
             endpoint=urls.get(item["endpoint_id"], ""), tick=item["tick"] or 0, stamp=item["stamp"], user=item["user"]
         )
-        _send(resource_applied, resource, uuid=item["uuid"], local_key=item["local_key"], state=state)
+        _send(resource_applied, kind, uuid=item["uuid"], local_key=item["local_key"], state=state)

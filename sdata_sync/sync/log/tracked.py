@@ -39,9 +39,9 @@ _MARKED_COLUMNS = (*_COLUMNS, "mark", "is_intent", "mark_user", "problem")
 _INSERTED_COLUMNS = ("kind", "uuid", *_MARKED_COLUMNS, "is_deferred", "is_incomplete")
 
 
-def tracked_rows(resource: Kind) -> models.QuerySet[TrackedResource]:
-    """Return the ``TrackedResource`` rows of ``resource``."""
-    return TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+def tracked_rows(kind: Kind) -> models.QuerySet[TrackedResource]:
+    """Return the ``TrackedResource`` rows of ``kind``."""
+    return TrackedResource.objects.using(kind.database).filter(kind=kind.name)
 
 
 def update_tracked(using: str, rows: Sequence[TrackedResource], *, with_marks: bool = True) -> None:
@@ -160,26 +160,26 @@ def _filled_in(using: str, statement: str, names: tuple[str, ...]) -> str:
 BATCH = 1000
 
 
-def untracked_keys(resource: Kind, *, on_batch: Callable[[int], None] = lambda count: None) -> Iterator[list[str]]:
+def untracked_keys(kind: Kind, *, on_batch: Callable[[int], None] = lambda count: None) -> Iterator[list[str]]:
     """Yield the untracked local keys of each batch of ``BATCH`` rows, in the order of the primary key.
 
     After each batch ``on_batch`` is called with the number of rows in it.
     """
     last: Any = None
     while True:
-        rows = resource.rows().order_by("pk")
+        rows = kind.rows().order_by("pk")
         if last is not None:
             rows = rows.filter(pk__gt=last)
         keys: list[Any] = list(rows.values_list("pk", flat=True)[:BATCH])
         if not keys:
             return
-        yield without_tracked(resource, [str(key) for key in keys])
+        yield without_tracked(kind, [str(key) for key in keys])
         last = keys[-1]
         on_batch(len(keys))
 
 
-def without_tracked(resource: Kind, keys: list[str]) -> list[str]:
+def without_tracked(kind: Kind, keys: list[str]) -> list[str]:
     """Return those of ``keys`` that are not tracked, in the same order."""
-    rows = TrackedResource.objects.using(resource.database).filter(kind=resource.kind, local_key__in=keys)
+    rows = TrackedResource.objects.using(kind.database).filter(kind=kind.name, local_key__in=keys)
     tracked = set(rows.values_list("local_key", flat=True))
     return [key for key in keys if key not in tracked]

@@ -53,7 +53,7 @@ class Section:
     total: int
 
 
-def section(resource: Kind, rows: models.QuerySet[Any], *, after: str, start_index: int, count: int) -> Section:
+def section(kind: Kind, rows: models.QuerySet[Any], *, after: str, start_index: int, count: int) -> Section:
     """Return ``count`` of ``rows`` in the order of their keys, after the key ``after``.
 
     Without ``after`` the section begins at ``start_index``, which counts from 1.
@@ -63,12 +63,12 @@ def section(resource: Kind, rows: models.QuerySet[Any], *, after: str, start_ind
     """
     ordered = rows.order_by("pk")
     if after:
-        begin = ordered.filter(pk__gt=resource.model._meta.pk.to_python(after))[: count + 1]
+        begin = ordered.filter(pk__gt=kind.model._meta.pk.to_python(after))[: count + 1]
     else:
         begin = ordered[start_index - 1 : start_index + count]
-    pk = resource.model._meta.pk
+    pk = kind.model._meta.pk
     keys = [key_text(pk, value) for value in begin.values_list("pk", flat=True)]
-    shown = show(resource, keys[:count])
+    shown = show(kind, keys[:count])
     return Section(
         resources=[shown[key] for key in keys[:count] if key in shown],
         after=keys[count - 1] if len(keys) > count else "",
@@ -77,7 +77,7 @@ def section(resource: Kind, rows: models.QuerySet[Any], *, after: str, start_ind
 
 
 def linked_section(
-    resource: Kind, scope: models.QuerySet[Any] | None, *, after: str, start_index: int, count: int, bare: bool
+    kind: Kind, scope: models.QuerySet[Any] | None, *, after: str, start_index: int, count: int, bare: bool
 ) -> Section:
     """Return ``count`` resources that have a uuid, in the order in which they got it.
 
@@ -89,18 +89,18 @@ def linked_section(
     """
     if after and not (after.isascii() and after.isdigit() and len(after) < 19):
         raise ValidationError(f"Expected the cursor of a next link, unchanged; received {after[:60]!r}.")
-    linked = is_linked(tracked_rows(resource)).order_by("pk").values_list("pk", "local_key")
+    linked = is_linked(tracked_rows(kind)).order_by("pk").values_list("pk", "local_key")
     begin, end = (0, count + 1) if after else (start_index - 1, start_index + count)
     if scope is None:
         rows = linked.filter(pk__gt=int(after)) if after else linked
         found, total = list(rows[begin:end]), linked.count()
     else:  # the keys of a whole scope do not fit into one statement
-        pk = resource.model._meta.pk
-        allowed = {key_text(pk, value) for value in scope.using(resource.database).values_list("pk", flat=True)}
+        pk = kind.model._meta.pk
+        allowed = {key_text(pk, value) for value in scope.using(kind.database).values_list("pk", flat=True)}
         within = [row for row in linked.iterator(2000) if row[1] in allowed]
         found, total = [row for row in within if row[0] > int(after or 0)][begin:end], len(within)
     keys = [key for _, key in found[:count] if key]
-    shown = show(resource, keys, bare=bare)
+    shown = show(kind, keys, bare=bare)
     return Section(
         resources=[shown[key] for key in keys if key in shown],
         after=str(found[count - 1][0]) if len(found) > count else "",
@@ -113,30 +113,30 @@ def is_linked(rows: models.QuerySet[TrackedResource]) -> models.QuerySet[Tracked
     return rows.filter(models.Q(tick__isnull=False) | models.Q(mark__isnull=True), local_key__isnull=False)
 
 
-def show(resource: Kind, keys: Sequence[str], *, bare: bool = False) -> dict[str, Shown]:
+def show(kind: Kind, keys: Sequence[str], *, bare: bool = False) -> dict[str, Shown]:
     """Return the resources with the local ``keys`` that have a row; with ``bare`` without their content."""
     # A row that cannot be read is shown without its content.
-    rows, unreadable = read_apart(resource.database, keys, lambda some: read_rows(resource, some))
-    linked = _linked(resource, rows)
-    waiting = waiting_of(resource, linked.values())
+    rows, unreadable = read_apart(kind.database, keys, lambda some: read_rows(kind, some))
+    linked = _linked(kind, rows)
+    waiting = waiting_of(kind, linked.values())
     contents, problems = read_apart(
-        resource.database, list(rows), lambda some: contents_of(resource, {key: rows[key] for key in some}, waiting)
+        kind.database, list(rows), lambda some: contents_of(kind, {key: rows[key] for key in some}, waiting)
     )
-    names = keys_for(resource, contents.values()) if resource.relations else {}
+    names = keys_for(kind, contents.values()) if kind.relations else {}
     shown = {}
     for key in [*rows, *unreadable]:
         texts = contents.get(key, [])
         tracked = linked.get(key)
-        url = resource.resource_url(key)
+        url = kind.resource_url(key)
         uuid = None if tracked is None else tracked.uuid
         attributes = _attributes(uuid, key, url)
         extra = "" if tracked is None else tracked.extra
         if bare or key in problems or key in unreadable:
-            payload = resource.template.render_empty(attributes)
+            payload = kind.template.render_empty(attributes)
         else:
-            payload = resource.render(attributes, _representable(texts), extra, names)
+            payload = kind.render(attributes, _representable(texts), extra, names)
         updated = now() if tracked is None or tracked.tick is None else tracked.stamp
-        etag = resource.etag(texts, extra)
+        etag = kind.etag(texts, extra)
         shown[key] = Shown(key=key, uuid=uuid, url=url, payload=payload, etag=etag, updated=updated)
     return shown
 
@@ -145,8 +145,8 @@ def _representable(texts: Iterable[Text]) -> list[Text]:
     return [None if text is None else replace_forbidden(text) for text in texts]
 
 
-def _linked(resource: Kind, keys: Iterable[str]) -> Mapping[str, TrackedResource]:
-    rows = is_linked(tracked_rows(resource))
+def _linked(kind: Kind, keys: Iterable[str]) -> Mapping[str, TrackedResource]:
+    rows = is_linked(tracked_rows(kind))
     return {row.local_key or "": row for chunk in chunks(keys) for row in rows.filter(local_key__in=chunk)}
 
 

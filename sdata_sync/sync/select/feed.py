@@ -81,7 +81,7 @@ class SourceFeed:
     of its entries when they were counted.
     """
 
-    resource: Kind
+    kind: Kind
     source: Digest
     target: Digest
     url: str
@@ -105,12 +105,12 @@ class SourceFeed:
         Raises:
             FeedError: ``place`` is not a cursor of this feed.
         """
-        stored = load_digest(self.resource)
+        stored = load_digest(self.kind)
         stored.value = self.source
         begin = self._skip(stored, start_index - 1) if place is None else self._at(stored, place)
         resends = 0 if place is None and start_index == 1 else place.resends if place is not None else None
         page = prepare_page(
-            self.resource, stored, begin, limit=count, scope=self.scope, resend_after=resends, peer_limit=peer_limit
+            self.kind, stored, begin, limit=count, scope=self.scope, resend_after=resends, peer_limit=peer_limit
         )
         next_url = ""
         if not page.is_last:
@@ -121,8 +121,8 @@ class SourceFeed:
         content = render_feed(
             page.entries,
             url=self.url,
-            title=f"{self.resource.kind} of {self.resource.endpoint}",
-            digest=self.source if self.scope is None else self.source.as_part_of(self.resource.endpoint),
+            title=f"{self.kind.name} of {self.kind.endpoint}",
+            digest=self.source if self.scope is None else self.source.as_part_of(self.kind.endpoint),
             now=now(),
             sync_mode=SyncMode.CATCH_UP,
             paging=Paging(
@@ -147,13 +147,13 @@ class SourceFeed:
     def _skip(self, stored: StoredDigest, entries: int) -> Digest:
         """Return the target's digest as if the target had applied the first ``entries`` entries."""
         reached: dict[str, int] = {}
-        for missing, is_inhabited in missing_and_inhabited(self.resource, stored, self.target):
+        for missing, is_inhabited in missing_and_inhabited(self.kind, stored, self.target):
             if entries <= 0:
                 break
             reached[missing.endpoint] = missing.end
             if not is_inhabited:
                 continue
-            rows = in_range(self.resource, stored, missing)
+            rows = in_range(self.kind, stored, missing)
             first_left = rows.order_by("tick").values_list("tick", flat=True)[entries : entries + 1].first()
             if first_left is not None:
                 reached[missing.endpoint] = first_left
@@ -167,11 +167,11 @@ def _next_cursor(stored: StoredDigest, cursor: Digest) -> Cursor:
     return Cursor(endpoint=stored.ensure_endpoint_id(following.endpoint), tick=following.start)
 
 
-def count_missing(resource: Kind, stored: StoredDigest, target: Digest, scope: Scope | None = None) -> int:
+def count_missing(kind: Kind, stored: StoredDigest, target: Digest, scope: Scope | None = None) -> int:
     """Return the number of entries in a feed of what ``stored`` contains and ``target`` lacks, within ``scope``."""
     ranges = [
-        in_range(resource, stored, missing)
-        for missing, is_inhabited in missing_and_inhabited(resource, stored, target)
+        in_range(kind, stored, missing)
+        for missing, is_inhabited in missing_and_inhabited(kind, stored, target)
         if is_inhabited
     ]
     if scope is None:

@@ -34,11 +34,11 @@ class PeerLimit:
     left-out versions.
     """
 
-    def __init__(self, resource: Kind, peer: Peer | None, *, max_bytes: int | None = None) -> None:
-        self._resource = resource
+    def __init__(self, kind: Kind, peer: Peer | None, *, max_bytes: int | None = None) -> None:
+        self._kind = kind
         self._peer = peer
         self.max_bytes = None if max_bytes is None else max_bytes - min(HEADING_BYTES, max_bytes // 2)
-        rows = _present(resource, peer).values_list("resource_id", "endpoint_id", "tick")
+        rows = _present(kind, peer).values_list("resource_id", "endpoint_id", "tick")
         self._held = {pk: (endpoint, tick) for pk, endpoint, tick in rows}
 
     @property
@@ -64,7 +64,7 @@ class PeerLimit:
         """Leave the present version of ``row`` out of the feeds to the peer, and log the ``reason``."""
         logger.error(
             "%s('%s') is left out of feeds to %s: its entry has %d bytes, %s",
-            self._resource.kind,
+            self._kind.name,
             row.local_key or row.uuid,
             self._peer,
             size_bytes,
@@ -74,7 +74,7 @@ class PeerLimit:
         self._held[row.pk] = (endpoint, tick)
         if self._peer is None:
             return
-        OversizeVersion.objects.using(self._resource.database).update_or_create(
+        OversizeVersion.objects.using(self._kind.database).update_or_create(
             peer_id=self._peer.pk,
             resource=row,
             defaults={
@@ -93,14 +93,14 @@ class PeerLimit:
 
         Left-out versions that were replaced by newer ones are deleted from the database.
         """
-        present = _present(self._resource, self._peer)
-        stale = _held(self._resource, self._peer).exclude(pk__in=present.values("pk"))
+        present = _present(self._kind, self._peer)
+        stale = _held(self._kind, self._peer).exclude(pk__in=present.values("pk"))
         stale.filter(pk__in=list(stale.values_list("pk", flat=True))).delete()
         return [h.resource for h in present.select_related("resource") if at_once or h.retry_at <= now()]
 
     def release_fitting(self) -> bool:
         """Mark the resources whose left-out versions fit into ``max_bytes`` for new ticks; return True if any did."""
-        fitting = _present(self._resource, self._peer).filter(size_bytes__lte=self.max_bytes or 0)
+        fitting = _present(self._kind, self._peer).filter(size_bytes__lte=self.max_bytes or 0)
         rows = [held.resource for held in fitting.select_related("resource")]
         for row in rows:
             self.release(row)
@@ -108,42 +108,42 @@ class PeerLimit:
 
     def postpone(self, row: TrackedResource) -> None:
         """Record that the peer has refused the version of ``row`` again; each pause is longer than the one before."""
-        for held in _held(self._resource, self._peer).filter(resource=row):
+        for held in _held(self._kind, self._peer).filter(resource=row):
             pause = min(FIRST_PAUSE_MILLIS * 2 ** min(held.attempts, 20), LONGEST_PAUSE_MILLIS)
-            OversizeVersion.objects.using(self._resource.database).filter(pk=held.pk).update(
+            OversizeVersion.objects.using(self._kind.database).filter(pk=held.pk).update(
                 attempts=F("attempts") + 1, retry_at=now() + pause
             )
 
     def release(self, row: TrackedResource) -> None:
         """Mark ``row`` for a new tick, because the peer accepts its version now."""
         self._held.pop(row.pk, None)
-        _held(self._resource, self._peer).filter(resource=row).delete()
-        TrackedResource.objects.using(self._resource.database).filter(
+        _held(self._kind, self._peer).filter(resource=row).delete()
+        TrackedResource.objects.using(self._kind.database).filter(
             pk=row.pk, tick=row.tick, endpoint=row.endpoint_id, mark__isnull=True, local_key__isnull=False
         ).update(mark=now(), is_intent=False, mark_user=F("user"), restamp=True)
-        wake_after_commit(self._resource.kind, self._resource.database)
+        wake_after_commit(self._kind.name, self._kind.database)
 
 
 #: The condition that the left-out version is the present version of its resource.
 _IS_PRESENT = Q(endpoint_id=F("resource__endpoint_id"), tick=F("resource__tick"))
 
 
-def _of_kind(resource: Kind) -> QuerySet[OversizeVersion]:
-    return OversizeVersion.objects.using(resource.database).filter(resource__kind=resource.kind)
+def _of_kind(kind: Kind) -> QuerySet[OversizeVersion]:
+    return OversizeVersion.objects.using(kind.database).filter(resource__kind=kind.name)
 
 
-def _held(resource: Kind, peer: Peer | None) -> QuerySet[OversizeVersion]:
-    return _of_kind(resource).filter(peer=peer and peer.pk)
+def _held(kind: Kind, peer: Peer | None) -> QuerySet[OversizeVersion]:
+    return _of_kind(kind).filter(peer=peer and peer.pk)
 
 
-def _present(resource: Kind, peer: Peer | None) -> QuerySet[OversizeVersion]:
-    return _held(resource, peer).filter(_IS_PRESENT)
+def _present(kind: Kind, peer: Peer | None) -> QuerySet[OversizeVersion]:
+    return _held(kind, peer).filter(_IS_PRESENT)
 
 
-def oversize_names(resource: Kind) -> dict[int, list[str]]:
+def oversize_names(kind: Kind) -> dict[int, list[str]]:
     """Return the names and sizes of the resources whose present version is left out, by primary key of the peer."""
     found: dict[int, list[str]] = {}
-    for version in _of_kind(resource).filter(_IS_PRESENT).select_related("resource").order_by("pk"):
+    for version in _of_kind(kind).filter(_IS_PRESENT).select_related("resource").order_by("pk"):
         name = version.resource.local_key or version.resource.uuid
-        found.setdefault(version.peer_id, []).append(f"{resource.kind}('{name}') of {version.size_bytes} bytes")
+        found.setdefault(version.peer_id, []).append(f"{kind.name}('{name}') of {version.size_bytes} bytes")
     return found

@@ -42,7 +42,7 @@ FEW = 8
 
 
 def missing_and_inhabited(
-    resource: Kind,
+    kind: Kind,
     stored: StoredDigest,
     target: Digest,
     *,
@@ -56,16 +56,16 @@ def missing_and_inhabited(
     ranges = [missing for missing in missing_ranges(stored.value, target) if wanted(missing.endpoint)]
     if len(ranges) <= FEW:
         return [(missing, True) for missing in ranges]
-    tracked = TrackedResource.objects.filter(kind=resource.kind, endpoint=OuterRef("endpoint"))
-    entries = DigestEntry.objects.using(resource.database).filter(Exists(tracked), digest=resource.kind)
+    tracked = TrackedResource.objects.filter(kind=kind.name, endpoint=OuterRef("endpoint"))
+    entries = DigestEntry.objects.using(kind.database).filter(Exists(tracked), digest=kind.name)
     inhabited = set(entries.values_list("endpoint_id", flat=True))
     return [(missing, stored.ensure_endpoint_id(missing.endpoint) in inhabited) for missing in ranges]
 
 
-def in_range(resource: Kind, stored: StoredDigest, missing: TickRange) -> QuerySet[TrackedResource]:
+def in_range(kind: Kind, stored: StoredDigest, missing: TickRange) -> QuerySet[TrackedResource]:
     """Return the resources whose last change is in ``missing``."""
-    return TrackedResource.objects.using(resource.database).filter(
-        kind=resource.kind,
+    return TrackedResource.objects.using(kind.database).filter(
+        kind=kind.name,
         endpoint_id=stored.ensure_endpoint_id(missing.endpoint),
         tick__gte=missing.start,
         tick__lt=missing.end,
@@ -107,7 +107,7 @@ class Page:
 
 
 def prepare_page(
-    resource: Kind,
+    kind: Kind,
     stored: StoredDigest,
     target: Digest,
     *,
@@ -138,7 +138,7 @@ def prepare_page(
     to the changes of the kinds that refer to this one, after their restore check (network, once in a process).
     """
     page = _select(
-        resource,
+        kind,
         stored,
         target,
         limit=limit,
@@ -148,20 +148,20 @@ def prepare_page(
         peer_limit=peer_limit,
     )
     if page.referrers is not None:
-        page.referrers = stamp_referring_kinds(resource)
+        page.referrers = stamp_referring_kinds(kind)
     return page
 
 
-def prepare_version(resource: Kind, stored: StoredDigest, row: TrackedResource, scope: Scope | None) -> Page | None:
+def prepare_version(kind: Kind, stored: StoredDigest, row: TrackedResource, scope: Scope | None) -> Page | None:
     """Return a page with the present version of one resource, or ``None`` if it cannot or must not be sent."""
     page = Page(cursor=stored.value)
     if row.endpoint_id is not None and row.tick is not None:
-        _render(resource, stored, stored.endpoint_url(row.endpoint_id), [row], page, scope, None)
+        _render(kind, stored, stored.endpoint_url(row.endpoint_id), [row], page, scope, None)
     return page if page.entries else None
 
 
 def _select(
-    resource: Kind,
+    kind: Kind,
     stored: StoredDigest,
     target: Digest,
     *,
@@ -172,18 +172,18 @@ def _select(
     peer_limit: PeerLimit | None,
 ) -> Page:
     page = Page(cursor=target)
-    if scope is not None and _begin_with_resends(resource, stored, scope, limit, page, peer_limit, after=resend_after):
+    if scope is not None and _begin_with_resends(kind, stored, scope, limit, page, peer_limit, after=resend_after):
         page.is_last = page.resend_after is None and not _is_anything_missing(stored, target, wanted)
         return page
     passed: dict[str, int] = {}
-    for missing, is_inhabited in missing_and_inhabited(resource, stored, target, wanted=wanted):
+    for missing, is_inhabited in missing_and_inhabited(kind, stored, target, wanted=wanted):
         if not is_inhabited:
             passed[missing.endpoint] = missing.end
             continue
         room = limit - len(page.states)
-        tracked = _tracked(resource, stored, missing, room + 1)
+        tracked = _tracked(kind, stored, missing, room + 1)
         taken, before = tracked[:room], len(page.states)
-        _render(resource, stored, missing.endpoint, taken, page, scope, peer_limit)
+        _render(kind, stored, missing.endpoint, taken, page, scope, peer_limit)
         page.is_last = len(tracked) == len(taken)
         reached = missing.end if page.is_last else (taken[-1].tick or 0) + 1 if taken else missing.start
         if page.is_cut_to(_most_bytes(peer_limit)):
@@ -197,7 +197,7 @@ def _select(
 
 
 def _begin_with_resends(
-    resource: Kind,
+    kind: Kind,
     stored: StoredDigest,
     scope: Scope,
     limit: int,
@@ -216,7 +216,7 @@ def _begin_with_resends(
     for row in part:
         by_endpoint.setdefault(row.endpoint_id or 0, []).append(row)
     for endpoint, rows in by_endpoint.items():
-        _render(resource, stored, stored.endpoint_url(endpoint), rows, page, scope, peer_limit, needs_resend=True)
+        _render(kind, stored, stored.endpoint_url(endpoint), rows, page, scope, peer_limit, needs_resend=True)
     return True
 
 
@@ -224,11 +224,9 @@ def _is_anything_missing(stored: StoredDigest, target: Digest, wanted: Callable[
     return any(wanted(missing.endpoint) for missing in missing_ranges(stored.value, target))
 
 
-def _tracked(resource: Kind, stored: StoredDigest, missing: TickRange, limit: int) -> list[TrackedResource]:
+def _tracked(kind: Kind, stored: StoredDigest, missing: TickRange, limit: int) -> list[TrackedResource]:
     endpoint = stored.ensure_endpoint_id(missing.endpoint)
-    return _in_range(limit).instances(
-        resource.database, TrackedResource, resource.kind, endpoint, missing.start, missing.end
-    )
+    return _in_range(limit).instances(kind.database, TrackedResource, kind.name, endpoint, missing.start, missing.end)
 
 
 @lru_cache(maxsize=256)
@@ -242,7 +240,7 @@ def _in_range(limit: int) -> PreparedQuery[TrackedResource]:
 
 
 def _render(
-    resource: Kind,
+    kind: Kind,
     stored: StoredDigest,
     endpoint: str,
     tracked: list[TrackedResource],
@@ -258,15 +256,15 @@ def _render(
         tracked = [row for row in tracked if row.pk in withdrawn]
     if peer_limit is not None:
         tracked = [row for row in tracked if not peer_limit.leaves_out(row)]
-    contents, problems = _contents(resource, stored, tracked)
-    keys = keys_for(resource, contents.values()) if resource.relations else {}
-    deferred, deleted_later = _deferred_payloads(resource, tracked)
+    contents, problems = _contents(kind, stored, tracked)
+    keys = keys_for(kind, contents.values()) if kind.relations else {}
+    deferred, deleted_later = _deferred_payloads(kind, tracked)
     for row in tracked:
-        url = entry_id(resource, row.local_key, row.uuid)
+        url = entry_id(kind, row.local_key, row.uuid)
         payload: str | None
         problem = ""
         if withdrawn.get(row.pk):
-            payload = resource.template.render_empty(
+            payload = kind.template.render_empty(
                 identity(uuid=str(row.uuid), deleted=True, scoped=needs_resend, withdrawn=True)
             )
         elif row.is_deferred:
@@ -274,19 +272,19 @@ def _render(
         elif row.is_deleted:
             # A peer that may not have the survivor is told of a deletion without it.
             new = row.replaced_by if row.replaced_by and (scope is None or scope.has(row.replaced_by)) else None
-            payload = resource.template.render_empty(
+            payload = kind.template.render_empty(
                 identity(uuid=str(row.uuid), deleted=True, replaced_by=new, scoped=needs_resend)
             )
         else:
             texts, problem = contents.get(row.local_key or ""), problems.get(row.local_key or "", "")
-            payload, problem = _render_row(resource, row, url, texts, keys, problem, scoped=needs_resend)
+            payload, problem = _render_row(kind, row, url, texts, keys, problem, scoped=needs_resend)
         if payload is None:
-            _stamp_anew(resource, row, problem)
+            _stamp_anew(kind, row, problem)
             continue
         if (row.is_deleted or row.pk in deleted_later) and page.referrers is None:
             page.referrers = {}
         state = SyncState(endpoint=endpoint, tick=row.tick or 0, stamp=row.stamp, user=row.user)
-        title = f"{resource.element_name} {replace_forbidden(row.local_key or str(row.uuid))}"
+        title = f"{kind.element_name} {replace_forbidden(row.local_key or str(row.uuid))}"
         entry = render_entry(id=url, title=title, state=state, payload=payload)
         if peer_limit is not None and peer_limit.is_exceeded(row, entry):
             continue
@@ -300,22 +298,22 @@ def _most_bytes(peer_limit: PeerLimit | None) -> int:
     return ours if peer_limit is None or peer_limit.max_bytes is None else min(ours, peer_limit.max_bytes)
 
 
-def _stamp_anew(resource: Kind, row: TrackedResource, problem: str) -> None:
+def _stamp_anew(kind: Kind, row: TrackedResource, problem: str) -> None:
     """Mark a row whose version the feed leaves out, so that it gets a new tick, even if it is changed back meanwhile.
 
     At the end of a catch-up feed the target's digest contains the left-out version too. A row with a ``problem`` is
     held back until it can be read and rendered.
     """
     if problem:
-        logger.error("%s('%s') is held back: %s", resource.endpoint, row.local_key, problem)
-    TrackedResource.objects.using(resource.database).filter(
+        logger.error("%s('%s') is held back: %s", kind.endpoint, row.local_key, problem)
+    TrackedResource.objects.using(kind.database).filter(
         pk=row.pk, tick=row.tick, endpoint=row.endpoint_id, local_key__isnull=False
     ).update(restamp=True, mark=Coalesce("mark", now()), problem=problem)
-    wake_after_commit(resource.kind, resource.database)
+    wake_after_commit(kind.name, kind.database)
 
 
 def _contents(
-    resource: Kind, stored: StoredDigest, tracked: list[TrackedResource]
+    kind: Kind, stored: StoredDigest, tracked: list[TrackedResource]
 ) -> tuple[dict[str, list[Text]], dict[str, str]]:
     """Return the contents of the rows and their problems, by local key.
 
@@ -324,12 +322,12 @@ def _contents(
     alive = [row.local_key for row in tracked if row.local_key and not (row.is_deleted or row.is_deferred)]
     contents = {key: texts for key in alive if (texts := stored.stamped_texts.get(key)) is not None}
     unread = {key for key in alive if key not in contents}
-    read, problems = read_contents(resource, [row for row in tracked if row.local_key in unread], allocate=True)
+    read, problems = read_contents(kind, [row for row in tracked if row.local_key in unread], allocate=True)
     return {**contents, **read}, problems
 
 
 def _render_row(
-    resource: Kind,
+    kind: Kind,
     row: TrackedResource,
     url: str,
     texts: list[Text] | None,
@@ -339,62 +337,62 @@ def _render_row(
     scoped: bool,
 ) -> tuple[str | None, str]:
     """Return the payload of a row, ``None`` if it cannot be sent with its state, and the problem, empty for none."""
-    if texts is None or row.local_key is None or resource.etag(texts, row.extra) != row.etag:
+    if texts is None or row.local_key is None or kind.etag(texts, row.extra) != row.etag:
         return None, problem
     attributes = identity(uuid=str(row.uuid), key=row.local_key, url=url, scoped=scoped)
     try:
-        return resource.render(attributes, texts, row.extra, keys), ""
+        return kind.render(attributes, texts, row.extra, keys), ""
     except Exception as error:
         if ends_page(error):
             raise
         return None, describe(error)
 
 
-def _deferred_payloads(resource: Kind, tracked: list[TrackedResource]) -> tuple[dict[int, str], set[int]]:
+def _deferred_payloads(kind: Kind, tracked: list[TrackedResource]) -> tuple[dict[int, str], set[int]]:
     """Return the payloads of deferred versions, and which of them are deletions, by primary key of their resource."""
     waiting = [row for row in tracked if row.is_deferred]
     if not waiting:
         return {}, set()
     uuids = {row.pk: str(row.uuid) for row in waiting}
-    found = DeferredEntry.objects.using(resource.database).filter(resource__in=list(uuids)).select_related("resource")
+    found = DeferredEntry.objects.using(kind.database).filter(resource__in=list(uuids)).select_related("resource")
     states = {row.pk: (row.endpoint_id, row.tick) for row in waiting}
     # Without entries that were received meanwhile: they belong to other states.
     entries = [e for e in found if (e.resource.endpoint_id, e.resource.tick) == states[e.resource_id]]
-    payloads = {e.resource_id: _deferred_payload(resource, e, uuids[e.resource_id]) for e in entries}
+    payloads = {e.resource_id: _deferred_payload(kind, e, uuids[e.resource_id]) for e in entries}
     return payloads, {e.resource_id for e in entries if e.is_deleted}
 
 
-def _deferred_payload(resource: Kind, entry: DeferredEntry, uuid: str) -> str:
+def _deferred_payload(kind: Kind, entry: DeferredEntry, uuid: str) -> str:
     if entry.is_deleted or not entry.payload:
-        return resource.template.render_empty(identity(uuid=uuid, deleted=entry.is_deleted))
+        return kind.template.render_empty(identity(uuid=uuid, deleted=entry.is_deleted))
     return entry.payload
 
 
-def stamp_referring_kinds(resource: Kind) -> dict[str, Digest]:
-    """Return this node's digests of the kinds whose rows a deletion of ``resource`` takes along.
+def stamp_referring_kinds(kind: Kind) -> dict[str, Digest]:
+    """Return this node's digests of the kinds whose rows a deletion of ``kind`` takes along.
 
     They are read after the page with the deletions, and all committed changes are given their ticks first. So they
     contain every change that was made together with a deletion. For a deletion that this node has only received, they
     contain what the node that made it had (``told_digests``).
     """
-    told = told_digests(resource)
+    told = told_digests(kind)
     digests: dict[str, Digest] = {}
-    for kind in sorted(kinds_within_reach(resource) - {resource.kind}):
-        other = registry.of_kind(kind)
+    for kind_name in sorted(kinds_within_reach(kind) - {kind.name}):
+        other = registry.of_kind(kind_name)
         if other is None:
             continue
         if other.is_source:
-            digests[kind] = check_and_assign_ticks(other).value.merge(told.get(kind, Digest()), stamp=0)
+            digests[kind_name] = check_and_assign_ticks(other).value.merge(told.get(kind_name, Digest()), stamp=0)
         else:  # an empty digest tells the target that this node does not send the kind
-            digests[kind] = Digest(origin=other.endpoint)
+            digests[kind_name] = Digest(origin=other.endpoint)
     return digests
 
 
-def entry_id(resource: Kind, key: str | None, uuid: UUID) -> str:
+def entry_id(kind: Kind, key: str | None, uuid: UUID) -> str:
     """Return the id of an entry: the URL of the row, or the uuid as a URN if there is no row."""
-    return resource.resource_url(key) if key is not None else uuid.urn
+    return kind.resource_url(key) if key is not None else uuid.urn
 
 
-def is_own(resource: Kind) -> Callable[[str], bool]:
+def is_own(kind: Kind) -> Callable[[str], bool]:
     """Return a function for ``wanted`` that restricts a page to the changes made at this node."""
-    return lambda endpoint: same_endpoint(endpoint, resource.endpoint)
+    return lambda endpoint: same_endpoint(endpoint, kind.endpoint)

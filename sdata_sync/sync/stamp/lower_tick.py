@@ -41,62 +41,62 @@ class Lowered:
     after: int
 
 
-def lower_own_tick(resource: Kind, highest_elsewhere: int) -> Lowered:
+def lower_own_tick(kind: Kind, highest_elsewhere: int) -> Lowered:
     """Lower this node's tick to above its versions if it is out of reach, and assign new ticks to versions up there.
 
     ``highest_elsewhere`` is the highest tick of a version of this node that a peer has.
     """
-    lowered = atomically(resource.database, partial(_lower_own_tick, resource, highest_elsewhere))
-    wake_after_commit(resource.kind, resource.database)
+    lowered = atomically(kind.database, partial(_lower_own_tick, kind, highest_elsewhere))
+    wake_after_commit(kind.name, kind.database)
     return lowered
 
 
-def _lower_own_tick(resource: Kind, highest_elsewhere: int) -> Lowered:
-    stored = lock_digest(resource)
-    own = stored.value.entry(resource.endpoint)
+def _lower_own_tick(kind: Kind, highest_elsewhere: int) -> Lowered:
+    stored = lock_digest(kind)
+    own = stored.value.entry(kind.endpoint)
     assert own is not None
-    versions = TrackedResource.objects.using(resource.database).filter(
-        kind=resource.kind, endpoint_id=stored.ensure_endpoint_id(resource.endpoint)
+    versions = TrackedResource.objects.using(kind.database).filter(
+        kind=kind.name, endpoint_id=stored.ensure_endpoint_id(kind.endpoint)
     )
     highest = versions.filter(tick__lte=HIGHEST_USABLE).aggregate(highest=Max("tick"))["highest"] or 0
     wanted = max(highest, highest_elsewhere) + MARGIN
     if own.tick <= wanted + conf.max_tick_leap:
         return Lowered(before=own.tick, after=own.tick)
     stored.save(stored.value.with_entry(replace(own, tick=wanted, stamp=now())))
-    DigestRow.objects.using(resource.database).filter(pk=resource.kind).update(gap_since=None, gap_until=None)
+    DigestRow.objects.using(kind.database).filter(pk=kind.name).update(gap_since=None, gap_until=None)
     versions.filter(tick__gt=HIGHEST_USABLE).update(
         mark=Coalesce("mark", F("stamp")), is_intent=False, mark_user=F("user"), restamp=True
     )
-    assign_ticks_under_lock(resource, stored)
+    assign_ticks_under_lock(kind, stored)
     # The known digests of the peers count in the ticks that are given up.
-    Stream.objects.filter(kind=resource.kind).update(known_digest="")
+    Stream.objects.filter(kind=kind.name).update(known_digest="")
     return Lowered(before=own.tick, after=wanted)
 
 
-def confirm(resource: Kind, endpoint: str, shown: Digest) -> Lowered:
+def confirm(kind: Kind, endpoint: str, shown: Digest) -> Lowered:
     """Lower this node's entry for ``endpoint`` if it is higher than the tick in ``shown``, the endpoint's own digest.
 
     The entry becomes the tick after the highest version of the endpoint that this node has, because changes that the
     endpoint has recorded since it lowered its tick have not arrived. Versions that this node has with a tick beyond
     ``shown`` count from now on as older than any version that the endpoint sends.
     """
-    return atomically(resource.database, partial(_confirm, resource, endpoint, shown.tick(endpoint)))
+    return atomically(kind.database, partial(_confirm, kind, endpoint, shown.tick(endpoint)))
 
 
-def _confirm(resource: Kind, endpoint: str, tick: int) -> Lowered:
-    stored: StoredDigest = lock_digest(resource)
+def _confirm(kind: Kind, endpoint: str, tick: int) -> Lowered:
+    stored: StoredDigest = lock_digest(kind)
     present = stored.value.entry(endpoint)
     if present is None or present.tick <= tick:
         before = FIRST_TICK if present is None else present.tick
         return Lowered(before=before, after=before)
     pk = stored.ensure_endpoint_id(endpoint)
-    tracked = TrackedResource.objects.using(resource.database).filter(kind=resource.kind)
+    tracked = TrackedResource.objects.using(kind.database).filter(kind=kind.name)
     tracked.filter(endpoint=pk, tick__gte=tick).update(tick=0)
     tracked.filter(first_endpoint_id=pk, first_tick__gte=tick).update(first_tick=0)
     held = tracked.filter(endpoint=pk).aggregate(highest=Max("tick"))["highest"] or 0
     tick = min(tick, held + 1)
-    DigestEntry.objects.using(resource.database).filter(digest=resource.kind, endpoint=pk).update(
+    DigestEntry.objects.using(kind.database).filter(digest=kind.name, endpoint=pk).update(
         tick=tick, stamp=now(), shown_tick=tick, received_tick=FIRST_TICK
     )
-    Stream.objects.filter(kind=resource.kind).update(known_digest="")
+    Stream.objects.filter(kind=kind.name).update(known_digest="")
     return Lowered(before=present.tick, after=tick)

@@ -44,9 +44,9 @@ _again_at: dict[str, float] = {}
 _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
-def is_checked(resource: Kind) -> bool:
+def is_checked(kind: Kind) -> bool:
     """Return True if this process has done the restore check of a kind, or the settings switch the check off."""
-    return resource.kind in _checked or not conf.ask_peers_first
+    return kind.name in _checked or not conf.ask_peers_first
 
 
 def forget_checks() -> None:
@@ -55,7 +55,7 @@ def forget_checks() -> None:
     _again_at.clear()
 
 
-def ensure_checked(resource: Kind, *, patience_seconds: float = 0) -> bool:
+def ensure_checked(kind: Kind, *, patience_seconds: float = 0) -> bool:
     """Make sure that this process has read every enabled peer's digest of a kind (network).
 
     Returns:
@@ -63,30 +63,30 @@ def ensure_checked(resource: Kind, *, patience_seconds: float = 0) -> bool:
         ``patience_seconds``, or a peer has changes that this node lost and they could not be pulled. Until then no
         tick is assigned.
     """
-    kind = resource.kind
-    if is_checked(resource):
+    kind_name = kind.name
+    if is_checked(kind):
         return True
-    if not _locks[kind].acquire(timeout=patience_seconds):
+    if not _locks[kind_name].acquire(timeout=patience_seconds):
         return False
     try:
-        if kind in _checked:
+        if kind_name in _checked:
             return True
-        if time.monotonic() < _again_at.get(kind, 0):
+        if time.monotonic() < _again_at.get(kind_name, 0):
             return False
-        if not port().check_peers(resource):
-            _again_at[kind] = time.monotonic() + RETRY_SECONDS
+        if not port().check_peers(kind):
+            _again_at[kind_name] = time.monotonic() + RETRY_SECONDS
             return False
-        _checked.add(kind)
+        _checked.add(kind_name)
     finally:
-        _locks[kind].release()
-    wake(kind)  # for deliveries that found the check not done
+        _locks[kind_name].release()
+    wake(kind_name)  # for deliveries that found the check not done
     return True
 
 
-def wait_until_checked(resource: Kind) -> bool:
+def wait_until_checked(kind: Kind) -> bool:
     """Repeat ``ensure_checked`` for at most ``PATIENCE_SECONDS``, since two nodes may wait for each other."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not ensure_checked(resource):
+    while not ensure_checked(kind):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.02)
@@ -112,33 +112,33 @@ class RestoreGap:
         return self.since <= tick < self.until
 
 
-def note_restore_gap(resource: Kind, stored: StoredDigest) -> RestoreGap:
+def note_restore_gap(kind: Kind, stored: StoredDigest) -> RestoreGap:
     """Store a restore gap, because a peer knows higher ticks of this node, or return the gap that is stored already.
 
     The caller holds the digest's lock. The gap stays stored, across pages, processes and failures, until
     ``take_higher_tick`` closes it.
     """
-    if (noted := restore_gap(resource)) is not None:
+    if (noted := restore_gap(kind)) is not None:
         return noted
-    ours = stored.value.tick(resource.endpoint)
-    noted = RestoreGap(since=_confirmed(resource, ours), until=ours)
-    DigestRow.objects.using(resource.database).update_or_create(
-        pk=resource.kind, defaults={"gap_since": noted.since, "gap_until": noted.until}
+    ours = stored.value.tick(kind.endpoint)
+    noted = RestoreGap(since=_confirmed(kind, ours), until=ours)
+    DigestRow.objects.using(kind.database).update_or_create(
+        pk=kind.name, defaults={"gap_since": noted.since, "gap_until": noted.until}
     )
     return noted
 
 
-def restore_gap(resource: Kind) -> RestoreGap | None:
+def restore_gap(kind: Kind) -> RestoreGap | None:
     """Return the restore gap that ``note_restore_gap`` has stored, or ``None`` if no peer knows higher ticks."""
-    for since, until in _noted.rows(resource.database, resource.kind):
+    for since, until in _noted.rows(kind.database, kind.name):
         return RestoreGap(since=since or FIRST_TICK, until=until)
     return None
 
 
-def _confirmed(resource: Kind, ours: int) -> int:
+def _confirmed(kind: Kind, ours: int) -> int:
     """Return the tick below which all peers have this node's changes, which are from before the backup."""
-    own, ticks = resource.endpoint, []
-    for stream in Stream.objects.filter(kind=resource.kind):
+    own, ticks = kind.endpoint, []
+    for stream in Stream.objects.filter(kind=kind.name):
         known = stream.known_ticks()
         if known is None:
             return FIRST_TICK  # the peer's digest is not known any more: every tick of this node may be used twice
@@ -146,7 +146,7 @@ def _confirmed(resource: Kind, ours: int) -> int:
     return min(ticks, default=FIRST_TICK if ours > FIRST_TICK else ours)
 
 
-def take_higher_tick(resource: Kind, stored: StoredDigest, shown: Digest, where: str) -> bool:
+def take_higher_tick(kind: Kind, stored: StoredDigest, shown: Digest, where: str) -> bool:
     """After a restore, continue above the tick that ``shown`` has for this node; return True if there was a gap.
 
     The caller holds the digest's lock, and has pulled all the lost changes that peers return. ``where`` names the
@@ -156,29 +156,29 @@ def take_higher_tick(resource: Kind, stored: StoredDigest, shown: Digest, where:
     Raises:
         FeedError: the tick in ``shown`` is more than ``MAX_TICK_LEAP`` above the tick of this node.
     """
-    own = resource.endpoint
+    own = kind.endpoint
     ours, theirs = stored.value.tick(own), shown.tick(own)
-    noted = restore_gap(resource)
+    noted = restore_gap(kind)
     if theirs <= ours and noted is None:
         return False
-    check_leap(resource, ours, theirs)
-    noted = noted or note_restore_gap(resource, stored)
+    check_leap(kind, ours, theirs)
+    noted = noted or note_restore_gap(kind, stored)
     note = (
         f"{where} knows tick {theirs} of this node, which was at tick {noted.until}. This node was restored from a "
         "backup, or another node has the same BASE_URL. It continues from the higher tick."
     )
     logger.error("%s: %s", own, note)
-    DigestRow.objects.using(resource.database).filter(pk=resource.kind).update(
+    DigestRow.objects.using(kind.database).filter(pk=kind.name).update(
         gap_since=None, gap_until=None, rejoined_at=timezone.now(), rejoined_note=note
     )
     stored.save(stored.value.raised(own, theirs, stamp=now()))
-    _restamp(resource, stored, noted)
+    _restamp(kind, stored, noted)
     # The known digests of the peers count in the ticks that are given up.
-    Stream.objects.filter(kind=resource.kind).update(known_digest="")
+    Stream.objects.filter(kind=kind.name).update(known_digest="")
     return True
 
 
-def check_leap(resource: Kind, ours: int, theirs: int) -> None:
+def check_leap(kind: Kind, ours: int, theirs: int) -> None:
     """Refuse a claim about the tick of this node that cannot be true.
 
     Raises:
@@ -186,16 +186,16 @@ def check_leap(resource: Kind, ours: int, theirs: int) -> None:
     """
     if theirs - ours > conf.max_tick_leap:
         raise FeedError(
-            f"Expected a tick of at most {ours + conf.max_tick_leap} for {resource.endpoint}, which is at {ours}; "
+            f"Expected a tick of at most {ours + conf.max_tick_leap} for {kind.endpoint}, which is at {ours}; "
             f"received {theirs}."
         )
 
 
-def _restamp(resource: Kind, stored: StoredDigest, given: RestoreGap) -> None:
+def _restamp(kind: Kind, stored: StoredDigest, given: RestoreGap) -> None:
     # Not from ``until`` on: those are the lost changes of this node, which have just been pulled.
-    TrackedResource.objects.using(resource.database).filter(
-        kind=resource.kind,
-        endpoint_id=stored.ensure_endpoint_id(resource.endpoint),
+    TrackedResource.objects.using(kind.database).filter(
+        kind=kind.name,
+        endpoint_id=stored.ensure_endpoint_id(kind.endpoint),
         tick__gte=given.since,
         tick__lt=given.until,
     ).update(mark=Coalesce("mark", F("stamp")), is_intent=False, mark_user=F("user"), restamp=True)

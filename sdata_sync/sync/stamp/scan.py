@@ -24,53 +24,53 @@ if TYPE_CHECKING:
     from ...kind import Kind
 
 
-def is_complete(resource: Kind) -> bool:
-    """Return True if ``track_existing`` has tracked all rows of ``resource``; it does that only once."""
-    return DigestRow.objects.using(resource.database).filter(pk=resource.kind, is_complete=True).exists()
+def is_complete(kind: Kind) -> bool:
+    """Return True if ``track_existing`` has tracked all rows of ``kind``; it does that only once."""
+    return DigestRow.objects.using(kind.database).filter(pk=kind.name, is_complete=True).exists()
 
 
-def track_existing(resource: Kind, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
+def track_existing(kind: Kind, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
     """Track every untracked row and assign its tick, if that was never done; return the number of these rows.
 
     Nothing is done before the restore check, or while there is a restore gap. Each batch is a transaction, and rows
     that are tracked already are skipped the next time, so an interruption costs nothing. After each batch ``on_batch``
     is called with the number of rows in it.
     """
-    if is_complete(resource):
+    if is_complete(kind):
         return 0
-    if not is_checked(resource) or restore_gap(resource) is not None:
+    if not is_checked(kind) or restore_gap(kind) is not None:
         return 0
-    found = track_untracked(resource, on_batch=on_batch)
-    DigestRow.objects.using(resource.database).update_or_create(pk=resource.kind, defaults={"is_complete": True})
+    found = track_untracked(kind, on_batch=on_batch)
+    DigestRow.objects.using(kind.database).update_or_create(pk=kind.name, defaults={"is_complete": True})
     return found
 
 
-def track_untracked(resource: Kind, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
+def track_untracked(kind: Kind, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
     """Track and number every row that is not tracked, and return how many there were."""
-    if not is_checked(resource) or restore_gap(resource) is not None:
+    if not is_checked(kind) or restore_gap(kind) is not None:
         return 0
-    return sum(_track(resource, keys) for keys in untracked_keys(resource, on_batch=on_batch))
+    return sum(_track(kind, keys) for keys in untracked_keys(kind, on_batch=on_batch))
 
 
-def count_untracked(resource: Kind, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
+def count_untracked(kind: Kind, *, on_batch: Callable[[int], None] = lambda count: None) -> int:
     """Return the number of untracked rows."""
-    return sum(len(keys) for keys in untracked_keys(resource, on_batch=on_batch))
+    return sum(len(keys) for keys in untracked_keys(kind, on_batch=on_batch))
 
 
-def _track(resource: Kind, keys: list[str]) -> int:
+def _track(kind: Kind, keys: list[str]) -> int:
     if not keys:
         return 0
-    return atomically_by_row(resource.database, partial(_track_under_lock, resource, keys))
+    return atomically_by_row(kind.database, partial(_track_under_lock, kind, keys))
 
 
-def _track_under_lock(resource: Kind, keys: list[str]) -> int:
-    stored = lock_digest(resource)
+def _track_under_lock(kind: Kind, keys: list[str]) -> int:
+    stored = lock_digest(kind)
     new = []
-    for key in without_tracked(resource, keys):  # checked again, under the lock
-        row = new_tracked(resource.kind, new_uuid())
+    for key in without_tracked(kind, keys):  # checked again, under the lock
+        row = new_tracked(kind.name, new_uuid())
         row.local_key = key
         new.append(row)
-    stamp_new_rows(resource, stored, new)
+    stamp_new_rows(kind, stored, new)
     return len(new)
 
 
@@ -98,7 +98,7 @@ class Found:
         return {name: number for name, number in asdict(self).items() if number or name != "unreadable"}
 
 
-def scan(resource: Kind, *, dry_run: bool = False, on_batch: Callable[[int], None] = lambda count: None) -> Found:
+def scan(kind: Kind, *, dry_run: bool = False, on_batch: Callable[[int], None] = lambda count: None) -> Found:
     """Compare every row with what is tracked, in chunks, and assign ticks to the differences; return their counts.
 
     With ``dry_run`` the differences are only counted. After each chunk ``on_batch`` is called with the number of rows
@@ -107,48 +107,48 @@ def scan(resource: Kind, *, dry_run: bool = False, on_batch: Callable[[int], Non
     """
     found = Found()
     if not dry_run:
-        adopt_known_elements(resource)
-        if not wait_until_checked(resource):
-            logger.warning("%s: no ticks are assigned until lost changes were pulled; see sync_rejoin", resource.kind)
+        adopt_known_elements(kind)
+        if not wait_until_checked(kind):
+            logger.warning("%s: no ticks are assigned until lost changes were pulled; see sync_rejoin", kind.name)
     last = 0
-    rows = TrackedResource.objects.using(resource.database).filter(
+    rows = TrackedResource.objects.using(kind.database).filter(
         # Linked rows that wait for the version of a peer have no tick, and are left out.
-        kind=resource.kind,
+        kind=kind.name,
         local_key__isnull=False,
         mark__isnull=True,
         tick__isnull=False,
     )
     while chunk := list(rows.filter(pk__gt=last).order_by("pk")[:BATCH]):
-        _compare(resource, chunk, found, dry_run=dry_run)
+        _compare(kind, chunk, found, dry_run=dry_run)
         last = chunk[-1].pk
         on_batch(len(chunk))
-    find_new = count_untracked if dry_run or not is_checked(resource) else track_untracked
-    found.new = find_new(resource, on_batch=on_batch)
+    find_new = count_untracked if dry_run or not is_checked(kind) else track_untracked
+    found.new = find_new(kind, on_batch=on_batch)
     if not dry_run:
-        assign_ticks(resource)
+        assign_ticks(kind)
         if found.total:
-            wake_after_commit(resource.kind, resource.database)
+            wake_after_commit(kind.name, kind.database)
     return found
 
 
-def _compare(resource: Kind, chunk: list[TrackedResource], found: Found, *, dry_run: bool) -> None:
-    contents, problems = read_contents(resource, chunk, allocate=not dry_run)
+def _compare(kind: Kind, chunk: list[TrackedResource], found: Found, *, dry_run: bool) -> None:
+    contents, problems = read_contents(kind, chunk, allocate=not dry_run)
     odd = []
     for tracked in chunk:
         texts = contents.get(tracked.local_key or "")
         if (problem := problems.get(tracked.local_key or "")) is not None:
-            logger.error("%s('%s') cannot be read or encoded: %s", resource.endpoint, tracked.local_key, problem)
+            logger.error("%s('%s') cannot be read or encoded: %s", kind.endpoint, tracked.local_key, problem)
             found.unreadable += 1
         elif texts is None:
             # A deferred version may have a local key although the row does not exist.
             if tracked.is_deferred:
                 continue
             found.deleted += 1
-        elif tracked.is_deferred or resource.etag(texts, tracked.extra) == tracked.etag:
+        elif tracked.is_deferred or kind.etag(texts, tracked.extra) == tracked.etag:
             continue
         else:
             found.changed += 1
         odd.append(tracked.pk)
     found.looked_at += len(chunk)
     if not dry_run:
-        mark_found(resource.database, odd)
+        mark_found(kind.database, odd)

@@ -44,56 +44,56 @@ INTENT_GRACE_MILLIS = 60_000
 MAX_TEXT = 10_000_000
 
 
-def assign_ticks(resource: Kind) -> StoredDigest:
+def assign_ticks(kind: Kind) -> StoredDigest:
     """Assign ticks to all committed changes of this node, and return the digest afterwards (SData sync 2.2).
 
     It runs before every delivery, every select and every answer with a digest, so that a digest never promises a
     change that has no tick. No tick is assigned before the restore check is done (``restore_gap.ensure_checked``), nor
     while changes that were lost in a restore are missing.
     """
-    return _assign_to_marks(resource) if _has_marks(resource) else load_digest(resource)
+    return _assign_to_marks(kind) if _has_marks(kind) else load_digest(kind)
 
 
-def check_and_assign_ticks(resource: Kind, *, patience_seconds: float = 0) -> StoredDigest:
+def check_and_assign_ticks(kind: Kind, *, patience_seconds: float = 0) -> StoredDigest:
     """Do what ``assign_ticks`` does, after the restore check (network) if a change without a tick is committed.
 
     ``patience_seconds`` is how long to wait while another thread runs the check. A process that has no tick to assign
     asks no peer.
     """
-    if not _has_marks(resource):
-        return load_digest(resource)
-    ensure_checked(resource, patience_seconds=patience_seconds)
-    return _assign_to_marks(resource)
+    if not _has_marks(kind):
+        return load_digest(kind)
+    ensure_checked(kind, patience_seconds=patience_seconds)
+    return _assign_to_marks(kind)
 
 
-def _has_marks(resource: Kind) -> bool:
-    return bool(_first_mark.rows(resource.database, resource.kind, *_START))
+def _has_marks(kind: Kind) -> bool:
+    return bool(_first_mark.rows(kind.database, kind.name, *_START))
 
 
-def _assign_to_marks(resource: Kind) -> StoredDigest:
-    if not is_checked(resource) or restore_gap(resource) is not None:
-        return load_digest(resource)  # restored from a backup: ticks are assigned when the lost changes are back
-    database = resource.database
+def _assign_to_marks(kind: Kind) -> StoredDigest:
+    if not is_checked(kind) or restore_gap(kind) is not None:
+        return load_digest(kind)  # restored from a backup: ticks are assigned when the lost changes are back
+    database = kind.database
     position = _START
     while True:
-        stored, batch = atomically_by_row(database, partial(_stamp_batch, resource, position))
+        stored, batch = atomically_by_row(database, partial(_stamp_batch, kind, position))
         if len(batch) < BATCH:
             return stored
         position = _position_after(batch[-1])
 
 
-def _stamp_batch(resource: Kind, position: _Position) -> tuple[StoredDigest, list[TrackedResource]]:
-    stored = lock_digest(resource)
-    batch = _next_batch(resource, position)
-    stamp_rows(resource, stored, batch)
+def _stamp_batch(kind: Kind, position: _Position) -> tuple[StoredDigest, list[TrackedResource]]:
+    stored = lock_digest(kind)
+    batch = _next_batch(kind, position)
+    stamp_rows(kind, stored, batch)
     return stored, batch
 
 
-def assign_ticks_under_lock(resource: Kind, stored: StoredDigest) -> None:
+def assign_ticks_under_lock(kind: Kind, stored: StoredDigest) -> None:
     """Assign ticks to all marks, in a transaction that holds the digest's lock already."""
     position = _START
-    while batch := _next_batch(resource, position):
-        stamp_rows(resource, stored, batch)
+    while batch := _next_batch(kind, position):
+        stamp_rows(kind, stored, batch)
         position = _position_after(batch[-1])
 
 
@@ -123,37 +123,37 @@ _batch = PreparedQuery(lambda *place: _marked(*place)[:BATCH], *_POSITION_TYPES)
 _locked_batch = PreparedQuery(_locked, *_POSITION_TYPES)
 
 
-def _next_batch(resource: Kind, position: _Position) -> list[TrackedResource]:
-    query = _locked_batch if locks_rows(resource.database) else _batch
-    return query.instances(resource.database, TrackedResource, resource.kind, *position)
+def _next_batch(kind: Kind, position: _Position) -> list[TrackedResource]:
+    query = _locked_batch if locks_rows(kind.database) else _batch
+    return query.instances(kind.database, TrackedResource, kind.name, *position)
 
 
-def stamp_rows(resource: Kind, stored: StoredDigest, marked: Sequence[TrackedResource]) -> None:
+def stamp_rows(kind: Kind, stored: StoredDigest, marked: Sequence[TrackedResource]) -> None:
     """Assign ticks to the locked rows ``marked``, under the digest's lock with which ``stored`` was read."""
     if not marked:
         return
     if any(tracked.extra for tracked in marked):
-        take_over(resource, marked)
-    stamper = _Stamper(resource, stored)
-    contents, problems = read_contents(resource, marked, allocate=True)
+        take_over(kind, marked)
+    stamper = _Stamper(kind, stored)
+    contents, problems = read_contents(kind, marked, allocate=True)
     stamper.find_waiting_deletions(marked)
     for tracked in marked:
         stamper.stamp(tracked, contents, problems)
     stamper.write()
 
 
-def stamp_new_rows(resource: Kind, stored: StoredDigest, new: Sequence[TrackedResource]) -> None:
+def stamp_new_rows(kind: Kind, stored: StoredDigest, new: Sequence[TrackedResource]) -> None:
     """Assign ticks to untracked rows, under the digest's lock; ``new`` are their resources, not stored yet."""
     if not new:
         return
-    stamper = _Stamper(resource, stored)
-    contents, problems = read_contents(resource, new, allocate=True)
+    stamper = _Stamper(kind, stored)
+    contents, problems = read_contents(kind, new, allocate=True)
     for tracked in new:
         tracked.mark = stamper.now
         stamper.stamp(tracked, contents, problems)
     # A row that does not exist any more has no tick and no problem, and is not stored. A row that cannot be sent is
     # stored with its mark and its problem.
-    create_tracked(resource.database, [row for row in new if row.tick is not None or row.problem])
+    create_tracked(kind.database, [row for row in new if row.tick is not None or row.problem])
     stamper.changed.clear()
     stamper.forgotten.clear()
     stamper.write()
@@ -165,11 +165,11 @@ def is_young_intent(tracked: TrackedResource, now: int) -> bool:
 
 
 class _Stamper:
-    def __init__(self, resource: Kind, stored: StoredDigest) -> None:
-        self.resource = resource
+    def __init__(self, kind: Kind, stored: StoredDigest) -> None:
+        self.kind = kind
         self.stored = stored
         self.digest = stored.value
-        self.next_tick = stored.value.tick(resource.endpoint)
+        self.next_tick = stored.value.tick(kind.endpoint)
         self.now = now()
         self.changed: list[TrackedResource] = []
         self.undeferred: list[TrackedResource] = []
@@ -184,7 +184,7 @@ class _Stamper:
         """Find those of ``marked`` that have a deferred deletion."""
         deferred = [row.pk for row in marked if row.is_deferred]
         if deferred:
-            entries = waiting_deletions(self.resource).filter(resource__in=deferred)
+            entries = waiting_deletions(self.kind).filter(resource__in=deferred)
             self.waiting_deletions.update(entries.values_list("resource_id", flat=True))
 
     def stamp(self, tracked: TrackedResource, contents: dict[str, list[Text]], problems: dict[str, str]) -> None:
@@ -211,7 +211,7 @@ class _Stamper:
     def _stamp_row(self, tracked: TrackedResource, texts: list[Text]) -> None:
         if tracked.is_incomplete:
             self.incomplete[tracked.pk] = texts
-        etag = self.resource.etag(texts, tracked.extra)
+        etag = self.kind.etag(texts, tracked.extra)
         if etag == tracked.etag and tracked.tick is not None and not tracked.restamp:
             if not self._is_young_intent(tracked):
                 self._clear(tracked)
@@ -222,7 +222,7 @@ class _Stamper:
             return
         if tracked.pk in self.waiting_deletions:
             try:
-                with row_guard(self.resource.database, savepoint=False):
+                with row_guard(self.kind.database, savepoint=False):
                     loses = self._loses_to_deletion(tracked, texts)
             except PayloadError as error:
                 self._hold_back(tracked, str(error))
@@ -246,7 +246,7 @@ class _Stamper:
             stamp=tracked.stamp,
             user=tracked.user,
         )
-        own, mark = self.resource.endpoint, tracked.mark or self.now
+        own, mark = self.kind.endpoint, tracked.mark or self.now
         edit = SyncState(endpoint=own, tick=self.next_tick, stamp=mark, user=tracked.mark_user)
         outcome = resolve(deletion, edit, self.digest, self.digest, same_content=False)
         self.conflicts.append(
@@ -258,7 +258,7 @@ class _Stamper:
                 local_endpoint=own,
                 local_stamp=mark,
                 local_user=edit.user,
-                local_payload=payload_of(self.resource, tracked, texts),
+                local_payload=payload_of(self.kind, tracked, texts),
                 remote_endpoint=deletion.endpoint,
                 remote_stamp=deletion.stamp,
                 remote_user=deletion.user,
@@ -279,7 +279,7 @@ class _Stamper:
         The digest does not contain a change without a tick, so no peer counts it as received.
         """
         if problem != tracked.problem:
-            logger.error("%s('%s') is held back: %s", self.resource.endpoint, tracked.local_key, problem)
+            logger.error("%s('%s') is held back: %s", self.kind.endpoint, tracked.local_key, problem)
             tracked.problem = problem
             self.changed.append(tracked)
 
@@ -289,7 +289,7 @@ class _Stamper:
     def _render_problem(self, tracked: TrackedResource, texts: list[Text]) -> str:
         """Render a row that was held back; return the description of the exception, empty if it can be sent."""
         try:
-            self.resource.render("", texts, tracked.extra)
+            self.kind.render("", texts, tracked.extra)
         except Exception as error:
             if ends_page(error):
                 raise
@@ -297,13 +297,13 @@ class _Stamper:
         return ""
 
     def _unwritable(self, texts: list[Text]) -> str:
-        for relation, text in zip(self.resource.relations, texts[len(self.resource.properties) :], strict=True):
+        for relation, text in zip(self.kind.relations, texts[len(self.kind.properties) :], strict=True):
             if problem := relation.problem(text):
                 return f"{relation.name}: {problem}"
         content = "".join([text for text in texts if text])
         if is_representable(content) and len(content) < MAX_TEXT // 4:
             return ""
-        for name, text in zip(self.resource.property_names, texts, strict=True):
+        for name, text in zip(self.kind.property_names, texts, strict=True):
             try:
                 if len((text or "").encode("utf-8", "replace")) > MAX_TEXT:
                     return f"{name}: the text is longer than the {MAX_TEXT} bytes that XML parsers accept."
@@ -323,7 +323,7 @@ class _Stamper:
         set_first_state(tracked)
         replaced = [] if tracked.tick is None else [tracked.stamp]
         tracked.stamp = stamp_after(tracked.mark or self.now, *replaced)
-        tracked.endpoint_id = self.stored.ensure_endpoint_id(self.resource.endpoint)
+        tracked.endpoint_id = self.stored.ensure_endpoint_id(self.kind.endpoint)
         tracked.tick = self.next_tick
         tracked.awaited_endpoint_id, tracked.keeps_content = None, False
         set_first_state(tracked)
@@ -339,31 +339,31 @@ class _Stamper:
 
     def write(self) -> None:
         """Store the outcomes of all ``stamp`` calls, and the advanced digest."""
-        database = self.resource.database
+        database = self.kind.database
         update_tracked(database, self.changed)
         ConflictRecord.objects.using(database).bulk_create(self.conflicts)
-        send_signals(self.resource, self.conflicts, [])
+        send_signals(self.kind, self.conflicts, [])
         tracked = TrackedResource.objects.using(database)
-        forget(self.resource, self.undeferred)
+        forget(self.kind, self.undeferred)
         if overruled := [*(row.pk for row in self.undeferred), *self.without_row]:
-            store_pending(self.resource, {}, replaced=overruled)
+            store_pending(self.kind, {}, replaced=overruled)
         if self.forgotten:
             tracked.filter(pk__in=self.forgotten).delete()
         if self.unbound:
-            track_missing(self.resource)
+            track_missing(self.kind)
             tracked.filter(pk__in=self.unbound).delete()
-        drop_overruled(self.resource, self.incomplete)
-        last = SyncState(endpoint=self.resource.endpoint, tick=self.next_tick - 1, stamp=self.now)
+        drop_overruled(self.kind, self.incomplete)
+        last = SyncState(endpoint=self.kind.endpoint, tick=self.next_tick - 1, stamp=self.now)
         self.stored.save(self.digest.advance(last, stamp=self.now))
 
 
-def track_missing(resource: Kind) -> int:
+def track_missing(kind: Kind) -> int:
     """Mark every untracked row, and return the number of these rows.
 
     The keys of the whole table are read, in batches.
     """
     found = 0
-    for keys in untracked_keys(resource):
-        mark(resource.database, resource.kind, keys)
+    for keys in untracked_keys(kind):
+        mark(kind.database, kind.name, keys)
         found += len(keys)
     return found
