@@ -10,32 +10,40 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .codecs import Codec, register_codec
     from .conflicts import Conflict
     from .managers import SyncManager, SyncQuerySet
     from .registry import register, registered, unregister
     from .resources import SyncResource
+    from .sync.log.suppression import is_applying
     from .users import acting_as
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Codec",
     "Conflict",
     "SyncManager",
     "SyncQuerySet",
     "SyncResource",
     "acting_as",
+    "is_applying",
     "register",
+    "register_codec",
     "registered",
     "unregister",
 ]
 
 _HOMES = {
+    "Codec": "codecs",
     "Conflict": "conflicts",
     "SyncManager": "managers",
     "SyncQuerySet": "managers",
     "SyncResource": "resources",
     "acting_as": "users",
+    "is_applying": "sync.log.suppression",
     "register": "registry",
+    "register_codec": "codecs",
     "registered": "registry",
     "unregister": "registry",
 }

@@ -14,8 +14,8 @@ from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import connections, models, router
 from django.utils.module_loading import import_string
 
+from .codecs import codec_of
 from .conf import BASE_URL_FORM, Setting, Settings, conf, shown_name
-from .fields import textual_form
 from .registry import registry
 from .relations import Association, Reference, Relation
 
@@ -242,10 +242,10 @@ def _check_kind(kind: Kind) -> Iterator[CheckMessage]:
 
 def _check_fields(kind: Kind, fields: Sequence[models.Field[Any, Any]]) -> Iterator[CheckMessage]:
     for field in fields:
-        if not field.is_relation and textual_form(field) is None:
+        if not field.is_relation and codec_of(field) is None:
             yield Error(
-                f"{kind!r}: {field.name} is a {type(field).__name__}, which has no textual form.",
-                hint="Name the fields to send in `fields`, without this one.",
+                f"{kind!r}: {field.name} is a {type(field).__name__}, for which no exact codec is known.",
+                hint="Register a codec with sdata_sync.register_codec(), or name the field in `exclude`.",
                 obj=kind.model,
                 id="sdata_sync.E015",
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from django.core.exceptions import FieldDoesNotExist
-from django.db import models, router
+from django.db import connections, models, router
 from django.db.models.query_utils import DeferredAttribute
 
 from .atom.payload import Payload, PayloadTemplate, Text
+from .codecs import JSON_NULL, Codec, StoredColumn, attribute_value, codec_of, stored_field, stored_value
 from .conf import conf
 from .exceptions import PayloadError
-from .fields import TextualForm, textual_form
 from .relations import NO_KEYS, Association, Children, GenericReference, Keys, Reading, Received, Reference, Relation
 from .resources import SyncResource
 
@@ -43,25 +43,88 @@ def all_rows(model: type[models.Model], using: str) -> models.QuerySet[Any]:
     return models.QuerySet(model, using=using)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ResourceProperty:
-    """Describe one property of a payload: the ``name`` of its element, the model ``field`` and the textual ``form``."""
+    """Describe one property of a payload: the ``name`` of its element, the model ``field`` and its ``codec``.
+
+    Three values are told apart: the text on the wire, the stored value (what the column holds), and the attribute of an
+    instance, which a field of the application may convert to another type.
+    """
 
     name: str
     field: models.Field[Any, Any]
-    form: TextualForm
+    codec: Codec
+
+    @cached_property
+    def stored(self) -> models.Field[Any, Any]:
+        """Return the field that reads and writes the column without conversions of the application."""
+        return stored_field(self.field)
+
+    @cached_property
+    def selection(self) -> Any:
+        """Return what ``values_list()`` selects for the stored value: a column name or an expression."""
+        name = self.field.attname
+        return name if self.stored is self.field else StoredColumn(name, self.stored)
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Return True if the attribute of an instance is the stored value, and the database stores what it is given."""
+        field = self.field
+        attribute = getattr_static(field.model, field.attname, None)
+        own = isinstance(attribute, DeferredAttribute) and not isinstance(field, models.FileField)
+        return own and self.stored is field and not _may_alter(field)
+
+    def text(self, value: Any) -> Text:
+        """Return the text of the stored ``value``; ``None`` for null."""
+        return None if value is None else self.codec.to_text(value)
 
     def read(self, text: Text) -> Any:
-        """Return the value of the column for ``text``.
+        """Return the stored value for ``text``.
 
         Raises:
             ValueError: ``text`` is not a value of the field; the message tells what was expected and received.
         """
         if text is not None:
-            return self.form.to_python(text)
+            return self.codec.to_python(text)
         if isinstance(self.field, models.JSONField) and not self.field.null:
-            return models.Value(None, self.field)  # the JSON null, because the column accepts no SQL null
+            return JSON_NULL  # because the column accepts no SQL null
         return None
+
+    def attribute(self, value: Any) -> Any:
+        """Return the attribute of an instance for the stored ``value``."""
+        return attribute_value(self.field, value)
+
+    def stored_value(self, attribute: Any) -> Any:
+        """Return the stored value for an ``attribute`` of an instance."""
+        return stored_value(self.field, attribute)
+
+    def written(self, value: Any) -> Any:
+        """Return what ``update()`` is given so that the column holds the stored ``value``."""
+        if value is None or self.stored is self.field or isinstance(value, models.Value):
+            return value
+        return models.Value(value, self.stored)
+
+    @cached_property
+    def default_text(self) -> Text:
+        """Return the text of the default of the field; ``None`` if it has none or one that cannot be encoded."""
+        try:
+            return self.text(self.stored_value(self.field.get_default()))
+        except Exception:  # a default is the application's: it may be anything, and no row has it yet
+            return None
+
+
+def _may_alter(field: models.Field[Any, Any]) -> bool:
+    """Return True if a database may store another value of ``field`` than it is given.
+
+    SQLite stores decimals as floats; MariaDB rounds floats and may keep no fractions of seconds; PostgreSQL normalises
+    JSON.
+    """
+    if isinstance(field, models.DecimalField):
+        return (field.max_digits or 99) > 15
+    altered: tuple[Any, ...] = (models.FloatField, models.JSONField)
+    if connections[router.db_for_write(field.model)].vendor == "mysql":
+        altered = (*altered, models.DateTimeField, models.TimeField, models.DurationField)
+    return isinstance(field, altered)
 
 
 class Kind:
@@ -164,12 +227,12 @@ class Kind:
     def properties(self) -> tuple[ResourceProperty, ...]:
         """Return the plain properties of the payload, in their order.
 
-        A field without a textual form is left out; the system checks report it.
+        A field without a codec is left out; the system checks report it.
         """
         return tuple(
-            ResourceProperty(self.name_of(field), field, form)
+            ResourceProperty(self.name_of(field), field, codec)
             for field in self.model_fields
-            if not field.is_relation and (form := textual_form(field)) is not None
+            if not field.is_relation and (codec := codec_of(field)) is not None
         )
 
     @cached_property
@@ -238,8 +301,18 @@ class Kind:
         return known
 
     @cached_property
+    def selection(self) -> tuple[Any, ...]:
+        """Return what ``values_list()`` selects for the stored values of ``columns``: names and expressions."""
+        return (*(prop.selection for prop in self.properties), *self.relation_columns)
+
+    @cached_property
+    def by_column(self) -> dict[str, ResourceProperty]:
+        """Return the plain properties by the name of their column."""
+        return {prop.field.attname: prop for prop in self.properties}
+
+    @cached_property
     def columns(self) -> tuple[str, ...]:
-        """Return the columns to select: those of the properties in their order, then those of the relations."""
+        """Return the names of the columns: those of the properties in their order, then those of the relations."""
         return (*(prop.field.attname for prop in self.properties), *self.relation_columns)
 
     @cached_property
@@ -270,33 +343,42 @@ class Kind:
 
         In a resource's content they are followed by the texts of the relations, which ``sdata_sync.sync.content`` adds.
         """
-        return [None if value is None else prop.form.to_text(value) for prop, value in zip(self.properties, values)]  # noqa: B905
+        return [prop.text(value) for prop, value in zip(self.properties, values)]  # noqa: B905
 
-    def encode_instance(self, instance: models.Model) -> list[Text]:
-        """Return the field texts of the plain properties of ``instance``."""
-        return self.encode(self.values_of(instance))
+    def encode_after(self, reading: Reading, present: Sequence[Text] | None) -> list[Text]:
+        """Return the field texts of the plain properties of a row after ``reading`` is applied to it.
 
-    def values_of(self, instance: models.Model) -> list[Any]:
-        """Return the values of ``instance`` in the order of ``columns``."""
-        stored = instance.__dict__
-        values = [_plain(stored[name] if name in stored else getattr(instance, name)) for name in self.columns]
-        for position, field in self._described:
-            if values[position] is not None:
-                values[position] = field.to_python(values[position])
-        return values
+        ``present`` is the content of the row, ``None`` for a new row, which has the defaults of the model.
+
+        Raises:
+            ValueError: a value of ``reading`` cannot be encoded.
+        """
+        values = reading.values
+        return [
+            prop.text(values[prop.field.attname])
+            if prop.field.attname in values
+            else (prop.default_text if present is None else present[position])
+            for position, prop in enumerate(self.properties)
+        ]
 
     @cached_property
-    def _described(self) -> tuple[tuple[int, models.Field[Any, Any]], ...]:
-        """Return the positions among the columns, and the fields, whose attribute is a descriptor of the application.
+    def is_plain(self) -> bool:
+        """Return True if the columns of the plain properties can be read from the attributes of a written instance."""
+        return all(prop.is_plain for prop in self.properties)
 
-        Such an attribute may hold another type than the column, for instance money with its currency instead of a
-        number.
-        """
-        return tuple(
-            (position, prop.field)
-            for position, prop in enumerate(self.properties)
-            if not isinstance(getattr_static(self.model, prop.field.attname, None), DeferredAttribute | type(None))
-        )
+    def values_of(self, instance: models.Model) -> list[Any]:
+        """Return the values of ``instance`` in the order of ``columns``; the kind is plain."""
+        stored = instance.__dict__
+        return [stored[name] if name in stored else getattr(instance, name) for name in self.columns]
+
+    def stored_values(self, attributes: Mapping[str, Any], *, is_new: bool) -> dict[str, Any]:
+        """Return the stored values for ``attributes`` by column; the primary key of a row never changes."""
+        key = self.model._meta.pk.attname
+        return {
+            name: self.by_column[name].stored_value(value) if name in self.by_column else value
+            for name, value in attributes.items()
+            if is_new or name != key
+        }
 
     def render(self, attributes: str, contents: Sequence[Text], extra: str = "", keys: Keys = NO_KEYS) -> str:
         """Return the payload of a resource with ``contents``: the texts of its properties and relations.
@@ -366,10 +448,6 @@ def _generic_references(model: type[models.Model]) -> list[GenericForeignKey]:
 
 def _as_field(field: Any) -> models.Field[Any, Any]:
     return field  # type: ignore[no-any-return]
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, models.Value) else value
 
 
 def _quoted(key: str) -> str:

@@ -24,7 +24,7 @@ class SyncResource:
     element: ClassVar[str] = ""
     #: The contract's namespace.
     namespace: str = "http://schemas.sage.com/myContract"
-    #: Names of model fields; default: every concrete field but the primary key.
+    #: Names of model fields; default: every concrete field but a primary key that the database generates.
     fields: ClassVar[Sequence[str] | None] = None
     #: Names of model fields that do not travel; only without ``fields``.
     exclude: ClassVar[Sequence[str]] = ()
@@ -46,6 +46,9 @@ class SyncResource:
     #: How ``sync_link`` matches rows of two nodes: names of fields whose values must all be equal without case, or a
     #: function that compares the values of two rows and returns a score from 0.0 to 1.0.
     match_on: ClassVar[Sequence[str] | Callable[[Mapping[str, Any], Mapping[str, Any]], float] | None] = None
+    #: Whether received rows are validated with ``full_clean()``; an entry that fails is deferred. Without it the types,
+    #: constraints and triggers of the database decide.
+    validate: ClassVar[bool] = False
     #: Whether other nodes may have this node's changes, and whether this node takes changes of other nodes.
     is_source: ClassVar[bool] = True
     is_target: ClassVar[bool] = True

@@ -16,28 +16,24 @@ app_name = "sdata_sync"
 _ID = r"(?:\('(?P<tracking_id>.+)'\))?"
 
 urlpatterns = [
-    re_path(r"^(?P<kind_name>[^/$]+)/\$(?P<operation>(?i:syncDigest))/?$", DigestView.as_view(), name="sync-digest"),
+    re_path(r"^(?P<kind>[^/$]+)/\$(?P<operation>(?i:syncDigest))/?$", DigestView.as_view(), name="sync-digest"),
+    re_path(rf"^(?P<kind>[^/$]+)/\$(?P<operation>(?i:syncSource)){_ID}/?$", SourceView.as_view(), name="sync-source"),
+    re_path(rf"^(?P<kind>[^/$]+)/\$(?P<operation>(?i:syncTarget)){_ID}/?$", TargetView.as_view(), name="sync-target"),
+    re_path(r"^(?P<kind>[^/$]+)/\$(?P<operation>(?i:syncResults))/?$", ResultsView.as_view(), name="sync-results"),
+    re_path(r"^(?P<kind>[^/$]+)/\$(?P<operation>(?i:linked))/?$", LinkedView.as_view(), name="linked"),
     re_path(
-        rf"^(?P<kind_name>[^/$]+)/\$(?P<operation>(?i:syncSource)){_ID}/?$", SourceView.as_view(), name="sync-source"
-    ),
-    re_path(
-        rf"^(?P<kind_name>[^/$]+)/\$(?P<operation>(?i:syncTarget)){_ID}/?$", TargetView.as_view(), name="sync-target"
-    ),
-    re_path(r"^(?P<kind_name>[^/$]+)/\$(?P<operation>(?i:syncResults))/?$", ResultsView.as_view(), name="sync-results"),
-    re_path(r"^(?P<kind_name>[^/$]+)/\$(?P<operation>(?i:linked))/?$", LinkedView.as_view(), name="linked"),
-    re_path(
-        r"^(?P<kind_name>[^/$]+)/\$(?P<operation>(?i:linked/\$batch))/?$",
+        r"^(?P<kind>[^/$]+)/\$(?P<operation>(?i:linked/\$batch))/?$",
         LinkedBatchView.as_view(),
         name="linked-batch",
     ),
     re_path(
-        r"^(?P<kind_name>[^/$]+)/\$(?P<operation>(?i:linked))\('(?P<uuid>[^/]+)'\)/?$",
+        r"^(?P<kind>[^/$]+)/\$(?P<operation>(?i:linked))\('(?P<uuid>[^/]+)'\)/?$",
         LinkedResourceView.as_view(),
         name="linked-resource",
     ),
     re_path(r"^\$(?P<operation>(?i:schema))/?$", DatasetSchemaView.as_view(), name="schema"),
-    re_path(r"^(?P<kind_name>[^/$]+)/\$(?P<operation>(?i:schema))/?$", KindSchemaView.as_view(), name="kind-schema"),
-    re_path(r"^(?P<kind_name>[^/$(']+)/?$", CollectionView.as_view(), name="collection"),
-    re_path(r"^(?P<kind_name>[^/$(']+)\('(?P<key>.+)'\)/?$", ResourceView.as_view(), name="resource"),
+    re_path(r"^(?P<kind>[^/$]+)/\$(?P<operation>(?i:schema))/?$", KindSchemaView.as_view(), name="kind-schema"),
+    re_path(r"^(?P<kind>[^/$(']+)/?$", CollectionView.as_view(), name="collection"),
+    re_path(r"^(?P<kind>[^/$(']+)\('(?P<key>.+)'\)/?$", ResourceView.as_view(), name="resource"),
     re_path(r"^(?P<rest>.*)$", UnknownView.as_view(), name="unknown"),
 ]

@@ -11,7 +11,6 @@ from uuid import UUID
 from ..exceptions import PayloadError
 from ..models import Peer, TrackedResource
 from ..sync.content.contents import LocalVersion, merged
-from ..sync.content.resolve import set_values
 from ..sync.content.rows import read_instances
 from ..sync.db.isolation import row_guard
 from ..sync.db.statements import chunks
@@ -156,9 +155,10 @@ class _Verifier:
         if entry.payload is None or instance is None:
             return ""
         present = LocalVersion(kind, tracked, instance, allocate=False).contents
+        if present is None:
+            return ""
         reading = kind.decode(entry.payload)
-        set_values(instance, reading.values, is_new=False)
-        contents = merged(kind, kind.encode_instance(instance), reading, present)
+        contents = merged(kind, reading, present)
         return kind.etag(contents, reading.extra)
 
     def find_missing_there(self) -> None:

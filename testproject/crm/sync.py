@@ -7,9 +7,13 @@ from .models import Account, Contact, SalesOrder, SalesOrderLine
 
 @sdata_sync.register(Account)
 class AccountSync(sdata_sync.SyncResource):
-    """Accounts travel whole; their main contact is filled in when the contacts have come."""
+    """Accounts travel whole; their main contact is filled in when the contacts have come.
+
+    Applications that do not have this model push accounts too, so received rows are validated.
+    """
 
     match_on = ["email"]
+    validate = True
 
 
 @sdata_sync.register(Contact)

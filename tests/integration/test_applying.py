@@ -381,7 +381,20 @@ class TestModelsWithAMindOfTheirOwn:
     def path(self, resource):
         return PATH.replace("accounts", resource.name)
 
-    def test_their_save_and_clean_run(self, peer_client):
+    def test_the_columns_are_what_came_although_save_replaces_them(self, peer_client):
+        with sdata_sync.registered(Shouting) as kind:
+            said = catch_up(
+                peer_client,
+                entry_xml(UUIDS[0], APP1, 1, "<name>quiet</name>", element="shouting"),
+                path=self.path(kind),
+            )
+            assert [r.status for r in said] == [200]
+            assert [row.name for row in Shouting.objects.all()] == ["quiet"]
+            assert assign_ticks(kind).value.tick(kind.endpoint) == 1
+            assert len(sent_on(kind)) == 1
+
+    def test_their_clean_runs_if_the_resource_validates(self, peer_client, monkeypatch):
+        monkeypatch.setattr(sdata_sync.SyncResource, "validate", True)
         with sdata_sync.registered(Shouting) as resource:
             said = catch_up(
                 peer_client,
@@ -390,7 +403,7 @@ class TestModelsWithAMindOfTheirOwn:
                 path=self.path(resource),
             )
             assert [r.status for r in said] == [200, 202]
-            assert [row.name for row in Shouting.objects.all()] == ["QUIET"]
+            assert [row.name for row in Shouting.objects.all()] == ["quiet"]
             assert assign_ticks(resource).value.tick(resource.endpoint) == 1
             assert len(sent_on(resource)) == 2
 

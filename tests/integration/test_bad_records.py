@@ -16,7 +16,7 @@ from sdata_sync.kind import Kind
 from sdata_sync.models import ConflictRecord, DeferredEntry, OversizeVersion, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.resources import SyncResource
-from sdata_sync.sync.content import writer as writing
+from sdata_sync.sync.content.write import writer as writing
 from sdata_sync.sync.stamp.scan import scan
 from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
@@ -227,7 +227,8 @@ class TestAtTheTarget:
         assert treasures(b) == {"first", "bad", "last"}
         assert level(a, b)
 
-    def test_a_clean_that_raises_anything(self, a, b):
+    def test_a_clean_that_raises_anything(self, a, b, monkeypatch):
+        monkeypatch.setattr(SyncResource, "validate", True)
         create(a, "first", "unclean", "last")
         push(a, b)
         assert treasures(b) == {"first", "last"}

@@ -1,4 +1,4 @@
-"""Every field type with a textual form travels exactly."""
+"""Every field type with a codec travels exactly."""
 
 import datetime as dt
 import json
@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 import sdata_sync
 from sdata_sync.atom.payload import Payload
+from sdata_sync.codecs import JSON_NULL, codec_of
 from sdata_sync.exceptions import PayloadError
-from sdata_sync.fields import textual_form
 from sdata_sync.kind import camel_case, plural
+from sdata_sync.sync.content.rows import read_rows
 
 from ..shapes.models import EveryField
 
@@ -56,10 +57,15 @@ def resource():
         yield resource
 
 
+def content(kind, instance) -> list:
+    """The texts of the stored row."""
+    return kind.encode(read_rows(kind, [str(instance.pk)])[str(instance.pk)])
+
+
 def carried(resource, instance) -> dict:
     """What the other side reads: written as a payload, read as one."""
     template = resource.template
-    xml = template.render("", resource.encode_instance(instance)).replace("xsi:nil", "nil")
+    xml = template.render("", content(resource, instance)).replace("xsi:nil", "nil")
     xml = xml.replace(" nil=", ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:nil=')
     return resource.decode(Payload.from_xml(xml))[0]
 
@@ -73,8 +79,8 @@ def test_each_value_travels_exactly(resource, name):
         received = EveryField.objects.create(**carried(resource, stored))
         again = EveryField.objects.get(pk=received.pk)
         assert getattr(again, name) == getattr(stored, name)
-        # The hash of what was saved, of what came out of the database, and of what arrived is the same.
-        assert len({resource.etag(resource.encode_instance(row)) for row in (stored, received, again)}) == 1
+        # The hash of the row that was saved is that of the row that was received.
+        assert len({resource.etag(content(resource, row)) for row in (saved, received)}) == 1
 
 
 def test_values_are_there_for_every_field():
@@ -93,19 +99,19 @@ def test_null_and_blank_are_kept_apart(resource):
 
 @given(st.floats(allow_nan=False))
 def test_floats_round_trip(value):
-    form = textual_form(EveryField._meta.get_field("float"))
+    form = codec_of(EveryField._meta.get_field("float"))
     assert form.to_python(form.to_text(value)) == value
 
 
 def test_not_a_number_round_trips():
-    form = textual_form(EveryField._meta.get_field("float"))
+    form = codec_of(EveryField._meta.get_field("float"))
     assert form.to_text(math.inf) == "INF"
     assert math.isnan(form.to_python(form.to_text(math.nan)))
 
 
 @given(st.timedeltas())
 def test_durations_round_trip(value):
-    form = textual_form(EveryField._meta.get_field("duration"))
+    form = codec_of(EveryField._meta.get_field("duration"))
     assert form.to_python(form.to_text(value)) == value
 
 
@@ -116,8 +122,8 @@ def test_durations_round_trip(value):
     )
 )
 def test_json_round_trips_whatever_the_order(value):
-    form = textual_form(EveryField._meta.get_field("json"))
-    assert form.to_python(form.to_text(value)) == value
+    form = codec_of(EveryField._meta.get_field("json"))
+    assert form.to_python(form.to_text(value)) == (JSON_NULL if value is None else value)
     shuffled = json.loads(json.dumps(value), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
     assert form.to_text(shuffled) == form.to_text(value)
 
@@ -135,13 +141,13 @@ def test_json_round_trips_whatever_the_order(value):
     ],
 )  # fmt: skip
 def test_equal_values_have_equal_texts(name, one, other):
-    form = textual_form(EveryField._meta.get_field(name))
+    form = codec_of(EveryField._meta.get_field(name))
     assert form.to_text(one) == form.to_text(other)
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/St_Johns"])
 def test_naive_times_are_those_of_the_time_zone(zone):
-    form = textual_form(EveryField._meta.get_field("moment"))
+    form = codec_of(EveryField._meta.get_field("moment"))
     with override_settings(USE_TZ=False, TIME_ZONE=zone):
         noon = dt.datetime(2024, 7, 1, 12, 0, 0, 1)
         text = form.to_text(noon)
@@ -151,7 +157,7 @@ def test_naive_times_are_those_of_the_time_zone(zone):
 
 def test_microseconds_survive():
     """Ruling 8 asks for three fraction digits at most; a value that has more would not be the same afterwards."""
-    form = textual_form(EveryField._meta.get_field("moment"))
+    form = codec_of(EveryField._meta.get_field("moment"))
     assert form.to_text(dt.datetime(2024, 1, 1, 0, 0, 0, 123_000, dt.UTC)) == "2024-01-01T00:00:00.123Z"
     assert form.to_text(dt.datetime(2024, 1, 1, tzinfo=dt.UTC)) == "2024-01-01T00:00:00Z"
     exact = dt.datetime(2024, 1, 1, 0, 0, 0, 123_456, dt.UTC)
@@ -165,8 +171,8 @@ def test_microseconds_survive():
         ("integer", "1.5", "expected an integer"),
         ("integer", "١", "expected an integer"),
         ("float", "much", "expected a number"),
-        ("decimal", "NaN", "expected a decimal number"),
-        ("decimal", "1,5", "expected a decimal number"),
+        ("decimal", "NaN", "expected a number with at most 10 decimal places"),
+        ("decimal", "1,5", "expected a number with at most 10 decimal places"),
         ("moment", "yesterday", "expected a date and time"),
         ("date", "30.10.2008", "expected a date like 2008-10-30"),
         ("time", "noon", "expected a time"),

@@ -23,6 +23,8 @@ REGIONS = {}
 
 
 class RegionalAccounts(sdata_sync.SyncResource):
+    validate = True
+
     def queryset_for(self, peer):
         if not conf.base_url.startswith("http://node0/"):
             return None  # only the head office chooses

@@ -1,17 +1,22 @@
 """Models of every shape that the app must cope with."""
 
+import enum
+import json
 import uuid
+from datetime import date
 
 from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
+from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
+from django.utils.text import slugify
 
 import sdata_sync
 
 
 class EveryField(models.Model):
-    """One of each field type with a textual form, all nullable, so that null and blank can be told apart."""
+    """One of each field type with a codec, all nullable, so that null and blank can be told apart."""
 
     char = models.CharField(max_length=50, null=True, blank=True)
     text = models.TextField(null=True, blank=True)
@@ -299,3 +304,80 @@ class Note(models.Model):
     about_type = models.ForeignKey(ContentType, models.CASCADE, null=True)
     about_id = models.PositiveIntegerField(null=True)
     about = GenericForeignKey("about_type", "about_id")
+
+
+class Colour(enum.Enum):
+    RED = "r"
+    GREEN = "g"
+
+
+class ColourField(models.CharField):
+    """Its attribute is an enumeration; str() of that is not what the column holds."""
+
+    def from_db_value(self, value, expression, connection):
+        return None if value is None else Colour(value)
+
+    def to_python(self, value):
+        return value if value is None or isinstance(value, Colour) else Colour(value)
+
+    def get_prep_value(self, value):
+        return value.value if isinstance(value, Colour) else value
+
+
+class LoudField(models.CharField):
+    """Writes another value than the attribute has."""
+
+    def pre_save(self, model_instance, add):
+        value = super().pre_save(model_instance, add)
+        return value.upper() if value else value
+
+
+class MomentDecoder(json.JSONDecoder):
+    """Turns texts that look like a date into dates, as decoders of applications do."""
+
+    def __init__(self, **kwargs):
+        super().__init__(object_hook=self.revive, **kwargs)
+
+    @staticmethod
+    def revive(found):
+        return {k: date.fromisoformat(v) if k == "day" else v for k, v in found.items()}
+
+
+class Wilful(models.Model):
+    """Its ``save()``, its fields and a receiver of the tests write other values than the row was given."""
+
+    name = models.CharField(max_length=50)
+    slug = models.SlugField(unique=True)
+    revision = models.IntegerField(default=0)
+    secret = models.CharField(max_length=40, blank=True)
+    search = models.TextField(blank=True)
+    modified = models.DateTimeField(auto_now=True)
+    colour = ColourField(max_length=1, null=True)
+    loud = LoudField(max_length=50, blank=True)
+    details = models.JSONField(null=True, decoder=MomentDecoder, encoder=DjangoJSONEncoder)
+
+    def save(self, *args, **kwargs):
+        self.revision += 1
+        self.secret = uuid.uuid4().hex
+        base = self.slug = slugify(self.name)
+        if Wilful.objects.using(kwargs.get("using")).filter(slug=base).exclude(pk=self.pk).exists():
+            raise ValueError(f"there is a {base} already")
+        super().save(*args, **kwargs)
+
+
+class Loose(models.Model):
+    """Rows that the database accepts and model validation refuses."""
+
+    code = models.CharField(max_length=20)
+    size = models.CharField(max_length=5, choices=[("s", "small"), ("l", "large")])
+    payload = models.JSONField(default=dict)
+    answer = models.JSONField(null=True)
+    note = models.CharField(max_length=20, null=True)
+    email = models.EmailField()
+    path = models.FilePathField(path="/", null=True)
+    photo = models.FileField(null=True)
+    partner = models.ForeignKey("self", models.SET_NULL, null=True)
+
+    def clean(self):
+        if not Loose.objects.filter(code="needed first").exists():
+            raise ValidationError("The row that this one needs is not here yet.")

@@ -53,7 +53,7 @@ class SDataView(APIView):
             FeedError: a query parameter contains NUL.
         """
         super().initial(request, *args, **kwargs)
-        kind = registry.of_kind(kwargs["kind_name"])
+        kind = registry.of_kind(kwargs["kind"])
         if kind is None:
             raise KindNotFound(f"There is no resource kind {kwargs['kind']!r} here.")
         self.kind = kind

@@ -142,7 +142,7 @@ class LinkedView(_LinkedBase):
     renderer_classes = [FeedRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "POST": LINK_RESOURCES}
 
-    def get(self, request: Request, kind_name: str, operation: str) -> Response:
+    def get(self, request: Request, **url: str) -> Response:
         """Answer with a page of linked resources; with an empty ``select`` without their content."""
         kind, links = self.kind, self.links
         after, start_index, count = page_of(request)
@@ -162,7 +162,7 @@ class LinkedView(_LinkedBase):
         )
         return Response(content)
 
-    def post(self, request: Request, kind_name: str, operation: str) -> Response:
+    def post(self, request: Request, kind: str, operation: str) -> Response:
         """Link a row that has no uuid yet; repeating an existing link is allowed."""
         links = self.links
         uuid, is_new = links.create(body_of(request, Link))
@@ -184,18 +184,18 @@ class LinkedResourceView(_LinkedBase):
     renderer_classes = [EntryRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "PUT": LINK_RESOURCES, "DELETE": LINK_RESOURCES}
 
-    def get(self, request: Request, kind_name: str, operation: str, uuid: str) -> Response:
+    def get(self, request: Request, kind: str, operation: str, uuid: str) -> Response:
         """Answer with the linked resource; with an empty ``select`` without its content."""
         shown = self.links.shown(_as_uuid(uuid), bare=_is_bare(request))
         return Response(self.links.entry(shown, alone=True).encode())
 
-    def put(self, request: Request, kind_name: str, operation: str, uuid: str) -> Response:
+    def put(self, request: Request, kind: str, operation: str, uuid: str) -> Response:
         """Link the uuid to another row; the previous uuid of that row becomes an alias."""
         wanted = _as_uuid(uuid)
         self.links.replace(wanted, body_of(request, Link))
         return Response(self.links.entry(self.links.shown(wanted), alone=True).encode())
 
-    def delete(self, request: Request, kind_name: str, operation: str, uuid: str) -> HttpResponseBase:
+    def delete(self, request: Request, kind: str, operation: str, uuid: str) -> HttpResponseBase:
         """Remove the link and keep the row."""
         self.links.delete(_as_uuid(uuid))
         return HttpResponse("Deleted.", content_type="text/plain")
@@ -215,7 +215,7 @@ class LinkedBatchView(_LinkedBase):
     renderer_classes = [FeedRenderer]
     needed_permissions = {"POST": LINK_RESOURCES}
 
-    def post(self, request: Request, kind_name: str, operation: str) -> Response:
+    def post(self, request: Request, kind: str, operation: str) -> Response:
         """Apply the entries in their order, and answer with one result per entry."""
         with body_of(request, IOBase) as body:
             entries = enumerate(read_batch(cast(BinaryIO, body)), start=1)

@@ -63,7 +63,7 @@ class CollectionView(SDataView):
     renderer_classes = [FeedRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS}
 
-    def get(self, request: Request, kind_name: str) -> Response:
+    def get(self, request: Request, **url: str) -> Response:
         """Answer with a page of the resources that the caller may read."""
         kind = self.kind
         after, start_index, count = page_of(request)
@@ -88,7 +88,7 @@ class ResourceView(SDataView):
     renderer_classes = [EntryRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS}
 
-    def get(self, request: Request, kind_name: str, key: str) -> HttpResponseBase:
+    def get(self, request: Request, key: str, **url: str) -> HttpResponseBase:
         """Answer with the resource, and with a hash of its content as the ETag."""
         kind, key = self.kind, unescaped(key)
         scope = scope_of(kind, peer_of(request.user))

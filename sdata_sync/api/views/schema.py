@@ -203,7 +203,7 @@ class KindSchemaView(SDataView):
     renderer_classes = [EntryRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS}
 
-    def get(self, request: Request, kind_name: str, operation: str) -> HttpResponseBase:
+    def get(self, request: Request, kind: str, operation: str) -> HttpResponseBase:
         """Redirect to the element of the kind in the schema of the dataset."""
         space = self.kind.namespace
         query = "" if space == _namespaces()[0] else f"?namespace={space}"

@@ -48,7 +48,7 @@ class DigestView(SDataView):
     renderer_classes = [DigestRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "PUT": SET_DIGEST, "POST": SET_DIGEST}
 
-    def get(self, request: Request, kind_name: str, operation: str) -> Response:
+    def get(self, request: Request, kind: str, operation: str) -> Response:
         """Assign ticks to all committed changes, then answer with the digest.
 
         Before its first tick a process reads the digests of the peers (network): this node may have been restored from
@@ -56,7 +56,7 @@ class DigestView(SDataView):
         """
         return Response(check_and_assign_ticks(self.kind).value)
 
-    def put(self, request: Request, kind_name: str, operation: str) -> Response:
+    def put(self, request: Request, **url: str) -> Response:
         """Raise ticks and take over priorities, then answer with the digest; a tick is never lowered."""
         claimed = body_of(request, Digest)
         kind = self.kind
@@ -86,7 +86,7 @@ class _OperationView(SDataView):
 
     role: ClassVar[Role]
 
-    def get(self, request: Request, kind_name: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
+    def get(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
         """Answer 202 with the progress while the operation runs, then 200 with its outcome."""
         found = self._found(request, tracking_id)
         if not found.is_ended:
@@ -95,7 +95,7 @@ class _OperationView(SDataView):
         check_success(found)
         return self.outcome(request, found)
 
-    def delete(self, request: Request, kind_name: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
+    def delete(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
         """Delete the operation; it can still be read for a minute."""
         delete_operation(self._found(request, tracking_id))
         # With a content type and a body: one client hangs after an empty 200 without a content type.
@@ -150,7 +150,7 @@ class SourceView(_OperationView):
     renderer_classes = [FeedRenderer]
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "POST": READ_FEEDS, "DELETE": READ_FEEDS}
 
-    def post(self, request: Request, kind_name: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
+    def post(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
         """Select the changes that the posted digest lacks: now, or with a trackingID in an operation."""
         target, query = check_size(body_of(request, Digest)), query_of(request)
         name = tracking_id or query.get("trackingid", "")
@@ -211,7 +211,7 @@ class TargetView(_OperationView):
     renderer_classes = [ResultFeedRenderer]
     needed_permissions = {"GET": PUSH_FEEDS, "HEAD": PUSH_FEEDS, "POST": PUSH_FEEDS, "DELETE": PUSH_FEEDS}
 
-    def post(self, request: Request, kind_name: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
+    def post(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
         """Apply the page: now, or with a trackingID in an operation of that name."""
         if not self.kind.is_target:
             raise PermissionDenied(f"This node accepts no changes of its {self.kind.name}.")
@@ -237,7 +237,7 @@ class ResultsView(SDataView):
     renderer_classes = [FeedRenderer]
     needed_permissions = {"POST": PUSH_FEEDS}
 
-    def post(self, request: Request, kind_name: str, operation: str) -> HttpResponseBase:
+    def post(self, request: Request, kind: str, operation: str) -> HttpResponseBase:
         """Record the results, and that the resources in them need not be resent to the peer any more."""
         with body_of(request, IOBase) as body:
             reader = read_result_feed(cast(BinaryIO, body))

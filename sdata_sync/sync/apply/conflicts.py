@@ -17,10 +17,10 @@ from ...core.decision import Resolution, Rule, resolve
 from ...exceptions import PayloadError
 from ...models import ConflictRecord, TrackedResource
 from ..content.contents import LocalVersion, merged, value_of
-from ..content.nested_writer import write_inside
-from ..content.resolve import ReferenceCache, RowAction, RowChange, prepare_row, set_values
+from ..content.resolve import ReferenceCache, RowAction, RowChange, prepare_row, set_attributes
 from ..content.rows import read_instances
-from ..content.writer import write_rows
+from ..content.write.nested import write_inside
+from ..content.write.writer import write_rows
 from ..db.faults import ends_page
 from ..db.isolation import row_guard
 from ..identity.link import survivor_of
@@ -122,7 +122,8 @@ def _write(kind: Kind, tracked: TrackedResource, instance: models.Model | None, 
     if change.pending:
         raise PayloadError("The version refers to a resource that this node does not have.")
     instance = change.instance
-    instance.full_clean(exclude=[f.name for f in instance._meta.fields if f.attname not in change.names])
+    if kind.declared.validate:
+        instance.full_clean(exclude=[f.name for f in instance._meta.fields if f.attname not in change.names])
     instance.save(using=kind.database, force_insert=change.is_new)
     write_inside(kind, [change], write_rows)
     if change.is_new:
@@ -203,8 +204,7 @@ class ConflictResolution:
     def _etag(self) -> str:
         kind, version = self._kind, self._version
         assert version.row is not None
-        plain = kind.encode_instance(version.row.instance)
-        contents = merged(kind, plain, version.reading, self._local.contents)
+        contents = merged(kind, version.reading, self._local.contents)
         return kind.etag(contents, version.reading.extra)
 
     def _as_the_application_says(self, outcome: Resolution) -> Resolution:
@@ -232,11 +232,13 @@ class ConflictResolution:
         else:
             instance = self._batch.instance_of(version.tracked) or kind.model()
         if self._local.values is not None:
-            set_values(instance, self._local.values, is_new=False)
-        names = set_values(instance, values, is_new=is_new)
+            for name, value in self._local.values.items():
+                setattr(instance, name, value)
+        stored = kind.stored_values(values, is_new=is_new)
+        set_attributes(kind, instance, stored)
         version.plan = Plan.WRITE
         action = RowAction.CREATE if is_new else RowAction.UPDATE
-        version.row = RowChange(instance=instance, names=names, action=action)
+        version.row = RowChange(instance=instance, values=stored, action=action)
         version.keep_waiting(kind, ())
 
     def _record(self, outcome: Resolution) -> None:

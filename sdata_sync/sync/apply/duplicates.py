@@ -20,7 +20,7 @@ from ..content.contents import LocalVersion, merged, waiting_of
 from ..content.pending import hand_over, store_pending
 from ..content.resolve import ReferenceCache, RowChange, keep_waiting, prepare_row
 from ..content.rows import read_instances
-from ..content.writer import write_rows
+from ..content.write.writer import write_rows
 from ..db.clock import now
 from ..db.isolation import row_guard
 from ..identity.link import mark_referrers_of_key, release, rename
@@ -87,9 +87,10 @@ class DuplicateMerge:
         return outcome
 
     def _has_same_content(self, local: LocalVersion) -> bool:
-        change = prepare_row(self.kind, None, self.reading, self.known)
+        if local.contents is None:
+            return False
         try:
-            contents = merged(self.kind, self.kind.encode_instance(change.instance), self.reading, local.contents)
+            contents = merged(self.kind, self.reading, local.contents)
         except PayloadError:
             return False
         return contents == local.contents

@@ -26,6 +26,7 @@ from ..content.deferred import retry_deferred, retry_others
 from ..db.isolation import atomically_by_row
 from ..db.prepared import PreparedUpdate
 from ..log.digests import StoredDigest, lock_digest
+from ..log.suppression import receiving_from
 from ..log.wakeup import wake_after_commit
 from ..scope import check_partial_exchange, remember, update_partial
 from ..stamp.restore_gap import ensure_checked, note_restore_gap, restore_gap
@@ -95,7 +96,8 @@ def receive_feed(kind: Kind, file: BinaryIO) -> Receipt:
     _refuse_ourselves(kind, reader.header.digest)
     assigns_ticks = ensure_checked(kind)
     act = partial(_receive, kind, file, assigns_ticks=assigns_ticks)
-    with span("apply_page", kind=kind.name, source=reader.header.digest.origin):
+    source = reader.header.digest.origin
+    with span("apply_page", kind=kind.name, source=source), receiving_from(source):
         try:
             return atomically_by_row(kind.database, act)
         except _OwnTickShown as shown:

@@ -10,7 +10,7 @@ from ...exceptions import PayloadError
 from ...models import ConflictRecord, TrackedResource
 from ..content.deferred import defer, forget
 from ..content.pending import store_pending
-from ..content.writer import write_rows
+from ..content.write.writer import write_rows
 from ..db.prepared import PreparedQuery
 from ..log.tracked import create_tracked, tracked_rows, update_tracked
 from ..stamp.stamper import is_young_intent

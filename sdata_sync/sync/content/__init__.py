@@ -10,8 +10,7 @@
 ``referrers``      find the rows that refer to a row
 ``cascade``        find rows that a deletion also deletes; defer the deletion
 ``conditions``     store which digests a deferred deletion waits for
-``nested_writer``  write children and associations
-``writer``         create, update and delete rows
+``write``          create, update and delete rows, children and associations
 ``upgrade``        write stored unknown elements into columns that exist now
 ``deferred``       store entries that cannot be applied, and retry them
 =================  ==============================================================

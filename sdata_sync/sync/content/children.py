@@ -68,7 +68,7 @@ def read_children(relation: Children, keys: Collection[str]) -> tuple[dict[str, 
     for chunk in chunks(keys):
         key_of = _keys_by_link(relation, chunk)
         found = kind.rows().filter(**{f"{link.attname}__in": list(key_of)})
-        for pk, link_value, *values in found.values_list("pk", link.attname, *kind.columns):
+        for pk, link_value, *values in found.values_list("pk", link.attname, *kind.selection):
             key = key_text(own, pk)
             parents[key], rows[key] = key_of[link_value], tuple(values)
     return parents, rows
@@ -144,11 +144,8 @@ def _readings(kind: Kind, text: str) -> dict[UUID, Reading]:
 
 
 def _render(kind: Kind, uuid: UUID, reading: Reading) -> str:
-    instance = kind.model()
-    for name, value in reading.values.items():
-        setattr(instance, name, value)
     related = (_received_text(reading.related.get(relation.name)) for relation in kind.relations)
-    return kind.render(identity(uuid=str(uuid)), [*kind.encode_instance(instance), *related], reading.extra)
+    return kind.render(identity(uuid=str(uuid)), [*kind.encode_after(reading, None), *related], reading.extra)
 
 
 def _received_text(received: Received) -> Text:

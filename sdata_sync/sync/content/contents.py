@@ -118,15 +118,15 @@ def waiting_of(kind: Kind, tracked: Iterable[TrackedResource]) -> Waiting:
     return found
 
 
-def merged(kind: Kind, plain: list[Text], reading: Reading, present: Sequence[Text] | None) -> list[Text]:
+def merged(kind: Kind, reading: Reading, present: Sequence[Text] | None) -> list[Text]:
     """Return the content that a row will have after ``reading`` is applied to it.
 
-    ``plain`` are the texts of its plain properties after that. ``present`` is its content now, ``None`` for a new row.
+    ``present`` is its content now, ``None`` for a new row.
 
     Raises:
         PayloadError: a received child has no uuid.
     """
-    contents = list(plain)
+    contents = kind.encode_after(reading, present)
     for relation, text in zip(kind.relations, _related(kind, present), strict=True):
         contents.append(
             _merged(relation, text, reading.related[relation.name]) if relation.name in reading.related else text
@@ -185,7 +185,6 @@ class LocalVersion:
         elif instance is not None:
             if kind.decides_itself:
                 self.values = {name: value_of(instance, name) for name in kind.columns}
-            # The stored columns are read: an attribute of the instance may have another type than its column.
             contents, _ = read_contents(kind, [tracked], allocate=allocate)
             self.contents = contents.get(tracked.local_key or "")
             texts = _readable_texts(kind, instance) if self.contents is None else self.contents
@@ -208,7 +207,7 @@ def _readable_texts(kind: Kind, instance: models.Model) -> list[Text]:
     for prop in kind.properties:
         value = instance.__dict__.get(prop.field.attname)
         try:
-            texts.append(None if value is None else prop.form.to_text(value))
+            texts.append(None if value is None else prop.text(prop.stored_value(value)))
         except Exception as error:
             if ends_page(error):
                 raise

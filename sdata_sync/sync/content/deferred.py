@@ -24,6 +24,7 @@ from ..db.isolation import atomically_by_row, row_guard
 from ..db.prepared import PreparedQuery
 from ..db.statements import locked
 from ..log.digests import lock_digest
+from ..log.suppression import receiving_from
 from ..log.tracked import update_tracked
 from ..log.wakeup import wake_after_commit
 from ..scope import resend_again
@@ -32,7 +33,7 @@ from .conditions import Condition, forget_met_conditions
 from .pending import fill_in, is_waiting, kinds_waiting_for, store_pending
 from .resolve import ReferenceCache, RowAction, RowChange, Target, prepare_row
 from .rows import read_instances_apart, unreadable_row
-from .writer import write_rows
+from .write.writer import write_rows
 
 if TYPE_CHECKING:
     from ...kind import Kind
@@ -333,7 +334,7 @@ def _retry(kind: Kind, pks: list[int]) -> int:
 
 def _retry_one(kind: Kind, entry: DeferredEntry, tracked: TrackedResource) -> bool:
     try:
-        with row_guard(kind.database):
+        with row_guard(kind.database), receiving_from(""):  # not from the source of the page that is applied now
             change, extra = _change(kind, entry, tracked.local_key)
             write_rows(kind, [change])
         error = change.error

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -75,11 +76,11 @@ class ReferenceCache:
 class ResolvedReferences:
     """Hold the outcome of resolving the relations of a payload.
 
-    ``columns`` are the columns that were set on the instance. ``pending`` are the targets without a row, by property.
+    ``values`` are the values by column. ``pending`` are the targets without a row, by property.
     ``lists`` are associations and children, which are written when the row has its key.
     """
 
-    columns: set[str] = field(default_factory=set)
+    values: dict[str, Any] = field(default_factory=dict)
     pending: dict[str, list[Target]] = field(default_factory=dict)
     lists: dict[str, ReceivedList | ReceivedChildren] = field(default_factory=dict)
 
@@ -142,7 +143,7 @@ def _resolve_reference(
             raise PayloadError(f"it refers to {kind_name} {uuid}, which has not arrived yet.", waits_for=[target])
     for column, value in zip(relation.columns, values, strict=True):
         setattr(instance, column, value)
-        resolved.columns.add(column)
+        resolved.values[column] = value
 
 
 def reference_values(kind: Kind, relation: Relation, target: Target, key: str) -> Sequence[object]:
@@ -214,14 +215,14 @@ class RowAction(StrEnum):
 class RowChange:
     """Hold the change of one row.
 
-    ``names`` are the columns of the entry; ``instance`` has their values already. ``lists`` are associations and
-    children, which are written after the row. ``pending`` are the targets without a row, by property. After the write
-    ``texts`` is the content of the row, or ``error`` is the reason why the row was not written.
+    ``values`` are the stored values of the entry by column; ``instance`` has them as its attributes. ``lists`` are
+    associations and children, which are written after the row. ``pending`` are the targets without a row, by property.
+    After the write ``texts`` is the content of the row, or ``error`` is the reason why the row was not written.
     """
 
     instance: models.Model
     action: RowAction
-    names: frozenset[str] = frozenset()
+    values: Mapping[str, Any] = field(default_factory=dict)
     #: Of a received deletion: the condition on which it may delete other rows; ``None`` for no condition.
     condition: Condition | None = None
     #: Of a deletion: the resources that are deleted with the row, as ``cascade.hold_back`` has found them.
@@ -235,6 +236,11 @@ class RowChange:
     state: SyncState | None = None
     texts: list[Text] = field(default_factory=list)
     error: PayloadError | None = None
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Return the names of the columns of the entry."""
+        return frozenset(self.values)
 
     @property
     def is_new(self) -> bool:
@@ -255,13 +261,16 @@ def prepare_row(kind: Kind, instance: models.Model | None, reading: Reading, kno
     """
     action = RowAction.CREATE if instance is None else RowAction.UPDATE
     instance = kind.model() if instance is None else instance
-    names = set_values(instance, reading.values, is_new=action is RowAction.CREATE)
+    values = reading.values
+    if action is RowAction.UPDATE and kind.model._meta.pk.attname in values:
+        values = {name: value for name, value in values.items() if name != kind.model._meta.pk.attname}
+    set_attributes(kind, instance, values)
     if not kind.relations:
-        return RowChange(instance=instance, names=names, action=action, known=known)
+        return RowChange(instance=instance, values=values, action=action, known=known)
     resolved = resolve_references(kind, instance, reading, known)
     return RowChange(
         instance=instance,
-        names=names | resolved.columns,
+        values={**values, **resolved.values},
         action=action,
         pending=resolved.pending,
         lists=resolved.lists,
@@ -282,9 +291,9 @@ def keep_waiting(
     change.pending = {**kept, **change.pending}
 
 
-def set_values(instance: models.Model, values: Mapping[str, Any], *, is_new: bool) -> frozenset[str]:
-    """Set the values of an entry on an instance and return their names; the primary key of a row never changes."""
-    names = frozenset(values) if is_new else frozenset(values) - {instance._meta.pk.attname}
-    for name in names:
-        setattr(instance, name, values[name])
-    return names
+def set_attributes(kind: Kind, instance: models.Model, values: Mapping[str, Any]) -> None:
+    """Set the attributes of ``instance`` for the stored ``values`` by column."""
+    properties = kind.by_column
+    for name, value in values.items():
+        prop = properties.get(name)
+        setattr(instance, name, value if prop is None else prop.attribute(value))

@@ -22,7 +22,7 @@ MAX_INTEGER = 2**63
 
 
 def read_rows(kind: Kind, keys: Iterable[str]) -> dict[str, tuple[Any, ...]]:
-    """Return the values of the rows ``keys`` by local key, in the order of ``resource.columns``."""
+    """Return the values of the rows ``keys`` by local key, in the order of ``kind.columns``."""
     wanted = _readable(kind, keys)
     if not wanted:
         return {}
@@ -30,7 +30,7 @@ def read_rows(kind: Kind, keys: Iterable[str]) -> dict[str, tuple[Any, ...]]:
     if can_prepare(target):
         found = _values_query(kind, len(wanted)).rows(kind.database, *wanted)
     else:
-        found = list(kind.rows().filter(pk__in=wanted).values_list("pk", *kind.columns))
+        found = list(kind.rows().filter(pk__in=wanted).values_list("pk", *kind.selection))
     return {str(values[0]): values[1:] for values in found}
 
 
@@ -78,6 +78,6 @@ def _key_field(kind: Kind) -> models.Field[Any, Any]:
 @lru_cache(maxsize=512)
 def _values_query(kind: Kind, count: int) -> PreparedQuery[Any]:
     return PreparedQuery(
-        lambda *keys: kind.rows().filter(pk__in=keys).values_list("pk", *kind.columns),
+        lambda *keys: kind.rows().filter(pk__in=keys).values_list("pk", *kind.selection),
         *[_key_field(kind)] * count,
     )

@@ -18,7 +18,7 @@ from ..log.tracked import tracked_rows, update_tracked
 from .pending import store_pending
 from .resolve import ReferenceCache, prepare_row
 from .rows import read_instances
-from .writer import write_rows
+from .write.writer import write_rows
 
 if TYPE_CHECKING:
     from ...kind import Kind

@@ -1,14 +1,19 @@
-"""Suppress the capture of resources that are being applied; all other changes are captured."""
+"""Suppress the capture of resources that are being applied; all other changes are captured.
+
+``is_applying`` tells the application's own ``save()`` and receivers that a received change is being applied.
+"""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from django.db import models
 
+from ...models import Peer
 from ..db.isolation import override
 
 
@@ -33,6 +38,42 @@ def applying(
     is a change of this node.
     """
     return override(_applied, _Applied(kind, set(keys), instances, _applied.get()))
+
+
+@dataclass(frozen=True)
+class Applying:
+    """Describe the received change that is being applied: its ``kind``, and the URL ``source`` that it came from.
+
+    ``source`` is the URL of the kind at the sender. It is empty if the change was stored here before and is applied
+    now, for example a deferred entry.
+    """
+
+    kind: str
+    source: str = ""
+
+    @cached_property
+    def peer(self) -> str:
+        """Return the name of the peer that the change came from; empty if it is not known (a query)."""
+        name = Peer.objects.filter(url__iexact=self.source.rpartition("/")[0]).values_list("name", flat=True).first()
+        return name or ""
+
+
+_source: ContextVar[str] = ContextVar("sdata_sync_source", default="")
+
+
+def receiving_from(source: str) -> AbstractContextManager[None]:
+    """Name the URL ``source`` as the origin of the changes that are applied inside the block."""
+    return override(_source, source)
+
+
+def is_applying() -> Applying | None:
+    """Return what is being applied, ``None`` while no received change is applied in this thread or task.
+
+    Ask it in ``save()`` and in receivers that must not act twice, for example before an e-mail is sent or a row of
+    history is written: the node at which the change was made has done that.
+    """
+    applied = _applied.get()
+    return None if applied is None else Applying(applied.kind, _source.get())
 
 
 class _Deleting(Enum):

@@ -13,21 +13,28 @@ from django.core.validators import MaxLengthValidator
 from django.db import connections, models, transaction
 from django.db.models import signals
 
-from ...exceptions import PayloadError
-from ...kind import Kind, all_rows
-from ...relations import Reference
-from ..db.faults import describe, ends_page
-from ..db.isolation import check_deferred_constraints, is_careful, refusal, row_guard
-from ..log.suppression import applying, applying_deletions, is_own_receiver, withdrawing
-from .cascade import applying_waiting, are_kept_referring, confirm_taken, hold_back, hold_back_children, prepare_records
-from .contents import contents_of
-from .nested_writer import write_inside
-from .resolve import RowAction
-from .rows import read_rows
+from ....exceptions import PayloadError
+from ....kind import Kind, all_rows
+from ....relations import Reference
+from ...db.faults import describe, ends_page
+from ...db.isolation import check_deferred_constraints, is_careful, refusal, row_guard
+from ...log.suppression import applying, applying_deletions, is_own_receiver, withdrawing
+from ..cascade import (
+    applying_waiting,
+    are_kept_referring,
+    confirm_taken,
+    hold_back,
+    hold_back_children,
+    prepare_records,
+)
+from ..contents import contents_of
+from ..resolve import RowAction
+from .columns import alters_rows, payload_error, save_row, settle
+from .nested import write_inside
 
 if TYPE_CHECKING:
-    from ...atom.payload import Text
-    from .resolve import RowChange
+    from ....atom.payload import Text
+    from ..resolve import RowChange
 
 logger = logging.getLogger(__name__)
 
@@ -35,15 +42,18 @@ logger = logging.getLogger(__name__)
 def write_rows(kind: Kind, changes: Sequence[RowChange]) -> None:
     """Write ``changes``, each completely or not at all; set ``error`` on the changes that fail.
 
-    The model validates each row. Rows are saved one by one if the model has a ``save`` method of its own, receivers of
-    the application, or columns that a save fills (``auto_now``). All others are written in bulk.
+    Rows are saved one by one if the model has a ``save`` method of its own, receivers of the application, or columns
+    that a save fills (``auto_now``). All others are written in bulk. After either, the stored columns are compared with
+    the received values where they may differ, and set to them.
     """
     deletions = [change for change in changes if change.is_deletion]
     writes = [change for change in changes if not change.is_deletion and change.error is None]
     bulk = _can_write_in_bulk(kind)
     if bulk:
         for change in writes:
-            _validate(kind, change, whole=False)
+            _check_new(kind, change)
+            if kind.declared.validate and change.error is None:
+                _validate(kind, change, whole=False)
         writes = [change for change in writes if change.error is None]
     if not (bulk and _write_in_bulk(kind, writes)):
         for change in writes:
@@ -91,7 +101,6 @@ def _can_write_in_bulk(kind: Kind) -> bool:
         and model.save is models.Model.save
         and model.save_base is models.Model.save_base
         and not model._meta.parents
-        and not _self_written(kind)
         and connections[kind.database].features.supports_update_conflicts_with_target
         and not any(_has_foreign_receivers(signal, model) for signal in (signals.pre_save, signals.post_save))
     )
@@ -103,13 +112,19 @@ def _has_foreign_receivers(signal: Any, model: type[models.Model]) -> bool:
     return any(not is_own_receiver(receiver) for group in live for receiver in group)
 
 
-def _self_written(kind: Kind) -> list[str]:
-    """Return the columns in which a save would replace the received value by the present time."""
-    return [
-        prop.field.attname
-        for prop in kind.properties
-        if getattr(prop.field, "auto_now", False) or getattr(prop.field, "auto_now_add", False)
-    ]
+def _check_new(kind: Kind, change: RowChange) -> None:
+    """Refuse a new row without a value that its column needs: an entry may contain only some of the properties."""
+    if not change.is_new:
+        return
+    for prop in kind.properties:
+        field = prop.field
+        has_other = field.has_default() or field.null or field.has_db_default() or getattr(field, "auto_now", False)
+        if not (field.attname in change.values or has_other or field.blank or field.primary_key):
+            change.error = PayloadError(
+                f"A new row needs {prop.name}, which the entry does not have.",
+                payload_path=f"{kind.element_name}/{prop.name}",
+            )
+            return
 
 
 def _validate(kind: Kind, change: RowChange, *, whole: bool) -> None:
@@ -127,7 +142,7 @@ def _validate(kind: Kind, change: RowChange, *, whole: bool) -> None:
             if type(instance).clean is not models.Model.clean:
                 instance.clean()
     except ValidationError as error:
-        change.error = _payload_error(kind, error)
+        change.error = payload_error(kind, error)
     except Exception as error:  # the clean() of a model may raise any exception
         if ends_page(error):
             raise
@@ -193,20 +208,6 @@ def _nullable(model: type[models.Model]) -> tuple[tuple[str, str], ...]:
     return tuple((f.name, f.attname) for f in model._meta.concrete_fields if f.null)
 
 
-def _payload_error(kind: Kind, error: ValidationError) -> PayloadError:
-    if not hasattr(error, "error_dict"):
-        return PayloadError("; ".join(error.messages))
-    fields = error.message_dict
-    text = "; ".join(f"{name}: {' '.join(messages)}" for name, messages in fields.items())
-    return PayloadError(text, payload_path=_payload_path(kind, next(iter(fields))))
-
-
-def _payload_path(kind: Kind, name: str) -> str:
-    names = [prop.name for prop in kind.properties if prop.field.name == name]
-    names += [r.name for r in kind.relations if isinstance(r, Reference) and r.field.name == name]
-    return f"{kind.element_name}/{next(iter(names), name)}"
-
-
 def _write_in_bulk(kind: Kind, changes: list[RowChange]) -> bool:
     """Write all ``changes`` in bulk; if one fails, write none and return False."""
     if len(changes) == 0:
@@ -224,7 +225,6 @@ def _write_in_bulk(kind: Kind, changes: list[RowChange]) -> bool:
             for names, instances in groups.items():
                 _update_in_bulk(kind, names, instances)
             _take_along(kind, before, changes)
-            write_inside(kind, changes, write_rows)
             _set_texts(kind, changes)
             _check_now(kind)
     except Exception as error:
@@ -278,24 +278,27 @@ def _take_along(kind: Kind, before: Mapping[Any, models.Model], changes: Sequenc
             rows.update(**{link.attname: models.Case(*cases)})
 
 
-def _set_texts(kind: Kind, changes: list[RowChange]) -> None:
-    if _is_fragile(kind) or kind.child_lists:
-        contents = _stored_contents(kind, changes)
-        for change in changes:
-            change.texts = contents[str(change.instance.pk)]
-            _expect_unaltered(kind, change)
-    elif kind.relations:
-        # The written values; the targets of the references are looked up together.
-        contents = _contents(kind, changes, {str(c.instance.pk): kind.values_of(c.instance) for c in changes})
-        for change in changes:
-            change.texts = contents[str(change.instance.pk)]
-    else:
-        for change in changes:
-            change.texts = kind.encode_instance(change.instance)
+def _set_texts(kind: Kind, changes: Sequence[RowChange], *, is_saved: bool = False) -> None:
+    """Write what is inside the written rows, and set the texts of ``changes`` to their contents.
 
+    Where the stored columns may differ from the received values, they are read and set to them.
 
-def _stored_contents(kind: Kind, changes: Sequence[RowChange]) -> dict[str, list[Text]]:
-    return _contents(kind, changes, read_rows(kind, [str(change.instance.pk) for change in changes]))
+    Raises:
+        PayloadError: the database holds another value than it was given.
+    """
+    rows = None
+    if is_saved or kind.child_lists or not kind.is_plain or alters_rows(kind):
+        rows = settle(kind, changes)
+    write_inside(kind, changes, write_rows)
+    if rows is None and not kind.relations:
+        for change in changes:
+            change.texts = kind.encode(kind.values_of(change.instance))
+        return
+    if rows is None:
+        rows = {str(change.instance.pk): tuple(kind.values_of(change.instance)) for change in changes}
+    contents = _contents(kind, changes, rows)
+    for change in changes:
+        change.texts = contents[str(change.instance.pk)]
 
 
 def _contents(kind: Kind, changes: Sequence[RowChange], rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Text]]:
@@ -361,44 +364,12 @@ def _attempt(kind: Kind, change: RowChange, act: Any) -> None:
 
 
 def _save(kind: Kind, change: RowChange) -> None:
-    database = kind.database
-    brought = {name: getattr(change.instance, name) for name in change.names}
-    _validate(kind, change, whole=True)
+    _check_new(kind, change)
+    if kind.declared.validate and change.error is None:
+        _validate(kind, change, whole=True)
     if change.error is not None:
         raise change.error
     before = _linked_values(kind, [change])
-    change.instance.save(using=database, force_insert=change.is_new)
+    save_row(kind, change)
     _take_along(kind, before, [change])
-    kept = {name: brought[name] for name in _self_written(kind) if name in brought}
-    if kept:
-        kind.rows().filter(pk=change.instance.pk).update(**kept)
-    write_inside(kind, [change], write_rows)
-    texts = _stored_contents(kind, [change]).get(str(change.instance.pk))
-    if texts is None:
-        raise PayloadError("The save() of the model did not write the row.")
-    change.texts = texts
-    if _can_write_in_bulk(kind):
-        _expect_unaltered(kind, change)
-
-
-def _is_fragile(kind: Kind) -> bool:
-    """Return True if a database may store another number than it was given: SQLite stores decimals as floats."""
-    return any(
-        isinstance(prop.field, models.FloatField)
-        or (isinstance(prop.field, models.DecimalField) and (prop.field.max_digits or 99) > 15)
-        for prop in kind.properties
-    )
-
-
-def _expect_unaltered(kind: Kind, change: RowChange) -> None:
-    """Compare the stored row of a model without own ``save`` with the values that were written.
-
-    Raises:
-        PayloadError: a value in the database differs from the value that was written.
-    """
-    for prop, written, stands in zip(kind.properties, kind.encode_instance(change.instance), change.texts):  # noqa: B905
-        if written != stands:
-            raise PayloadError(
-                f"The database cannot hold the value {(written or '')[:80]!r} of {prop.name}.",
-                payload_path=f"{kind.element_name}/{prop.name}",
-            )
+    _set_texts(kind, [change], is_saved=True)

@@ -12,19 +12,19 @@ from uuid import UUID
 
 from django.db import transaction
 
-from ...core.state import SyncState, is_later
-from ...exceptions import PayloadError
-from ...kind import Kind
-from ...models import ChildResource, TrackedResource
-from ...relations import Association, Children, ReceivedChild, ReceivedChildren, ReceivedList
-from ..db.statements import chunks
-from ..log.marks import key_text, new_uuid
-from ..log.suppression import applying
-from .children import identities, read_children
-from .contents import read_contents
-from .references import members, set_members
-from .resolve import RowAction, RowChange, members_of, prepare_row
-from .rows import read_instances
+from ....core.state import SyncState, is_later
+from ....exceptions import PayloadError
+from ....kind import Kind
+from ....models import ChildResource, TrackedResource
+from ....relations import Association, Children, ReceivedChild, ReceivedChildren, ReceivedList
+from ...db.statements import chunks
+from ...log.marks import key_text, new_uuid
+from ...log.suppression import applying
+from ..children import identities, read_children
+from ..contents import read_contents
+from ..references import members, set_members
+from ..resolve import RowAction, RowChange, members_of, prepare_row
+from ..rows import read_instances
 
 
 class ChildOwnership:
@@ -237,8 +237,9 @@ class _ChildrenWriter:
         except PayloadError as error:
             raise self._failure(error) from error
         link = self._relation.link
-        setattr(change.instance, link.attname, getattr(parent.instance, link.target_field.attname))
-        change.names |= {link.attname}
+        value = getattr(parent.instance, link.target_field.attname)
+        setattr(change.instance, link.attname, value)
+        change.values = {**change.values, link.attname: value}
         self._kept.append((child.uuid or new_uuid(), child.reading.extra, change))
 
     def _waiting(self, change: RowChange) -> PayloadError:

@@ -1,0 +1,8 @@
+"""Write received rows.
+
+===========  ===============================================================================
+``columns``  save one row, and set its stored columns to the received values
+``nested``   write children and associations
+``writer``   create, update and delete rows, in bulk where the result is the same
+===========  ===============================================================================
+"""

@@ -1,0 +1,209 @@
+"""Save one received row by the model's ``save()``, and set the stored columns to the received values.
+
+An own ``save()``, receivers of the application, ``pre_save`` of a field, a trigger or the type of a column may store
+other values than were received. Equal digests mean equal columns, so the received values are written again by column.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, connections, transaction
+
+from ....exceptions import PayloadError
+from ....kind import Kind
+from ....relations import Reference
+from ...db.faults import describe, ends_page
+from ..resolve import set_attributes
+from ..rows import read_rows
+
+if TYPE_CHECKING:
+    from ..resolve import RowChange
+
+logger = logging.getLogger(__name__)
+
+
+def save_row(kind: Kind, change: RowChange) -> None:
+    """Save the row of ``change`` by the model's ``save()``.
+
+    If ``save()`` fails after it replaced received values, for example by a slug that another row has, the columns are
+    written without it, which is logged.
+
+    Raises:
+        PayloadError: a constraint refuses the received values; the message names the fields where Django can tell them.
+        Exception: what else ``save()`` raises.
+    """
+    instance = change.instance
+    try:
+        with transaction.atomic(using=kind.database):
+            instance.save(using=kind.database, force_insert=change.is_new)
+    except Exception as error:
+        if ends_page(error):
+            raise
+        if not _replaced(kind, change):
+            raise _named(kind, change, error) from error
+        logger.warning(
+            "%s: save() replaced received values and failed (%s); the columns of the row are written without it",
+            kind.name,
+            describe(error),
+        )
+        _write_columns(kind, change)
+        return
+    _restore_key(kind, change)
+
+
+def _replaced(kind: Kind, change: RowChange) -> bool:
+    """Return True if an attribute of the instance differs from the received value of its column."""
+    for name, value in change.values.items():
+        prop = kind.by_column.get(name)
+        present = getattr(change.instance, name)
+        try:
+            same = present == value if prop is None else prop.text(prop.stored_value(present)) == prop.text(value)
+        except Exception as error:  # save() may set anything
+            if ends_page(error):
+                raise
+            same = False
+        if not same:
+            return True
+    return False
+
+
+def _named(kind: Kind, change: RowChange, error: Exception) -> Exception:
+    """Return a ``PayloadError`` that names the fields of a violated constraint, if Django can tell them."""
+    if not isinstance(error, IntegrityError):
+        return error
+    try:
+        change.instance.validate_unique()
+        change.instance.validate_constraints()
+    except ValidationError as found:
+        return payload_error(kind, found)
+    except Exception as raised:  # the methods of the application may raise anything
+        if ends_page(raised):
+            raise
+    return error
+
+
+def payload_error(kind: Kind, error: ValidationError) -> PayloadError:
+    """Return the error that defers an entry whose row does not pass the validation of the model."""
+    if not hasattr(error, "error_dict"):
+        return PayloadError("; ".join(error.messages))
+    fields = error.message_dict
+    text = "; ".join(f"{name}: {' '.join(messages)}" for name, messages in fields.items())
+    return PayloadError(text, payload_path=_payload_path(kind, next(iter(fields))))
+
+
+def _payload_path(kind: Kind, name: str) -> str:
+    names = [prop.name for prop in kind.properties if prop.field.name == name]
+    names += [r.name for r in kind.relations if isinstance(r, Reference) and r.field.name == name]
+    return f"{kind.element_name}/{next(iter(names), name)}"
+
+
+def _write_columns(kind: Kind, change: RowChange) -> None:
+    """Write the row without ``save()`` and signals. A ``pre_save`` of a field may still change its column."""
+    if kind.model._meta.parents:
+        raise PayloadError("The save() of the model failed, and a row in several tables cannot be written without it.")
+    instance = kind.model()
+    key = kind.model._meta.pk.attname
+    if not change.is_new:
+        set_attributes(kind, change.instance, change.values)
+        kind.rows().filter(pk=change.instance.pk).update(**_written(kind, change.values))
+        return
+    set_attributes(kind, instance, change.values)
+    kind.rows().bulk_create([instance])
+    setattr(change.instance, key, instance.pk)
+    change.instance._state.adding = False
+
+
+def _restore_key(kind: Kind, change: RowChange) -> None:
+    """Give the row the received primary key, if ``save()`` has replaced it."""
+    name = kind.model._meta.pk.attname
+    if name in change.values:
+        received = kind.by_column[name].attribute(change.values[name])
+        if change.instance.pk != received:
+            kind.rows().filter(pk=change.instance.pk).update(**{name: received})
+            change.instance.pk = received
+
+
+#: The tables' triggers that are not the database's own, by vendor.
+_TRIGGERS = {
+    "sqlite": "SELECT 1 FROM sqlite_master WHERE type = 'trigger' AND tbl_name = %s",
+    "postgresql": "SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass(quote_ident(%s)) AND NOT tgisinternal LIMIT 1",
+    "mysql": "SELECT 1 FROM information_schema.triggers WHERE event_object_schema = DATABASE()"
+    " AND event_object_table = %s LIMIT 1",
+}
+
+
+def alters_rows(kind: Kind) -> bool:
+    """Return True if the table has triggers, or the database truncates values; read once per process (a query)."""
+    return _alters_rows(kind, kind.database)
+
+
+@lru_cache(maxsize=512)
+def _alters_rows(kind: Kind, using: str) -> bool:
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        if connection.vendor == "mysql":
+            cursor.execute("SELECT @@sql_mode")
+            if "STRICT" not in cursor.fetchone()[0]:
+                return True
+        cursor.execute(_TRIGGERS[connection.vendor], [kind.model._meta.db_table])
+        return cursor.fetchone() is not None
+
+
+def settle(kind: Kind, changes: Sequence[RowChange]) -> dict[str, tuple[Any, ...]]:
+    """Set the stored columns of written rows to the received values; return the columns of the rows by local key.
+
+    Raises:
+        PayloadError: ``save()`` wrote no row, or the database holds another value than it was given.
+    """
+    keys = [str(change.instance.pk) for change in changes]
+    rows = read_rows(kind, keys)
+    changed = []
+    for key, change in zip(keys, changes, strict=True):
+        if key not in rows:
+            raise PayloadError("The save() of the model did not write the row.")
+        names = _different(kind, change, rows[key])
+        if names:
+            values = {name: change.values[name] for name in names}
+            kind.rows().filter(pk=change.instance.pk).update(**_written(kind, values))
+            changed.append((key, change))
+    if changed:
+        rows.update(read_rows(kind, [key for key, _ in changed]))
+    for key, change in changed:
+        for name in _different(kind, change, rows[key]):
+            raise _inexact(kind, name, change.values[name], rows[key][kind.columns.index(name)])
+    return rows
+
+
+def _different(kind: Kind, change: RowChange, row: Sequence[Any]) -> list[str]:
+    """Return the names of the columns that hold another value in ``row`` than was received."""
+    found = []
+    for name, value in zip(kind.columns, row, strict=True):
+        if name in change.values:
+            prop, received = kind.by_column.get(name), change.values[name]
+            if prop is None:
+                differs = value != received and str(value) != str(received)
+            else:
+                differs = prop.text(value) != prop.text(received)
+            if differs:
+                found.append(name)
+    return found
+
+
+def _written(kind: Kind, values: Mapping[str, Any]) -> dict[str, Any]:
+    properties = kind.by_column
+    return {name: properties[name].written(value) if name in properties else value for name, value in values.items()}
+
+
+def _inexact(kind: Kind, name: str, received: Any, stands: Any) -> PayloadError:
+    prop = kind.by_column.get(name)
+    element = name if prop is None else prop.name
+    sent, held = (str(value) if prop is None else prop.text(value) for value in (received, stands))
+    return PayloadError(
+        f"The database cannot hold the value {(sent or '')[:80]!r} of {element}; it holds {(held or '')[:80]!r}.",
+        payload_path=f"{kind.element_name}/{element}",
+    )
