@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -311,6 +311,11 @@ class Kind:
         return {prop.field.attname: prop for prop in self.properties}
 
     @cached_property
+    def converters(self) -> dict[str, Callable[[Any], Any]]:
+        """Return, by column, how a stored value becomes an attribute of an instance, where the two differ."""
+        return {prop.field.attname: prop.attribute for prop in self.properties if prop.stored is not prop.field}
+
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """Return the names of the columns: those of the properties in their order, then those of the relations."""
         return (*(prop.field.attname for prop in self.properties), *self.relation_columns)
@@ -343,7 +348,11 @@ class Kind:
 
         In a resource's content they are followed by the texts of the relations, which ``sdata_sync.sync.content`` adds.
         """
-        return [prop.text(value) for prop, value in zip(self.properties, values)]  # noqa: B905
+        return [None if value is None else to_text(value) for to_text, value in zip(self._writers, values)]  # noqa: B905
+
+    @cached_property
+    def _writers(self) -> tuple[Callable[[Any], str], ...]:
+        return tuple(prop.codec.to_text for prop in self.properties)
 
     def encode_after(self, reading: Reading, present: Sequence[Text] | None) -> list[Text]:
         """Return the field texts of the plain properties of a row after ``reading`` is applied to it.

@@ -293,7 +293,7 @@ def keep_waiting(
 
 def set_attributes(kind: Kind, instance: models.Model, values: Mapping[str, Any]) -> None:
     """Set the attributes of ``instance`` for the stored ``values`` by column."""
-    properties = kind.by_column
+    converters = kind.converters
     for name, value in values.items():
-        prop = properties.get(name)
-        setattr(instance, name, value if prop is None else prop.attribute(value))
+        convert = converters.get(name)
+        setattr(instance, name, value if convert is None else convert(value))
