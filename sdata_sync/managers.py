@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from django.db import models, transaction
+from django.db import models
 
 from .kind import all_rows
 from .registry import registry
@@ -14,6 +14,7 @@ from .sync.db.statements import chunks
 from .sync.log.marks import key_text, mark, mark_tracked
 from .sync.log.suppression import is_applied
 from .sync.log.wakeup import wake_after_commit
+from .turns import write_transaction
 
 #: The number of keys in one statement; every supported database accepts as many parameters.
 KEYS_PER_STATEMENT = 10_000
@@ -56,7 +57,7 @@ class SyncQuerySet(models.QuerySet[M]):
     def bulk_create(self, objs: Iterable[M], *args: Any, **kwargs: Any) -> list[M]:
         """Create rows in bulk and capture them."""
         self._for_write = True
-        with transaction.atomic(using=self.db):
+        with write_transaction(self.db):
             created = super().bulk_create(objs, *args, **kwargs)
             self._mark([instance.pk for instance in created])
         return created
@@ -65,7 +66,7 @@ class SyncQuerySet(models.QuerySet[M]):
         """Update rows in bulk and capture them; the marks are written before the rows, as with every write."""
         objs = tuple(objs)
         self._for_write = True
-        with transaction.atomic(using=self.db):
+        with write_transaction(self.db):
             self._mark([instance.pk for instance in objs])
             marked = self._chain()  # type: ignore[attr-defined]
             marked._is_marked = True
@@ -78,7 +79,7 @@ class SyncQuerySet(models.QuerySet[M]):
         if self._is_marked:
             return super().update(**kwargs)
         self._for_write = True
-        with transaction.atomic(using=self.db):
+        with write_transaction(self.db):
             keys = list(self.order_by().values_list("pk", flat=True))
             self._mark(keys)
             # A row that matches only since the keys were read is not marked, so it is not updated.

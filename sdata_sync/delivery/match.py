@@ -13,14 +13,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from django.db import transaction
-
 from ..exceptions import LinkError, PayloadError
 from ..sync.db.statements import chunks
 from ..sync.identity.link import link
 from ..sync.log.digests import lock_digest
 from ..sync.log.marks import key_text
 from ..sync.log.tracked import tracked_rows
+from ..turns import write_transaction
 from .pull import read_full_feed
 
 if TYPE_CHECKING:
@@ -200,7 +199,7 @@ def link_pairs(kind: Kind, peer: Peer, pairs: Iterable[tuple[str, UUID]], *, our
     """
     outcome = Linked()
     for batch in chunks(pairs, BATCH):
-        with transaction.atomic(using=kind.database):
+        with write_transaction(kind.database):
             stored = lock_digest(kind)
             # A kind that receives no changes must not wait for the peer's version.
             wait_for = stored.ensure_endpoint_id(peer.endpoint(kind.name)) if kind.is_target else None

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from django.db import transaction
-
 from ..conf import conf
 from ..core.state import same_endpoint
 from ..exceptions import FeedError, PeerError, PeerMisbehaved, PeerRefused
@@ -15,6 +13,7 @@ from ..models import Peer
 from ..sync.log.digests import load_digest, lock_digest
 from ..sync.stamp.lower_tick import HIGHEST_USABLE, Lowered, confirm, lower_own_tick
 from ..sync.stamp.restore_gap import restore_gap, take_higher_tick
+from ..turns import write_transaction
 from .client import ABSENT, PeerClient
 from .progress import Progress
 from .pull import pull, read_full_feed
@@ -70,7 +69,7 @@ def recover(
             raise  # a temporary failure: a later pull may succeed
         # The peer does not give its changes to this node, but the ticks that it has seen must not be used again.
         logger.warning("%s: the changes that this node lost cannot be pulled: %s", kind.name, refusal)
-        with transaction.atomic(using=kind.database):
+        with write_transaction(kind.database):
             stored = lock_digest(kind)
             try:
                 take_higher_tick(kind, stored, shown, f"the peer {peer}")

@@ -2,8 +2,10 @@
 
 from django.db import models
 
+from ..turns import TurnModel
 
-class ChildResource(models.Model):
+
+class ChildResource(TurnModel):
     """Store the identity of one child, and the elements of its payload that this node does not know.
 
     ``kind`` is the kind of the parent and the name of the list, for example ``salesOrders.orderLines``.

@@ -2,10 +2,11 @@
 
 from django.db import models
 
+from ..turns import TurnModel
 from .tracked import TrackedResource
 
 
-class ConflictRecord(models.Model):
+class ConflictRecord(TurnModel):
     """Store one decision between two concurrent versions of a resource, and which version was kept."""
 
     resource = models.ForeignKey(TrackedResource, models.CASCADE, related_name="conflicts")

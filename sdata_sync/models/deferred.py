@@ -2,10 +2,11 @@
 
 from django.db import models
 
+from ..turns import TurnModel
 from .tracked import TrackedResource
 
 
-class DeletionCondition(models.Model):
+class DeletionCondition(TurnModel):
     """Store the digests that this node must contain before the deletions of one page may delete other rows.
 
     ``origin`` is the endpoint of the source. ``seen`` is JSON: by kind, the source's digest of that kind when it sent
@@ -19,7 +20,7 @@ class DeletionCondition(models.Model):
         return f"deletions from {self.origin}"
 
 
-class DeferredEntry(models.Model):
+class DeferredEntry(TurnModel):
     """Store a version of a resource that this node has received but could not write to its row."""
 
     resource = models.OneToOneField(TrackedResource, models.CASCADE, related_name="deferred_entry")

@@ -4,10 +4,11 @@ from typing import ClassVar
 
 from django.db import models
 
+from ..turns import TurnModel
 from .endpoint import Endpoint
 
 
-class Digest(models.Model):
+class Digest(TurnModel):
     """Store the digest of one kind. Ticks are assigned and feeds are applied under the lock of this row."""
 
     kind = models.CharField(max_length=100, primary_key=True)
@@ -59,7 +60,7 @@ class Digest(models.Model):
         return self.kind
 
 
-class DigestEntry(models.Model):
+class DigestEntry(TurnModel):
     """State that every change of ``endpoint`` with a tick below ``tick`` is taken into account at this node."""
 
     digest = models.ForeignKey(Digest, models.CASCADE, related_name="entries")

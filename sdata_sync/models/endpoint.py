@@ -2,8 +2,10 @@
 
 from django.db import models
 
+from ..turns import TurnModel
 
-class Endpoint(models.Model):
+
+class Endpoint(TurnModel):
     """Store the URL of one resource collection at one application; the URL is an identity, ignoring case."""
 
     url = models.CharField(max_length=500, help_text="The URL, spelled as first received.")

@@ -2,6 +2,7 @@
 
 from django.db import models
 
+from ..turns import TurnModel
 from .peer import Peer
 
 
@@ -21,7 +22,7 @@ class Phase(models.TextChoices):
     FAILED = "failed"
 
 
-class Operation(models.Model):
+class Operation(TurnModel):
     """Store the parameters, the progress and the outcome of one call, so that any process can answer for it.
 
     All times are in milliseconds since 1970; 0 means never.

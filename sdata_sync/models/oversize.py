@@ -2,11 +2,12 @@
 
 from django.db import models
 
+from ..turns import TurnModel
 from .peer import Peer
 from .tracked import TrackedResource
 
 
-class OversizeVersion(models.Model):
+class OversizeVersion(TurnModel):
     """Store one version that is left out of feeds to one peer. All times are in milliseconds since 1970.
 
     The end of a catch-up feed tells the peer that it contains this version. So the resource gets a new tick as soon as

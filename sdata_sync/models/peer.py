@@ -1,6 +1,5 @@
 """Store the peers: the remote datasets that this node is kept in sync with."""
 
-from typing import Self
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -8,9 +7,10 @@ from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import models
 
 from ..conf import conf
+from ..turns import TurnModel
 
 
-class Peer(models.Model):
+class Peer(TurnModel):
     """Store a remote dataset, and the settings of the exchange with it."""
 
     name = models.CharField(max_length=100, unique=True)
@@ -48,7 +48,7 @@ class Peer(models.Model):
         return self.name
 
     @classmethod
-    def of_endpoint(cls, url: str) -> Self | None:
+    def of_endpoint(cls, url: str) -> "Peer | None":
         """Return the enabled peer whose dataset URL is the parent of the endpoint ``url``, or ``None``."""
         dataset = url.rpartition("/")[0]
         return cls.objects.filter(enabled=True, url__iexact=dataset).first() if dataset else None

@@ -2,10 +2,11 @@
 
 from django.db import models
 
+from ..turns import TurnModel
 from .tracked import TrackedResource
 
 
-class PendingReference(models.Model):
+class PendingReference(TurnModel):
     """Store one reference of a received version to a resource that this node does not know.
 
     If ``name`` is set, the row was written without that reference. If ``name`` is empty, the entry is deferred until

@@ -2,8 +2,10 @@
 
 from django.db import models
 
+from ..turns import TurnModel
 
-class Run(models.Model):
+
+class Run(TurnModel):
     """Store one run of an engine that reported results of one kind from one target."""
 
     kind = models.CharField(max_length=100)
@@ -30,7 +32,7 @@ class Run(models.Model):
         return f"{self.kind}: {self.name or 'a run'} {self.stamp}".strip()
 
 
-class RunResult(models.Model):
+class RunResult(TurnModel):
     """Store the reported result of one entry that was not applied, for example a lost conflict."""
 
     run = models.ForeignKey(Run, models.CASCADE, related_name="results")

@@ -2,11 +2,12 @@
 
 from django.db import models
 
+from ..turns import TurnModel
 from .peer import Peer
 from .tracked import TrackedResource
 
 
-class ScopedResource(models.Model):
+class ScopedResource(TurnModel):
     """Store one resource that a peer with a partial replica may have, or had until it was withdrawn there."""
 
     # No constraint: the rows of a kind and their TrackedResource rows may be in another database than the peers.

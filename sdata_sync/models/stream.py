@@ -4,10 +4,11 @@ import json
 
 from django.db import models
 
+from ..turns import TurnModel
 from .peer import Peer
 
 
-class Stream(models.Model):
+class Stream(TurnModel):
     """Store the cursor, the lease and the statistics of the delivery of one kind to one peer."""
 
     peer = models.ForeignKey(Peer, models.CASCADE, related_name="streams")

@@ -4,10 +4,11 @@ from uuid import uuid4
 
 from django.db import models
 
+from ..turns import TurnModel
 from .endpoint import Endpoint
 
 
-class TrackedResource(models.Model):
+class TrackedResource(TurnModel):
     """Store the identity and the sync state of one resource, and whether it was changed here since then.
 
     A row with ``mark`` set was changed at this node and has no tick for that change yet. Its other columns still

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from django.db import transaction
+from django.db import router
 from django.db.models import F
 from django.utils import timezone
 
 from ..atom.dates import format_stamp
 from ..atom.escape import replace_forbidden
 from ..models import Run, RunResult
+from ..turns import write_transaction
 from .db.clock import now
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def record_results(kind: Kind, results: Iterable[ReceivedResult], *, label: RunL
 
     The stored results of a resource are deleted when ``target`` has applied a version of it.
     """
-    with transaction.atomic():
+    with write_transaction(router.db_for_write(Run)):
         run, _ = Run.objects.get_or_create(
             kind=kind.name,
             name=label.name[:200],

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
-from django.db import transaction
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from lxml import etree
@@ -27,6 +26,7 @@ from ...sync.log.tracked import tracked_rows
 from ...sync.scope import peer_of, scope_of
 from ...sync.select.catalogue import Shown, is_linked, linked_section, show
 from ...sync.stamp.stamper import check_and_assign_ticks
+from ...turns import write_transaction
 from ..errors import UrlNotFound
 from ..parsers import AtomFeedParser, LinkParser
 from ..permissions import LINK_RESOURCES, READ_FEEDS
@@ -97,7 +97,7 @@ class _Links:
         """
         self._check(wanted)
         kind = self.kind
-        with transaction.atomic(using=kind.database):
+        with write_transaction(kind.database):
             lock_digest(kind)
             linked = is_linked(tracked_rows(kind)).filter(local_key=wanted.key)
             present = linked.values_list("uuid", flat=True).first()
@@ -113,7 +113,7 @@ class _Links:
 
     def replace(self, uuid: UUID, wanted: Link) -> None:
         self._check(wanted)
-        with transaction.atomic(using=self.kind.database):
+        with write_transaction(self.kind.database):
             lock_digest(self.kind)
             self._check_present(uuid)
             relink(self.kind, uuid, wanted.key)
@@ -121,7 +121,7 @@ class _Links:
 
     def delete(self, uuid: UUID) -> None:
         self.shown(uuid, bare=True)
-        with transaction.atomic(using=self.kind.database):
+        with write_transaction(self.kind.database):
             lock_digest(self.kind)
             unlink(self.kind, uuid)
 

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import transaction
 
 from ...delivery.recover import ask_peers, confirm_with, lower_above_peers
 from ...exceptions import PeerError
@@ -16,6 +15,7 @@ from ...models import Peer
 from ...registry import registry
 from ...sync.log.digests import lock_digest
 from ...sync.stamp.restore_gap import restore_gap, take_higher_tick
+from ...turns import write_transaction
 
 if TYPE_CHECKING:
     from ...kind import Kind
@@ -110,7 +110,7 @@ class Command(BaseCommand):
 
 
 def _give_up(kind: Kind) -> None:
-    with transaction.atomic(using=kind.database):
+    with write_transaction(kind.database):
         stored = lock_digest(kind)
         if restore_gap(kind) is not None:
             take_higher_tick(kind, stored, stored.value, "sync_rejoin --give-up")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from django.db import models, transaction
+from django.db import models
 from django.utils import timezone
 
 from ...atom.payload import Payload
@@ -16,6 +16,7 @@ from ...conflicts import Conflict, ConflictVersion, Decision
 from ...core.decision import Resolution, Rule, resolve
 from ...exceptions import PayloadError
 from ...models import ConflictRecord, TrackedResource
+from ...turns import write_transaction
 from ..content.contents import LocalVersion, merged, value_of
 from ..content.resolve import ReferenceCache, RowAction, RowChange, prepare_row, set_attributes
 from ..content.rows import read_instances
@@ -104,7 +105,7 @@ def use_other_version(kind: Kind, record: ConflictRecord) -> None:
         ValidationError: the model refuses the version.
     """
     database = kind.database
-    with transaction.atomic(using=database):
+    with write_transaction(database):
         lock_digest(kind)
         tracked = survivor_of(kind, TrackedResource.objects.using(database).get(pk=record.resource_id))
         key = tracked.local_key

@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -17,6 +16,7 @@ from ...core.state import SyncState
 from ...exceptions import DeletionWaits, PayloadError
 from ...models import DeferredEntry, DeletionCondition, TrackedResource
 from ...registry import registry
+from ...turns import write_transaction
 from ...users import current_user
 from ..db.clock import now
 from ..db.faults import is_lost_connection
@@ -227,7 +227,7 @@ def retry_chosen(kind: Kind, entries: Collection[int]) -> int:
     """Retry the deferred ``entries`` (primary keys) at an administrator's request; return the number applied."""
     if not entries:
         return 0
-    with transaction.atomic(using=kind.database):
+    with write_transaction(kind.database):
         lock_digest(kind)
         tracked = TrackedResource.objects.using(kind.database).filter(
             kind=kind.name, is_deferred=True, mark__isnull=True, deferred_entry__in=list(entries)
@@ -314,7 +314,7 @@ def apply_deletions(kind: Kind, entries: Collection[int]) -> int:
 
 def keep_rows(kind: Kind, entries: Collection[int]) -> int:
     """Keep the rows of the deferred deletions ``entries``, as changes of this node; return their number."""
-    with transaction.atomic(using=kind.database):
+    with write_transaction(kind.database):
         lock_digest(kind)
         chosen = _chosen_deletions(kind, entries).filter(resource__local_key__isnull=False)
         rows = [entry.resource for entry in chosen.select_related("resource")]

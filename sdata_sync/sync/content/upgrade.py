@@ -6,12 +6,13 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from django.db import models, transaction
+from django.db import models
 
 from ...atom.names import PAYLOAD_DECLARATIONS
 from ...atom.payload import Payload
 from ...exceptions import PayloadError
 from ...relations import Reading
+from ...turns import write_transaction
 from ..db.isolation import row_guard
 from ..log.digests import lock_digest
 from ..log.tracked import tracked_rows, update_tracked
@@ -38,7 +39,7 @@ def adopt_known_elements(kind: Kind) -> int:
     last = 0
     rows = tracked_rows(kind).exclude(extra="").filter(local_key__isnull=False, is_deferred=False)
     while True:
-        with transaction.atomic(using=kind.database):
+        with write_transaction(kind.database):
             lock_digest(kind)
             batch = list(rows.filter(pk__gt=last).order_by("pk")[:BATCH])
             if not batch:

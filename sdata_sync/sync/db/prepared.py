@@ -15,6 +15,8 @@ from django.db import connections, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.sql import UpdateQuery
 
+from ...turns import write_turn
+
 M = TypeVar("M", bound=models.Model)
 
 
@@ -146,7 +148,7 @@ class PreparedUpdate(_Prepared):
     def execute(self, using: str, *arguments: Any) -> int:
         """Update the rows, and return their number."""
         compiled, connection = self._statement(using), connections[using]
-        with connection.cursor() as cursor:
+        with write_turn(using), connection.cursor() as cursor:
             cursor.execute(compiled.sql, self._bind(compiled, connection, arguments))
             return int(cursor.rowcount)
 

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import stamina
-from django.db import OperationalError, connections, transaction
+from django.db import OperationalError, connections
+
+from ...turns import write_transaction
 
 T = TypeVar("T")
 
@@ -44,7 +46,7 @@ def atomically(using: str, act: Callable[[], T]) -> T:
     """
 
     def attempt() -> T:
-        with transaction.atomic(using=using):
+        with write_transaction(using):
             return act()
 
     return repeated(using, attempt)

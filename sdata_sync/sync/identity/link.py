@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from ...exceptions import LinkError, PayloadError
 from ...models import ConflictRecord, DeferredEntry, TrackedResource
+from ...turns import write_transaction
 from ..content.deferred import defer, forget, retry_all
 from ..content.pending import hand_over, store_pending
 from ..content.references import MAX_ALIASES
@@ -190,7 +191,7 @@ def rename(kind: Kind, key: str, old: UUID, uuid: UUID, *, is_edited: bool) -> N
 def _delete(kind: Kind, key: str, deleted: TrackedResource) -> None:
     """Delete the row ``key``, whose resource is ``deleted`` under another uuid; defer it while a row protects it."""
     try:
-        with transaction.atomic(using=kind.database), applying(kind.name, keys=[key]):
+        with write_transaction(kind.database), applying(kind.name, keys=[key]):
             for row in read_instances(kind, [key]).values():
                 row.delete(using=kind.database)
     except (models.ProtectedError, models.RestrictedError) as error:

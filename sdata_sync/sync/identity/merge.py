@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.apps import apps
-from django.db import IntegrityError, models, transaction
+from django.db import IntegrityError, models
 
 from ...kind import Kind, all_rows
 from ...models import ChildResource, TrackedResource
 from ...registry import registry
+from ...turns import write_transaction
 from ..log.marks import key_text
 from ..log.suppression import applying
 
@@ -48,7 +49,7 @@ def _repoint(field: Any, old: models.Model, new: models.Model, using: str) -> No
     rows = all_rows(field.model, using)
     for pk in list(rows.filter(**{field.attname: was}).values_list("pk", flat=True)):
         try:
-            with transaction.atomic(using=using):
+            with write_transaction(using):
                 rows.filter(pk=pk).update(**{field.attname: becomes})
                 if field.primary_key:
                     _follow_key(field.model, pk, becomes, using)

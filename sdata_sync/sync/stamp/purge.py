@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from ...models import (
@@ -21,6 +20,7 @@ from ...models import (
     ScopedResource,
     TrackedResource,
 )
+from ...turns import write_transaction
 from ..db.clock import now
 from ..db.statements import chunks, locked
 from ..log.digests import load_digest, lock_digest
@@ -91,7 +91,7 @@ def _remove(kind: Kind, chosen: QuerySet[TrackedResource]) -> None:
 
 
 def _remove_some(kind: Kind, chosen: QuerySet[TrackedResource]) -> bool:
-    with transaction.atomic(using=kind.database):
+    with write_transaction(kind.database):
         lock_digest(kind)  # so that no page applies a newer version or revives a resource meanwhile
         stones = list(locked(chosen, kind.database)[:500])
         pks = [row.pk for row in stones]
@@ -120,7 +120,7 @@ def forget_endpoints(kind: Kind, *, dry_run: bool) -> int:
     Claims of received digests about them are ignored until a version of theirs arrives. The endpoints of this node and
     of its peers stay. With ``dry_run`` the endpoints are only counted.
     """
-    with transaction.atomic(using=kind.database):
+    with write_transaction(kind.database):
         lock_digest(kind)
         versions = TrackedResource.objects.using(kind.database).filter(kind=kind.name, endpoint=OuterRef("endpoint"))
         stays = {kind.endpoint.lower(), *(peer.endpoint(kind.name).lower() for peer in Peer.objects.all())}
