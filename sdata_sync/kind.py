@@ -214,9 +214,22 @@ class Kind:
 
     def _travels(self, field: models.Field[Any, Any]) -> bool:
         parts = {name for generic in _generic_references(self.model) for name in (generic.ct_field, generic.fk_field)}
-        is_link = field in self.model._meta.parents.values() or field.name == self.parent_name
-        is_key = field.primary_key and not field.is_relation
-        return not (is_link or is_key or field.name in parts or getattr(field, "generated", False))
+        is_link = field.name == self.parent_name or getattr(field.remote_field, "parent_link", False)
+        is_local_key = field.primary_key and is_made_by_database(field)
+        return not (is_link or is_local_key or field.name in parts or getattr(field, "generated", False))
+
+    @cached_property
+    def key_field(self) -> models.Field[Any, Any]:
+        """Return the field that holds the primary key: that of the topmost parent model, if the model has parents."""
+        pk: Any = self.model._meta.pk
+        while pk.remote_field is not None and pk.remote_field.parent_link:
+            pk = pk.target_field
+        return pk  # type: ignore[no-any-return]
+
+    @cached_property
+    def brings_keys(self) -> bool:
+        """Return True if received rows bring their primary key, so that it is the key of the row at every node."""
+        return self.key_field.attname in self.columns
 
     @cached_property
     def parent_name(self) -> str:
@@ -444,6 +457,11 @@ class Kind:
                 path = f"{within}{self.element_name}/{error.payload_path}"
                 raise PayloadError(str(error), payload_path=path) from error
         return Reading(values, "".join(unknown), related)
+
+
+def is_made_by_database(field: models.Field[Any, Any]) -> bool:
+    """Return True if the database makes the primary key ``field`` of a new row, so that each node has its own keys."""
+    return isinstance(field, models.AutoField) or field.has_db_default()
 
 
 def _is_generic(field: Any) -> bool:

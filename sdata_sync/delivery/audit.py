@@ -150,7 +150,7 @@ class _Verifier:
 
         Properties that are not in the peer's payload keep this node's values.
         """
-        kind, key = self._kind, tracked.local_key or ""
+        kind, key = self._kind, tracked.row_key
         instance = read_instances(kind, [key]).get(key)
         if entry.payload is None or instance is None:
             return ""

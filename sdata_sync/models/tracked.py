@@ -7,6 +7,9 @@ from django.db import models
 from ..turns import TurnModel
 from .endpoint import Endpoint
 
+#: Stands for the local key of a resource without a row: a character that XML forbids, so no key that travels has it.
+NO_KEY = "\ufffe"
+
 
 class TrackedResource(TurnModel):
     """Store the identity and the sync state of one resource, and whether it was changed here since then.
@@ -81,6 +84,11 @@ class TrackedResource(TurnModel):
             models.Index(fields=["kind", "endpoint", "tick"], name="sdata_sync_log"),
             models.Index(fields=["kind", "mark"], name="sdata_sync_marks"),
         ]
+
+    @property
+    def row_key(self) -> str:
+        """Return the local key, or ``NO_KEY`` for a resource without a row; the empty text is a key."""
+        return NO_KEY if self.local_key is None else self.local_key
 
     def __str__(self) -> str:
         return f"{self.kind} {self.uuid}"

@@ -301,7 +301,7 @@ def remember(kind: Kind, origin: str, uuids: Sequence[UUID]) -> None:
     rows = TrackedResource.objects.using(kind.database).filter(kind=kind.name, local_key__isnull=False)
     for chunk in chunks(uuids):
         tracked = list(rows.filter(uuid__in=chunk))
-        allowed = _among(kind, allowed_rows, [row.local_key or "" for row in tracked])
+        allowed = _among(kind, allowed_rows, [row.row_key for row in tracked])
         inside = [row for row in tracked if row.local_key in allowed]
         outside = [row for row in tracked if row.local_key not in allowed]
         for some, is_withdrawn in ((inside, False), (outside, True)):

@@ -381,3 +381,33 @@ class Loose(models.Model):
     def clean(self):
         if not Loose.objects.filter(code="needed first").exists():
             raise ValidationError("The row that this one needs is not here yet.")
+
+
+class Zone(models.Model):
+    """The application gives the key: a text."""
+
+    code = models.CharField(max_length=40, primary_key=True)
+    label = models.CharField(max_length=40, blank=True)
+    parent = models.ForeignKey("self", models.SET_NULL, null=True)
+
+
+class Document(models.Model):
+    """The topmost of three models; the application gives the key: a number."""
+
+    number = models.IntegerField(primary_key=True)
+    title = models.CharField(max_length=40, blank=True)
+
+
+class Bill(Document):
+    amount = models.DecimalField(max_digits=8, decimal_places=2, default=0)
+
+
+class PaidBill(Bill):
+    paid_on = models.DateField(null=True)
+
+
+class ZoneProfile(models.Model):
+    """The key is that of the row that it belongs to."""
+
+    zone = models.OneToOneField(Zone, models.CASCADE, primary_key=True)
+    text = models.CharField(max_length=40, blank=True)

@@ -62,7 +62,7 @@ class _Links:
         """
         rows = is_linked(tracked_rows(self.kind)).filter(uuid=uuid)
         key = rows.values_list("local_key", flat=True).first()
-        found = show(self.kind, [key], bare=bare) if key else {}
+        found = show(self.kind, [key], bare=bare) if key is not None else {}
         if key is None or key not in found or not self._may_have(key):
             raise UrlNotFound(f"No row of {self.kind.name} is linked to {uuid}.")
         return found[key]

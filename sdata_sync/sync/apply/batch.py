@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -18,12 +18,13 @@ from ...models import ConflictRecord, TrackedResource
 from ...relations import Reading
 from ..content.contents import waiting_of
 from ..content.resolve import ReferenceCache, RowAction, RowChange, keep_waiting, prepare_row, targets_of
-from ..content.rows import read_instances_apart, unreadable_row
+from ..content.rows import existing_keys, read_instances_apart, unreadable_row
 from ..db.faults import describe, ends_page
 from ..db.isolation import row_guard
 from ..db.prepared import PreparedQuery
 from ..db.statements import locks_rows
 from ..identity.link import survivor_of
+from ..log.marks import key_text
 from ..log.tracked import new_tracked
 
 if TYPE_CHECKING:
@@ -81,8 +82,10 @@ class Version:
         """Plan to keep the version as a deferred entry because of ``error``."""
         self.plan, self.error = Plan.DEFER, error
 
-    def plan_merge(self, kind: Kind) -> None:
+    def plan_merge(self, kind: Kind, same_key: str | None = None) -> None:
         """Plan ``MERGE`` or ``RESURRECT`` if another row or deleted resource is the same thing as the new one.
+
+        ``same_key`` is the local key of the row that has the primary key of the new one.
 
         Raises:
             PayloadError: ``SyncResource.find_duplicate`` raised an exception.
@@ -95,6 +98,9 @@ class Version:
                 self.plan, self.other_key = Plan.MERGE, survivor.local_key
             return
         assert self.row is not None
+        if same_key is not None:
+            self.plan, self.other_key = Plan.MERGE, same_key
+            return
         try:
             duplicate = kind.declared.find_duplicate(self.row.instance)
         except Exception as error:
@@ -109,7 +115,7 @@ class Version:
         """Keep the pending references of the row in relations that the entry does not have (``brought``)."""
         if self.row is not None and self.tracked.is_incomplete:
             waiting = waiting_of(kind, [self.tracked])
-            keep_waiting(kind, self.row, brought, waiting.get(self.tracked.local_key or "", {}))
+            keep_waiting(kind, self.row, brought, waiting.get(self.tracked.row_key, {}))
 
 
 @lru_cache(maxsize=512)
@@ -141,7 +147,7 @@ class Batch:
         self._condition = condition
         tracked = _read_tracked(kind, [entry.uuid for entry in entries])
         self.tracked = {row.uuid: row for row in tracked}
-        keys = [row.local_key for row in tracked if row.local_key]
+        keys = [row.local_key for row in tracked if row.local_key is not None]
         self.instances, self._unreadable = read_instances_apart(kind, keys)
         self.known = ReferenceCache()
         self.results: dict[UUID, Result] = {}
@@ -150,10 +156,12 @@ class Batch:
         self.conflicts: list[ConflictRecord] = []
         self._readings: dict[UUID, Reading | PayloadError] = {}
         self._made: dict[UUID, Version] = {}
+        #: Those of the primary keys in the entries that have a row.
+        self._taken: set[str] = set()
 
     def look_up_references(self, entries: Sequence[Entry]) -> None:
-        """Look up the targets of all ``entries`` together."""
-        if not self.kind.relations:
+        """Look up the targets of all ``entries`` together, and the rows whose primary key they bring."""
+        if not (self.kind.relations or self.kind.brings_keys):
             return
         # A row that this batch deletes counts as missing; if it stays after all, the pending reference is written
         # later.
@@ -162,6 +170,23 @@ class Batch:
         self._readings = {entry.uuid: self._read_payload(entry) for entry in brought}
         whole = [reading for reading in self._readings.values() if isinstance(reading, Reading)]
         self.known.look_up(target for reading in whole for target in targets_of(self.kind, reading))
+        if self.kind.brings_keys:
+            self._look_up_keys(whole)
+
+    def _look_up_keys(self, readings: Iterable[Reading]) -> None:
+        field = self.kind.key_field
+        brought = (reading.values.get(field.attname) for reading in readings)
+        self._taken = existing_keys(self.kind, [key_text(field, value) for value in brought if value is not None])
+
+    def _row_with_key_of(self, instance: models.Model) -> str | None:
+        """Return the local key that the new row ``instance`` brings, if this node has a row with it."""
+        field = self.kind.key_field
+        value = getattr(instance, field.attname)
+        if value is None:
+            return None
+        key = key_text(field, value)
+        is_taken = bool(existing_keys(self.kind, [key])) if field.is_relation else key in self._taken
+        return key if is_taken else None
 
     def _read_payload(self, entry: Entry) -> Reading | PayloadError:
         if entry.payload is None:
@@ -174,7 +199,7 @@ class Batch:
 
     def instance_of(self, tracked: TrackedResource) -> models.Model | None:
         """Return the row of ``tracked``, or ``None`` if it has none."""
-        return self.instances.get(tracked.local_key or "")
+        return self.instances.get(tracked.row_key)
 
     def version(self, entry: Entry) -> Version:
         """Return the version of ``entry`` with its plan; nothing is written yet."""
@@ -195,7 +220,7 @@ class Batch:
         return version
 
     def _prepare(self, version: Version) -> None:
-        key = version.tracked.local_key or ""
+        key = version.tracked.row_key
         if key in self._unreadable:
             raise unreadable_row(key, self._unreadable[key])
         instance = self.instance_of(version.tracked)
@@ -212,7 +237,8 @@ class Batch:
         version.row = prepare_row(self.kind, instance, reading, self.known)
         version.keep_waiting(self.kind, reading.related)
         if instance is None:
-            version.plan_merge(self.kind)
+            same_key = self._row_with_key_of(version.row.instance) if self.kind.brings_keys else None
+            version.plan_merge(self.kind, same_key)
             if version.plan is not Plan.WRITE:
                 version.row = None
         elif version.tracked.keeps_content:

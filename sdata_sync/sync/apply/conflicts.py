@@ -109,7 +109,7 @@ def use_other_version(kind: Kind, record: ConflictRecord) -> None:
         lock_digest(kind)
         tracked = survivor_of(kind, TrackedResource.objects.using(database).get(pk=record.resource_id))
         key = tracked.local_key
-        instance = read_instances(kind, [key] if key else []).get(key or "")
+        instance = None if key is None else read_instances(kind, [key]).get(key)
         if not record.losing_payload:
             if instance is not None:
                 instance.delete(using=database)

@@ -91,14 +91,19 @@ class DuplicateMerge:
             return False
         try:
             contents = merged(self.kind, self.reading, local.contents)
+            received = prepare_row(self.kind, None, self.reading, self.known).values
         except PayloadError:
             return False
+        for position, relation in enumerate(self.kind.relations, len(self.kind.properties)):
+            columns = relation.columns if relation.name in self.reading.related else ()
+            if columns and all(received.get(name) == getattr(self.instance, name) for name in columns):
+                contents[position] = local.contents[position]  # the same row, perhaps under another uuid
         return contents == local.contents
 
     def _written(self) -> RowChange:
         """Write the received content into the row, and return the change."""
         change = prepare_row(self.kind, self.instance, self.reading, self.known)
-        waiting = waiting_of(self.kind, [self.duplicate]).get(self.duplicate.local_key or "", {})
+        waiting = waiting_of(self.kind, [self.duplicate]).get(self.duplicate.row_key, {})
         keep_waiting(self.kind, change, self.reading.related, waiting)
         write_rows(self.kind, [change])
         if change.error is not None:
@@ -112,7 +117,7 @@ class DuplicateMerge:
         store_pending(self.kind, {owner.pk: change.pending}, replaced=gone)
 
     def _keep_received(self, etag: str) -> None:
-        key = self.duplicate.local_key or ""
+        key = self.duplicate.row_key
         release(self.kind, self.duplicate, replaced_by=self.entry.uuid)
         hand_over(self.kind, self.duplicate.pk, self._received().get().pk)
         self._received().update(

@@ -90,7 +90,7 @@ class Recorder:
     def _is_edited(self, tracked: TrackedResource, instances: Mapping[str, models.Model]) -> bool:
         if tracked.restamp:
             return True
-        instance = instances.get(tracked.local_key or "")
+        instance = instances.get(tracked.row_key)
         if instance is None:
             return not tracked.is_deleted
         contents = LocalVersion(self.kind, tracked, instance, allocate=False).contents

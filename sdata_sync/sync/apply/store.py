@@ -10,8 +10,10 @@ from ...exceptions import PayloadError
 from ...models import ConflictRecord, TrackedResource
 from ..content.deferred import defer, forget
 from ..content.pending import store_pending
+from ..content.rows import existing_keys
 from ..content.write.writer import write_rows
 from ..db.prepared import PreparedQuery
+from ..log.marks import key_text
 from ..log.tracked import create_tracked, tracked_rows, update_tracked
 from ..stamp.stamper import is_young_intent
 from .batch import Plan
@@ -105,7 +107,7 @@ def _find_duplicate(kind: Kind, version: Version, error: PayloadError, *, is_new
     if not is_new:
         return
     try:
-        version.plan_merge(kind)
+        version.plan_merge(kind, _same_key(kind, version))
     except PayloadError as failure:
         version.defer(failure)
         return
@@ -113,6 +115,15 @@ def _find_duplicate(kind: Kind, version: Version, error: PayloadError, *, is_new
         version.error = None
     else:
         version.defer(error)
+
+
+def _same_key(kind: Kind, version: Version) -> str | None:
+    """Return the local key that the refused row brings, if another row has it."""
+    if not kind.brings_keys or version.row is None:
+        return None
+    value = getattr(version.row.instance, kind.key_field.attname)
+    key = None if value is None else key_text(kind.key_field, value)
+    return key if key is not None and existing_keys(kind, [key]) else None
 
 
 def _make_room(kind: Kind, versions: Iterable[Version], now: int) -> None:
@@ -170,5 +181,5 @@ def _amend_results(batch: Batch) -> None:
         if version.error is not None:
             result = deferred_result(result, version.error)
         elif result.method == "POST":
-            result = created_result(result, batch.kind.resource_url(version.tracked.local_key or ""))
+            result = created_result(result, batch.kind.resource_url(version.tracked.row_key))
         batch.results[version.entry.uuid] = result

@@ -327,7 +327,7 @@ def _rows_of_source(kind: Kind, keys: Collection[str], condition: Condition) -> 
     tracked = _within_partial(kind, _tracked(kind, keys), condition.origin)
     urls = _endpoint_urls(kind, tracked)
     still = [row for row in tracked if _still_has(seen, urls, kind, row)]
-    return _names(kind, [row.local_key or "" for row in still])
+    return _names(kind, [row.row_key for row in still])
 
 
 def _names(kind: Kind, keys: Sequence[str]) -> list[str]:
@@ -408,7 +408,7 @@ def prepare_records(kind: Kind, change: RowChange) -> list[TakenRecord]:
         concerned = keys - change.waiting.get(other, set())
         ensure_tracked(other, concerned)
         tracked = _tracked(other, concerned)
-        instances, _ = read_instances_apart(other, [row.local_key or "" for row in tracked])
+        instances, _ = read_instances_apart(other, [row.row_key for row in tracked])
         for row in tracked:
             record = _record(other, row, instances, deletion)
             prepared.append(TakenRecord(kind=other, tracked=row, record=record))
@@ -427,9 +427,9 @@ def confirm_taken(prepared: Sequence[TakenRecord]) -> None:
     for item in prepared:
         by_kind.setdefault(item.kind, []).append(item)
     for kind, items in by_kind.items():
-        left = existing_keys(kind, [item.tracked.local_key or "" for item in items])
+        left = existing_keys(kind, [item.tracked.row_key for item in items])
         gone = [item for item in items if item.tracked.local_key not in left]
-        changed = [item.tracked.local_key or "" for item in items]  # also the parents that lost a child
+        changed = [item.tracked.row_key for item in items]  # also the parents that lost a child
         mark(kind.database, kind.name, sorted(changed))
         wake_after_commit(kind.name, kind.database)
         # A resource that never had a tick gets one, so that the record of its deletion is kept.
@@ -453,7 +453,7 @@ def applying_waiting(change: RowChange) -> Iterator[None]:
 def _record(
     kind: Kind, tracked: TrackedResource, instances: Mapping[str, object], deletion: SyncState
 ) -> ConflictRecord:
-    instance = instances.get(tracked.local_key or "")
+    instance = instances.get(tracked.row_key)
     local = LocalVersion(kind, tracked, instance, allocate=True)  # type: ignore[arg-type]
     url = tracked.endpoint.url if tracked.endpoint is not None else kind.endpoint
     return ConflictRecord(

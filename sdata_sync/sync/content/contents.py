@@ -108,13 +108,13 @@ def _texts(
 
 def waiting_of(kind: Kind, tracked: Iterable[TrackedResource]) -> Waiting:
     """Return the targets of the pending references of ``tracked``."""
-    incomplete = {row.pk: row.local_key for row in tracked if row.is_incomplete and row.local_key}
+    incomplete = {row.pk: row.local_key for row in tracked if row.is_incomplete and row.local_key is not None}
     if not incomplete:
         return {}
     found: dict[str, dict[str, list[tuple[str, UUID]]]] = defaultdict(lambda: defaultdict(list))
     pending = PendingReference.objects.using(kind.database).filter(resource__in=list(incomplete))
     for pk, name, kind_name, uuid in pending.order_by("pk").values_list("resource_id", "name", "kind", "uuid"):
-        found[incomplete[pk] or ""][name].append((kind_name, uuid))
+        found[incomplete[pk]][name].append((kind_name, uuid))
     return found
 
 
@@ -186,7 +186,7 @@ class LocalVersion:
             if kind.decides_itself:
                 self.values = {name: value_of(instance, name) for name in kind.columns}
             contents, _ = read_contents(kind, [tracked], allocate=allocate)
-            self.contents = contents.get(tracked.local_key or "")
+            self.contents = contents.get(tracked.row_key)
             texts = _readable_texts(kind, instance) if self.contents is None else self.contents
             self.payload = _shown_payload(kind, tracked, texts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -240,10 +240,14 @@ def discard(entries: QuerySet[DeferredEntry]) -> int:
     return entries.update(is_discarded=True)
 
 
+def _keys(rows: Iterable[TrackedResource]) -> list[str]:
+    return [row.local_key for row in rows if row.local_key is not None]
+
+
 def _free_entries(kind: Kind, entries: QuerySet[DeferredEntry]) -> list[DeferredEntry]:
     """Return those of ``entries``, deletions with an unmet condition, whose rows no row refers to any more."""
     chosen = list(entries.select_related("resource").order_by("attempts", "pk")[:BATCH])
-    instances, _ = read_instances_apart(kind, [e.resource.local_key for e in chosen if e.resource.local_key])
+    instances, _ = read_instances_apart(kind, _keys(entry.resource for entry in chosen))
     free = {str(instance.pk) for instance in without_referrers(kind, list(instances.values()))}
     return [entry for entry in chosen if entry.resource.local_key in free]
 
@@ -257,11 +261,11 @@ def _retry_batch(kind: Kind, entries: Sequence[DeferredEntry], conditions: Mappi
     """Retry deletions together; return the number applied."""
     rows = _read_locked(kind, [entry.resource_id for entry in entries])
     entries = [entry for entry in entries if rows[entry.resource_id].mark is None]
-    instances, unreadable = read_instances_apart(kind, [row.local_key for row in rows.values() if row.local_key])
+    instances, unreadable = read_instances_apart(kind, _keys(rows.values()))
     changes: dict[int, RowChange] = {}
     for entry in entries:
         tracked = rows[entry.resource_id]
-        instance = instances.get(tracked.local_key or "")
+        instance = instances.get(tracked.row_key)
         if instance is not None:
             state = _state_of(kind, tracked)
             condition = conditions.get(entry.condition_id or 0)
@@ -373,10 +377,10 @@ def _store_applied(
 
 
 def _change(kind: Kind, entry: DeferredEntry, key: str | None) -> tuple[RowChange, str]:
-    instances, unreadable = read_instances_apart(kind, [key] if key else [])
+    instances, unreadable = read_instances_apart(kind, [] if key is None else [key])
     if key in unreadable:
         raise unreadable_row(key, unreadable[key])
-    instance = instances.get(key or "")
+    instance = None if key is None else instances.get(key)
     if entry.is_deleted:
         is_withdrawal = entry.application_code == PayloadError.WITHDRAWN
         action = RowAction.WITHDRAW if is_withdrawal else RowAction.DELETE

@@ -137,7 +137,7 @@ def _is_written(kind: Kind, relation: Relation, reference: PendingReference, kno
 
 def _write(kind: Kind, relation: Relation, reference: PendingReference, known: ReferenceCache) -> None:
     """Write one reference into its row. This is no change of the row: the reference was part of its content before."""
-    key = reference.resource.local_key or ""
+    key = reference.resource.row_key
     target = (reference.kind, reference.uuid)
     with applying(kind.name, keys=[key]):
         if isinstance(relation, Association):

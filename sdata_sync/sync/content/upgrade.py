@@ -50,12 +50,12 @@ def adopt_known_elements(kind: Kind) -> int:
 
 def take_over(kind: Kind, rows: Iterable[TrackedResource]) -> int:
     """Write the unknown elements of ``rows``, which are locked, into columns; return the number of rows written."""
-    return sum(_take_over(kind, tracked) for tracked in rows if tracked.extra and tracked.local_key)
+    return sum(_take_over(kind, tracked) for tracked in rows if tracked.extra and tracked.local_key is not None)
 
 
 def _take_over(kind: Kind, tracked: TrackedResource) -> bool:
     reading = _reading(kind, tracked)
-    key = tracked.local_key or ""
+    key = tracked.row_key
     instance = read_instances(kind, [key]).get(key)
     if reading is None or instance is None or not (reading.values or reading.related):
         return False

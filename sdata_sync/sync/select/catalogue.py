@@ -99,7 +99,7 @@ def linked_section(
         allowed = {key_text(pk, value) for value in scope.using(kind.database).values_list("pk", flat=True)}
         within = [row for row in linked.iterator(2000) if row[1] in allowed]
         found, total = [row for row in within if row[0] > int(after or 0)][begin:end], len(within)
-    keys = [key for _, key in found[:count] if key]
+    keys = [key for _, key in found[:count] if key is not None]
     shown = show(kind, keys, bare=bare)
     return Section(
         resources=[shown[key] for key in keys if key in shown],
@@ -147,7 +147,7 @@ def _representable(texts: Iterable[Text]) -> list[Text]:
 
 def _linked(kind: Kind, keys: Iterable[str]) -> Mapping[str, TrackedResource]:
     rows = is_linked(tracked_rows(kind))
-    return {row.local_key or "": row for chunk in chunks(keys) for row in rows.filter(local_key__in=chunk)}
+    return {row.row_key: row for chunk in chunks(keys) for row in rows.filter(local_key__in=chunk)}
 
 
 def _attributes(uuid: UUID | None, key: str, url: str) -> str:

@@ -276,7 +276,7 @@ def _render(
                 identity(uuid=str(row.uuid), deleted=True, replaced_by=new, scoped=needs_resend)
             )
         else:
-            texts, problem = contents.get(row.local_key or ""), problems.get(row.local_key or "", "")
+            texts, problem = contents.get(row.row_key), problems.get(row.row_key, "")
             payload, problem = _render_row(kind, row, url, texts, keys, problem, scoped=needs_resend)
         if payload is None:
             _stamp_anew(kind, row, problem)
@@ -319,7 +319,7 @@ def _contents(
 
     A row that was just given its tick has the content that it had then.
     """
-    alive = [row.local_key for row in tracked if row.local_key and not (row.is_deleted or row.is_deferred)]
+    alive = [row.local_key for row in tracked if row.local_key is not None and not (row.is_deleted or row.is_deferred)]
     contents = {key: texts for key in alive if (texts := stored.stamped_texts.get(key)) is not None}
     unread = {key for key in alive if key not in contents}
     read, problems = read_contents(kind, [row for row in tracked if row.local_key in unread], allocate=True)

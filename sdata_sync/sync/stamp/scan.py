@@ -135,8 +135,8 @@ def _compare(kind: Kind, chunk: list[TrackedResource], found: Found, *, dry_run:
     contents, problems = read_contents(kind, chunk, allocate=not dry_run)
     odd = []
     for tracked in chunk:
-        texts = contents.get(tracked.local_key or "")
-        if (problem := problems.get(tracked.local_key or "")) is not None:
+        texts = contents.get(tracked.row_key)
+        if (problem := problems.get(tracked.row_key)) is not None:
             logger.error("%s('%s') cannot be read or encoded: %s", kind.endpoint, tracked.local_key, problem)
             found.unreadable += 1
         elif texts is None:

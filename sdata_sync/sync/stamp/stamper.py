@@ -199,7 +199,7 @@ class _Stamper:
             pass  # the writer may not have committed the row yet
         elif tracked.tick is None and not tracked.is_deferred and not tracked.restamp:
             # No other node knows it. Without a key it is a placeholder, and its writer has not created the row in time.
-            (self.forgotten if tracked.local_key else self.unbound).append(tracked.pk)
+            (self.forgotten if tracked.local_key is not None else self.unbound).append(tracked.pk)
         elif (tracked.is_deleted and not tracked.restamp) or (tracked.is_deferred and tracked.local_key is None):
             self._clear(tracked)
         else:
@@ -232,7 +232,7 @@ class _Stamper:
                 return
         self._assign_tick(tracked)
         tracked.is_deleted, tracked.etag = False, etag
-        self.stored.stamped_texts[tracked.local_key or ""] = texts
+        self.stored.stamped_texts[tracked.row_key] = texts
 
     def _loses_to_deletion(self, tracked: TrackedResource, texts: list[Text]) -> bool:
         """Decide between a local edit of a row and its deferred deletion; return True if the deletion wins.

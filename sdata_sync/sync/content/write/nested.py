@@ -16,6 +16,7 @@ from ....core.state import SyncState, is_later
 from ....exceptions import PayloadError
 from ....kind import Kind
 from ....models import ChildResource, TrackedResource
+from ....models.tracked import NO_KEY
 from ....relations import Association, Children, ReceivedChild, ReceivedChildren, ReceivedList
 from ...db.statements import chunks
 from ...log.marks import key_text, new_uuid
@@ -57,7 +58,7 @@ class ChildOwnership:
         )
         return (
             {
-                row.local_key or "": SyncState(
+                row.row_key: SyncState(
                     endpoint=row.endpoint.url if row.endpoint else "", tick=row.tick or 0, stamp=row.stamp
                 )
                 for row in rows.select_related("endpoint")
@@ -73,14 +74,14 @@ class ChildOwnership:
             return True
         others = [other for other in self._named.get(uuid, ()) if other != parent]
         rivals = [self._parents[other].state for other in others]
-        holder = self._present.get(key or "")
+        holder = self._present.get(NO_KEY if key is None else key)
         if holder is not None and holder not in self._parents:
             rivals.append(self._states.get(holder))
         return not any(rival is not None and _is_after(rival, state) for rival in rivals)
 
     def previous_parents(self, parent: str, key: str | None) -> set[str]:
         """Return the present parent, if it loses the child to ``parent`` and is not written itself."""
-        holder = self._present.get(key or "")
+        holder = self._present.get(NO_KEY if key is None else key)
         return set() if holder is None or holder == parent or holder in self._parents else {holder}
 
 
@@ -99,7 +100,7 @@ def refresh_etags(owner: Kind, keys: Iterable[str]) -> None:
     tracked = list(rows.filter(mark__isnull=True, is_deferred=False))
     contents, _ = read_contents(owner, tracked, allocate=True)
     for row in tracked:
-        texts = contents.get(row.local_key or "")
+        texts = contents.get(row.row_key)
         if texts is not None:
             rows.filter(pk=row.pk).update(etag=owner.etag(texts, row.extra))
 
@@ -221,10 +222,10 @@ class _ChildrenWriter:
         for child in received.children:
             key = keys.get(child.uuid) if child.uuid else None
             if child.is_deleted:
-                going.update({key or ""} & mine)
+                going.update({NO_KEY if key is None else key} & mine)
             elif claims.may_have(parent, child.uuid, key):
-                going.discard(key or "")
-                self._keep(change, child, instances.get(key or ""))
+                going.discard(NO_KEY if key is None else key)
+                self._keep(change, child, instances.get(NO_KEY if key is None else key))
                 self._previous_parents |= claims.previous_parents(parent, key)
         for key in going & instances.keys():
             self._deleted[key] = RowChange(instance=instances[key], action=RowAction.DELETE)
