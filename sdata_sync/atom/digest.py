@@ -31,7 +31,9 @@ def read_digest_entry(file: BinaryIO) -> Digest:
     if names.local_name(root.tag) not in ("entry", "digest"):
         raise FeedError(f"Expected an Atom entry that holds a digest, received <{names.local_name(root.tag)}>.")
     digest = next((element for element in root.iter() if names.local_name(element.tag) == "digest"), None)
-    return Digest() if digest is None else read_digest(digest)
+    found = Digest() if digest is None else read_digest(digest)
+    waiting = root.findtext(names.WAITING)
+    return found.with_waiting(int(waiting)) if waiting and re.fullmatch("[0-9]{1,9}", waiting) else found
 
 
 def read_digest(element: etree._Element) -> Digest:
@@ -132,13 +134,17 @@ def render_digest(digest: Digest) -> str:
 
 
 def render_digest_entry(digest: Digest, *, now: int) -> str:
-    """Return the document of ``$syncDigest``; ``now`` is the present time in milliseconds since 1970."""
+    """Return the document of ``$syncDigest``; ``now`` is the present time in milliseconds since 1970.
+
+    The number of waiting entries is in an element of its own beside the payload, which other implementations skip.
+    """
     url = f"{digest.origin}/$syncDigest"
+    waiting = "" if digest.waiting is None else f"<dss:waiting>{digest.waiting}</dss:waiting>"
     return (
         f'<?xml version="1.0" encoding="utf-8"?>\n<entry {names.DECLARATIONS}><id>{escape(url)}</id>'
         f"<title>Synchronization digest</title><updated>{format_stamp(now)}</updated>"
         f"<author><name>{escape(digest.origin)}</name></author>"
         f'<link rel="self" type="{names.ENTRY_TYPE}" title="Refresh" href="{escape_attribute(url)}"/>'
         f"<content>Synchronization digest</content>"
-        f"<sdata:payload>{render_digest(digest)}</sdata:payload></entry>"
+        f"<sdata:payload>{render_digest(digest)}</sdata:payload>{waiting}</entry>"
     )

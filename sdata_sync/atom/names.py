@@ -13,6 +13,8 @@ SME: Final = "http://schemas.sage.com/sdata/sme/2007"
 XS: Final = "http://www.w3.org/2001/XMLSchema"
 #: The namespace of this implementation's extensions. Other implementations skip its elements.
 OWN: Final = "urn:django-sdata-sync"
+#: Beside a digest: the number of received entries that its origin has deferred.
+WAITING: Final = f"{{{OWN}}}waiting"
 
 MEDIA_TYPE: Final = "application/atom+xml"
 FEED_TYPE: Final = "application/atom+xml; type=feed"

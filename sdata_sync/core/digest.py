@@ -31,14 +31,23 @@ class Digest:
     ``origin`` is the endpoint whose digest this is, or empty if it is not known. Endpoints are looked up ignoring case.
     If two entries have the same endpoint, the entry with the higher tick is used. ``part_of`` is the endpoint that
     filters the collection for this origin, which then has a partial replica: a change that this digest contains may be
-    absent there.
+    absent there. ``waiting`` is the number of received entries that the origin has deferred, ``None`` if it has not
+    told it; a digest that is computed from another one has ``None``.
     """
 
-    __slots__ = ("_entries", "origin", "part_of")
+    __slots__ = ("_entries", "origin", "part_of", "waiting")
 
-    def __init__(self, entries: Iterable[DigestEntry] = (), *, origin: str = "", part_of: str = "") -> None:
+    def __init__(
+        self,
+        entries: Iterable[DigestEntry] = (),
+        *,
+        origin: str = "",
+        part_of: str = "",
+        waiting: int | None = None,
+    ) -> None:
         self.origin = origin
         self.part_of = part_of
+        self.waiting = waiting
         self._entries: dict[str, DigestEntry] = {}
         for entry in entries:
             key = entry.endpoint.lower()
@@ -152,6 +161,12 @@ class Digest:
     def as_part_of(self, endpoint: str) -> Digest:
         """Return this digest with ``endpoint`` as ``part_of``, for a feed that has only a part of the changes."""
         changed = Digest(origin=self.origin, part_of=endpoint)
+        changed._entries = self._entries
+        return changed
+
+    def with_waiting(self, count: int) -> Digest:
+        """Return this digest with ``count`` as the number of entries that wait at its origin."""
+        changed = Digest(origin=self.origin, part_of=self.part_of, waiting=count)
         changed._entries = self._entries
         return changed
 

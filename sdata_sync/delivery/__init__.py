@@ -4,6 +4,7 @@
 ``client``        HTTP requests to a peer
 ``progress``      count the entries of a run
 ``lease``         the right to deliver a kind to a peer; the outcome of deliveries
+``waiting``       the entries that wait at a peer: deferred or refused there
 ``pull``          pull the changes of a peer
 ``recover``       get back changes that were lost in a restore
 ``push``          push one kind to one peer: immediate feeds or a catch-up

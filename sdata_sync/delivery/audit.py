@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -39,8 +40,9 @@ class Comparison:
     that one node has not received yet is not counted as a difference.
 
     The keys of ``counts`` are the sorts of differences: ``different`` rows have another content at each node under the
-    same state, ``missing_here`` and ``missing_there`` rows should be there by the digests, ``unreadable`` rows cannot
-    be compared because the row of this node or the payload of the peer cannot be read.
+    same state, ``missing_here`` and ``missing_there`` rows should be there by the digests, ``deferred_here`` and
+    ``deferred_there`` entries are not written yet, ``unreadable`` rows cannot be compared because the row of this node or the payload of the peer
+    cannot be read. ``columns`` counts, by the name of the property, the different rows in which it differs.
     """
 
     peer: str
@@ -48,15 +50,18 @@ class Comparison:
     digests_agree: bool
     compared: int = 0
     counts: dict[str, int] = field(
-        default_factory=lambda: {"different": 0, "missing_here": 0, "missing_there": 0, "unreadable": 0}
+        default_factory=lambda: dict.fromkeys(
+            ("different", "missing_here", "missing_there", "deferred_here", "deferred_there", "unreadable"), 0
+        )
     )
     examples: dict[str, list[str]] = field(default_factory=dict)
+    columns: Counter[str] = field(default_factory=Counter)
     repaired: int = 0
 
     @property
     def is_equal(self) -> bool:
-        """Whether no difference was found."""
-        return not any(self.counts.values())
+        """Whether the digests are equal and no difference was found."""
+        return self.digests_agree and not any(self.counts.values())
 
     def count(self, what: str, uuid: UUID) -> None:
         """Count one difference of the sort ``what``."""
@@ -68,7 +73,13 @@ class Comparison:
     def as_dict(self) -> dict[str, Any]:
         """Return the comparison as plain values for JSON."""
         who = {"peer": self.peer, "kind": self.kind, "digests_agree": self.digests_agree, "compared": self.compared}
-        return {**who, **self.counts, "examples": self.examples, "repaired": self.repaired}
+        return {
+            **who,
+            **self.counts,
+            "columns": dict(self.columns),
+            "examples": self.examples,
+            "repaired": self.repaired,
+        }
 
 
 def verify(client: PeerClient, peer: Peer, kind: Kind, *, repair: bool) -> Comparison:
@@ -86,9 +97,14 @@ def verify(client: PeerClient, peer: Peer, kind: Kind, *, repair: bool) -> Compa
     verifier = _Verifier(kind, ours, theirs, comparison)
     for entries in read_full_feed(client, peer, kind):
         verifier.look_at(entries)
-    # A row that the peer changes during the read is on no page: then nothing is reported as missing there.
-    if client.read_digest(kind.name).in_sync_with(theirs):
+    after = client.read_digest(kind.name)
+    if after.in_sync_with(theirs):
         verifier.find_missing_there()
+    else:
+        # The peer found a change while it selected the rows, or made one. The row may be on no page, so nothing is
+        # reported as missing there.
+        comparison.digests_agree = comparison.digests_agree and ours.in_sync_with(after)
+    comparison.counts["deferred_there"] = after.waiting or 0
     if repair and verifier.different_pks:
         _send_again(kind, verifier.different_pks)
         comparison.repaired = len(verifier.different_pks)
@@ -124,19 +140,21 @@ class _Verifier:
         if tracked.problem:
             self._comparison.count("unreadable", entry.uuid)
             return
-        if tracked.is_deferred or tracked.mark is not None or not self._is_contained_there(tracked):
+        if tracked.is_deferred:
+            self._comparison.count("deferred_here", entry.uuid)
+            return
+        if tracked.mark is not None or not self._is_contained_there(tracked):
             return
         try:
             with row_guard(self._kind.database):
-                is_equal = entry.is_deleted == tracked.is_deleted and (
-                    entry.is_deleted or self._etag(entry, tracked) == tracked.etag
-                )
+                different = self._different(entry, tracked)
         except PayloadError as error:
             logger.error("%s %s is reported as unreadable: %s", self._kind.name, entry.uuid, error)
             self._comparison.count("unreadable", entry.uuid)
             return
-        if not is_equal:
+        if different:
             self._comparison.count("different", entry.uuid)
+            self._comparison.columns.update(different)
             self.different_pks.append(tracked.pk)
 
     def _is_contained_there(self, tracked: TrackedResource | None) -> bool:
@@ -145,21 +163,24 @@ class _Verifier:
             return True
         return self._theirs.tick(tracked.endpoint.url) > (tracked.tick or 0)
 
-    def _etag(self, entry: Entry, tracked: TrackedResource) -> str:
-        """Return the etag that this node's row would have with the peer's content.
+    def _different(self, entry: Entry, tracked: TrackedResource) -> list[str]:
+        """Return the names of the properties in which the row of this node differs from the peer's.
 
-        Properties that are not in the peer's payload keep this node's values.
+        Properties that are not in the peer's payload are not compared.
         """
         kind, key = self._kind, tracked.row_key
+        if entry.is_deleted or tracked.is_deleted:
+            return [] if entry.is_deleted == tracked.is_deleted else ["(deleted)"]
         instance = read_instances(kind, [key]).get(key)
-        if entry.payload is None or instance is None:
-            return ""
         present = LocalVersion(kind, tracked, instance, allocate=False).contents
-        if present is None:
-            return ""
+        if entry.payload is None or present is None:
+            return ["(row)"]
         reading = kind.decode(entry.payload)
         contents = merged(kind, reading, present)
-        return kind.etag(contents, reading.extra)
+        names = [
+            name for name, here, there in zip(kind.property_names, present, contents, strict=True) if here != there
+        ]
+        return names if reading.extra == tracked.extra else [*names, "(elements not known here)"]
 
     def find_missing_there(self) -> None:
         """Count the living resources of this node that were on no page of the peer."""

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import uuid4
@@ -19,17 +19,20 @@ from ..atom.feed import read_sync_feed
 from ..conf import conf
 from ..core.ranges import missing_ranges
 from ..exceptions import DocumentError, FeedError, PeerError, PeerMisbehaved
+from ..models import TrackedResource
 from ..sync.db.faults import is_lost_connection
 from ..sync.log.digests import load_digest
 from ..sync.runs import RunLabel, new_run
 from ..sync.select.oversize import oversize_names
 from ..tracing import span
 from .client import PeerClient, RemotePage, read_answer
+from .lease import ensure_stream
 from .progress import Progress
 from .pull import Reporter, pull, read_digest_for_deletions
 from .push import check_peer_digest
 from .session import PeerSession
 from .threads.overlap import overlap
+from .waiting import just_told, note_digest, waiting_here, waiting_there
 
 if TYPE_CHECKING:
     from ..kind import Kind
@@ -46,7 +49,11 @@ MakeProgress = Callable[[str, str, str], Progress]
 
 @dataclass(frozen=True, kw_only=True)
 class Passed:
-    """The outcome of one direction of one kind; ``error`` is empty if all changes arrived."""
+    """The outcome of one direction of one kind.
+
+    ``error`` is empty if all changes arrived. ``waiting`` says which entries wait although they arrived: deferred here
+    after a pull, deferred or refused there or held back here after a push.
+    """
 
     peer: str
     kind: str
@@ -54,11 +61,28 @@ class Passed:
     seconds: float
     progress: Progress
     error: str = ""
+    waiting: str = ""
+
+    @property
+    def is_in_sync(self) -> bool:
+        """Whether all changes arrived and nothing waits."""
+        return not (self.error or self.waiting)
+
+    @property
+    def outcome(self) -> str:
+        """The outcome as a text."""
+        return self.error or (f"in sync, but {self.waiting}" if self.waiting else "in sync")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the outcome as plain values for JSON."""
         who = {"peer": self.peer, "kind": self.kind, "direction": self.direction}
-        return {**who, **self.progress.as_dict(), "seconds": round(self.seconds, 3), "error": self.error}
+        return {
+            **who,
+            **self.progress.as_dict(),
+            "seconds": round(self.seconds, 3),
+            "error": self.error,
+            "waiting": self.waiting,
+        }
 
 
 def catch_up(
@@ -67,17 +91,49 @@ def catch_up(
     """Exchange all missing changes with ``peers``; yield the outcome of each direction of each kind.
 
     The pull is first, so that changes of the peer itself are not pushed back. An error with one peer or kind is in
-    its outcome, and the catch-up goes on with the next one.
+    its outcome, and the catch-up goes on with the next one. After the last kind of a peer it is looked up what waits
+    here and there, because an entry may have waited for a row of a later kind.
     """
     resources, directions = list(resources), list(directions)
     for peer in peers:
+        outcomes: list[tuple[Kind, Passed]] = []
         with PeerSession(peer) as session:
             for kind in resources:
                 for direction in ("pull", "push"):
                     if direction in directions and (kind.is_target if direction == "pull" else kind.is_source):
                         progress = make_progress(peer.name, kind.name, direction)
                         act = partial(_pull if direction == "pull" else _push, session, kind)
-                        yield _attempt(peer.name, kind.name, direction, progress, act)
+                        outcomes.append((kind, _attempt(peer.name, kind.name, direction, progress, act)))
+            for kind, passed in outcomes:
+                yield _logged(passed if passed.error else replace(passed, waiting=_waits(session, kind, passed)))
+
+
+def _waits(session: PeerSession, kind: Kind, passed: Passed) -> str:
+    """Return what waits although all changes have arrived, for the direction of ``passed``; empty if nothing does."""
+    if passed.direction == "pull":
+        here = waiting_here(kind)
+        return "" if here is None else str(here)
+    stream = ensure_stream(session.peer, kind.name)
+    unsent = TrackedResource.objects.using(kind.database).filter(kind=kind.name, mark__isnull=False)
+    problems = list(unsent.exclude(problem="").values_list("local_key", "problem")[:NAMED])
+    if problems:
+        named = "; ".join(f"{kind.name}({key!r}): {problem}" for key, problem in problems)
+        return f"rows of this node cannot be sent: {named}"
+    if not stream.waiting:
+        return ""
+    try:
+        shown = session.client().read_digest(kind.name)
+    except PeerError as error:
+        return f"{waiting_there(kind, stream)}, and its digest cannot be read: {error}"
+    note_digest(session.peer, kind.name, shown)
+    stream.refresh_from_db()
+    there = waiting_there(kind, stream)
+    return "" if there is None else str(there if shown.waiting is None else just_told(there))
+
+
+def _logged(passed: Passed) -> Passed:
+    logger.info("%s, %s, %s: %s", passed.kind, passed.direction, passed.peer, passed.outcome, extra=passed.as_dict())
+    return passed
 
 
 def _pull(session: PeerSession, kind: Kind, progress: Progress) -> None:
@@ -118,16 +174,14 @@ def _attempt(peer: str, kind: str, direction: str, progress: Progress, act: Call
             raise
         logger.exception("%s, %s, %s: the catch-up failed with an unexpected exception", kind, direction, peer)
         error = f"{type(raised).__name__}: {raised}"
-    passed = Passed(
+    return Passed(
         peer=peer, kind=kind, direction=direction, seconds=time.monotonic() - started, progress=progress, error=error
     )
-    logger.info("%s, %s, %s: %s", kind, direction, peer, error or "in sync", extra=passed.as_dict())
-    return passed
 
 
 def bridge(source: PeerClient, target: PeerClient, kind: str, progress: Progress) -> Passed:
     """Pass the changes of ``kind`` from one endpoint to another; both belong to other nodes (network)."""
-    return _attempt(source.url, kind, f"to {target.url}", progress, _Bridge(source, target, kind).run)
+    return _logged(_attempt(source.url, kind, f"to {target.url}", progress, _Bridge(source, target, kind).run))
 
 
 class _Bridge:
@@ -155,7 +209,7 @@ class _Bridge:
             lambda: page.finish(entries, next_url),
         )
         with answer:
-            exceptions = read_answer(answer, self._target.url, with_results=True).exceptions
+            exceptions = read_answer(answer, self._target.url).exceptions
             progress.count(entries, [result.status for result in exceptions])
             answer.seek(0)
             self._reporter.report(answer.read())

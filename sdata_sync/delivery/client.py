@@ -140,16 +140,14 @@ class PeerClient:
             except (DocumentError, FeedError) as error:
                 raise PeerMisbehaved(f"The digest of {self.url}/{kind} cannot be read: {error}") from error
 
-    def post_page(self, kind: str, feed: Iterable[bytes], *, run: RunLabel, with_results: bool) -> Answer:
+    def post_page(self, kind: str, feed: Iterable[bytes], *, run: RunLabel) -> Answer:
         """Post one page of changes (SData sync 5.3, 5.8).
-
-        With ``with_results`` the result of each entry is read; without it the answer is read up to its digest.
 
         Raises:
             PeerError: ``PeerRefused`` with status 400 if the ticks of the page do not follow the peer's digest.
         """
         with self.post_feed(kind, b"".join(feed), run=run) as body:
-            return read_answer(body, self.url, with_results=with_results)
+            return read_answer(body, self.url)
 
     def post_feed(self, kind: str, feed: bytes, *, run: RunLabel) -> BinaryIO:
         """Post one page of changes as it is, and return the result feed.
@@ -386,7 +384,7 @@ class RemoteFeed:
             self._client.delete(self._operation)
 
 
-def read_answer(body: BinaryIO, url: str, *, with_results: bool) -> Answer:
+def read_answer(body: BinaryIO, url: str) -> Answer:
     """Read a result feed; ``url`` is for the message.
 
     Raises:
@@ -395,8 +393,7 @@ def read_answer(body: BinaryIO, url: str, *, with_results: bool) -> Answer:
     try:
         reader = read_result_feed(body)
         # A digest behind the entries is found when all entries have been read.
-        read = reader.entries() if with_results or reader.header.digest is None else ()
-        results = tuple(result for result in read if result.status != 200)
+        results = tuple(result for result in reader.entries() if result.status != 200)
         return Answer(digest=reader.header.digest, exceptions=results)
     except (DocumentError, FeedError) as error:
         raise PeerMisbehaved(f"The answer of {url} cannot be read: {error}") from error

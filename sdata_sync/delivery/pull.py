@@ -34,6 +34,7 @@ from ..sync.runs import RunLabel, new_run
 from .client import ABSENT, PeerClient, RemoteFeed, RemotePage
 from .progress import Progress
 from .threads.overlap import overlap
+from .waiting import note_digest
 
 if TYPE_CHECKING:
     from ..atom.entry import Entry
@@ -64,6 +65,7 @@ def read_digest_for_deletions(client: PeerClient, peer: Peer, kind: Kind) -> Dig
             answer_conditions(conditions, kind_name, Digest(), using)
             retry_others(kind)
         raise
+    note_digest(peer, kind_name, shown)
     if conditions:
         answer_conditions(conditions, kind_name, shown, using)
         retry_others(kind)

@@ -28,6 +28,7 @@ from ..tracing import span
 from .lease import Lease, known_digest, store_left_out
 from .recover import knows_more_of_us, recover
 from .threads.overlap import overlap
+from .waiting import note_results
 
 if TYPE_CHECKING:
     from ..core.digest import Digest
@@ -426,9 +427,8 @@ class Push:
                 kind.name,
                 feed,
                 run=self._run,
-                # The results are for the log and for a progress display; the peer stores them.
-                with_results=self._progress is not None or logger.isEnabledFor(logging.INFO),
             )
+        note_results(self._lease.stream, [row.uuid for row in page.rows], answer.exceptions)
         self._count_page(page, mode, answer)
         return answer
 

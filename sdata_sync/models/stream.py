@@ -52,6 +52,12 @@ class Stream(TurnModel):
         default=0, help_text="When the delivery was put into a task queue; 0 after a worker has taken it."
     )
 
+    waiting = models.PositiveIntegerField(
+        default=0, help_text="The number of entries that the peer has deferred or refused, as it last told."
+    )
+    waiting_uuids = models.TextField(default="", blank=True, help_text="The uuids of some of them.")
+    waiting_at = models.BigIntegerField(default=0)
+
     # Counted since the installation, for monitoring.
     passes = models.BigIntegerField(default=0)
     failed_passes = models.BigIntegerField(default=0)

@@ -21,7 +21,7 @@ from ...models import Operation, Peer
 from ...models.operation import Phase, Role
 from ...sync.apply.receive import receive_feed
 from ...sync.bounds import Bounds, check_size
-from ...sync.content.deferred import retry_others
+from ...sync.content.deferred import count_deferred, retry_others
 from ...sync.db.clock import now
 from ...sync.db.isolation import atomically_by_row
 from ...sync.log.digests import load_digest, lock_digest
@@ -49,12 +49,12 @@ class DigestView(SDataView):
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "PUT": SET_DIGEST, "POST": SET_DIGEST}
 
     def get(self, request: Request, kind: str, operation: str) -> Response:
-        """Assign ticks to all committed changes, then answer with the digest.
+        """Assign ticks to all committed changes, then answer with the digest and the number of deferred entries.
 
         Before its first tick a process reads the digests of the peers (network): this node may have been restored from
         a backup.
         """
-        return Response(check_and_assign_ticks(self.kind).value)
+        return Response(check_and_assign_ticks(self.kind).value.with_waiting(count_deferred(self.kind)))
 
     def put(self, request: Request, **url: str) -> Response:
         """Raise ticks and take over priorities, then answer with the digest; a tick is never lowered."""

@@ -11,14 +11,16 @@ from django.db.models import Min
 
 from ...core.ranges import missing_ranges
 from ...core.state import same_endpoint
-from ...models import DeferredEntry, Endpoint, Peer, Stream, TrackedResource
 from ...models import Digest as DigestRow
+from ...models import Endpoint, Peer, Stream, TrackedResource
 from ...registry import registry
 from ...sync.apply.receive import OUTCOMES
+from ...sync.content.deferred import count_deferred
 from ...sync.db.clock import now
 from ...sync.log.digests import StoredDigest, load_digest
 from ...sync.select.oversize import oversize_names
 from ..lease import known_digest
+from ..waiting import waiting_there
 
 if TYPE_CHECKING:
     from ...kind import Kind
@@ -30,9 +32,9 @@ class StreamStatus:
 
     ``ticks_behind`` is the number of ticks that the peer lacks; ``None`` if its digest is not known. ``seconds_behind``
     is the age of the oldest change of this node that the peer lacks, with or without a tick; ``None`` if the digest is
-    not known. ``held`` names the versions that feeds to the peer leave out because they are too large. Counted since
-    the installation: ``passes``, of these ``failed_passes``, the ``busy_seconds`` of all passes, and ``delivered``
-    entries.
+    not known. ``held`` names the versions that feeds to the peer leave out because they are too large. ``waiting`` is
+    the number of entries that the peer has deferred or refused, as it last told. Counted since the installation:
+    ``passes``, of these ``failed_passes``, the ``busy_seconds`` of all passes, and ``delivered`` entries.
     """
 
     peer: str
@@ -49,11 +51,12 @@ class StreamStatus:
     last_error_at: datetime | None
     reason: str
     held: tuple[str, ...] = ()
+    waiting: int = 0
 
     @property
     def is_level(self) -> bool:
-        """Whether the peer lacks no tick by its last known digest, no delivery fails, and no version is left out."""
-        return self.ticks_behind == 0 and not self.failures and not self.held
+        """Whether the peer lacks no tick by its last known digest, no delivery fails, and no entry is left or waits."""
+        return self.ticks_behind == 0 and not self.failures and not self.held and not self.waiting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,9 +171,7 @@ def _of_kind(kind: Kind, peers: Iterable[Peer]) -> KindStatus:
         tick=stored.value.tick(kind.endpoint),
         unnumbered=tracked.filter(mark__isnull=False, problem="").count(),
         held_back=tracked.filter(mark__isnull=False).exclude(problem="").count(),
-        deferred=DeferredEntry.objects.using(kind.database)
-        .filter(resource__kind=kind.name, is_discarded=False)
-        .count(),
+        deferred=count_deferred(kind),
         received={name: getattr(row, name) for name in OUTCOMES},
         conflicts=row.conflicts,
         is_behind=row.gap_until is not None,
@@ -207,6 +208,7 @@ def _of_stream(
         last_error_at=_moment(stream.last_error_at),
         reason=_reason(kind, stored, stream, held),
         held=tuple(held),
+        waiting=stream.waiting,
     )
 
 
@@ -234,7 +236,9 @@ def _reason(kind: Kind, stored: StoredDigest, stream: Stream, held: list[str]) -
         wait = max(stream.retry_at - now(), 0) / 1000
         return f"{stream.last_error} (tried again in {wait:.0f} s)"
     if not ticks_behind(kind, stored, stream):
-        return f"larger than the peer accepts: {', '.join(held[:3])}" if held else ""
+        waiting = waiting_there(kind, stream)
+        left_out = [f"larger than the peer accepts: {', '.join(held[:3])}"] if held else []
+        return "; ".join([*left_out, *([] if waiting is None else [str(waiting)])])
     if stream.held_until > now():
         return f"being delivered by {stream.holder}"
     if not stream.peer.immediate:

@@ -22,9 +22,10 @@ from ...delivery.progress import Progress
 from ...models import Peer
 from ...registry import registry
 from ...sync.stamp.scan import scan
+from ..choose import chosen_kinds, chosen_peers
 
 if TYPE_CHECKING:
-    from ...kind import Kind
+    pass
 
 
 class Command(BaseCommand):
@@ -32,7 +33,7 @@ class Command(BaseCommand):
 
     help = (
         "Transfers all missing changes of all kinds with every enabled peer: first pulls the changes that this node "
-        "lacks, then pushes the changes that the peer lacks. Exits with 0 only if all of them arrived."
+        "lacks, then pushes the changes that the peer lacks. Exits with 0 only if all of them arrived and none waits."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -59,22 +60,16 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps([item.as_dict() for item in passed], indent=2))
         else:
             self._print(passed)
-        if any(item.error for item in passed):
+        if not all(item.is_in_sync for item in passed):
             raise SystemExit(1)
 
     def _catch_up(self, options: dict[str, Any], bars: _Bars) -> Iterator[Passed]:
-        peers = Peer.objects.filter(enabled=True)
-        if options["peer"]:
-            peers = peers.filter(name__in=options["peer"])
-            _expect_all(options["peer"], [peer.name for peer in peers], "enabled peer")
-        if not peers:
-            raise CommandError("There is no enabled peer. Add one with: manage.py sync_peer add")
-        resources = _resources(options["kind"])
+        peers, kinds = chosen_peers(options["peer"]), chosen_kinds(options["kind"])
         if options["scan"]:
-            for kind in resources:
+            for kind in kinds:
                 scan(kind)
         directions = [name for name in ("pull", "push") if options[name]] or ["pull", "push"]
-        yield from catch_up(peers, resources, directions=directions, make_progress=bars.progress_of)
+        yield from catch_up(peers, kinds, directions=directions, make_progress=bars.progress_of)
 
     def _bridge(self, options: dict[str, Any], bars: _Bars) -> Iterator[Passed]:
         with closing(_client(options, "source")) as source, closing(_client(options, "target")) as target:
@@ -90,24 +85,9 @@ class Command(BaseCommand):
         for item in passed:
             progress = item.progress
             numbers = (progress.entries, progress.conflicts, progress.deferred, progress.others, f"{item.seconds:.2f}")
-            outcome = item.error or "in sync"
-            table.add_row(item.peer, item.kind, item.direction, *map(str, numbers), outcome)
+            table.add_row(item.peer, item.kind, item.direction, *map(str, numbers), item.outcome)
         width = None if self.stdout.isatty() else 160
         Console(file=self.stdout, width=width, highlight=False).print(table)  # type: ignore[arg-type]
-
-
-def _resources(kinds: list[str] | None) -> list[Kind]:
-    if not kinds:
-        return list(registry)
-    chosen = [kind for kind in registry if kind.name in kinds]
-    _expect_all(kinds, [kind.name for kind in chosen], "kind")
-    return chosen
-
-
-def _expect_all(wanted: list[str], found: list[str], what: str) -> None:
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        raise CommandError(f"There is no {what} {', '.join(map(repr, missing))} here.")
 
 
 def _client(options: dict[str, Any], end: str) -> PeerClient:

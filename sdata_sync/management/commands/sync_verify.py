@@ -4,19 +4,21 @@ import json
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 
 from ...delivery.audit import Comparison, verify
 from ...delivery.client import PeerClient
 from ...exceptions import PeerError
-from ...models import Peer
-from ...registry import registry
+from ..choose import chosen_kinds, chosen_peers
 
 
 class Command(BaseCommand):
     """Compare the digests, then the content of every row."""
 
-    help = "Compares this node with its peers: digests first, then every resource. Exits with 0 if nothing differs."
+    help = (
+        "Compares this node with its peers: digests first, then every resource. Exits with 0 only if digests and rows "
+        "are equal and nothing is deferred."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
@@ -26,20 +28,15 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Compare with each peer and print the outcomes; exit with 1 if a row differs or a peer cannot be asked."""
-        peers = Peer.objects.filter(enabled=True)
-        if options["peer"]:
-            peers = peers.filter(name__in=options["peer"])
-        if not peers:
-            raise CommandError("There is no such enabled peer. manage.py sync_peer list prints the peers.")
+        """Compare with each peer and print the outcomes; exit with 1 if something differs or a peer cannot be asked."""
+        peers, kinds = chosen_peers(options["peer"]), chosen_kinds(options["kind"])
         found: list[Comparison] = []
         failed = False
         for peer in peers:
             try:
                 with PeerClient.for_peer(peer) as client:
-                    for kind in registry:
-                        if not options["kind"] or kind.name in options["kind"]:
-                            found.append(verify(client, peer, kind, repair=options["repair"]))
+                    for kind in kinds:
+                        found.append(verify(client, peer, kind, repair=options["repair"]))
             except PeerError as error:
                 failed = True
                 self.stderr.write(self.style.ERROR(f"{peer}: {error}"))
@@ -57,7 +54,10 @@ def _line(comparison: Comparison) -> str:
     text = f"{comparison.peer}, {comparison.kind}: {digests}; {comparison.compared} compared"
     for what, count in comparison.counts.items():
         if count:
-            text += f"; {count} {what.replace('_', ' ')} ({', '.join(comparison.examples[what][:3])} …)"
+            named = comparison.examples.get(what, [])[:3]
+            text += f"; {count} {what.replace('_', ' ')}" + (f" ({', '.join(named)} …)" if named else "")
+    if comparison.columns:
+        text += f"; differing columns: {', '.join(sorted(comparison.columns))}"
     if comparison.is_equal:
         text += "; equal"
     return text + (f"; {comparison.repaired} are sent again" if comparison.repaired else "")

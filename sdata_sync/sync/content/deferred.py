@@ -235,6 +235,12 @@ def retry_chosen(kind: Kind, entries: Collection[int]) -> int:
         return _retry(kind, list(tracked.values_list("pk", flat=True)))
 
 
+def count_deferred(kind: Kind) -> int:
+    """Return the number of deferred entries of ``kind`` that are not discarded."""
+    entries = DeferredEntry.objects.using(kind.database)
+    return entries.filter(resource__kind=kind.name, is_discarded=False).count()
+
+
 def discard(entries: QuerySet[DeferredEntry]) -> int:
     """Discard the deferred ``entries``: they are not retried; return their number."""
     return entries.update(is_discarded=True)

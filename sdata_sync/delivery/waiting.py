@@ -1,0 +1,114 @@
+"""Remember the entries that wait at a peer: those that it deferred or refused, by its results and its digest.
+
+The digests of two nodes may be equal while an entry waits at one of them. So "in sync" also means that nothing waits.
+A peer that is a node of this software tells the number of its deferred entries with its digest. Of other peers the last
+results are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from ..core.digest import Digest
+from ..models import DeferredEntry, Peer, Stream, TrackedResource
+from ..sync.content.rows import read_instances_apart
+from ..sync.db.clock import now
+from ..sync.db.faults import ends_page
+
+if TYPE_CHECKING:
+    from ..atom.entry import ReceivedResult
+    from ..kind import Kind
+
+#: The number of waiting entries that are kept and named.
+KEPT, NAMED = 100, 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """The entries of one kind that wait at a node; ``told_at`` is when the node told it, ``None`` for this node."""
+
+    count: int
+    where: str
+    names: tuple[str, ...] = ()
+    told_at: datetime | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.count} {'entries wait' if self.count > 1 else 'entry waits'} {self.where}"
+        if self.names:
+            text += f": {', '.join(self.names[:NAMED])}{' …' if self.count > NAMED else ''}"
+        return text if self.told_at is None else f"{text} (as last told at {self.told_at:%Y-%m-%d %H:%M} UTC)"
+
+
+def note_results(stream: Stream, sent: Collection[UUID], exceptions: Iterable[ReceivedResult]) -> None:
+    """Store which of the entries ``sent`` wait at the peer now, by its results; ``exceptions`` are those but 200."""
+    known = set(stream.waiting_uuids.split())
+    waiting = {str(result.uuid) for result in exceptions if result.uuid is not None and _waits(result.status)}
+    uuids = (known - set(map(str, sent))) | waiting
+    if uuids != known:
+        others = max(stream.waiting - len(known), 0)
+        _store(stream, others + len(uuids), uuids)
+
+
+def _waits(status: int) -> bool:
+    return status == 202 or (status >= 400 and status != 409)  # 409: another version won, and nothing waits
+
+
+def note_digest(peer: Peer, kind: str, shown: Digest) -> None:
+    """Store the number of waiting entries that ``peer`` has told with its digest of ``kind``, if it has told one."""
+    if shown.waiting is None:
+        return
+    for stream in Stream.objects.filter(peer=peer.pk, kind=kind).exclude(waiting=shown.waiting):
+        _store(stream, shown.waiting, stream.waiting_uuids.split() if shown.waiting else ())
+
+
+def _store(stream: Stream, count: int, uuids: Collection[str]) -> None:
+    stream.waiting, stream.waiting_at = count, now()
+    stream.waiting_uuids = " ".join(sorted(uuids)[:KEPT])
+    Stream.objects.filter(pk=stream.pk).update(
+        waiting=count, waiting_at=stream.waiting_at, waiting_uuids=stream.waiting_uuids
+    )
+
+
+def waiting_there(kind: Kind, stream: Stream) -> Waiting | None:
+    """Return the entries that wait at the peer of ``stream``, ``None`` if none is known."""
+    if not stream.waiting:
+        return None
+    uuids = [UUID(uuid) for uuid in stream.waiting_uuids.split()[:NAMED]]
+    told_at = datetime.fromtimestamp(stream.waiting_at / 1000, tz=UTC)
+    return Waiting(count=stream.waiting, where=f"at {stream.peer}", names=tuple(_names(kind, uuids)), told_at=told_at)
+
+
+def waiting_here(kind: Kind) -> Waiting | None:
+    """Return the deferred entries of this node, ``None`` if there is none."""
+    entries = DeferredEntry.objects.using(kind.database).filter(resource__kind=kind.name, is_discarded=False)
+    count = entries.count()
+    if not count:
+        return None
+    uuids = entries.order_by("pk").values_list("resource__uuid", flat=True)[:NAMED]
+    return Waiting(count=count, where="here", names=tuple(_names(kind, list(uuids))))
+
+
+def just_told(waiting: Waiting) -> Waiting:
+    """Return ``waiting`` without the time, for a count that was read this moment."""
+    return replace(waiting, told_at=None)
+
+
+def _names(kind: Kind, uuids: list[UUID]) -> list[str]:
+    """Return the rows of ``uuids`` as text; the uuid where there is no row or it cannot be shown."""
+    rows = TrackedResource.objects.using(kind.database).filter(kind=kind.name, uuid__in=uuids)
+    keys = dict(rows.exclude(local_key=None).values_list("uuid", "local_key"))
+    instances, _ = read_instances_apart(kind, [key for key in keys.values() if key is not None])
+    return [f"{kind.name} {_shown(instances.get(keys.get(uuid) or ''), uuid)!r}" for uuid in uuids]
+
+
+def _shown(instance: object, uuid: UUID) -> str:
+    try:
+        return str(uuid) if instance is None else str(instance)
+    except Exception as error:  # __str__ is the application's
+        if ends_page(error):
+            raise
+        return str(uuid)
