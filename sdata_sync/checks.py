@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from django.apps import AppConfig
 from django.conf import settings
@@ -12,10 +13,12 @@ from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.checks import Warning as CheckWarning
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import connections, models, router
+from django.urls import Resolver404, resolve
 from django.utils.module_loading import import_string
 
 from .codecs import codec_of
 from .conf import BASE_URL_FORM, Setting, Settings, conf, shown_name
+from .kind import is_made_by_database
 from .registry import registry
 from .relations import Association, Reference, Relation
 
@@ -31,6 +34,7 @@ def register_checks() -> None:
     """Register the checks with Django."""
     register(check_settings)
     register(check_resources)
+    register(check_urls, Tags.urls)
     register(check_scheme, Tags.security, deploy=True)
     register(check_peers, Tags.database)
 
@@ -177,8 +181,42 @@ def check_scheme(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
     ]
 
 
+def check_urls(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that the URLs of the project serve ``BASE_URL``, and that it is no URL of a kind: E028, E029."""
+    try:
+        base_url = conf.base_url
+    except ImproperlyConfigured:
+        return []  # check_settings reports it
+    path, _, last = base_url.rpartition("/")
+    if registry.of_kind(last) is not None:
+        return [
+            Error(
+                f"SDATA_SYNC['BASE_URL'] ends in {last!r}, which is a kind: {base_url}",
+                hint=f"Set it to the URL of the dataset, without the kind: {path}",
+                id="sdata_sync.E028",
+            )
+        ]
+    prefix = (settings.FORCE_SCRIPT_NAME or "").rstrip("/")
+    asked = f"{urlsplit(base_url).path.removeprefix(prefix)}/kind/$syncDigest"
+    try:
+        found = resolve(asked)
+    except Resolver404:
+        found = None
+    if found is not None and found.url_name == "sync-digest":
+        return []
+    return [
+        Error(
+            f"The URLs of the project do not serve SDATA_SYNC['BASE_URL']: {asked} "
+            + ("is not among them." if found is None else f"belongs to the view {found.view_name!r}."),
+            hint=f'Add to ROOT_URLCONF: path("{asked[1:].removesuffix("kind/$syncDigest")}", '
+            'include("sdata_sync.urls")). If a proxy changes the path, silence this check.',
+            id="sdata_sync.E029",
+        )
+    ]
+
+
 def check_resources(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check the registered resources: E010 to E019, E022 to E025."""
+    """Check the registered resources: E010 to E019, E022 to E027, W008, W009."""
     found: list[CheckMessage] = []
     kinds: dict[str, Kind] = {}
     for kind in registry:
@@ -219,6 +257,14 @@ def _check_kind(kind: Kind) -> Iterator[CheckMessage]:
         )
     if not kind.name.isidentifier():
         yield Error(f"The path {kind.name!r} of {kind!r} is no identifier.", obj=model, id="sdata_sync.E012")
+    if isinstance(model._meta.pk, models.CompositePrimaryKey):
+        yield Error(
+            f"{model._meta.label} has a composite primary key, which cannot be a local key yet.",
+            hint="Do not register the model, or give it a primary key of one column.",
+            obj=model,
+            id="sdata_sync.E027",
+        )
+        return
     pk: models.Field[Any, Any] = model._meta.pk
     while isinstance(pk, models.ForeignKey):
         pk = pk.target_field
@@ -238,6 +284,41 @@ def _check_kind(kind: Kind) -> Iterator[CheckMessage]:
         yield Error(f"{kind!r}: {error}", hint=f"The model has: {names}.", obj=model, id="sdata_sync.E010")
         return
     yield from _check_fields(kind, fields)
+    yield from _check_key(kind, fields)
+    yield from _check_left_out(kind, fields)
+
+
+def _check_key(kind: Kind, fields: Sequence[models.Field[Any, Any]]) -> Iterator[CheckMessage]:
+    key = kind.key_field
+    if kind.is_target and not (key in fields or is_made_by_database(key) or key.has_default()):
+        yield Error(
+            f"{kind!r}: a received row would have no value for its primary key {key.name!r}, which is not sent.",
+            hint=f"Add {key.name!r} to `fields`, or set `is_target = False`.",
+            obj=kind.model,
+            id="sdata_sync.E026",
+        )
+
+
+def _check_left_out(kind: Kind, fields: Sequence[models.Field[Any, Any]]) -> Iterator[CheckMessage]:
+    """Report what users expect to be sent and is not: files, and many-to-many fields."""
+    files = [field.name for field in fields if isinstance(field, models.FileField)]
+    if files and not kind.declared.has_shared_files:
+        yield CheckWarning(
+            f"{kind!r}: of {', '.join(files)} the path is sent, not the file.",
+            hint="Give the nodes one storage and set `has_shared_files = True`, or name the fields in `exclude`.",
+            obj=kind.model,
+            id="sdata_sync.W008",
+        )
+    lists = [field.name for field in kind.model._meta.many_to_many if field not in fields]
+    if lists and kind.declared.fields is None:
+        unnamed = [name for name in lists if name not in kind.declared.exclude]
+        if unnamed:
+            yield CheckWarning(
+                f"{kind!r}: the many-to-many fields {', '.join(unnamed)} are not sent.",
+                hint="Name all fields to send in `fields`, or name these in `exclude`.",
+                obj=kind.model,
+                id="sdata_sync.W009",
+            )
 
 
 def _check_fields(kind: Kind, fields: Sequence[models.Field[Any, Any]]) -> Iterator[CheckMessage]:

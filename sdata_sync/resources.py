@@ -49,6 +49,8 @@ class SyncResource:
     #: Whether received rows are validated with ``full_clean()``; an entry that fails is deferred. Without it the types,
     #: constraints and triggers of the database decide.
     validate: ClassVar[bool] = False
+    #: Whether the nodes have one storage, so that the path of a ``FileField`` names the same file at each of them.
+    has_shared_files: ClassVar[bool] = False
     #: Whether other nodes may have this node's changes, and whether this node takes changes of other nodes.
     is_source: ClassVar[bool] = True
     is_target: ClassVar[bool] = True

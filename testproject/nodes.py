@@ -125,7 +125,17 @@ class Node:
 
     def add_peer(self, other: Node, *options: str) -> None:
         """Make ``other`` a peer."""
-        arguments = ("sync_peer", "add", other.base_url, "--name", other.name, "--credentials", "peer", *options)
+        arguments = (
+            "sync_peer",
+            "add",
+            other.base_url,
+            "--name",
+            other.name,
+            "--credentials",
+            "peer",
+            "--offline",
+            *options,
+        )
         self.run(
             "import io\n"
             "from django.core.management import call_command\n"

@@ -80,3 +80,9 @@ def peer_client(engineer):
 
     token = Token.objects.create(user=engineer)
     return Client(headers={"authorization": f"Token {token.key}"})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _import_urls() -> None:
+    """Import the URLs with the settings of the run: a test with another BASE_URL must not be the first to import them."""
+    import testproject.urls  # noqa: F401

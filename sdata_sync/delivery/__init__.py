@@ -13,6 +13,7 @@
 ``audit``         compare the content of a kind with a peer
 ``match``         match rows that two nodes had before they met
 ``purge_all``     purge tombstones that every peer has
+``probe``         ask a new peer whether changes can be exchanged with it
 ``threads``       threads, pools and notifications
 ``backends``      the backends that the setting ``DELIVERY`` names
 ``monitoring``    status, health and metrics

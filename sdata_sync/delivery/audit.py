@@ -41,8 +41,9 @@ class Comparison:
 
     The keys of ``counts`` are the sorts of differences: ``different`` rows have another content at each node under the
     same state, ``missing_here`` and ``missing_there`` rows should be there by the digests, ``deferred_here`` and
-    ``deferred_there`` entries are not written yet, ``unreadable`` rows cannot be compared because the row of this node or the payload of the peer
-    cannot be read. ``columns`` counts, by the name of the property, the different rows in which it differs.
+    ``deferred_there`` entries are not written yet, ``unreadable`` rows cannot be compared because the row of this node
+    or the payload of the peer cannot be read. ``columns`` counts, by the name of the property, the different rows in
+    which it differs.
     """
 
     peer: str

@@ -80,7 +80,9 @@ def test_two_databases_become_one(tmp_path):
     try:
         for node in (here, there):
             node.create()
-        here.manage("sync_peer", "add", there.base_url, "--name", "there", "--credentials", "peer", "--disabled")
+        here.manage(
+            "sync_peer", "add", there.base_url, "--name", "there", "--credentials", "peer", "--disabled", "--offline"
+        )
         fill = (
             "names = [(f'Common {{n}}', f'{email}{{n}}@example.com') for n in range(4000)]\n"
             "names += [(f'{node} {{n}}', f'{node}{{n}}@example.com') for n in range({own})]\n"

@@ -25,7 +25,9 @@ def run(*arguments) -> tuple[int, str]:
 class TestPeer:
     def test_add_list_remove(self, settings):
         settings.SDATA_SYNC = {**settings.SDATA_SYNC, "CREDENTIALS": {"b": {"token": "t0ken"}}}
-        code, said = run("sync_peer", "add", URL + "/", "--name", "Branch", "--credentials", "b", "--relay")
+        code, said = run(
+            "sync_peer", "add", URL + "/", "--name", "Branch", "--credentials", "b", "--relay", "--offline"
+        )
         assert (code, said) == (0, f"Added Branch, {URL}.\n")
         peer = Peer.objects.get()
         assert (peer.immediate, peer.relay, peer.enabled) == (True, True, True)
@@ -64,7 +66,7 @@ class TestPeer:
     def test_a_peer_that_cannot_be(self, url, options, message):
         Peer.objects.create(name="Branch", url=URL)
         with pytest.raises(CommandError, match="The peer was not added") as caught:
-            run("sync_peer", "add", url, "--name", "x", *options)
+            run("sync_peer", "add", url, "--name", "x", "--offline", *options)
         assert message in str(caught.value)
 
     def test_removing_one_that_is_not_there(self):

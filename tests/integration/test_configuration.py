@@ -4,9 +4,10 @@ import pytest
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
+from django.test import override_settings
 
 import sdata_sync
-from sdata_sync.checks import check_peers, check_resources, check_scheme, check_settings
+from sdata_sync.checks import check_peers, check_resources, check_scheme, check_settings, check_urls
 from sdata_sync.conf import Setting, Settings, conf
 from sdata_sync.delivery import get_backend
 from sdata_sync.delivery.backends.base import DeliveryBackend
@@ -17,7 +18,7 @@ from sdata_sync.registry import registry
 from sdata_sync.sync.content.contents import read_contents
 from testproject.crm.models import Account, SalesOrder, SalesOrderLine
 
-from ..shapes.models import Article, BulkAccount, Coupon, FavouritePlace, Part, Stamped
+from ..shapes.models import Article, BulkAccount, Coupon, FavouritePlace, Loose, Part, Stamped, Zone
 
 
 def ids(messages) -> list[str]:
@@ -259,3 +260,61 @@ class TestRegistration:
         finally:
             sdata_sync.unregister(Account)
             sdata_sync.register(Account)(type(former.declared))
+
+
+class TestChecksOfModels:
+    def ids(self, model, declared=sdata_sync.SyncResource):
+        with sdata_sync.registered(model, declared):
+            return {message.id.removeprefix("sdata_sync.") for message in check_resources(None) if message.obj is model}
+
+    def test_a_key_that_is_not_sent_and_that_nothing_makes(self):
+        class WithoutKey(sdata_sync.SyncResource):
+            fields = ["label"]
+
+        class OnlySent(WithoutKey):
+            is_target = False
+
+        assert self.ids(Zone) == set()
+        assert self.ids(Zone, WithoutKey) == {"E026"}
+        assert self.ids(Zone, OnlySent) == set()
+
+    def test_a_file_is_not_sent(self):
+        class Shared(sdata_sync.SyncResource):
+            has_shared_files = True
+
+        class Without(sdata_sync.SyncResource):
+            exclude = ["photo"]
+
+        assert [self.ids(Loose, declared) for declared in (sdata_sync.SyncResource, Shared, Without)] == [
+            {"W008"},
+            set(),
+            set(),
+        ]
+
+    def test_a_many_to_many_field_that_is_not_sent(self):
+        class Without(sdata_sync.SyncResource):
+            exclude = ["tags", "labels"]
+
+        assert "W009" in self.ids(Article)
+        assert "W009" not in self.ids(Article, Without)
+
+
+class TestChecksOfUrls:
+    def ids(self, base_url):
+        with override_settings(SDATA_SYNC={"BASE_URL": base_url}):
+            return [message.id.removeprefix("sdata_sync.") for message in check_urls(None)]
+
+    def test_the_urls_of_the_project_serve_it(self):
+        assert self.ids(conf.base_url) == []
+        assert self.ids("http://other.example.com/sdata/myApp2/myContract/-") == []
+
+    def test_another_path(self):
+        assert self.ids("http://www.example.com/sdata/other/myContract/-") == ["E029"]
+        assert self.ids("http://www.example.com/admin") == ["E029"]
+
+    def test_the_url_of_a_kind(self):
+        assert self.ids(f"{conf.base_url}/accounts") == ["E028"]
+
+    def test_behind_a_prefix(self):
+        with override_settings(FORCE_SCRIPT_NAME="/shop"):
+            assert self.ids("http://www.example.com/shop/sdata/myApp2/myContract/-") == []

@@ -6,6 +6,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 import sdata_sync
+from sdata_sync.delivery import client
 from sdata_sync.delivery.client import PeerClient
 from sdata_sync.delivery.monitoring.status import collect_status
 from sdata_sync.models import DeferredEntry, Peer, Stream
@@ -152,3 +153,35 @@ class TestVerify:
     def test_kinds_are_found_in_any_case(self, a, b, capsys):
         assert run(a, capsys, "sync_verify", "--kind", "ZONES")[0] == 0
         assert run(a, capsys, "sync_catchup", "--kind", "ZONES")[0] == 0
+
+
+class TestAddingAPeer:
+    def add(self, node, capsys, url, *options):
+        with node.at_work():
+            Peer.objects.all().delete()
+        arguments = ("sync_peer", "add", url, "--name", "Branch", "--credentials", "peer", "--json", *options)
+        status, output = run(node, capsys, *arguments)
+        return status, json.loads(output)
+
+    def test_it_says_what_is_shared(self, a, b, capsys):
+        status, said = self.add(a, capsys, b.base_url)
+        assert (status, said["problems"], said["not_shared"]) == (0, [], [])
+        assert {"accounts", "zones"} <= set(said["shared"])
+
+    def test_a_peer_that_is_not_there(self, a, b, capsys, monkeypatch):
+        monkeypatch.setattr(client, "default_transport", None)
+        status, said = self.add(a, capsys, "http://127.0.0.1:9/sdata/x/y/-")
+        assert status == 1
+        [problem] = said["problems"]
+        assert "Check the URL, the network" in problem
+        assert self.add(a, capsys, "http://127.0.0.1:9/sdata/x/y/-", "--offline")[0] == 0
+
+    def test_a_url_that_is_no_dataset(self, a, b, capsys):
+        status, said = self.add(a, capsys, b.base_url + "x")
+        assert status == 1
+        assert "is the URL of its dataset" in said["problems"][0]
+
+    def test_another_name(self, a, b, capsys):
+        status, said = self.add(a, capsys, b.base_url.replace("node1", "node1:80"))
+        assert status == 1
+        assert said["problems"][0].endswith(f"Remove the peer and add it as {b.base_url}.")

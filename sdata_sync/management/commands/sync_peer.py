@@ -8,7 +8,9 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
+from ...delivery.probe import probe
 from ...models import Peer
+from ...registry import registry
 
 
 class Command(BaseCommand):
@@ -27,6 +29,7 @@ class Command(BaseCommand):
         add.add_argument("--no-immediate", action="store_true", help="do not push at once; only catch up")
         add.add_argument("--relay", action="store_true", help="push the changes of other nodes too")
         add.add_argument("--disabled", action="store_true", help="exchange nothing yet: link existing rows first")
+        add.add_argument("--offline", action="store_true", help="do not ask the peer whether it can be reached")
         listing = actions.add_parser("list", help="list the peers")
         enable = actions.add_parser("enable", help="exchange changes with a peer from now on")
         disable = actions.add_parser("disable", help="exchange nothing with a peer until it is enabled again")
@@ -47,6 +50,8 @@ class Command(BaseCommand):
         }[options["action"]]
         answer, text = act(options)
         self.stdout.write(json.dumps(answer, indent=2) if options["json"] else text)
+        if isinstance(answer, dict) and answer.get("problems"):
+            raise SystemExit(1)
 
     def _add(self, options: dict[str, Any]) -> tuple[Any, str]:
         peer = Peer(
@@ -64,7 +69,16 @@ class Command(BaseCommand):
             said = "; ".join(f"{field}: {' '.join(texts)}" for field, texts in error.message_dict.items())
             raise CommandError(f"The peer was not added. {said}") from error
         peer.save()
-        return _described(peer), f"Added {peer.name}, {peer.url}."
+        text = f"Added {peer.name}, {peer.url}."
+        if options["offline"]:
+            return _described(peer), text
+        found = probe(peer, registry)
+        lines = [text, *found.problems]
+        if found.shared:
+            lines.append(f"Shared with {peer}: {', '.join(found.shared)}.")
+        if found.not_shared:
+            lines.append(f"Not shared with {peer}, which does not have them: {', '.join(found.not_shared)}.")
+        return {**_described(peer), **found.as_dict()}, "\n".join(lines)
 
     def _list(self, options: dict[str, Any]) -> tuple[Any, str]:
         peers = list(Peer.objects.all())
