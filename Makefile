@@ -16,13 +16,14 @@ unexport PYTHONDONTWRITEBYTECODE
 
 SUITE := -q -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help test test-all test-servers test-second test-databases test-long chaos demo bench lint clean
+.PHONY: help test test-thirdparty test-all test-servers test-second test-databases test-long chaos demo bench lint clean
 
 help:
 	@echo "make demo        two nodes, two servers: saves arriving, a node away and back (STAY=1: leave them running)"
 	@echo "make test        the tests, with 500 random histories of the algorithm and 230 of the real code"
 	@echo "make test-databases  those without processes of their own, on each of PostgreSQL and MariaDB that answers"
 	@echo "make test-all    the same and everything else: task queues, and PostgreSQL and MariaDB where they answer (compose.yaml)"
+	@echo "make test-thirdparty  models of real third-party apps on two nodes: mptt, treebeard, money, wagtail and others"
 	@echo "make test-second the tests with fewer random histories, for another Python: PYTHON=python3.13 VENV=.venv-second"
 	@echo "make chaos       three nodes, eight writers, faults for SECONDS=600; then nothing lost, nothing doubled"
 	@echo "make test-long   10,000 histories of the algorithm, 5,000 of the real code, 200 crashes: over an hour"
@@ -45,7 +46,17 @@ test-second: $(STAMP)
 test-databases: $(STAMP)
 	$(BIN)/python -m tests.servers $(POSTGRES) $(MARIADB)
 
-test-all: test test-servers
+test-all: test test-servers test-thirdparty
+
+# In a virtual environment of its own, which has the third-party apps.
+$(VENV)-thirdparty/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-thirdparty
+	$(VENV)-thirdparty/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-thirdparty/bin/python -m pip install --quiet --editable '.[thirdparty]'
+	@touch $@
+
+test-thirdparty: $(VENV)-thirdparty/.installed
+	DJANGO_SETTINGS_MODULE=tests.thirdparty.settings $(VENV)-thirdparty/bin/python -m pytest -q tests/thirdparty
 
 # The other part of `make test-all`.
 test-servers: $(STAMP)

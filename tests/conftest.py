@@ -12,6 +12,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 import pytest
 
+THIRDPARTY = "tests.thirdparty.settings"
+#: The tests with third-party apps need settings of their own.
+collect_ignore = [] if os.environ.get("DJANGO_SETTINGS_MODULE") == THIRDPARTY else ["thirdparty"]
+
 #: Groups of tests that run on one worker, those first that take longest: then all workers are busy until the end.
 LONGEST = (
     "histories",

@@ -204,8 +204,10 @@ def test_a_poisoned_feed(nodes):
     reasons = first.query("SELECT reason FROM sdata_sync_deferredentry")
     assert len(reasons) == 10
     assert all("creditLimit" in reason for (reason,) in reasons)
-    [passed] = caught_up(second, "--pull", "--peer", "first", "--kind", "accounts")
-    assert (passed["entries"], passed["deferred"]) == (1000, 10)
+    done = second.manage("sync_catchup", "--json", "--pull", "--peer", "first", "--kind", "accounts", check=False)
+    [passed] = json.loads(done.stdout)
+    assert (done.returncode, passed["error"], passed["entries"], passed["deferred"]) == (1, "", 1000, 10)
+    assert passed["waiting"].startswith("10 entries wait here: accounts ")
     assert count(second) == 990
     assert second.query("SELECT count(*) FROM sdata_sync_trackedresource") == [(1000,)]
     assert first.digest() == second.digest()
