@@ -244,7 +244,7 @@ def _decimal(field: Any) -> Codec:
     def write(value: Any) -> str:
         number = value if isinstance(value, Decimal) else Decimal(str(value))
         try:
-            exact = number.normalize() if quantum is None else number.quantize(quantum)
+            exact = number if quantum is None else number.quantize(quantum)
         except InvalidOperation:  # more digits than the context has; such a value is exact already
             exact = number
         return format(exact if exact else abs(exact), "f")
