@@ -411,3 +411,20 @@ class ZoneProfile(models.Model):
 
     zone = models.OneToOneField(Zone, models.CASCADE, primary_key=True)
     text = models.CharField(max_length=40, blank=True)
+
+
+class Player(models.Model):
+    name = models.CharField(max_length=50)
+
+
+class Team(models.Model):
+    """Its association has a model of its own."""
+
+    name = models.CharField(max_length=50)
+    players = models.ManyToManyField(Player, through="Membership", related_name="teams")
+
+
+class Membership(models.Model):
+    team = models.ForeignKey(Team, models.CASCADE)
+    player = models.ForeignKey(Player, models.CASCADE)
+    since = models.DateField(null=True)

@@ -13,7 +13,7 @@ from ...models import ChildResource
 from ...registry import registry
 from ...relations import Association, Children
 from ..log.marks import key_text, mark
-from ..log.suppression import is_applied, is_withdrawing
+from ..log.suppression import is_applied, is_applying_deletions, is_withdrawing
 from ..log.wakeup import wake_after_commit
 
 #: A resource, and one of its lists of children.
@@ -101,6 +101,19 @@ def on_association_changed(
         keys = [key for key in keys if not is_applied(kind.name, None, key)]
         if keys:
             mark(using, kind.name, keys)
+            wake_after_commit(kind.name, using)
+
+
+def on_through_row_changed(*, sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+    """Mark the resource whose association has a row of its own saved or deleted, past the many-to-many field."""
+    if is_applying_deletions() or is_withdrawing():
+        return
+    for kind, relation in associations_through(sender):
+        field: Any = relation.field
+        owner = getattr(instance, sender._meta.get_field(field.m2m_field_name()).attname)  # type: ignore[union-attr]
+        key = None if owner is None else key_text(kind.model._meta.pk, owner)
+        if using == kind.database and key is not None and not is_applied(kind.name, None, key):
+            mark(using, kind.name, [key])
             wake_after_commit(kind.name, using)
 
 

@@ -27,12 +27,15 @@ from .nested import (
     before_child_delete,
     before_child_save,
     on_association_changed,
+    on_through_row_changed,
 )
 
 if TYPE_CHECKING:
     from ...kind import Kind
 
 UID = "sdata_sync.capture"
+#: Another one, because a model that joins two others may be registered itself.
+ASSOCIATION_UID = "sdata_sync.capture.association"
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,11 @@ def _reasons(model: type[models.Model]) -> _Capture | None:
 def _reconnect_associations() -> None:
     wanted = {relation.through for kind in registry for relation in associations(kind)}
     for through in _captured_associations - wanted:
-        signals.m2m_changed.disconnect(on_association_changed, sender=through, dispatch_uid=UID)
+        for signal, receiver in ASSOCIATION_RECEIVERS:
+            signal.disconnect(receiver, sender=through, dispatch_uid=ASSOCIATION_UID)
     for through in wanted - _captured_associations:
-        signals.m2m_changed.connect(on_association_changed, sender=through, dispatch_uid=UID)
+        for signal, receiver in ASSOCIATION_RECEIVERS:
+            signal.connect(receiver, sender=through, dispatch_uid=ASSOCIATION_UID)
     _captured_associations.clear()
     _captured_associations.update(wanted)
 
@@ -217,3 +222,9 @@ RECEIVERS: tuple[tuple[Any, Any], ...] = (
     (signals.pre_delete, _before_delete),
 )
 register_receivers(receiver for _, receiver in RECEIVERS)
+ASSOCIATION_RECEIVERS = (
+    (signals.m2m_changed, on_association_changed),
+    (signals.post_save, on_through_row_changed),
+    (signals.post_delete, on_through_row_changed),
+)
+register_receivers(receiver for _, receiver in ASSOCIATION_RECEIVERS)

@@ -1,0 +1,150 @@
+"""Which writes are captured at once, which by a scan: the table of docs/reference/capture.md."""
+
+import pytest
+from django.db import connections
+
+import sdata_sync
+from sdata_sync.models import DeferredEntry
+from sdata_sync.registry import registry
+from sdata_sync.sync.stamp.scan import scan
+
+from ..many_nodes import LocalNode, wired
+from ..shapes.models import Article, Author, Friend, Membership, Player, Tag, Team
+from ..talk import level, push
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1"]),
+    pytest.mark.xdist_group("capture matrix"),
+]
+
+
+class Articles(sdata_sync.SyncResource):
+    fields = ["title", "author", "tags"]
+
+
+class Teams(sdata_sync.SyncResource):
+    fields = ["name", "players"]
+
+
+class Friends(sdata_sync.SyncResource):
+    fields = ["name", "friends"]
+
+
+@pytest.fixture
+def nodes(monkeypatch):
+    nodes = [LocalNode(number) for number in range(2)]
+    with (
+        wired(nodes, monkeypatch),
+        sdata_sync.registered(Author),
+        sdata_sync.registered(Tag),
+        sdata_sync.registered(Article, Articles),
+        sdata_sync.registered(Friend, Friends),
+        sdata_sync.registered(Player),
+        sdata_sync.registered(Team, Teams),
+    ):
+        for node in nodes:
+            node.reset([other for other in nodes if other is not node])
+        yield nodes
+
+
+def rows(node):
+    """Return what the two nodes must have in common, without their keys."""
+    with node.at_work():
+        return {
+            "articles": sorted(
+                (a.title, a.author.name if a.author else None, sorted(t.name for t in a.tags.all()))
+                for a in Article.objects.all()
+            ),
+            "teams": sorted((t.name, sorted(p.name for p in t.players.all())) for t in Team.objects.all()),
+            "authors": sorted(a.name for a in Author.objects.all()),
+            "friends": sorted((f.name, sorted(o.name for o in f.friends.all())) for f in Friend.objects.all()),
+        }
+
+
+def reverse_add(bulk):
+    Author.objects.get(name="Ann").articles.add(Article.objects.get(title="One"), bulk=bulk)
+
+
+def reverse_set(bulk):
+    Author.objects.get(name="Ann").articles.set([Article.objects.get(title="Two")], bulk=bulk)
+
+
+def reverse_remove(bulk):
+    Author.objects.get(name="Bob").articles.remove(Article.objects.get(title="Three"), bulk=bulk)
+
+
+def through_row():
+    article, tag = Article.objects.get(title="One"), Tag.objects.get(name="red")
+    Article.tags.through.objects.create(article=article, tag=tag)
+
+
+def through_delete():
+    Article.tags.through.objects.filter(article__title="Three").delete()
+
+
+def through_bulk():
+    article, tag = Article.objects.get(title="One"), Tag.objects.get(name="red")
+    Article.tags.through.objects.bulk_create([Article.tags.through(article=article, tag=tag)])
+
+
+def raw_sql():
+    with connections["node0"].cursor() as cursor:
+        cursor.execute("UPDATE shapes_article SET title = 'Uno' WHERE title = 'One'")
+
+
+#: The write, and whether it is captured at once; all others are found by a scan.
+WRITES = [
+    ("reverse add(bulk=False)", lambda: reverse_add(bulk=False), True),
+    ("reverse add()", lambda: reverse_add(bulk=True), False),
+    ("reverse set(bulk=False)", lambda: reverse_set(bulk=False), True),
+    ("reverse set()", lambda: reverse_set(bulk=True), False),
+    ("reverse remove(bulk=False)", lambda: reverse_remove(bulk=False), True),
+    ("reverse remove()", lambda: reverse_remove(bulk=True), False),
+    ("many-to-many add()", lambda: Article.objects.get(title="One").tags.add(Tag.objects.get(name="red")), True),
+    ("reverse many-to-many add()", lambda: Tag.objects.get(name="red").articles.add(Article.objects.get(title="One")), True),
+    ("many-to-many set()", lambda: Article.objects.get(title="Three").tags.set([]), True),
+    ("symmetrical many-to-many add()", lambda: Friend.objects.get(name="x").friends.add(Friend.objects.get(name="y")), True),
+    ("symmetrical many-to-many clear()", lambda: Friend.objects.get(name="z").friends.clear(), True),
+    ("create() of an automatic through model", through_row, False),
+    ("delete() of automatic through rows", through_delete, False),
+    ("bulk_create() of automatic through rows", through_bulk, False),
+    ("create() of a through model", lambda: Membership.objects.create(team=Team.objects.get(), player=Player.objects.get(name="p")), True),
+    ("delete() of a through row", lambda: Membership.objects.get().delete(), True),
+    ("add() with a through model", lambda: Team.objects.get().players.add(Player.objects.get(name="p")), True),
+    ("QuerySet.update()", lambda: Article.objects.filter(title="One").update(title="Uno"), False),
+    ("QuerySet.delete()", lambda: Article.objects.filter(title="One").delete(), True),
+    ("cascade", lambda: Author.objects.get(name="Bob").delete(), True),
+    ("bulk_create()", lambda: Author.objects.bulk_create([Author(name="Cid")]), False),
+    ("raw SQL", raw_sql, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "write", "at_once"), WRITES, ids=[name for name, *_ in WRITES])
+def test_it_arrives(nodes, name, write, at_once):
+    a, b = nodes
+    with a.at_work():
+        Author.objects.create(name="Ann")
+        bob, red = Author.objects.create(name="Bob"), Tag.objects.create(name="red")
+        Article.objects.create(title="One")
+        Article.objects.create(title="Two")
+        Article.objects.create(title="Three", author=bob).tags.add(red)
+        x, y, z = (Friend.objects.create(name=name) for name in "xyz")
+        z.friends.add(x, y)
+        team, q = Team.objects.create(name="team"), Player.objects.create(name="q")
+        Player.objects.create(name="p")
+        team.players.add(q)
+    push(a, b)
+    assert rows(a) == rows(b)
+    with a.at_work():
+        write()
+    assert rows(a) != rows(b)
+    push(a, b)
+    assert (rows(a) == rows(b)) is at_once
+    with a.at_work():
+        for kind in registry:
+            scan(kind)
+    push(a, b)
+    assert rows(a) == rows(b)
+    with b.at_work():
+        assert not DeferredEntry.objects.exists()
+    assert level(a, b)
