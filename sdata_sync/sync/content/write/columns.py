@@ -45,7 +45,10 @@ def save_row(kind: Kind, change: RowChange) -> None:
         if ends_page(error):
             raise
         if not _replaced(kind, change):
-            raise _named(kind, change, error) from error
+            named = _violation(kind, change, error)
+            if named is None:
+                raise
+            raise named from error
         logger.warning(
             "%s: save() replaced received values and failed (%s); the columns of the row are written without it",
             kind.name,
@@ -72,10 +75,10 @@ def _replaced(kind: Kind, change: RowChange) -> bool:
     return False
 
 
-def _named(kind: Kind, change: RowChange, error: Exception) -> Exception:
-    """Return a ``PayloadError`` that names the fields of a violated constraint, if Django can tell them."""
+def _violation(kind: Kind, change: RowChange, error: Exception) -> PayloadError | None:
+    """Return an error that names the fields of a violated constraint; ``None`` if Django cannot tell them."""
     if not isinstance(error, IntegrityError):
-        return error
+        return None
     try:
         change.instance.validate_unique()
         change.instance.validate_constraints()
@@ -84,7 +87,7 @@ def _named(kind: Kind, change: RowChange, error: Exception) -> Exception:
     except Exception as raised:  # the methods of the application may raise anything
         if ends_page(raised):
             raise
-    return error
+    return None
 
 
 def payload_error(kind: Kind, error: ValidationError) -> PayloadError:
