@@ -17,6 +17,8 @@ from testproject.databases import why_not
 IN_PROCESS = ["tests/integration", "tests/hostile"]
 PROCESSES = ["tests/acceptance"]
 HISTORIES = ["tests/integration/test_histories.py", "tests/integration/test_related_histories.py"]
+#: What must hold between nodes whose databases are on the server.
+BETWEEN_NODES = ["tests/integration/test_columns.py", "tests/integration/test_keys.py"]
 #: Random histories of each kind: a commit on a server costs a hundred times one in memory.
 SOME = "8"
 
@@ -79,7 +81,7 @@ def parts_on(server: str, *, is_all: bool) -> list[Part]:
             [*IN_PROCESS, *PROCESSES, "-k", "not histories"],
             database,
         ),
-        Part(f"random histories, on {server}", HISTORIES, nodes),
+        Part(f"between nodes and random histories, on {server}", [*HISTORIES, *BETWEEN_NODES], nodes),
     ]
 
 

@@ -4,6 +4,7 @@ import datetime as dt
 from decimal import Decimal
 
 import pytest
+from django.db.models.signals import post_save
 
 import sdata_sync
 from sdata_sync.models import ConflictRecord, DeferredEntry, TrackedResource
@@ -102,6 +103,19 @@ class TestTheyTravel:
             ZoneProfile.objects.create(zone=Zone.objects.create(code="north"), text="cold")
         push(a, b)
         in_step(a, b, Zone, ZoneProfile)
+
+    def test_where_receivers_make_each_row_be_saved_alone(self, a, b):
+        def receive(**kwargs):
+            """Do nothing."""
+
+        for model in (Zone, ZoneProfile, Coupon):
+            post_save.connect(receive, sender=model)
+        try:
+            self.test_a_one_to_one_key(a, b)
+            self.test_a_uuid_that_the_application_gives(a, b)
+        finally:
+            for model in (Zone, ZoneProfile, Coupon):
+                post_save.disconnect(receive, sender=model)
 
 
 class TestEqualKeysAreOneRow:

@@ -125,7 +125,8 @@ def _restore_key(kind: Kind, change: RowChange) -> None:
     """Give the row the received primary key, if ``save()`` has replaced it."""
     name = kind.model._meta.pk.attname
     if name in change.values:
-        received = kind.by_column[name].attribute(change.values[name])
+        prop, received = kind.by_column.get(name), change.values[name]
+        received = received if prop is None else prop.attribute(received)
         if change.instance.pk != received:
             kind.rows().filter(pk=change.instance.pk).update(**{name: received})
             change.instance.pk = received
