@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from django.db import models, router
+from django.db.models.expressions import OrderBy
+from django.db.models.lookups import Exact
 
 if TYPE_CHECKING:
     from .conflicts import Conflict, Decision
@@ -85,24 +87,52 @@ class SyncResource:
 
 
 def find_by_unique_values(model: type[models.Model], instance: models.Model) -> models.Model | None:
-    """Return a row of ``model`` that has one of the unique values of ``instance``, ``None`` if there is none."""
-    for names in _unique_columns(model):
-        values = {name: getattr(instance, name) for name in names}
-        if None not in values.values():
-            rows: models.QuerySet[Any] = models.QuerySet(model, using=router.db_for_write(model))
-            found: models.Model | None = rows.filter(**values).first()
-            if found is not None:
-                return found
+    """Return a row of ``model`` that has one of the unique values of ``instance``, ``None`` if there is none.
+
+    All unique fields, ``unique_together`` and unique constraints count, also those with expressions, with a condition
+    and with ``nulls_distinct=False``. The primary key does not count, because each node has its own.
+    """
+    using = router.db_for_write(model)
+    for constraint in _unique_constraints(model):
+        rows = _rows_in_conflict(model, constraint, instance, using)
+        found: models.Model | None = None if rows is None else rows.first()
+        if found is not None:
+            return found
     return None
 
 
-def _unique_columns(model: type[models.Model]) -> list[list[str]]:
-    """Return the columns that are unique, alone or together, without the primary key, which each node has its own."""
+def _unique_constraints(model: type[models.Model]) -> Iterator[models.UniqueConstraint]:
     meta = model._meta
-    alone = [[field.attname] for field in meta.concrete_fields if field.unique and not field.primary_key]
-    together = [*meta.unique_together, *(constraint.fields for constraint in meta.total_unique_constraints)]
-    return alone + [[_attname(meta.get_field(name)) for name in names] for names in together]
+    for field in meta.concrete_fields:
+        if field.unique and not field.primary_key:
+            yield models.UniqueConstraint(fields=[field.name], name=field.name)
+    for names in meta.unique_together:
+        yield models.UniqueConstraint(fields=names, name="_".join(names))
+    for owner in (model, *meta.get_parent_list()):
+        for constraint in owner._meta.constraints:
+            if isinstance(constraint, models.UniqueConstraint):
+                yield constraint
 
 
-def _attname(field: Any) -> str:
-    return str(field.attname)
+def _rows_in_conflict(
+    model: type[models.Model], constraint: models.UniqueConstraint, instance: models.Model, using: str
+) -> models.QuerySet[Any] | None:
+    """Return the rows that violate ``constraint`` together with ``instance``; ``None`` if it does not concern it."""
+    rows: models.QuerySet[Any] = models.QuerySet(model, using=using)
+    values = {
+        field.name: models.Value(getattr(instance, field.attname), field) for field in model._meta.concrete_fields
+    }
+    if constraint.condition is not None:
+        if not constraint.condition.check(values, using=using):
+            return None
+        rows = rows.filter(constraint.condition)
+    for name in constraint.fields:
+        value = values[name].value
+        if value is None and constraint.nulls_distinct is not False:
+            return None
+        rows = rows.filter(**{f"{name}__isnull": True} if value is None else {f"{name}__exact": value})
+    replacements = {models.F(name): value for name, value in values.items()}
+    for expression in constraint.expressions:
+        plain: Any = expression.get_expression_for_validation() if isinstance(expression, OrderBy) else expression
+        rows = rows.filter(Exact(plain, plain.replace_expressions(replacements)))
+    return rows
