@@ -13,6 +13,7 @@ from django.db.models.constants import OnConflict
 
 from ...atom.escape import replace_forbidden
 from ...models import TrackedResource
+from ...turns import write_turn
 from ...users import current_user
 from ..db.clock import now
 from ..db.retry import repeated
@@ -75,7 +76,7 @@ def mark(
 
 
 def _write_marks(connection: BaseDatabaseWrapper, rows: list[tuple[Any, ...]]) -> None:
-    with connection.cursor() as cursor:
+    with write_turn(connection.alias), connection.cursor() as cursor:
         if connection.vendor == "mysql":
             # An upsert of InnoDB locks the gaps beside the rows that it looks for, and writers deadlock because of
             # these locks. Most resources are tracked already, so that a plain update is enough for them.
@@ -129,7 +130,7 @@ def bind_uuid(using: str, kind: str, uuid: UUID, key: str) -> None:
 
 
 def _bind_uuid(connection: BaseDatabaseWrapper, kind: str, uuid: UUID, key: str) -> bool:
-    with connection.cursor() as cursor:
+    with write_turn(connection.alias), connection.cursor() as cursor:
         cursor.execute(_binding(connection.alias), (key, now(), False, _user(), kind, write_uuid(connection, uuid)))
         return bool(cursor.rowcount == 1)
 

@@ -12,6 +12,7 @@ from uuid import UUID
 from django.db import connections, models
 
 from ...models import TrackedResource
+from ...turns import write_turn
 from ...users import current_user
 from ..db.clock import now
 from .marks import write_uuid
@@ -128,7 +129,7 @@ def _write(using: str, statement: _Statement, names: tuple[str, ...], rows: Sequ
     if not rows:
         return
     connection = connections[using]
-    with connection.cursor() as cursor:
+    with write_turn(using), connection.cursor() as cursor:
         if len(rows) == 1:
             cursor.execute(_filled_in(using, statement.for_each, names), rows[0])
         elif connection.vendor == "postgresql":
