@@ -70,6 +70,8 @@ class ResourceProperty:
     def is_plain(self) -> bool:
         """Return True if the attribute of an instance is the stored value, and the database stores what it is given."""
         field = self.field
+        if getattr(field, "auto_now", False) or getattr(field, "auto_now_add", False):
+            return False  # a write replaces the value by the present time
         attribute = getattr_static(field.model, field.attname, None)
         own = isinstance(attribute, DeferredAttribute) and not isinstance(field, models.FileField)
         return own and self.stored is field and not _may_alter(field)

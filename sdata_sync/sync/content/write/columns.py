@@ -172,15 +172,33 @@ def settle(kind: Kind, changes: Sequence[RowChange]) -> dict[str, tuple[Any, ...
             raise PayloadError("The save() of the model did not write the row.")
         names = _different(kind, change, rows[key])
         if names:
-            values = {name: change.values[name] for name in names}
-            kind.rows().filter(pk=change.instance.pk).update(**_written(kind, values))
-            changed.append((key, change))
+            changed.append((key, change, tuple(names)))
     if changed:
-        rows.update(read_rows(kind, [key for key, _ in changed]))
-    for key, change in changed:
+        _set_columns(kind, [(change, names) for _, change, names in changed])
+        rows.update(read_rows(kind, [key for key, *_ in changed]))
+    for key, change, _ in changed:
         for name in _different(kind, change, rows[key]):
             raise _inexact(kind, name, change.values[name], rows[key][kind.columns.index(name)])
     return rows
+
+
+def _set_columns(kind: Kind, changed: Sequence[tuple[RowChange, tuple[str, ...]]]) -> None:
+    """Set the named columns of written rows to the received values, without ``save()`` and ``pre_save``."""
+    groups: dict[tuple[str, ...], list[RowChange]] = {}
+    for change, names in changed:
+        groups.setdefault(names, []).append(change)
+    attributes = {field.attname: field.name for field in kind.model._meta.concrete_fields}
+    for names, changes in groups.items():
+        if len(changes) > 1 and not kind.model._meta.parents and kind.converters.keys().isdisjoint(names):
+            rows = [kind.model() for _ in changes]
+            for row, change in zip(rows, changes, strict=True):
+                row.pk = change.instance.pk
+                set_attributes(kind, row, {name: change.values[name] for name in names})
+            kind.rows().bulk_update(rows, [attributes[name] for name in names], batch_size=500)
+            continue
+        for change in changes:
+            values = {name: change.values[name] for name in names}
+            kind.rows().filter(pk=change.instance.pk).update(**_written(kind, values))
 
 
 def _different(kind: Kind, change: RowChange, row: Sequence[Any]) -> list[str]:
