@@ -28,7 +28,7 @@ from ..db.statements import locks_rows
 from ..log.digests import StoredDigest, load_digest, lock_digest
 from ..log.events import send_signals
 from ..log.marks import mark
-from ..log.tracked import create_tracked, set_first_state, untracked_keys, update_tracked
+from ..log.tracked import create_tracked, set_first_state, untracked_keys, update_tracked, without_tracked
 from .restore_gap import ensure_checked, is_checked, restore_gap
 
 if TYPE_CHECKING:
@@ -148,6 +148,10 @@ def stamp_new_rows(kind: Kind, stored: StoredDigest, new: Sequence[TrackedResour
         return
     stamper = _Stamper(kind, stored)
     contents, problems = read_contents(kind, new, allocate=True)
+    if kind.relations:
+        # A row that another of them refers to was tracked and marked by that: it gets its tick as a marked row.
+        untracked = set(without_tracked(kind, [row.row_key for row in new]))
+        new = [row for row in new if row.local_key in untracked]
     for tracked in new:
         tracked.mark = stamper.now
         stamper.stamp(tracked, contents, problems)
