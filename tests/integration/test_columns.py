@@ -17,7 +17,7 @@ from sdata_sync.registry import registry
 from sdata_sync.sync.stamp.scan import scan
 
 from ..many_nodes import LocalNode, wired
-from ..shapes.models import Colour, EveryField, Loose, Wilful
+from ..shapes.models import Colour, EveryField, Loose, Stamped, Wilful
 from ..talk import level, push
 
 pytestmark = [
@@ -34,6 +34,7 @@ def nodes(monkeypatch):
         sdata_sync.registered(Wilful),
         sdata_sync.registered(Loose),
         sdata_sync.registered(EveryField),
+        sdata_sync.registered(Stamped),
     ):
         for node in nodes:
             node.reset([other for other in nodes if other is not node])
@@ -159,6 +160,23 @@ class TestAWilfulModel:
         monkeypatch.setattr(Wilful, "save", refuse)
         push(a, b)
         assert reasons(b) == ["RuntimeError: the period is closed"]
+
+    def test_a_receiver_that_refuses_defers_the_entry(self, a, b):
+        """Also of a model with an ``auto_now`` field, whose time the save has replaced before the receiver ran."""
+
+        def refuse(sender, instance, using, **kwargs):
+            if using == b.alias:
+                raise RuntimeError("the period is closed")
+
+        with a.at_work():
+            Stamped.objects.create(name="x")
+        post_save.connect(refuse, sender=Stamped)
+        try:
+            push(a, b)
+        finally:
+            post_save.disconnect(refuse, sender=Stamped)
+        assert reasons(b) == ["RuntimeError: the period is closed"]
+        assert table(b, Stamped) == []
 
     def test_save_and_receivers_can_ask_whether_a_change_is_applied(self, a, b):
         asked = []

@@ -60,9 +60,14 @@ def save_row(kind: Kind, change: RowChange) -> None:
 
 
 def _replaced(kind: Kind, change: RowChange) -> bool:
-    """Return True if an attribute of the instance differs from the received value of its column."""
+    """Return True if an attribute of the instance differs from the received value of its column.
+
+    The time of an ``auto_now`` field does not count: a save replaces it always, and cannot fail because of it.
+    """
     for name, value in change.values.items():
         prop = kind.by_column.get(name)
+        if prop is not None and (getattr(prop.field, "auto_now", False) or getattr(prop.field, "auto_now_add", False)):
+            continue
         present = getattr(change.instance, name)
         try:
             same = present == value if prop is None else prop.text(prop.stored_value(present)) == prop.text(value)
