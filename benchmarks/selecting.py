@@ -22,7 +22,7 @@ from sdata_sync.registry import registry  # noqa: E402
 from sdata_sync.sync.log.digests import load_digest  # noqa: E402
 from sdata_sync.sync.log.marks import new_uuid  # noqa: E402
 from sdata_sync.sync.log.tracked import create_tracked, new_tracked  # noqa: E402
-from sdata_sync.sync.select.pages import prepare_page  # noqa: E402
+from sdata_sync.sync.select.changes import prepare_page  # noqa: E402
 from sdata_sync.sync.stamp.stamper import assign_ticks  # noqa: E402
 from testproject.crm.models import Account  # noqa: E402
 

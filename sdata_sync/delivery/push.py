@@ -18,9 +18,9 @@ from ..sync.db.clock import now
 from ..sync.log.digests import StoredDigest, load_digest
 from ..sync.runs import new_run
 from ..sync.scope import Scope, has_resends, is_to_become_full, mark_full, mark_partial, review, scope_for
+from ..sync.select.changes import Page, is_own, prepare_page, prepare_version
 from ..sync.select.feed import count_missing
 from ..sync.select.oversize import PeerLimit
-from ..sync.select.pages import Page, is_own, prepare_page, prepare_version
 from ..sync.stamp.restore_gap import ensure_checked
 from ..sync.stamp.scan import track_existing
 from ..sync.stamp.stamper import check_and_assign_ticks

@@ -9,7 +9,7 @@ from sdata_sync.core.digest import Digest
 from sdata_sync.core.state import MAX_TICK
 from sdata_sync.models import DeferredEntry, Peer, TrackedResource
 from sdata_sync.registry import registry
-from sdata_sync.sync.select.pages import prepare_page
+from sdata_sync.sync.select.changes import prepare_page
 from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 

@@ -14,7 +14,7 @@ from sdata_sync.middleware import SyncUserMiddleware
 from sdata_sync.models import DeferredEntry, DigestEntry, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.log.suppression import applying
-from sdata_sync.sync.select.pages import prepare_page
+from sdata_sync.sync.select.changes import prepare_page
 from sdata_sync.sync.stamp import stamper as stamping
 from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account

@@ -272,7 +272,7 @@ class TestCycle:
 
 class TestDisabled:
     def test_peer_disabled_after_a_deletion_without_referrers(self, a, b, monkeypatch):
-        from sdata_sync.sync.select import pages
+        from sdata_sync.sync.select import changes as pages
 
         monkeypatch.setattr(pages, "kinds_within_reach", lambda r: frozenset())
         accounts_and_contact(a, b)
@@ -648,7 +648,7 @@ class TestReferrersClaim:
         with b.at_work():
             Contact.objects.create(account=Account.objects.get(name="old"), last_name="Brendan")
         from sdata_sync.core.digest import Digest, DigestEntry
-        from sdata_sync.sync.select import pages
+        from sdata_sync.sync.select import changes as pages
 
         monkeypatch.setattr(
             pages,

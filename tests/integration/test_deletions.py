@@ -331,7 +331,7 @@ class TestEditsMeanwhile:
 
 def without_referrers(monkeypatch):
     """Make every source one of another implementation: its feeds say nothing of other kinds."""
-    from sdata_sync.sync.select import pages
+    from sdata_sync.sync.select import changes as pages
 
     monkeypatch.setattr(pages, "stamp_referring_kinds", lambda resource: None)
 

@@ -15,8 +15,8 @@ from sdata_sync.sync.identity.link import end_waiting
 from sdata_sync.sync.log.digests import load_digest
 from sdata_sync.sync.log.marks import new_uuid
 from sdata_sync.sync.log.tracked import new_tracked
+from sdata_sync.sync.select.changes import prepare_page
 from sdata_sync.sync.select.feed import count_missing
-from sdata_sync.sync.select.pages import prepare_page
 from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 

@@ -10,7 +10,7 @@ from ...atom.diagnosis import Diagnosis, Severity
 from ...atom.entry import Entry, Result, render_result
 from ...atom.renderer import render_feed
 from ..db.clock import now
-from ..select.pages import entry_id
+from ..select.changes import entry_id
 
 if TYPE_CHECKING:
     from ...core.decision import Resolution

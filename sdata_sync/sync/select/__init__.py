@@ -2,7 +2,7 @@
 
 =============  ======================================================
 ``oversize``   leave out versions that are larger than a peer accepts
-``pages``      select, read and render one page
+``changes``    select, read and render one page
 ``feed``       the source feed, page by page
 ``catalogue``  resources as clients read them by URL
 =============  ======================================================

@@ -16,7 +16,7 @@ from ...core.ranges import missing_ranges
 from ...exceptions import FeedError
 from ..db.clock import now
 from ..log.digests import StoredDigest, load_digest
-from .pages import in_range, missing_and_inhabited, prepare_page
+from .changes import in_range, missing_and_inhabited, prepare_page
 
 if TYPE_CHECKING:
     from ...core.digest import Digest
