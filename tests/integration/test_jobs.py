@@ -6,10 +6,10 @@ from contextlib import suppress
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
+from sdata_sync import tasks as tasks_of_celery
 from sdata_sync.delivery import push as passages
 from sdata_sync.delivery import push as pushing
 from sdata_sync.delivery import session as sessions
-from sdata_sync.delivery.backends import celery as tasks_of_celery
 from sdata_sync.delivery.backends import jobs
 from sdata_sync.delivery.backends.queue import claim_deliveries
 from sdata_sync.delivery.client import PeerClient
