@@ -5,6 +5,5 @@ from testproject.settings import DATABASES
 
 DATABASES["default"]["OPTIONS"] = {
     "transaction_mode": "IMMEDIATE",
-    "init_command": "PRAGMA journal_mode=WAL;",
     "timeout": 0,
 }

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 THREADS, KINDS, PAGES = 6, 12, 8
 
 SCRIPT = f"""
@@ -32,7 +34,10 @@ for number in range({KINDS}):
         editor.create_model(model)
     kinds.append(registry.of_model(model))
 peer = Peer.objects.create(name="peer", url="http://peer/sdata/shop/crm/-")
-connection.close()
+# The mode is kept in the file. This connection stays open: SQLite locks the file when the first is opened and the last closed.
+with connection.cursor() as cursor:
+    cursor.execute("PRAGMA journal_mode=WAL")
+list(Peer.objects.all())
 
 failures = []
 
@@ -72,6 +77,7 @@ print("failures", len(failures), sorted(set(failures))[:3])
 """
 
 
+@pytest.mark.skipif("SDATA_SERVER" in os.environ, reason="SQLite has this lock")
 def test_no_writer_finds_the_database_locked(tmp_path):
     environment = {
         **os.environ,
