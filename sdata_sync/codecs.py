@@ -119,10 +119,14 @@ def _own_class(field: Field) -> FieldClass:
 
 def _stores_like(field: Field, base: FieldClass) -> bool:
     """Return True if a column of ``field`` is read and written as one of ``base``, without functions of SQL around."""
-    overrides = ("select_format", "get_placeholder", "db_type", "get_internal_type")
+    wrapping = ("select_format", "get_placeholder", "get_placeholder_sql")
     own = type(field)
-    changed = [name for name in overrides if getattr(own, name, None) is not getattr(base, name, None)]
-    if "select_format" in changed or "get_placeholder" in changed:
+    changed = [
+        name
+        for name in (*wrapping, "db_type", "get_internal_type")
+        if getattr(own, name, None) is not getattr(base, name, None)
+    ]
+    if not set(wrapping).isdisjoint(changed):
         return False
     return not changed or field.get_internal_type() == _copy(field, base).get_internal_type()
 
