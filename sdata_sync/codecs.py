@@ -167,18 +167,20 @@ JSON_NULL = models.Value(None, models.JSONField())
 
 
 def stored_value(field: Field, value: Any) -> Any:
-    """Return what the column of ``field`` holds for ``value``, an attribute of an instance."""
-    if value is None or stored_field(field) is field:
-        return value
+    """Return what the column of ``field`` holds for ``value``, an attribute of an instance that is not ``None``.
+
+    ``field`` is one whose ``stored_field`` is another field.
+    """
     if isinstance(field, models.JSONField):
         return value if isinstance(value, models.Value) else json.loads(json.dumps(value, cls=field.encoder))
     return field.get_prep_value(value)
 
 
 def attribute_value(field: Field, value: Any) -> Any:
-    """Return the attribute of an instance for ``value``, which the column of ``field`` holds."""
-    if value is None or stored_field(field) is field:
-        return value
+    """Return the attribute of an instance for ``value``, which the column of ``field`` holds and is not ``None``.
+
+    ``field`` is one whose ``stored_field`` is another field.
+    """
     if isinstance(field, models.JSONField):
         plain = isinstance(value, models.Value) or field.decoder is None
         return value if plain else json.loads(json.dumps(value), cls=field.decoder)

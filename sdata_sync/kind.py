@@ -61,10 +61,15 @@ class ResourceProperty:
         return stored_field(self.field)
 
     @cached_property
+    def is_converted(self) -> bool:
+        """Return True if the field of the application converts between the column and the attribute."""
+        return self.stored is not self.field
+
+    @cached_property
     def selection(self) -> Any:
         """Return what ``values_list()`` selects for the stored value: a column name or an expression."""
         name = self.field.attname
-        return name if self.stored is self.field else StoredColumn(name, self.stored)
+        return StoredColumn(name, self.stored) if self.is_converted else name
 
     @cached_property
     def is_plain(self) -> bool:
@@ -74,7 +79,7 @@ class ResourceProperty:
             return False  # a write replaces the value by the present time
         attribute = getattr_static(field.model, field.attname, None)
         own = isinstance(attribute, DeferredAttribute) and not isinstance(field, models.FileField)
-        return own and self.stored is field and not _may_alter(field)
+        return own and not self.is_converted and not _may_alter(field)
 
     def text(self, value: Any) -> Text:
         """Return the text of the stored ``value``; ``None`` for null."""
@@ -94,15 +99,15 @@ class ResourceProperty:
 
     def attribute(self, value: Any) -> Any:
         """Return the attribute of an instance for the stored ``value``."""
-        return attribute_value(self.field, value)
+        return value if value is None or not self.is_converted else attribute_value(self.field, value)
 
     def stored_value(self, attribute: Any) -> Any:
         """Return the stored value for an ``attribute`` of an instance."""
-        return stored_value(self.field, attribute)
+        return attribute if attribute is None or not self.is_converted else stored_value(self.field, attribute)
 
     def written(self, value: Any) -> Any:
         """Return what ``update()`` is given so that the column holds the stored ``value``."""
-        if value is None or self.stored is self.field or isinstance(value, models.Value):
+        if value is None or not self.is_converted or isinstance(value, models.Value):
             return value
         return models.Value(value, self.stored)
 
@@ -328,7 +333,7 @@ class Kind:
     @cached_property
     def converters(self) -> dict[str, Callable[[Any], Any]]:
         """Return, by column, how a stored value becomes an attribute of an instance, where the two differ."""
-        return {prop.field.attname: prop.attribute for prop in self.properties if prop.stored is not prop.field}
+        return {prop.field.attname: prop.attribute for prop in self.properties if prop.is_converted}
 
     @cached_property
     def columns(self) -> tuple[str, ...]:

@@ -92,9 +92,10 @@ def find_by_unique_values(model: type[models.Model], instance: models.Model) -> 
     All unique fields, ``unique_together`` and unique constraints count, also those with expressions, with a condition
     and with ``nulls_distinct=False``. The primary key does not count, because each node has its own.
     """
-    using = router.db_for_write(model)
+    every: models.QuerySet[Any] = models.QuerySet(model, using=router.db_for_write(model))
+    values = {f.name: models.Value(getattr(instance, f.attname), f) for f in model._meta.concrete_fields}
     for constraint in _unique_constraints(model):
-        rows = _rows_in_conflict(model, constraint, instance, using)
+        rows = _rows_in_conflict(every, constraint, values)
         found: models.Model | None = None if rows is None else rows.first()
         if found is not None:
             return found
@@ -115,15 +116,14 @@ def _unique_constraints(model: type[models.Model]) -> Iterator[models.UniqueCons
 
 
 def _rows_in_conflict(
-    model: type[models.Model], constraint: models.UniqueConstraint, instance: models.Model, using: str
+    rows: models.QuerySet[Any], constraint: models.UniqueConstraint, values: Mapping[str, models.Value]
 ) -> models.QuerySet[Any] | None:
-    """Return the rows that violate ``constraint`` together with ``instance``; ``None`` if it does not concern it."""
-    rows: models.QuerySet[Any] = models.QuerySet(model, using=using)
-    values = {
-        field.name: models.Value(getattr(instance, field.attname), field) for field in model._meta.concrete_fields
-    }
+    """Return those of ``rows`` that violate ``constraint`` together with a row that has ``values`` by field.
+
+    Return ``None`` if the constraint does not concern that row.
+    """
     if constraint.condition is not None:
-        if not constraint.condition.check(values, using=using):
+        if not constraint.condition.check(dict(values), using=rows.db):
             return None
         rows = rows.filter(constraint.condition)
     for name in constraint.fields:

@@ -36,7 +36,7 @@ def write_turn(using: str) -> AbstractContextManager[Any]:
 
 @contextmanager
 def write_transaction(using: str) -> Iterator[None]:
-    """Begin a transaction that writes, in this thread's turn."""
+    """Open a transaction on ``using`` for a thread that writes, when no other thread of the process writes."""
     with write_turn(using), transaction.atomic(using=using):
         yield
 

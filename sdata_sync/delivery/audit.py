@@ -11,8 +11,7 @@ from uuid import UUID
 
 from ..exceptions import PayloadError
 from ..models import Peer, TrackedResource
-from ..sync.content.contents import LocalVersion, merged
-from ..sync.content.rows import read_instances
+from ..sync.content.contents import merged, read_contents
 from ..sync.db.isolation import row_guard
 from ..sync.db.statements import chunks
 from ..sync.log.tracked import mark_found
@@ -172,8 +171,7 @@ class _Verifier:
         kind, key = self._kind, tracked.row_key
         if entry.is_deleted or tracked.is_deleted:
             return [] if entry.is_deleted == tracked.is_deleted else ["(deleted)"]
-        instance = read_instances(kind, [key]).get(key)
-        present = LocalVersion(kind, tracked, instance, allocate=False).contents
+        present = read_contents(kind, [tracked])[0].get(key)
         if entry.payload is None or present is None:
             return ["(row)"]
         reading = kind.decode(entry.payload)

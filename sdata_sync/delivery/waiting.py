@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from ..core.digest import Digest
-from ..models import DeferredEntry, Peer, Stream, TrackedResource
+from ..models import Peer, Stream, TrackedResource
+from ..models.tracked import NO_KEY
+from ..sync.content.deferred import deferred_entries
 from ..sync.content.rows import read_instances_apart
 from ..sync.db.clock import now
 from ..sync.db.faults import ends_page
@@ -84,7 +86,7 @@ def waiting_there(kind: Kind, stream: Stream) -> Waiting | None:
 
 def waiting_here(kind: Kind) -> Waiting | None:
     """Return the deferred entries of this node, ``None`` if there is none."""
-    entries = DeferredEntry.objects.using(kind.database).filter(resource__kind=kind.name, is_discarded=False)
+    entries = deferred_entries(kind)
     count = entries.count()
     if not count:
         return None
@@ -100,9 +102,9 @@ def just_told(waiting: Waiting) -> Waiting:
 def _names(kind: Kind, uuids: list[UUID]) -> list[str]:
     """Return the rows of ``uuids`` as text; the uuid where there is no row or it cannot be shown."""
     rows = TrackedResource.objects.using(kind.database).filter(kind=kind.name, uuid__in=uuids)
-    keys = dict(rows.exclude(local_key=None).values_list("uuid", "local_key"))
-    instances, _ = read_instances_apart(kind, [key for key in keys.values() if key is not None])
-    return [f"{kind.name} {_shown(instances.get(keys.get(uuid) or ''), uuid)!r}" for uuid in uuids]
+    keys = {row.uuid: row.row_key for row in rows}
+    instances, _ = read_instances_apart(kind, list(keys.values()))
+    return [f"{kind.name} {_shown(instances.get(keys.get(uuid, NO_KEY)), uuid)!r}" for uuid in uuids]
 
 
 def _shown(instance: object, uuid: UUID) -> str:

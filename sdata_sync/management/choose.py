@@ -41,8 +41,9 @@ def chosen_kinds(names: Sequence[str] | None) -> list[Kind]:
 
 
 def _expect_all(wanted: Sequence[str], known: Collection[str], what: str) -> None:
-    found = {name.lower() if what == "kind" else name for name in known}
-    missing = [name for name in wanted if (name.lower() if what == "kind" else name) not in found]
+    fold = str.lower if what == "kind" else str
+    found = set(map(fold, known))
+    missing = [name for name in wanted if fold(name) not in found]
     if missing:
         there = ", ".join(sorted(known)) or "none"
         raise CommandError(f"There is no {what} {', '.join(map(repr, missing))} here; there are: {there}.")

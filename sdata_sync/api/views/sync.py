@@ -21,7 +21,7 @@ from ...models import Operation, Peer
 from ...models.operation import Phase, Role
 from ...sync.apply.receive import receive_feed
 from ...sync.bounds import Bounds, check_size
-from ...sync.content.deferred import count_deferred, retry_others
+from ...sync.content.deferred import deferred_entries, retry_others
 from ...sync.db.clock import now
 from ...sync.db.isolation import atomically_by_row
 from ...sync.log.digests import load_digest, lock_digest
@@ -54,7 +54,7 @@ class DigestView(SDataView):
         Before its first tick a process reads the digests of the peers (network): this node may have been restored from
         a backup.
         """
-        return Response(check_and_assign_ticks(self.kind).value.with_waiting(count_deferred(self.kind)))
+        return Response(check_and_assign_ticks(self.kind).value.with_waiting(deferred_entries(self.kind).count()))
 
     def put(self, request: Request, **url: str) -> Response:
         """Raise ticks and take over priorities, then answer with the digest; a tick is never lowered."""

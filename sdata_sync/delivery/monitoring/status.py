@@ -15,7 +15,7 @@ from ...models import Digest as DigestRow
 from ...models import Endpoint, Peer, Stream, TrackedResource
 from ...registry import registry
 from ...sync.apply.receive import OUTCOMES
-from ...sync.content.deferred import count_deferred
+from ...sync.content.deferred import deferred_entries
 from ...sync.db.clock import now
 from ...sync.log.digests import StoredDigest, load_digest
 from ...sync.select.oversize import oversize_names
@@ -171,7 +171,7 @@ def _of_kind(kind: Kind, peers: Iterable[Peer]) -> KindStatus:
         tick=stored.value.tick(kind.endpoint),
         unnumbered=tracked.filter(mark__isnull=False, problem="").count(),
         held_back=tracked.filter(mark__isnull=False).exclude(problem="").count(),
-        deferred=count_deferred(kind),
+        deferred=deferred_entries(kind).count(),
         received={name: getattr(row, name) for name in OUTCOMES},
         conflicts=row.conflicts,
         is_behind=row.gap_until is not None,

@@ -6,7 +6,7 @@ import json
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
@@ -23,9 +23,6 @@ from ...models import Peer
 from ...registry import registry
 from ...sync.stamp.scan import scan
 from ..choose import chosen_kinds, chosen_peers
-
-if TYPE_CHECKING:
-    pass
 
 
 class Command(BaseCommand):

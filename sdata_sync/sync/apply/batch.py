@@ -18,7 +18,7 @@ from ...models import ConflictRecord, TrackedResource
 from ...relations import Reading
 from ..content.contents import waiting_of
 from ..content.resolve import ReferenceCache, RowAction, RowChange, keep_waiting, prepare_row, targets_of
-from ..content.rows import existing_keys, read_instances_apart, unreadable_row
+from ..content.rows import brought_key, existing_keys, read_instances_apart, unreadable_row
 from ..db.faults import describe, ends_page
 from ..db.isolation import row_guard
 from ..db.prepared import PreparedQuery
@@ -82,7 +82,7 @@ class Version:
         """Plan to keep the version as a deferred entry because of ``error``."""
         self.plan, self.error = Plan.DEFER, error
 
-    def plan_merge(self, kind: Kind, same_key: str | None = None) -> None:
+    def plan_merge(self, kind: Kind, same_key: str | None) -> None:
         """Plan ``MERGE`` or ``RESURRECT`` if another row or deleted resource is the same thing as the new one.
 
         ``same_key`` is the local key of the row that has the primary key of the new one.
@@ -180,13 +180,11 @@ class Batch:
 
     def _row_with_key_of(self, instance: models.Model) -> str | None:
         """Return the local key that the new row ``instance`` brings, if this node has a row with it."""
-        field = self.kind.key_field
-        value = getattr(instance, field.attname)
-        if value is None:
+        key = brought_key(self.kind, instance)
+        if key is None:
             return None
-        key = key_text(field, value)
-        is_taken = bool(existing_keys(self.kind, [key])) if field.is_relation else key in self._taken
-        return key if is_taken else None
+        taken = existing_keys(self.kind, [key]) if self.kind.key_field.is_relation else self._taken
+        return key if key in taken else None
 
     def _read_payload(self, entry: Entry) -> Reading | PayloadError:
         if entry.payload is None:
@@ -237,8 +235,7 @@ class Batch:
         version.row = prepare_row(self.kind, instance, reading, self.known)
         version.keep_waiting(self.kind, reading.related)
         if instance is None:
-            same_key = self._row_with_key_of(version.row.instance) if self.kind.brings_keys else None
-            version.plan_merge(self.kind, same_key)
+            version.plan_merge(self.kind, self._row_with_key_of(version.row.instance))
             if version.plan is not Plan.WRITE:
                 version.row = None
         elif version.tracked.keeps_content:

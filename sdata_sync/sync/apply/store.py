@@ -10,10 +10,9 @@ from ...exceptions import PayloadError
 from ...models import ConflictRecord, TrackedResource
 from ..content.deferred import defer, forget
 from ..content.pending import store_pending
-from ..content.rows import existing_keys
+from ..content.rows import brought_key, existing_keys
 from ..content.write.writer import write_rows
 from ..db.prepared import PreparedQuery
-from ..log.marks import key_text
 from ..log.tracked import create_tracked, tracked_rows, update_tracked
 from ..stamp.stamper import is_young_intent
 from .batch import Plan
@@ -119,10 +118,7 @@ def _find_duplicate(kind: Kind, version: Version, error: PayloadError, *, is_new
 
 def _same_key(kind: Kind, version: Version) -> str | None:
     """Return the local key that the refused row brings, if another row has it."""
-    if not kind.brings_keys or version.row is None:
-        return None
-    value = getattr(version.row.instance, kind.key_field.attname)
-    key = None if value is None else key_text(kind.key_field, value)
+    key = None if version.row is None else brought_key(kind, version.row.instance)
     return key if key is not None and existing_keys(kind, [key]) else None
 
 

@@ -97,11 +97,16 @@ def on_association_changed(
             field: Any = relation.field
             rows = all_rows(sender, using).filter(**{field.m2m_reverse_field_name(): instance.pk})
             owners = list(rows.values_list(sender._meta.get_field(field.m2m_field_name()).attname, flat=True))  # type: ignore[union-attr]
-        keys = [key_text(kind.model._meta.pk, owner) for owner in owners]
-        keys = [key for key in keys if not is_applied(kind.name, None, key)]
-        if keys:
-            mark(using, kind.name, keys)
-            wake_after_commit(kind.name, using)
+        _mark_owners(kind, owners, using)
+
+
+def _mark_owners(kind: Kind, owners: Iterable[Any], using: str) -> None:
+    """Mark the rows with the primary keys ``owners``, except those that are being applied."""
+    keys = [key_text(kind.model._meta.pk, owner) for owner in owners]
+    keys = [key for key in keys if not is_applied(kind.name, None, key)]
+    if keys:
+        mark(using, kind.name, keys)
+        wake_after_commit(kind.name, using)
 
 
 def on_through_row_changed(*, sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
@@ -111,10 +116,8 @@ def on_through_row_changed(*, sender: type[models.Model], instance: models.Model
     for kind, relation in associations_through(sender):
         field: Any = relation.field
         owner = getattr(instance, sender._meta.get_field(field.m2m_field_name()).attname)  # type: ignore[union-attr]
-        key = None if owner is None else key_text(kind.model._meta.pk, owner)
-        if using == kind.database and key is not None and not is_applied(kind.name, None, key):
-            mark(using, kind.name, [key])
-            wake_after_commit(kind.name, using)
+        if using == kind.database and owner is not None:
+            _mark_owners(kind, [owner], using)
 
 
 def associations_through(through: type[models.Model]) -> list[tuple[Kind, Association]]:

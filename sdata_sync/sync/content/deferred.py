@@ -153,13 +153,7 @@ def retry_deferred(kind: Kind, *, is_alone: bool = False) -> int:
 
 def _retry_deletions(kind: Kind) -> int:
     """Retry the deferred deletions whose condition is met or does not matter any more; return the number applied."""
-    entries = DeferredEntry.objects.using(kind.database).filter(
-        resource__kind=kind.name,
-        resource__mark__isnull=True,
-        is_deleted=True,
-        is_discarded=False,
-        condition__isnull=False,
-    )
+    entries = deferred_entries(kind).filter(resource__mark__isnull=True, is_deleted=True, condition__isnull=False)
     if not entries.exists():
         return 0
     stored = DeletionCondition.objects.using(kind.database).filter(entries__in=entries).distinct()
@@ -235,10 +229,9 @@ def retry_chosen(kind: Kind, entries: Collection[int]) -> int:
         return _retry(kind, list(tracked.values_list("pk", flat=True)))
 
 
-def count_deferred(kind: Kind) -> int:
-    """Return the number of deferred entries of ``kind`` that are not discarded."""
-    entries = DeferredEntry.objects.using(kind.database)
-    return entries.filter(resource__kind=kind.name, is_discarded=False).count()
+def deferred_entries(kind: Kind) -> QuerySet[DeferredEntry]:
+    """Return the deferred entries of ``kind`` that are not discarded."""
+    return DeferredEntry.objects.using(kind.database).filter(resource__kind=kind.name, is_discarded=False)
 
 
 def discard(entries: QuerySet[DeferredEntry]) -> int:

@@ -13,6 +13,7 @@ from django.db import models
 from ...exceptions import PayloadError
 from ..db.isolation import read_apart
 from ..db.prepared import PreparedQuery, can_prepare
+from ..log.marks import key_text
 
 if TYPE_CHECKING:
     from ...kind import Kind
@@ -38,6 +39,12 @@ def existing_keys(kind: Kind, keys: Iterable[str]) -> set[str]:
     """Return those of ``keys`` that have a row."""
     wanted = _readable(kind, keys)
     return {str(key) for key in kind.rows().filter(pk__in=wanted).values_list("pk", flat=True)} if wanted else set()
+
+
+def brought_key(kind: Kind, instance: models.Model) -> str | None:
+    """Return the local key that the received row ``instance`` brings, or ``None`` if this node makes its key."""
+    value = getattr(instance, kind.key_field.attname) if kind.brings_keys else None
+    return None if value is None else key_text(kind.key_field, value)
 
 
 def read_instances_apart(kind: Kind, keys: Iterable[str]) -> tuple[dict[str, models.Model], dict[str, str]]:

@@ -51,9 +51,7 @@ def write_rows(kind: Kind, changes: Sequence[RowChange]) -> None:
     bulk = _can_write_in_bulk(kind)
     if bulk:
         for change in writes:
-            _check_new(kind, change)
-            if kind.declared.validate and change.error is None:
-                _validate(kind, change, whole=False)
+            _check(kind, change, whole=False)
         writes = [change for change in writes if change.error is None]
     if not (bulk and _write_in_bulk(kind, writes)):
         for change in writes:
@@ -110,6 +108,13 @@ def _has_foreign_receivers(signal: Any, model: type[models.Model]) -> bool:
     # Signal.has_listeners() would also return True for the receivers of this app.
     live = signal._live_receivers(model)
     return any(not is_own_receiver(receiver) for group in live for receiver in group)
+
+
+def _check(kind: Kind, change: RowChange, *, whole: bool) -> None:
+    """Set ``error`` on a change that lacks a needed value or does not pass the validation that the resource wants."""
+    _check_new(kind, change)
+    if kind.declared.validate and change.error is None:
+        _validate(kind, change, whole=whole)
 
 
 def _check_new(kind: Kind, change: RowChange) -> None:
@@ -364,9 +369,7 @@ def _attempt(kind: Kind, change: RowChange, act: Any) -> None:
 
 
 def _save(kind: Kind, change: RowChange) -> None:
-    _check_new(kind, change)
-    if kind.declared.validate and change.error is None:
-        _validate(kind, change, whole=True)
+    _check(kind, change, whole=True)
     if change.error is not None:
         raise change.error
     before = _linked_values(kind, [change])
