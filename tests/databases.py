@@ -33,6 +33,25 @@ _FILLED = ("django_content_type", "auth_permission")
 MANY = 2000
 
 
+@contextmanager
+def declared(*models: Any, using: str = DEFAULT_DB_ALIAS) -> Iterator[None]:
+    """Create the tables of ``models``, which a test declares in the app ``shapes``; forget both after the block."""
+    from django.apps import apps
+
+    with connections[using].schema_editor() as editor:
+        for model in models:
+            editor.create_model(model)
+    try:
+        yield
+    finally:
+        with connections[using].schema_editor() as editor:
+            for model in reversed(models):
+                editor.delete_model(model)
+        for model in models:
+            apps.all_models["shapes"].pop(model._meta.model_name)
+        apps.clear_cache()
+
+
 def tables_of(connection: Any) -> list[str]:
     """Return the tables of the models; they do not change during a run."""
     names: list[str] | None = getattr(connection, "_tables_of_tests", None)

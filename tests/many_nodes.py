@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import cached_property
 
@@ -176,3 +176,17 @@ def wired(nodes: list[LocalNode], monkeypatch) -> Iterator[Wire]:
     monkeypatch.setattr(overlap, "is_sequential", True)
     with carrying_out_at_once(), connections[DEFAULT_DB_ALIAS].execute_wrapper(_refuse):
         yield wire
+
+
+@contextmanager
+def two_nodes(monkeypatch, *shared) -> Iterator[list[LocalNode]]:
+    """Let two nodes, each the other's peer, share models; ``shared`` are models, or models with their resources."""
+    import sdata_sync
+
+    nodes = [LocalNode(number) for number in range(2)]
+    with wired(nodes, monkeypatch), ExitStack() as stack:
+        for item in shared:
+            stack.enter_context(sdata_sync.registered(*(item if isinstance(item, tuple) else (item,))))
+        for node in nodes:
+            node.reset([other for other in nodes if other is not node])
+        yield nodes

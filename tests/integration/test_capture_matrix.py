@@ -8,7 +8,7 @@ from sdata_sync.models import DeferredEntry
 from sdata_sync.registry import registry
 from sdata_sync.sync.stamp.scan import scan
 
-from ..many_nodes import LocalNode, wired
+from ..many_nodes import two_nodes
 from ..shapes.models import Article, Author, Friend, Membership, Owner, Player, Tag, Team
 from ..talk import level, push
 
@@ -32,19 +32,9 @@ class Friends(sdata_sync.SyncResource):
 
 @pytest.fixture
 def nodes(monkeypatch):
-    nodes = [LocalNode(number) for number in range(2)]
-    with (
-        wired(nodes, monkeypatch),
-        sdata_sync.registered(Author),
-        sdata_sync.registered(Tag),
-        sdata_sync.registered(Article, Articles),
-        sdata_sync.registered(Friend, Friends),
-        sdata_sync.registered(Owner),
-        sdata_sync.registered(Player),
-        sdata_sync.registered(Team, Teams),
-    ):
-        for node in nodes:
-            node.reset([other for other in nodes if other is not node])
+    with two_nodes(
+        monkeypatch, Author, Tag, (Article, Articles), (Friend, Friends), Owner, Player, (Team, Teams)
+    ) as nodes:
         yield nodes
 
 

@@ -16,7 +16,7 @@ from sdata_sync.models import DeferredEntry
 from sdata_sync.registry import registry
 from sdata_sync.sync.stamp.scan import scan
 
-from ..many_nodes import LocalNode, wired
+from ..many_nodes import two_nodes
 from ..shapes.models import Colour, EveryField, Loose, Stamped, Wilful
 from ..talk import level, push
 
@@ -28,27 +28,8 @@ pytestmark = [
 
 @pytest.fixture
 def nodes(monkeypatch):
-    nodes = [LocalNode(number) for number in range(2)]
-    with (
-        wired(nodes, monkeypatch),
-        sdata_sync.registered(Wilful),
-        sdata_sync.registered(Loose),
-        sdata_sync.registered(EveryField),
-        sdata_sync.registered(Stamped),
-    ):
-        for node in nodes:
-            node.reset([other for other in nodes if other is not node])
+    with two_nodes(monkeypatch, Wilful, Loose, EveryField, Stamped) as nodes:
         yield nodes
-
-
-@pytest.fixture
-def a(nodes):
-    return nodes[0]
-
-
-@pytest.fixture
-def b(nodes):
-    return nodes[1]
 
 
 def table(node, model):

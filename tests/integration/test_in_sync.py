@@ -5,14 +5,13 @@ import json
 import pytest
 from django.core.management import CommandError, call_command
 
-import sdata_sync
 from sdata_sync.delivery import client
 from sdata_sync.delivery.client import PeerClient
 from sdata_sync.delivery.monitoring.status import collect_status
 from sdata_sync.models import DeferredEntry, Peer, Stream
 from testproject.crm.models import Account
 
-from ..many_nodes import LocalNode, wired
+from ..many_nodes import two_nodes
 from ..shapes.models import Zone
 from ..talk import push
 
@@ -24,21 +23,8 @@ pytestmark = [
 
 @pytest.fixture
 def nodes(monkeypatch):
-    nodes = [LocalNode(number) for number in range(2)]
-    with wired(nodes, monkeypatch), sdata_sync.registered(Zone):
-        for node in nodes:
-            node.reset([other for other in nodes if other is not node])
+    with two_nodes(monkeypatch, Zone) as nodes:
         yield nodes
-
-
-@pytest.fixture
-def a(nodes):
-    return nodes[0]
-
-
-@pytest.fixture
-def b(nodes):
-    return nodes[1]
 
 
 def run(node, capsys, *arguments):

@@ -6,10 +6,9 @@ from decimal import Decimal
 import pytest
 from django.db.models.signals import post_save
 
-import sdata_sync
 from sdata_sync.models import ConflictRecord, DeferredEntry, TrackedResource
 
-from ..many_nodes import LocalNode, wired
+from ..many_nodes import two_nodes
 from ..shapes.models import Coupon, PaidBill, Zone, ZoneProfile
 from ..talk import level, push
 
@@ -21,27 +20,8 @@ pytestmark = [
 
 @pytest.fixture
 def nodes(monkeypatch):
-    nodes = [LocalNode(number) for number in range(2)]
-    with (
-        wired(nodes, monkeypatch),
-        sdata_sync.registered(Zone),
-        sdata_sync.registered(ZoneProfile),
-        sdata_sync.registered(PaidBill),
-        sdata_sync.registered(Coupon),
-    ):
-        for node in nodes:
-            node.reset([other for other in nodes if other is not node])
+    with two_nodes(monkeypatch, Zone, ZoneProfile, PaidBill, Coupon) as nodes:
         yield nodes
-
-
-@pytest.fixture
-def a(nodes):
-    return nodes[0]
-
-
-@pytest.fixture
-def b(nodes):
-    return nodes[1]
 
 
 def rows(node, model):

@@ -4,12 +4,13 @@ import datetime as dt
 from decimal import Decimal
 
 import pytest
-from django.apps import apps
 from django.db import connection, models
 
 import sdata_sync
 from sdata_sync.atom.payload import Payload
 from sdata_sync.sync.content.rows import read_rows
+
+from ..databases import declared
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -45,15 +46,8 @@ def model():
             app_label = "shapes"
             managed = False
 
-    with connection.schema_editor() as editor:
-        editor.create_model(Rich)
-    try:
+    with declared(Rich):
         yield Rich
-    finally:
-        with connection.schema_editor() as editor:
-            editor.delete_model(Rich)
-        apps.all_models["shapes"].pop("rich")
-        apps.clear_cache()
 
 
 def texts_in_sql():

@@ -1,11 +1,12 @@
 """Which row has a unique value of a received row: unique fields and constraints of every kind."""
 
 import pytest
-from django.apps import apps
 from django.db import connection, models
 from django.db.models.functions import Lower
 
 from sdata_sync.resources import find_by_unique_values
+
+from ..databases import declared
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -31,15 +32,8 @@ def model():
                 models.UniqueConstraint(fields=["rank"], condition=models.Q(is_active=True), name="subscriber_rank"),
             ]
 
-    with connection.schema_editor() as editor:
-        editor.create_model(Subscriber)
-    try:
+    with declared(Subscriber):
         yield Subscriber
-    finally:
-        with connection.schema_editor() as editor:
-            editor.delete_model(Subscriber)
-        apps.all_models["shapes"].pop("subscriber")
-        apps.clear_cache()
 
 
 @pytest.fixture

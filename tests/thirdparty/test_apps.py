@@ -1,7 +1,5 @@
 """Real third-party apps: their models are registered with defaults, written by their own APIs, and compared with SQL."""
 
-from contextlib import ExitStack
-
 import pytest
 import reversion
 from django.contrib.auth.models import Group, User
@@ -20,7 +18,7 @@ from sdata_sync.models import DeferredEntry
 from sdata_sync.registry import registry
 from sdata_sync.sync.stamp.scan import scan
 
-from ..many_nodes import LocalNode, wired
+from ..many_nodes import two_nodes
 from ..talk import level, push
 from . import models as m
 
@@ -43,15 +41,8 @@ def b(nodes):
 @pytest.fixture
 def nodes(monkeypatch, request):
     """Two nodes with the models of the test's marker ``models`` registered, each with defaults or a declaration."""
-    found = [LocalNode(number) for number in range(2)]
-    with ExitStack() as stack:
-        stack.enter_context(wired(found, monkeypatch))
-        for model in request.node.get_closest_marker("models").args[0]:
-            model, declared = model if isinstance(model, tuple) else (model, sdata_sync.SyncResource)
-            stack.enter_context(sdata_sync.registered(model, declared))
-        for node in found:
-            node.reset([other for other in found if other is not node])
-        yield found
+    with two_nodes(monkeypatch, *request.node.get_closest_marker("models").args[0]) as nodes:
+        yield nodes
 
 
 def table(node, model, without=()):
