@@ -18,7 +18,7 @@ from django.utils.module_loading import import_string
 
 from .codecs import codec_of
 from .conf import BASE_URL_FORM, Setting, Settings, conf, shown_name
-from .kind import is_made_by_database
+from .kind import is_made_by_database, key_parts
 from .registry import registry
 from .relations import Association, Reference, Relation
 
@@ -216,7 +216,7 @@ def check_urls(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
 
 
 def check_resources(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check the registered resources: E010 to E019, E022 to E027, W008, W009."""
+    """Check the registered resources: E010 to E019, E022 to E026, W008, W009."""
     found: list[CheckMessage] = []
     kinds: dict[str, Kind] = {}
     for kind in registry:
@@ -257,18 +257,7 @@ def _check_kind(kind: Kind) -> Iterator[CheckMessage]:
         )
     if not kind.name.isidentifier():
         yield Error(f"The path {kind.name!r} of {kind!r} is no identifier.", obj=model, id="sdata_sync.E012")
-    if isinstance(model._meta.pk, models.CompositePrimaryKey):
-        yield Error(
-            f"{model._meta.label} has a composite primary key, which cannot be a local key yet.",
-            hint="Do not register the model, or give it a primary key of one column.",
-            obj=model,
-            id="sdata_sync.E027",
-        )
-        return
-    pk: models.Field[Any, Any] = model._meta.pk
-    while isinstance(pk, models.ForeignKey):
-        pk = pk.target_field
-    if isinstance(pk, models.TextField) or (pk.max_length or 0) > MAX_KEY:
+    if _longest_key(model) > MAX_KEY:
         yield Error(
             f"{model._meta.label} has primary keys of more than {MAX_KEY} characters.",
             hint="Use shorter primary keys: the column TrackedResource.local_key must hold them.",
@@ -288,15 +277,26 @@ def _check_kind(kind: Kind) -> Iterator[CheckMessage]:
     yield from _check_left_out(kind, fields)
 
 
+def _longest_key(model: type[models.Model]) -> int:
+    """Return the greatest number of characters of a local key of ``model``."""
+    parts = key_parts(model._meta.pk)
+    longest = 0 if len(parts) == 1 else 1 + 3 * len(parts)
+    for part in parts:
+        while isinstance(part, models.ForeignKey):
+            part = part.target_field
+        longest += MAX_KEY + 1 if isinstance(part, models.TextField) else (part.max_length or 20)
+    return longest
+
+
 def _check_key(kind: Kind, fields: Sequence[models.Field[Any, Any]]) -> Iterator[CheckMessage]:
-    key = kind.key_field
-    if kind.is_target and not (key in fields or is_made_by_database(key) or key.has_default()):
-        yield Error(
-            f"{kind!r}: a received row would have no value for its primary key {key.name!r}, which is not sent.",
-            hint=f"Add {key.name!r} to `fields`, or set `is_target = False`.",
-            obj=kind.model,
-            id="sdata_sync.E026",
-        )
+    for part in key_parts(kind.key_field):
+        if kind.is_target and not (part in fields or is_made_by_database(part) or part.has_default()):
+            yield Error(
+                f"{kind!r}: a received row would have no value for its primary key {part.name!r}, which is not sent.",
+                hint=f"Add {part.name!r} to `fields`, or set `is_target = False`.",
+                obj=kind.model,
+                id="sdata_sync.E026",
+            )
 
 
 def _check_left_out(kind: Kind, fields: Sequence[models.Field[Any, Any]]) -> Iterator[CheckMessage]:

@@ -188,8 +188,15 @@ def attribute_value(field: Field, value: Any) -> Any:
     return value if convert is None else convert(value, field.cached_col, None)
 
 
+def _plain_text(value: Any) -> str:
+    if type(value) is str:
+        return value
+    # The text of a member of an enumeration of texts is its value; its str() may be its name.
+    return str.__str__(value) if isinstance(value, str) else str(value)
+
+
 def _text(field: Any) -> Codec:
-    return Codec(str, str)
+    return Codec(_plain_text, str)
 
 
 def _stripped(read: Callable[[str], Any], expected: str) -> Callable[[str], Any]:

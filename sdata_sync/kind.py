@@ -234,9 +234,14 @@ class Kind:
         return pk  # type: ignore[no-any-return]
 
     @cached_property
+    def key_columns(self) -> tuple[str, ...]:
+        """Return the columns of the primary key: several for a composite one."""
+        return tuple(part.attname for part in key_parts(self.key_field))
+
+    @cached_property
     def brings_keys(self) -> bool:
         """Return True if received rows bring their primary key, so that it is the key of the row at every node."""
-        return self.key_field.attname in self.columns
+        return set(self.key_columns) <= set(self.columns)
 
     @cached_property
     def parent_name(self) -> str:
@@ -402,11 +407,11 @@ class Kind:
 
     def stored_values(self, attributes: Mapping[str, Any], *, is_new: bool) -> dict[str, Any]:
         """Return the stored values for ``attributes`` by column; the primary key of a row never changes."""
-        key = self.model._meta.pk.attname
+        keys = {self.model._meta.pk.attname, *self.key_columns}
         return {
             name: self.by_column[name].stored_value(value) if name in self.by_column else value
             for name, value in attributes.items()
-            if is_new or name != key
+            if is_new or name not in keys
         }
 
     def render(self, attributes: str, contents: Sequence[Text], extra: str = "", keys: Keys = NO_KEYS) -> str:
@@ -464,6 +469,11 @@ class Kind:
                 path = f"{within}{self.element_name}/{error.payload_path}"
                 raise PayloadError(str(error), payload_path=path) from error
         return Reading(values, "".join(unknown), related)
+
+
+def key_parts(pk: models.Field[Any, Any]) -> list[models.Field[Any, Any]]:
+    """Return the fields of the primary key ``pk``: several for a composite one."""
+    return list(getattr(pk, "fields", [pk]))
 
 
 def is_made_by_database(field: models.Field[Any, Any]) -> bool:

@@ -11,7 +11,8 @@ from .kind import all_rows
 from .registry import registry
 from .sync.capture.nested import mark_parents
 from .sync.db.statements import chunks
-from .sync.log.marks import key_text, mark, mark_tracked
+from .sync.log.keys import key_text
+from .sync.log.marks import mark, mark_tracked
 from .sync.log.suppression import is_applied
 from .sync.log.wakeup import wake_after_commit
 from .turns import write_transaction

@@ -7,7 +7,7 @@ database is migrated and the others are copied from it, and only the tables that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -34,26 +34,29 @@ MANY = 2000
 
 
 @contextmanager
-def declared(*models: Any, using: str = DEFAULT_DB_ALIAS) -> Iterator[None]:
+def declared(*models: Any, using: Sequence[str] = (DEFAULT_DB_ALIAS,)) -> Iterator[None]:
     """Create the tables of ``models``, which a test declares in the app ``shapes``; forget both after the block."""
     from django.apps import apps
 
-    with connections[using].schema_editor() as editor:
-        for model in models:
-            editor.create_model(model)
+    for alias in using:
+        with connections[alias].schema_editor() as editor:
+            for model in models:
+                editor.create_model(model)
     try:
         yield
     finally:
-        with connections[using].schema_editor() as editor:
-            for model in reversed(models):
-                editor.delete_model(model)
+        for alias in using:
+            with connections[alias].schema_editor() as editor:
+                for model in reversed(models):
+                    editor.delete_model(model)
+            connections[alias].__dict__.pop("_tables_of_tests", None)
         for model in models:
             apps.all_models["shapes"].pop(model._meta.model_name)
         apps.clear_cache()
 
 
 def tables_of(connection: Any) -> list[str]:
-    """Return the tables of the models; they do not change during a run."""
+    """Return the tables of the models; they change only in ``declared``."""
     names: list[str] | None = getattr(connection, "_tables_of_tests", None)
     if names is None:
         names = sorted(connection.introspection.django_table_names(only_existing=True, include_views=False))

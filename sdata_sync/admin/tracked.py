@@ -37,17 +37,18 @@ class TrackedResourceAdmin(ReadOnlyAdmin[TrackedResource]):
     @admin.display(description="object", ordering="local_key")
     def object_link(self, tracked: TrackedResource) -> SafeString | str:
         """Return a link to the admin page of the row, or the local key if there is no such page."""
-        if tracked.local_key is None:
+        key: str | None = tracked.local_key
+        if key is None:
             return "-"
         kind = registry.of_kind(tracked.kind)
         if kind is None:
-            return tracked.local_key
+            return key
         meta = kind.model._meta
         try:
-            url = reverse(f"{self.admin_site.name}:{meta.app_label}_{meta.model_name}_change", args=[tracked.local_key])
+            url = reverse(f"{self.admin_site.name}:{meta.app_label}_{meta.model_name}_change", args=[key])
         except NoReverseMatch:
-            return tracked.local_key
-        return format_html('<a href="{}">{} {}</a>', url, meta.verbose_name, tracked.local_key)
+            return key
+        return format_html('<a href="{}">{} {}</a>', url, meta.verbose_name, key)
 
     @admin.display(description="changed", ordering="stamp")
     def changed(self, tracked: TrackedResource) -> str:

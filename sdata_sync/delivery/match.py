@@ -17,7 +17,7 @@ from ..exceptions import LinkError, PayloadError
 from ..sync.db.statements import chunks
 from ..sync.identity.link import link
 from ..sync.log.digests import lock_digest
-from ..sync.log.marks import key_text
+from ..sync.log.keys import key_text
 from ..sync.log.tracked import tracked_rows
 from ..turns import write_transaction
 from .pull import read_full_feed

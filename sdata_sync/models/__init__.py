@@ -1,10 +1,10 @@
 """Store the log, the digests, the peers and operations.
 
 =============  ==============================================
+``columns``    the columns that no field of Django has
 ``endpoint``   endpoints by URL
 ``digest``     the digest of each kind
-``tracked``    the log: one row for each resource
-``child``      uuids of children
+``tracked``    the log: one row for each resource; uuids of children
 ``peer``       peers
 ``stream``     the delivery of one kind to one peer
 ``conflict``   decided conflicts
@@ -17,7 +17,6 @@
 =============  ==============================================
 """
 
-from .child import ChildResource
 from .conflict import ConflictRecord
 from .deferred import DeferredEntry, DeletionCondition
 from .digest import Digest, DigestEntry
@@ -29,7 +28,7 @@ from .pending import PendingReference
 from .run import Run, RunResult
 from .scoped import ScopedResource
 from .stream import Stream
-from .tracked import TrackedResource
+from .tracked import ChildResource, TrackedResource
 
 __all__ = [
     "ChildResource",

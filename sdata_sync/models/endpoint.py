@@ -3,13 +3,14 @@
 from django.db import models
 
 from ..turns import TurnModel
+from .columns import KeyField
 
 
 class Endpoint(TurnModel):
     """Store the URL of one resource collection at one application; the URL is an identity, ignoring case."""
 
     url = models.CharField(max_length=500, help_text="The URL, spelled as first received.")
-    key = models.CharField(max_length=500, unique=True, help_text="The URL in lower case.")
+    key = KeyField(max_length=500, unique=True, help_text="The URL in lower case.")
     clock_ahead = models.BigIntegerField(
         default=0,
         help_text="How far the last stamp of the endpoint that was too far ahead of this node's clock was ahead, in "

@@ -3,6 +3,7 @@
 from django.db import models
 
 from ..turns import TurnModel
+from .columns import KeyField
 from .peer import Peer
 
 
@@ -30,7 +31,7 @@ class Operation(TurnModel):
 
     kind = models.CharField(max_length=100)
     role = models.CharField(max_length=20, choices=Role)
-    key = models.CharField(max_length=200, help_text="The trackingID in lower case.")
+    key = KeyField(max_length=200, help_text="The trackingID in lower case.")
     tracking_id = models.CharField(max_length=200)
     peer = models.ForeignKey(
         Peer, models.CASCADE, null=True, related_name="+", help_text="The peer whose user made the request."

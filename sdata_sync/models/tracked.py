@@ -1,10 +1,11 @@
-"""Store the log: one row per resource, with the sync state of its last change at any node."""
+"""Store the log, one row per resource with the sync state of its last change at any node, and the uuids of children."""
 
 from uuid import uuid4
 
 from django.db import models
 
 from ..turns import TurnModel
+from .columns import KeyField
 from .endpoint import Endpoint
 
 #: Stands for the local key of a resource without a row: a character that XML forbids, so no key that travels has it.
@@ -20,7 +21,7 @@ class TrackedResource(TurnModel):
 
     kind = models.CharField(max_length=100)
     uuid = models.UUIDField(default=uuid4)
-    local_key = models.CharField(  # noqa: DJ001  null, because the unique constraint must allow many tombstones without a key
+    local_key = KeyField(  # null, because the unique constraint must allow many tombstones without a key
         max_length=255, null=True, help_text="The primary key of the row at this node; null if there is no row."
     )
 
@@ -89,6 +90,31 @@ class TrackedResource(TurnModel):
     def row_key(self) -> str:
         """Return the local key, or ``NO_KEY`` for a resource without a row; the empty text is a key."""
         return NO_KEY if self.local_key is None else self.local_key
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.uuid}"
+
+
+class ChildResource(TurnModel):
+    """Store the identity of one child, and the elements of its payload that this node does not know.
+
+    A child travels inside its parent and has no sync state of its own.
+
+    ``kind`` is the kind of the parent and the name of the list, for example ``salesOrders.orderLines``.
+    """
+
+    kind = models.CharField(max_length=200)
+    uuid = models.UUIDField()
+    local_key = KeyField(max_length=255)
+    extra = models.TextField(
+        default="", blank=True, help_text="Received elements that this node does not know, as XML."
+    )
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["kind", "uuid"], name="sdata_sync_one_uuid_per_child"),
+            models.UniqueConstraint(fields=["kind", "local_key"], name="sdata_sync_one_key_per_child"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.uuid}"

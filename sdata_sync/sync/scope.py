@@ -28,7 +28,7 @@ from ..models import Peer, ScopedResource, Stream, TrackedResource
 from .db.retry import atomically
 from .db.statements import chunks
 from .log.digests import StoredDigest, lock_digest
-from .log.marks import key_text
+from .log.keys import key_text, key_values
 
 if TYPE_CHECKING:
     from ..core.digest import Digest
@@ -323,7 +323,7 @@ def _among(kind: Kind, rows: models.QuerySet[Any] | None, keys: Sequence[str]) -
     if rows is None or not keys:
         return set(keys)
     pk = kind.model._meta.pk
-    wanted = [pk.to_python(key) for key in keys]
+    wanted = key_values(pk, keys)
     return {key_text(pk, v) for v in rows.using(kind.database).filter(pk__in=wanted).values_list("pk", flat=True)}
 
 

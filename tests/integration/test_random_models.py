@@ -78,6 +78,11 @@ KEYS = {
     "text": (lambda: models.CharField(max_length=30, primary_key=True), lambda n: f"Key/{n} 'ü'"),
     "number": (lambda: models.IntegerField(primary_key=True), lambda n: n),
     "uuid": (lambda: models.UUIDField(primary_key=True, default=uuid.uuid4), lambda n: uuid.uuid4()),
+    "decimal": (
+        lambda: models.DecimalField(max_digits=9, decimal_places=2, primary_key=True),
+        lambda n: Decimal(n).scaleb(-1),
+    ),
+    "composite": (lambda: models.CompositePrimaryKey("part", "number"), lambda n: (f"part '{n % 3}'", n)),
 }
 
 
@@ -99,6 +104,8 @@ def random_model(chance, number, others):
         "marker": models.CharField(max_length=20),
         "edits": models.IntegerField(default=0),
     }
+    if key == "composite":
+        attributes["part"], attributes["number"] = models.CharField(max_length=20), models.IntegerField()
     for name in chance.sample(list(FIELDS), chance.randint(2, 7)):
         is_nullable = chance.random() < 0.6
         options = {"null": True} if is_nullable else {"default": FIELDS[name][1][0]}
@@ -107,8 +114,9 @@ def random_model(chance, number, others):
         attributes["changed"] = models.DateTimeField(auto_now=True)
     if chance.random() < 0.3:
         attributes["created"] = models.DateTimeField(auto_now_add=True)
-    if chance.random() < 0.3:
+    if chance.random() < 0.3 and key != "composite":
         attributes["above"] = models.ForeignKey("self", models.SET_NULL, null=True, related_name="+")
+    others = [other for other in others if other.key_kind != "composite"]
     if others and chance.random() < 0.5:
         attributes["other"] = models.ForeignKey(chance.choice(others), models.SET_NULL, null=True, related_name="+")
     if chance.random() < 0.3:

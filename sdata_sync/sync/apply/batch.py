@@ -18,13 +18,13 @@ from ...models import ConflictRecord, TrackedResource
 from ...relations import Reading
 from ..content.contents import waiting_of
 from ..content.resolve import ReferenceCache, RowAction, RowChange, keep_waiting, prepare_row, targets_of
-from ..content.rows import brought_key, existing_keys, read_instances_apart, unreadable_row
+from ..content.rows import brought_key, existing_keys, joined_key, read_instances_apart, unreadable_row
 from ..db.faults import describe, ends_page
 from ..db.isolation import row_guard
 from ..db.prepared import PreparedQuery
 from ..db.statements import locks_rows
 from ..identity.link import survivor_of
-from ..log.marks import key_text
+from ..log.keys import key_of
 from ..log.tracked import new_tracked
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Version:
             logger.exception("find_duplicate() of %r failed; the entry is deferred", kind)
             raise PayloadError(f"find_duplicate(): {describe(error)}", public="Refused.") from error
         if duplicate is not None:
-            self.plan, self.other_key = Plan.MERGE, str(duplicate.pk)
+            self.plan, self.other_key = Plan.MERGE, key_of(duplicate)
 
     def keep_waiting(self, kind: Kind, brought: Container[str]) -> None:
         """Keep the pending references of the row in relations that the entry does not have (``brought``)."""
@@ -174,16 +174,16 @@ class Batch:
             self._look_up_keys(whole)
 
     def _look_up_keys(self, readings: Iterable[Reading]) -> None:
-        field = self.kind.key_field
-        brought = (reading.values.get(field.attname) for reading in readings)
-        self._taken = existing_keys(self.kind, [key_text(field, value) for value in brought if value is not None])
+        brought = (joined_key(self.kind, reading.values) for reading in readings)
+        self._taken = existing_keys(self.kind, [key for key in brought if key is not None])
 
     def _row_with_key_of(self, instance: models.Model) -> str | None:
         """Return the local key that the new row ``instance`` brings, if this node has a row with it."""
         key = brought_key(self.kind, instance)
         if key is None:
             return None
-        taken = existing_keys(self.kind, [key]) if self.kind.key_field.is_relation else self._taken
+        is_plain = all(name in self.kind.by_column for name in self.kind.key_columns)
+        taken = self._taken if is_plain else existing_keys(self.kind, [key])  # references are resolved one by one
         return key if key in taken else None
 
     def _read_payload(self, entry: Entry) -> Reading | PayloadError:
@@ -249,7 +249,7 @@ def _prepare_deletion(version: Version, instance: models.Model | None, condition
     if version.tracked.keeps_content:
         version.plan = Plan.KEEP
     elif entry.replaced_by is not None:
-        version.plan, version.other_key = Plan.RENAME, str(instance.pk)
+        version.plan, version.other_key = Plan.RENAME, key_of(instance)
     else:
         version.row = RowChange(
             instance=instance,

@@ -26,6 +26,7 @@ from ..db.faults import ends_page
 from ..db.isolation import row_guard
 from ..identity.link import survivor_of
 from ..log.digests import lock_digest
+from ..log.keys import key_of
 from .batch import Plan
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _write(kind: Kind, tracked: TrackedResource, instance: models.Model | None, 
     write_inside(kind, [change], write_rows)
     if change.is_new:
         # The row comes back under the uuid that all nodes know.
-        _adopt(kind, tracked.uuid, str(instance.pk))
+        _adopt(kind, tracked.uuid, key_of(instance))
 
 
 def _adopt(kind: Kind, uuid: UUID, key: str) -> None:

@@ -160,7 +160,7 @@ def revive(kind: Kind, deleted: TrackedResource, reading: Reading, known: Refere
     if change.error is not None:
         raise change.error
     tracked_rows(kind).filter(pk=deleted.pk).update(
-        local_key=str(change.instance.pk),
+        local_key=change.local_key,
         is_deleted=False,
         restamp=True,
         extra=reading.extra,

@@ -95,7 +95,7 @@ def _set_outcome(kind: Kind, version: Version) -> None:
         tracked.is_deleted, tracked.local_key, tracked.etag = True, None, ""
     else:
         assert row is not None
-        tracked.local_key = str(row.instance.pk)
+        tracked.local_key = row.local_key
         # The etag of the written row, which may differ from the entry: a save() may complete the row.
         tracked.etag = kind.etag(row.texts, version.reading.extra)
 

@@ -12,7 +12,8 @@ from ...kind import Kind, all_rows
 from ...models import ChildResource
 from ...registry import registry
 from ...relations import Association, Children
-from ..log.marks import key_text, mark
+from ..log.keys import key_text
+from ..log.marks import mark
 from ..log.suppression import is_applied, is_applying_deletions, is_withdrawing
 from ..log.wakeup import wake_after_commit
 

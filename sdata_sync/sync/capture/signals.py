@@ -17,7 +17,8 @@ from django.db.models import signals
 from ...registry import registry, resource_registered, resource_unregistered
 from ...relations import Reference
 from ..content.referrers import Referrer, await_withdrawn, keep_emptied, mark_referrers, referrers_of
-from ..log.marks import bind_uuid, key_text, mark, mark_tracked, reserve_uuid
+from ..log.keys import is_whole, key_text
+from ..log.marks import bind_uuid, mark, mark_tracked, reserve_uuid
 from ..log.suppression import add_applied_key, is_applied, is_applying_deletions, is_withdrawing, register_receivers
 from ..log.wakeup import wake_after_commit
 from .nested import (
@@ -114,7 +115,7 @@ def _key(kind: Kind, instance: models.Model) -> str | None:
     value = getattr(instance, pk.attname, None)
     if value is None:
         value = instance.pk
-    return None if value is None else key_text(pk, value)
+    return key_text(pk, value) if is_whole(value) else None
 
 
 def _is_elsewhere(sender: type[models.Model], using: str) -> bool:

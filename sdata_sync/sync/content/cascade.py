@@ -36,7 +36,8 @@ from ..db.isolation import row_guard
 from ..db.statements import chunks
 from ..log.digests import load_digest
 from ..log.events import send_signals
-from ..log.marks import key_text, mark
+from ..log.keys import key_text
+from ..log.marks import mark
 from ..log.suppression import applying
 from ..log.wakeup import wake_after_commit
 from ..scope import scope_of
@@ -239,7 +240,7 @@ def hold_back(kind: Kind, deletions: Sequence[RowChange]) -> None:
                 return
     except PayloadError:
         pass  # the relations of one of them cannot be read; the loop below finds which one
-    going = {str(change.instance.pk) for change in concerned}
+    going = {change.local_key for change in concerned}
     for change in concerned:
         try:
             with row_guard(kind.database):

@@ -15,7 +15,8 @@ from ...kind import Kind, all_rows
 from ...models import ChildResource
 from ...relations import KEY, PROBLEM, Children, Reading, Received, ReceivedChildren
 from ..db.statements import chunks
-from ..log.marks import key_text, new_uuid
+from ..log.keys import key_text, key_value, key_values
+from ..log.marks import new_uuid
 
 #: The function ``contents.contents_of``, which calls this module for children.
 Contents = Callable[[Kind, Mapping[str, Sequence[Any]]], dict[str, list[Text]]]
@@ -66,11 +67,11 @@ def read_children(relation: Children, keys: Collection[str]) -> tuple[dict[str, 
     parents: dict[str, str] = {}
     rows: dict[str, tuple[Any, ...]] = {}
     for chunk in chunks(keys):
-        key_of = _keys_by_link(relation, chunk)
-        found = kind.rows().filter(**{f"{link.attname}__in": list(key_of)})
+        parent_of = _keys_by_link(relation, chunk)
+        found = kind.rows().filter(**{f"{link.attname}__in": list(parent_of)})
         for pk, link_value, *values in found.values_list("pk", link.attname, *kind.selection):
             key = key_text(own, pk)
-            parents[key], rows[key] = key_of[link_value], tuple(values)
+            parents[key], rows[key] = parent_of[link_value], tuple(values)
     return parents, rows
 
 
@@ -79,8 +80,8 @@ def _keys_by_link(relation: Children, keys: Sequence[str]) -> dict[Any, str]:
     target = relation.link.target_field
     pk = target.model._meta.pk
     if target.primary_key:
-        return {target.to_python(key): key for key in keys}
-    rows = all_rows(target.model, relation.kind.database).filter(pk__in=[pk.to_python(key) for key in keys])
+        return {key_value(pk, key): key for key in keys}
+    rows = all_rows(target.model, relation.kind.database).filter(pk__in=key_values(pk, keys))
     return {value: key_text(pk, key) for value, key in rows.values_list(target.attname, "pk")}
 
 

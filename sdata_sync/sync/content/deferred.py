@@ -24,6 +24,7 @@ from ..db.isolation import atomically_by_row, row_guard
 from ..db.prepared import PreparedQuery
 from ..db.statements import locked
 from ..log.digests import lock_digest
+from ..log.keys import key_of
 from ..log.suppression import receiving_from
 from ..log.tracked import update_tracked
 from ..log.wakeup import wake_after_commit
@@ -247,7 +248,7 @@ def _free_entries(kind: Kind, entries: QuerySet[DeferredEntry]) -> list[Deferred
     """Return those of ``entries``, deletions with an unmet condition, whose rows no row refers to any more."""
     chosen = list(entries.select_related("resource").order_by("attempts", "pk")[:BATCH])
     instances, _ = read_instances_apart(kind, _keys(entry.resource for entry in chosen))
-    free = {str(instance.pk) for instance in without_referrers(kind, list(instances.values()))}
+    free = {key_of(instance) for instance in without_referrers(kind, list(instances.values()))}
     return [entry for entry in chosen if entry.resource.local_key in free]
 
 
@@ -368,7 +369,7 @@ def _store_applied(
     if entry.is_deleted or change is None:
         tracked.local_key, tracked.etag = None, ""
     else:
-        tracked.local_key, tracked.etag = str(change.instance.pk), kind.etag(change.texts, extra)
+        tracked.local_key, tracked.etag = change.local_key, kind.etag(change.texts, extra)
     update_tracked(kind.database, [tracked], with_marks=False)
     store_pending(kind, {tracked.pk: pending}, replaced=[tracked.pk])
     forget(kind, [tracked])

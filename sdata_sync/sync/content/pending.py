@@ -18,6 +18,7 @@ from ...relations import Association, ReceivedList, Relation
 from ..db.isolation import check_deferred_constraints, row_guard
 from ..db.prepared import PreparedQuery
 from ..db.statements import chunks
+from ..log.keys import key_value
 from ..log.suppression import applying
 from .references import members, set_members
 from .resolve import ReferenceCache, Target, members_of, reference_values
@@ -149,7 +150,7 @@ def _write(kind: Kind, relation: Relation, reference: PendingReference, known: R
             zip(relation.columns, reference_values(kind, relation, target, known.key(target) or ""), strict=True)
         )
         empty = Q(**{f"{column}__isnull": True for column in relation.columns})
-        kind.rows().filter(empty, pk=kind.model._meta.pk.to_python(key)).update(**values)
+        kind.rows().filter(empty, pk=key_value(kind.model._meta.pk, key)).update(**values)
 
 
 def hand_over(kind: Kind, old: int, new: int) -> None:

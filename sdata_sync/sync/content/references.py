@@ -21,7 +21,8 @@ from ...registry import registry
 from ...relations import KEY, NATURAL, PROBLEM, Association, Reference, association_text
 from ..db.faults import ends_page
 from ..db.statements import chunks
-from ..log.marks import key_text, mark
+from ..log.keys import key_text, key_value, key_values
+from ..log.marks import mark
 from ..log.wakeup import wake_after_commit
 from .rows import existing_keys
 
@@ -110,8 +111,8 @@ def value_by_key(kind: Kind, relation: Reference, key: str) -> Any:
     """Return the foreign key's value for the target row with the local ``key``."""
     target, pk = relation.field.target_field, relation.model._meta.pk
     if target.primary_key:
-        return pk.to_python(key)
-    rows = all_rows(relation.model, kind.database).filter(pk=pk.to_python(key))
+        return key_value(pk, key)
+    rows = all_rows(relation.model, kind.database).filter(pk=key_value(pk, key))
     return rows.values_list(target.attname, flat=True).first()
 
 
@@ -190,7 +191,7 @@ def generic_target(kind: str) -> Kind:
 def generic_values(kind: Kind, target: Kind, key: str) -> tuple[Any, Any]:
     """Return the content type and the object key for the row of ``target`` with the local ``key``."""
     pk: models.Field[Any, Any] = target.model._meta.pk
-    return _content_types(kind).get_for_model(target.model).pk, pk.to_python(key)
+    return _content_types(kind).get_for_model(target.model).pk, key_value(pk, key)
 
 
 def content_type_of(kind: Kind, model: type[models.Model]) -> Any:
@@ -212,7 +213,7 @@ def members(kind: Kind, relation: Association, keys: Collection[str]) -> dict[st
     found: dict[str, list[str]] = defaultdict(list)
     for chunk in chunks(keys):
         rows = all_rows(relation.through, kind.database).filter(
-            **{f"{source.attname}__in": [own.to_python(key) for key in chunk]}  # type: ignore[union-attr]
+            **{f"{source.attname}__in": key_values(own, chunk)}  # type: ignore[union-attr]
         )
         for here, there in rows.values_list(source.attname, target.attname):  # type: ignore[union-attr]
             found[key_text(own, here)].append(key_text(other, there))
@@ -243,11 +244,11 @@ def association_texts(
 
 def set_members(kind: Kind, relation: Association, key: str, wanted: Iterable[str]) -> None:
     """Make the rows with the keys ``wanted`` the members of the row ``key``."""
-    instance = kind.model(pk=kind.model._meta.pk.to_python(key))
+    instance = kind.model(pk=key_value(kind.model._meta.pk, key))
     instance._state.db, instance._state.adding = kind.database, False
     pk = relation.model._meta.pk
     manager: Any = getattr(instance, relation.field.name)
-    manager.set([pk.to_python(other) for other in wanted])
+    manager.set([key_value(pk, other) for other in wanted])
 
 
 def _ends(field: Any) -> tuple[str, str]:

@@ -14,7 +14,8 @@ from ...kind import Kind, all_rows
 from ...models import TrackedResource
 from ...registry import registry
 from ...relations import Association, Children, GenericReference, Reference, Relation
-from ..log.marks import key_text, mark
+from ..log.keys import key_text
+from ..log.marks import mark
 from ..log.suppression import is_applied
 from ..log.wakeup import wake_after_commit
 from .pending import store_pending

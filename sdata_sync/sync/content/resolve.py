@@ -26,6 +26,7 @@ from ...relations import (
     Reference,
     Relation,
 )
+from ..log.keys import key_of
 from .references import find_by_natural_key, generic_target, generic_values, keys_of, value_by_key
 from .rows import existing_keys
 
@@ -237,6 +238,11 @@ class RowChange:
     texts: list[Text] = field(default_factory=list)
     error: PayloadError | None = None
 
+    @property
+    def local_key(self) -> str:
+        """Return the local key of the row, which has a primary key."""
+        return key_of(self.instance)
+
     @cached_property
     def names(self) -> frozenset[str]:
         """Return the names of the columns of the entry."""
@@ -262,15 +268,19 @@ def prepare_row(kind: Kind, instance: models.Model | None, reading: Reading, kno
     action = RowAction.CREATE if instance is None else RowAction.UPDATE
     instance = kind.model() if instance is None else instance
     values = reading.values
-    if action is RowAction.UPDATE and kind.model._meta.pk.attname in values:
-        values = {name: value for name, value in values.items() if name != kind.model._meta.pk.attname}
+    kept: set[str] = set()
+    if action is RowAction.UPDATE:  # the primary key of a row never changes
+        kept = {kind.model._meta.pk.attname, *kind.key_columns}
+        values = {name: value for name, value in values.items() if name not in kept}
     set_attributes(kind, instance, values)
     if not kind.relations:
         return RowChange(instance=instance, values=values, action=action, known=known)
+    key = {name: getattr(instance, name) for name in kept if name in kind.relation_columns}
     resolved = resolve_references(kind, instance, reading, known)
+    set_attributes(kind, instance, key)
     return RowChange(
         instance=instance,
-        values={**values, **resolved.values},
+        values={**values, **{name: value for name, value in resolved.values.items() if name not in kept}},
         action=action,
         pending=resolved.pending,
         lists=resolved.lists,

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from django.core.exceptions import ValidationError
 from django.db import models
 
 from ...exceptions import PayloadError
 from ..db.isolation import read_apart
 from ..db.prepared import PreparedQuery, can_prepare
-from ..log.marks import key_text
+from ..log.keys import key_of, key_text, key_values
 
 if TYPE_CHECKING:
     from ...kind import Kind
 
-#: Integer primary keys are smaller than this in every database.
-MAX_INTEGER = 2**63
-
 
 def read_rows(kind: Kind, keys: Iterable[str]) -> dict[str, tuple[Any, ...]]:
     """Return the values of the rows ``keys`` by local key, in the order of ``kind.columns``."""
-    wanted = _readable(kind, keys)
+    wanted = key_values(kind.model._meta.pk, keys)
     if not wanted:
         return {}
     target = _key_field(kind)
@@ -32,19 +27,29 @@ def read_rows(kind: Kind, keys: Iterable[str]) -> dict[str, tuple[Any, ...]]:
         found = _values_query(kind, len(wanted)).rows(kind.database, *wanted)
     else:
         found = list(kind.rows().filter(pk__in=wanted).values_list("pk", *kind.selection))
-    return {str(values[0]): values[1:] for values in found}
+    pk = kind.model._meta.pk
+    return {key_text(pk, values[0]): values[1:] for values in found}
 
 
 def existing_keys(kind: Kind, keys: Iterable[str]) -> set[str]:
     """Return those of ``keys`` that have a row."""
-    wanted = _readable(kind, keys)
-    return {str(key) for key in kind.rows().filter(pk__in=wanted).values_list("pk", flat=True)} if wanted else set()
+    wanted = key_values(kind.model._meta.pk, keys)
+    pk = kind.model._meta.pk
+    found = kind.rows().filter(pk__in=wanted).values_list("pk", flat=True) if wanted else ()
+    return {key_text(pk, key) for key in found}
 
 
 def brought_key(kind: Kind, instance: models.Model) -> str | None:
     """Return the local key that the received row ``instance`` brings, or ``None`` if this node makes its key."""
-    value = getattr(instance, kind.key_field.attname) if kind.brings_keys else None
-    return None if value is None else key_text(kind.key_field, value)
+    return joined_key(kind, instance.__dict__) if kind.brings_keys else None
+
+
+def joined_key(kind: Kind, attributes: Mapping[str, Any]) -> str | None:
+    """Return the local key of a row with ``attributes``, by column; ``None`` if a column of the key has no value."""
+    values = tuple(attributes.get(name) for name in kind.key_columns)
+    if None in values:
+        return None
+    return key_text(kind.key_field, values if len(values) > 1 else values[0])
 
 
 def read_instances_apart(kind: Kind, keys: Iterable[str]) -> tuple[dict[str, models.Model], dict[str, str]]:
@@ -59,20 +64,8 @@ def unreadable_row(key: str, problem: str) -> PayloadError:
 
 def read_instances(kind: Kind, keys: Iterable[str]) -> dict[str, models.Model]:
     """Return the rows as instances by local key."""
-    wanted = _readable(kind, keys)
-    return {str(row.pk): row for row in kind.rows().filter(pk__in=wanted)} if wanted else {}
-
-
-def _readable(kind: Kind, keys: Iterable[str]) -> list[Any]:
-    """Return the primary keys for the local ``keys``, without keys that are no value of the primary key."""
-    to_python = kind.model._meta.pk.to_python
-    values = []
-    for key in keys:
-        with suppress(ValidationError):
-            value = to_python(key)
-            if not isinstance(value, int) or abs(value) < MAX_INTEGER:
-                values.append(value)
-    return values
+    wanted = key_values(kind.model._meta.pk, keys)
+    return {key_of(row): row for row in kind.rows().filter(pk__in=wanted)} if wanted else {}
 
 
 def _key_field(kind: Kind) -> models.Field[Any, Any]:

@@ -9,11 +9,11 @@ from typing import Any
 from django.apps import apps
 from django.db import IntegrityError, models
 
-from ...kind import Kind, all_rows
+from ...kind import Kind, all_rows, key_parts
 from ...models import ChildResource, TrackedResource
 from ...registry import registry
 from ...turns import write_transaction
-from ..log.marks import key_text
+from ..log.keys import key_of, key_text
 from ..log.suppression import applying
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def merge_rows(kind: Kind, old: models.Model, new: models.Model) -> None:
     the list of children of ``new`` is complete.
     """
     using = kind.database
-    with applying(kind.name, keys=[key_text(kind.model._meta.pk, old.pk)]):
+    with applying(kind.name, keys=[key_of(old)]):
         children = {children.link for children in kind.child_lists}
         for field in _foreign_keys_to(type(old)):
             if field not in children:
@@ -51,18 +51,26 @@ def _repoint(field: Any, old: models.Model, new: models.Model, using: str) -> No
         try:
             with write_transaction(using):
                 rows.filter(pk=pk).update(**{field.attname: becomes})
-                if field.primary_key:
-                    _follow_key(field.model, pk, becomes, using)
+                _follow_key(field, pk, becomes, using)
         except IntegrityError:
             # Both rows are members of the same association, or each has the one row that may refer to it. A row that
             # refers to ``new`` exists already, so this one keeps its reference to ``old``, which is deleted.
             logger.info("%s of row %s keeps its reference to the row that the merge deletes", field, pk)
 
 
-def _follow_key(model: type[models.Model], was: Any, becomes: Any, using: str) -> None:
-    """Set the local keys of the resource or child whose primary key was changed from ``was`` to ``becomes``."""
+def _follow_key(field: Any, was: Any, becomes: Any, using: str) -> None:
+    """Set the local keys of the resource or child with the primary key ``was``, if ``field`` is a part of that key."""
+    model = field.model
     pk = model._meta.pk
-    before, after = key_text(pk, was), key_text(pk, becomes)
+    parts = key_parts(pk)
+    if field not in parts:
+        return
+    key = (
+        becomes
+        if len(parts) == 1
+        else tuple(becomes if part == field else value for part, value in zip(parts, was, strict=True))
+    )
+    before, after = key_text(pk, was), key_text(pk, key)
     kind = registry.of_model(model)
     if kind is not None:
         tracked = TrackedResource.objects.using(using).filter(kind=kind.name)

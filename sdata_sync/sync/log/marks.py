@@ -6,7 +6,6 @@ from secrets import randbits
 from typing import Any
 from uuid import UUID
 
-from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connections, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.constants import OnConflict
@@ -97,14 +96,6 @@ def mark_tracked(using: str, kind: str, keys: Collection[str], *, is_intent: boo
     """Mark the tracked resources with the local ``keys`` as changed; ignore the keys that are not tracked."""
     known = TrackedResource.objects.using(using).filter(kind=kind, local_key__in=keys)
     repeated(using, partial(known.update, mark=now(), is_intent=is_intent, mark_user=_user()))
-
-
-def key_text(pk: "models.Field[Any, Any]", value: Any) -> str:
-    """Return the local key for the primary key ``value``: the same text for every spelling of the value."""
-    try:
-        return str(pk.to_python(value))
-    except ValidationError:
-        return str(value)
 
 
 def reserve_uuid(using: str, kind: str) -> UUID:

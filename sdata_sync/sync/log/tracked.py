@@ -15,6 +15,7 @@ from ...models import TrackedResource
 from ...turns import write_turn
 from ...users import current_user
 from ..db.clock import now
+from .keys import key_text
 from .marks import write_uuid
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ def untracked_keys(kind: Kind, *, on_batch: Callable[[int], None] = lambda count
 
     After each batch ``on_batch`` is called with the number of rows in it.
     """
+    pk = kind.model._meta.pk
     last: Any = None
     while True:
         rows = kind.rows().order_by("pk")
@@ -174,7 +176,7 @@ def untracked_keys(kind: Kind, *, on_batch: Callable[[int], None] = lambda count
         keys: list[Any] = list(rows.values_list("pk", flat=True)[:BATCH])
         if not keys:
             return
-        yield without_tracked(kind, [str(key) for key in keys])
+        yield without_tracked(kind, [key_text(pk, key) for key in keys])
         last = keys[-1]
         on_batch(len(keys))
 

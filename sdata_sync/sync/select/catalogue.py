@@ -20,7 +20,7 @@ from ..content.rows import read_rows
 from ..db.clock import now
 from ..db.isolation import read_apart
 from ..db.statements import chunks
-from ..log.marks import key_text
+from ..log.keys import key_text, key_value
 from ..log.tracked import tracked_rows
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def section(kind: Kind, rows: models.QuerySet[Any], *, after: str, start_index: 
     """
     ordered = rows.order_by("pk")
     if after:
-        begin = ordered.filter(pk__gt=kind.model._meta.pk.to_python(after))[: count + 1]
+        begin = ordered.filter(pk__gt=key_value(kind.model._meta.pk, after))[: count + 1]
     else:
         begin = ordered[start_index - 1 : start_index + count]
     pk = kind.model._meta.pk

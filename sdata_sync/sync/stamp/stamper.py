@@ -140,6 +140,9 @@ def stamp_rows(kind: Kind, stored: StoredDigest, marked: Sequence[TrackedResourc
     for tracked in marked:
         stamper.stamp(tracked, contents, problems)
     stamper.write()
+    # A collation of the application's column may find a row by another spelling of its key: that row was written.
+    if spelled := contents.keys() - {tracked.local_key for tracked in marked}:
+        mark(kind.database, kind.name, spelled)
 
 
 def stamp_new_rows(kind: Kind, stored: StoredDigest, new: Sequence[TrackedResource]) -> None:

@@ -15,7 +15,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connections, transaction
 
 from ....exceptions import PayloadError
-from ....kind import Kind
+from ....kind import Kind, key_parts
 from ....relations import Reference
 from ...db.faults import describe, ends_page
 from ..resolve import set_attributes
@@ -128,13 +128,17 @@ def _write_columns(kind: Kind, change: RowChange) -> None:
 
 def _restore_key(kind: Kind, change: RowChange) -> None:
     """Give the row the received primary key, if ``save()`` has replaced it."""
-    name = kind.model._meta.pk.attname
-    if name in change.values:
-        prop, received = kind.by_column.get(name), change.values[name]
-        received = received if prop is None else prop.attribute(received)
-        if change.instance.pk != received:
-            kind.rows().filter(pk=change.instance.pk).update(**{name: received})
-            change.instance.pk = received
+    names = [part.attname for part in key_parts(kind.model._meta.pk)]
+    brought = {name: change.values[name] for name in names if name in change.values}
+    brought = {}
+    for name in names:
+        if name in change.values:
+            prop, value = kind.by_column.get(name), change.values[name]
+            brought[name] = value if prop is None else prop.attribute(value)
+    if any(getattr(change.instance, name) != value for name, value in brought.items()):
+        kind.rows().filter(pk=change.instance.pk).update(**brought)
+        for name, value in brought.items():
+            setattr(change.instance, name, value)
 
 
 #: The tables' triggers that are not the database's own, by vendor.
@@ -169,7 +173,7 @@ def settle(kind: Kind, changes: Sequence[RowChange]) -> dict[str, tuple[Any, ...
     Raises:
         PayloadError: ``save()`` wrote no row, or the database holds another value than it was given.
     """
-    keys = [str(change.instance.pk) for change in changes]
+    keys = [change.local_key for change in changes]
     rows = read_rows(kind, keys)
     changed = []
     for key, change in zip(keys, changes, strict=True):

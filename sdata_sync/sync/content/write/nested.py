@@ -19,7 +19,8 @@ from ....models import ChildResource, TrackedResource
 from ....models.tracked import NO_KEY
 from ....relations import Association, Children, ReceivedChild, ReceivedChildren, ReceivedList
 from ...db.statements import chunks
-from ...log.marks import key_text, new_uuid
+from ...log.keys import key_text
+from ...log.marks import new_uuid
 from ...log.suppression import applying
 from ..children import identities, read_children
 from ..contents import read_contents
@@ -115,7 +116,7 @@ def write_inside(kind: Kind, changes: Sequence[RowChange], write_rows: WriteRows
     Raises:
         PayloadError: a child cannot be written; the parent must not be written either.
     """
-    keys = [str(change.instance.pk) for change in changes]
+    keys = [change.local_key for change in changes]
     with applying(kind.name, keys=keys):
         for relation in kind.relations:
             concerned = [change for change in changes if relation.name in change.lists]
@@ -126,7 +127,7 @@ def write_inside(kind: Kind, changes: Sequence[RowChange], write_rows: WriteRows
 
 
 def _write_members(kind: Kind, relation: Association, changes: Iterable[RowChange]) -> None:
-    by_key = {str(change.instance.pk): change for change in changes}
+    by_key = {change.local_key: change for change in changes}
     present = members(kind, relation, by_key)
     for key, change in by_key.items():
         received = change.lists[relation.name]
@@ -143,7 +144,7 @@ class _ChildrenWriter:
         self._relation = relation
         self._owner = owner
         self._kind = relation.kind
-        self._parents = {str(change.instance.pk): change for change in parents}
+        self._parents = {change.local_key: change for change in parents}
         #: The children that stay or are added, by parent: uuid, unknown elements (XML), and change of the row.
         self._kept: list[tuple[UUID, str, RowChange]] = []
         self._deleted: dict[str, RowChange] = {}
@@ -263,9 +264,7 @@ class _ChildrenWriter:
         for chunk in chunks(self._deleted):
             known.filter(local_key__in=chunk).delete()
         rows = {
-            str(change.instance.pk): ChildResource(
-                kind=self._kind.name, uuid=uuid, local_key=str(change.instance.pk), extra=extra
-            )
+            change.local_key: ChildResource(kind=self._kind.name, uuid=uuid, local_key=change.local_key, extra=extra)
             for uuid, extra, change in self._kept
         }
         for chunk in chunks(rows):

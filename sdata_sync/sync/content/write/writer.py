@@ -300,14 +300,14 @@ def _set_texts(kind: Kind, changes: Sequence[RowChange], *, is_saved: bool = Fal
             change.texts = kind.encode(kind.values_of(change.instance))
         return
     if rows is None:
-        rows = {str(change.instance.pk): tuple(kind.values_of(change.instance)) for change in changes}
+        rows = {change.local_key: tuple(kind.values_of(change.instance)) for change in changes}
     contents = _contents(kind, changes, rows)
     for change in changes:
-        change.texts = contents[str(change.instance.pk)]
+        change.texts = contents[change.local_key]
 
 
 def _contents(kind: Kind, changes: Sequence[RowChange], rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Text]]:
-    pending = {str(change.instance.pk): change.pending for change in changes if change.pending}
+    pending = {change.local_key: change.pending for change in changes if change.pending}
     return contents_of(kind, rows, pending, allocate=True)
 
 
@@ -335,9 +335,9 @@ def _delete_in_bulk(kind: Kind, changes: list[RowChange]) -> bool:
         return True
     if is_careful():
         return False
-    keys = [change.instance.pk for change in changes]
+    keys, local_keys = zip(*((change.instance.pk, change.local_key) for change in changes), strict=True)
     try:
-        with transaction.atomic(using=kind.database), applying(kind.name, keys=map(str, keys)):
+        with transaction.atomic(using=kind.database), applying(kind.name, keys=local_keys):
             kind.rows().filter(pk__in=keys).delete()
     except Exception as error:
         if ends_page(error):
@@ -349,7 +349,7 @@ def _delete_in_bulk(kind: Kind, changes: list[RowChange]) -> bool:
 
 def _attempt(kind: Kind, change: RowChange, act: Any) -> None:
     key = change.instance.pk
-    keys = [] if key is None else [str(key)]
+    keys = [] if key is None else [change.local_key]
     try:
         with (
             row_guard(kind.database),
