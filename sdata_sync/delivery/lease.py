@@ -19,7 +19,7 @@ from django.db.models import F, Q, QuerySet
 from ..conf import conf
 from ..core.digest import Digest, DigestEntry
 from ..models import Peer, Stream
-from ..sync.db.clock import now
+from ..sync.db.clock import SKEW_MILLIS, lies_ahead, now
 from ..sync.db.owner import holder_name, is_gone
 from ..sync.db.prepared import PreparedQuery, PreparedUpdate
 
@@ -32,8 +32,8 @@ _backoff_ended_at: dict[tuple[str, str], float] = {}
 _find = PreparedQuery(lambda peer, kind: Stream.objects.filter(peer=peer, kind=kind), int, str)
 
 
-def _taking(stream: int, holder: str, now: int, until: int) -> tuple[QuerySet[Stream], dict[str, Any]]:
-    free = Q(held_until__lte=now) | Q(holder=holder)
+def _taking(stream: int, holder: str, now: int, until: int, beyond: int) -> tuple[QuerySet[Stream], dict[str, Any]]:
+    free = Q(held_until__lte=now) | Q(held_until__gt=beyond) | Q(holder=holder)
     return Stream.objects.filter(free, pk=stream), {"holder": holder, "held_until": until, "wanted": False}
 
 
@@ -66,7 +66,7 @@ def _giving_back(
     }
 
 
-_take = PreparedUpdate(_taking, int, str, int, int)
+_take = PreparedUpdate(_taking, int, str, int, int, int)
 _give_back = PreparedUpdate(_giving_back, int, str, int, int, int, str, int, str, int, int, int)
 
 
@@ -119,10 +119,15 @@ def end_backoff(origin: str, kind: str) -> bool:
     return bool(waiting.update(retry_at=0))
 
 
+def is_backing_off(stream: Stream) -> bool:
+    """Return True if the stream waits after a failure."""
+    return lies_ahead(stream.retry_at, int(conf.max_backoff_seconds * 1000))
+
+
 def claim_comparison(stream: Stream, pause: int) -> bool:
     """Return True if the caller is to compare digests with the peer: one process in every ``pause`` milliseconds."""
-    due = Stream.objects.filter(pk=stream.pk, compared_at__lte=now() - pause)
-    return bool(due.update(compared_at=now()))
+    recent = Q(compared_at__gt=now() - pause, compared_at__lte=now() + SKEW_MILLIS)
+    return bool(Stream.objects.filter(~recent, pk=stream.pk).update(compared_at=now()))
 
 
 def release_comparison(stream: Stream) -> None:
@@ -160,7 +165,7 @@ class Lease:
         """Take the lease of a stream; if it is held, set ``wanted`` and return ``None``."""
         holder = holder_name()
         while True:
-            if _take.execute(database(), stream.pk, holder, now(), _lease_end()):
+            if _take.execute(database(), stream.pk, holder, now(), _lease_end(), _lease_end() + SKEW_MILLIS):
                 return cls(ensure_stream(stream.peer, stream.kind), holder)
             row = Stream.objects.filter(pk=stream.pk)
             if _end_lease_of_the_dead(row):

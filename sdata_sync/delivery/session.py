@@ -13,7 +13,7 @@ from ..conf import conf
 from ..exceptions import DeliveryInterrupted, PeerError
 from ..registry import registry
 from ..sync.content.deferred import retry_waiting
-from ..sync.db.clock import now
+from ..sync.db.clock import lies_ahead, now
 from ..sync.db.faults import is_lost_connection
 from ..sync.log.digests import StoredDigest, load_digest
 from ..sync.scope import is_to_become_full, review
@@ -28,6 +28,7 @@ from .lease import (
     claim_comparison,
     ensure_stream,
     forget_known_digest,
+    is_backing_off,
     known_digest,
     read_stream,
     release_comparison,
@@ -203,7 +204,7 @@ class PeerSession:
             if not self.send_ahead(kind, impatient=impatient):
                 return self._next_turn()
             stream = ensure_stream(self.peer, kind.name)
-            if stream.retry_at > now() and not impatient:
+            if is_backing_off(stream) and not impatient:
                 return stream.retry_at
             lease = Lease.take(stream)
             if lease is None:
@@ -296,7 +297,7 @@ class PeerSession:
         """
         stream = ensure_stream(self.peer, kind.name)
         pause = int(conf.heartbeat_seconds * 1000)
-        if self.is_to_stop or not pause or max(stream.retry_at, stream.compared_at + pause) > now():
+        if self.is_to_stop or not pause or is_backing_off(stream) or lies_ahead(stream.compared_at + pause, pause):
             return
         if not claim_comparison(stream, pause):
             return  # another process compares

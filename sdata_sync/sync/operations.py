@@ -26,7 +26,7 @@ from ..registry import registry
 from ..tracing import span
 from .apply.receive import receive_feed
 from .apply.results import render_results
-from .db.clock import now
+from .db.clock import lies_ahead, now
 from .db.owner import holder_name, is_gone
 from .log.digests import digest_as_json, digest_from_json
 from .port import port
@@ -150,11 +150,16 @@ def start_after_commit(operation: Operation) -> None:
     """
     if operation.is_ended:
         return
-    if operation.phase == Phase.RUNNING and operation.held_until > now() and not is_gone(operation.holder):
+    if operation.phase == Phase.RUNNING and _is_held(operation):
         return
-    is_overdue = operation.phase == Phase.WAITING and operation.created_at < now() - WAITING_MILLIS
+    is_recent = lies_ahead(operation.created_at + WAITING_MILLIS, WAITING_MILLIS)
+    is_overdue = operation.phase == Phase.WAITING and not is_recent
     start = carry_out_in_thread if is_overdue else port().carry_out
     transaction.on_commit(lambda: start(operation.pk), using=router.db_for_write(Operation))
+
+
+def _is_held(operation: Operation) -> bool:
+    return lies_ahead(operation.held_until, SILENCE_MILLIS) and not is_gone(operation.holder)
 
 
 def carry_out_in_thread(pk: int) -> None:
@@ -183,7 +188,7 @@ def carry_out(pk: int) -> None:
     if operation is None:
         return  # a client has deleted it, and its row was removed meanwhile
     held = Operation.objects.filter(pk=pk, holder=operation.holder, held_until=operation.held_until)
-    if operation.is_ended or (operation.held_until > now() and not is_gone(operation.holder)):
+    if operation.is_ended or _is_held(operation):
         return
     # A name for this run only, because the same thread may run the same operation a second time.
     holder = f"{holder_name()[:80]}/{uuid4().hex[:12]}"

@@ -7,6 +7,7 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
 from sdata_sync import tasks as tasks_of_celery
+from sdata_sync.conf import conf
 from sdata_sync.delivery import push as passages
 from sdata_sync.delivery import push as pushing
 from sdata_sync.delivery import session as sessions
@@ -15,7 +16,7 @@ from sdata_sync.delivery.backends.queue import claim_deliveries
 from sdata_sync.delivery.client import PeerClient
 from sdata_sync.delivery.lease import ensure_stream
 from sdata_sync.delivery.session import PeerSession
-from sdata_sync.models import Peer, Stream
+from sdata_sync.models import Peer, Stream, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.apply import applier as applying
 from sdata_sync.sync.db.clock import now
@@ -27,7 +28,10 @@ pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1", "node2"]),
     pytest.mark.xdist_group("relations"),
 ]
-SOMEBODY_ELSE = {"holder": "somewhere-else:1", "held_until": 2**60}
+
+
+def somebody_else():
+    return {"holder": "somewhere-else:1", "held_until": now() + int(conf.lease_seconds * 1000)}
 
 
 @pytest.fixture
@@ -114,7 +118,7 @@ class TestWaiting:
                 if resource.name == "salesOrders":
                     looks.append(resource)
                     if len(looks) == 1:  # between two pages
-                        held(peer, "accounts").update(**SOMEBODY_ELSE)
+                        held(peer, "accounts").update(**somebody_else())
                         make_order(3)
                 return usual(resource, **options)
 
@@ -132,12 +136,12 @@ class TestWaiting:
         monkeypatch.setattr(sessions, "now", lambda: 0)
         with a.at_work(), PeerSession(peer) as session:
             make_order(1)
-            held(peer, "accounts").update(**SOMEBODY_ELSE)
+            held(peer, "accounts").update(**somebody_else())
             pauses = [session.deliver(registry) for _ in range(9)]
             assert pauses == [20, 30, 45, 67, 101, 151, 227, 250, 250]
             held(peer, "accounts").update(holder="", held_until=0)
             assert session.deliver(registry) is None
-            held(peer, "accounts").update(**SOMEBODY_ELSE)
+            held(peer, "accounts").update(**somebody_else())
             make_order(2)
             assert session.deliver(registry) == 20
 
@@ -166,7 +170,7 @@ class TestPosting:
     def test_what_waits_behind_another_worker_once_for_each_kind(self, a, b, peer, post, posted):
         with a.at_work():
             make_order(1)
-            held(peer, "accounts").update(**SOMEBODY_ELSE)
+            held(peer, "accounts").update(**somebody_else())
             jobs.deliver(peer.pk, ["salesOrders"], post=post)
             kinds = posted.pop()[2]
             assert set(kinds) == {"accounts", "contacts", "salesOrders"}
@@ -181,7 +185,7 @@ class TestPosting:
         """However long another is at it: what waits has one message, which comes again and again."""
         with a.at_work():
             make_order(1)
-            held(peer, "accounts").update(**SOMEBODY_ELSE)
+            held(peer, "accounts").update(**somebody_else())
             for _ in range(5):
                 jobs.deliver(peer.pk, post=post)  # the heartbeat's
                 under_way, posted[:] = list(posted), []
@@ -198,7 +202,7 @@ class TestPosting:
 
         with a.at_work():
             make_order(1)
-            held(peer, "accounts").update(**SOMEBODY_ELSE)
+            held(peer, "accounts").update(**somebody_else())
             with suppress(ConnectionError):
                 jobs.deliver(peer.pk, ["accounts", "salesOrders"], post=post)
             assert not Stream.objects.filter(posted_at__gt=0).exists()
@@ -277,3 +281,37 @@ class TestPosting:
             monkeypatch.setattr(jobs, "DELIVERY_SECONDS", -1)
             jobs.deliver(peer.pk, ["accounts", "salesOrders"], post=post)
             assert posted == [("deliver", peer.pk, ["accounts", "salesOrders"], False)]
+
+
+class TestAClockThatIsSetBackByADay:
+    """Times that were stored before are a day ahead, and nobody waits for them."""
+
+    DAY = 24 * 60 * 60 * 1000
+
+    @pytest.mark.parametrize(
+        "times",
+        [["retry_at"], ["held_until"], ["posted_at"], ["compared_at"], ["retry_at", "held_until", "compared_at"]],
+        ids="-".join,
+    )
+    def test_deliveries_and_comparisons_go_on(self, a, b, peer, times):
+        a.settings["HEARTBEAT_SECONDS"] = 60
+        with a.at_work(), PeerSession(peer) as session:
+            make_order(1)
+            for kind in registry:
+                stored = {name: now() + self.DAY for name in times}
+                held(peer, kind.name).update(holder="elsewhere/1/1" if "held_until" in times else "", **stored)
+            assert {"accounts", "salesOrders"} <= set(claim_deliveries({kind.name: True for kind in registry})[peer.pk])
+            assert session.deliver(registry) is None
+            for kind in registry:
+                session.compare_and_pull(kind)
+            assert not Stream.objects.filter(compared_at__gt=now()).exists()
+            assert not Stream.objects.filter(compared_at=0).exists()
+        assert level(a, b)
+
+    def test_the_mark_of_a_writer_that_died_is_cleared(self, a, b, peer):
+        with a.at_work(), PeerSession(peer) as session:
+            make_order(1)
+            assert session.deliver(registry) is None
+            TrackedResource.objects.update(mark=now() + self.DAY, is_intent=True)
+            assert session.deliver(registry) is None
+            assert not TrackedResource.objects.exclude(mark=None).exists()

@@ -25,7 +25,7 @@ from ...sync import operations
 from ...sync.db.clock import now
 from ...sync.stamp.scan import scan as scan_kind
 from ..catchup import catch_up as run_engine
-from ..lease import ensure_stream
+from ..lease import ensure_stream, is_backing_off
 from ..progress import Progress
 from ..purge_all import purge_all
 from ..session import PeerSession
@@ -79,8 +79,9 @@ def deliver(peer: int, kinds: Sequence[str] | None = None, *, post: Post) -> Non
     session.allow(DELIVERY_SECONDS)
     _deliver_patiently(session, wanted)
     for kind_name in sorted(session.failed):
-        retry_at = ensure_stream(found, kind_name).retry_at
-        post("deliver", peer, [kind_name], delay=(retry_at - now()) / 1000 if retry_at > now() else UNEXPECTED_SECONDS)
+        stream = ensure_stream(found, kind_name)
+        delay = (stream.retry_at - now()) / 1000 if is_backing_off(stream) else UNEXPECTED_SECONDS
+        post("deliver", peer, [kind_name], delay=delay)
     if session.is_to_stop:
         post("deliver", peer, kinds)
     else:

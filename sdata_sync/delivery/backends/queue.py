@@ -13,9 +13,10 @@ from typing import Protocol
 
 from django.db.models import Q
 
+from ...conf import conf
 from ...models import Peer, Stream
 from ...registry import registry
-from ...sync.db.clock import now
+from ...sync.db.clock import SKEW_MILLIS, column_lies_ahead, now
 from ..lease import ensure_stream
 from ..threads.notifier import Notifier
 from ..threads.pool import Pool
@@ -95,7 +96,8 @@ def claim_deliveries(kinds: dict[str, bool]) -> dict[int, list[str]]:
     if not pairs:
         return {}
     streams = Stream.objects.filter(kind__in=list(kinds), peer__enabled=True, peer__immediate=True)
-    spared = set(streams.filter(Q(retry_at__gt=now()) | _is_posted()).values_list("peer_id", "kind"))
+    is_backing_off = column_lies_ahead("retry_at", int(conf.max_backoff_seconds * 1000))
+    spared = set(streams.filter(is_backing_off | _is_posted()).values_list("peer_id", "kind"))
     wanted: defaultdict[int, list[str]] = defaultdict(list)
     order = {kind.name: place for place, kind in enumerate(registry)}
     for peer, kind_name in sorted(pairs, key=lambda pair: order.get(pair[1], 0)):
@@ -115,7 +117,7 @@ def claim(peer: Peer, kinds: Iterable[str]) -> list[str]:
 
 
 def _is_posted() -> Q:
-    return Q(posted_at__gt=now() - LOST_MILLIS)
+    return Q(posted_at__gt=now() - LOST_MILLIS, posted_at__lte=now() + SKEW_MILLIS)
 
 
 def take_claims(peer: int, kinds: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import Min
 
+from ...conf import conf
 from ...core.ranges import missing_ranges
 from ...core.state import same_endpoint
 from ...models import Digest as DigestRow
@@ -16,10 +17,10 @@ from ...models import Endpoint, Peer, Stream, TrackedResource
 from ...registry import registry
 from ...sync.apply.receive import OUTCOMES
 from ...sync.content.deferred import deferred_entries
-from ...sync.db.clock import now
+from ...sync.db.clock import lies_ahead, now
 from ...sync.log.digests import StoredDigest, load_digest
 from ...sync.select.oversize import oversize_names
-from ..lease import known_digest
+from ..lease import is_backing_off, known_digest
 from ..waiting import waiting_there
 
 if TYPE_CHECKING:
@@ -233,13 +234,13 @@ def _reason(kind: Kind, stored: StoredDigest, stream: Stream, held: list[str]) -
         failing = stream.last_error if stream.failures else ""
         return failing or never or "its digest is not known and is read at the next delivery"
     if stream.failures:
-        wait = max(stream.retry_at - now(), 0) / 1000
+        wait = (stream.retry_at - now()) / 1000 if is_backing_off(stream) else 0
         return f"{stream.last_error} (tried again in {wait:.0f} s)"
     if not ticks_behind(kind, stored, stream):
         waiting = waiting_there(kind, stream)
         left_out = [f"larger than the peer accepts: {', '.join(held[:3])}"] if held else []
         return "; ".join([*left_out, *([] if waiting is None else [str(waiting)])])
-    if stream.held_until > now():
+    if lies_ahead(stream.held_until, int(conf.lease_seconds * 1000)):
         return f"being delivered by {stream.holder}"
     if not stream.peer.immediate:
         return "the peer has no immediate delivery: the next sync_catchup delivers"

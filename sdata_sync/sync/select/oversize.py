@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from django.db.models import F, Q, QuerySet
 
 from ...models import OversizeVersion, Peer, TrackedResource
-from ..db.clock import now
+from ..db.clock import lies_ahead, now
 from ..log.wakeup import wake_after_commit
 
 if TYPE_CHECKING:
@@ -96,7 +96,11 @@ class PeerLimit:
         present = _present(self._kind, self._peer)
         stale = _held(self._kind, self._peer).exclude(pk__in=present.values("pk"))
         stale.filter(pk__in=list(stale.values_list("pk", flat=True))).delete()
-        return [h.resource for h in present.select_related("resource") if at_once or h.retry_at <= now()]
+        return [
+            h.resource
+            for h in present.select_related("resource")
+            if at_once or not lies_ahead(h.retry_at, LONGEST_PAUSE_MILLIS)
+        ]
 
     def release_fitting(self) -> bool:
         """Mark the resources whose left-out versions fit into ``max_bytes`` for new ticks; return True if any did."""

@@ -168,7 +168,8 @@ def stamp_new_rows(kind: Kind, stored: StoredDigest, new: Sequence[TrackedResour
 
 def is_young_intent(tracked: TrackedResource, now: int) -> bool:
     """Return True if ``tracked`` is an intent and its writer may still be writing the row; ``now`` in milliseconds."""
-    return tracked.is_intent and now - (tracked.mark or 0) < INTENT_GRACE_MILLIS
+    # A mark further ahead than the grace was made before the clock was set back.
+    return tracked.is_intent and abs(now - (tracked.mark or 0)) < INTENT_GRACE_MILLIS
 
 
 class _Stamper:
