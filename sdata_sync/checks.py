@@ -345,23 +345,16 @@ def _check_fields(kind: Kind, fields: Sequence[models.Field[Any, Any]]) -> Itera
 
 def _check_relation(kind: Kind, relation: Relation) -> Iterator[CheckMessage]:
     problem = hint = ""
-    if isinstance(relation, Reference) and registry.of_model(relation.model) is None:
+    if isinstance(relation, Reference | Association) and registry.of_model(relation.model) is None:
         has_natural_key = hasattr(relation.model, "natural_key") and hasattr(
             relation.model._default_manager, "get_by_natural_key"
         )
         if not has_natural_key:
             problem = f"refers to {relation.model._meta.label}, which is not registered and has no natural key"
             hint = "Register that model, give it natural keys, or name the fields to send in `fields` without this one."
-    elif isinstance(relation, Association):
-        if registry.of_model(relation.model) is None:
-            problem = f"refers to {relation.model._meta.label}, which is not registered"
-            hint = "Register that model too."
-        elif relation.field.remote_field.symmetrical:
-            problem = "is symmetrical: a change of one row would be a change of both rows"
-            hint = "Give it a `through` model, and register that as a resource with two references."
-        elif not relation.through._meta.auto_created:
-            problem = f"goes through {relation.through._meta.label}, which may have columns of its own"
-            hint = "Register that model as a resource with two references, and leave the association out."
+    if isinstance(relation, Association) and not relation.through._meta.auto_created:
+        problem = f"goes through {relation.through._meta.label}, which may have columns of its own"
+        hint = "Register that model as a resource with two references, and leave the association out."
     if problem:
         yield Error(f"{kind!r}: {relation.name} {problem}.", hint=hint, obj=kind.model, id="sdata_sync.E014")
 
@@ -417,12 +410,47 @@ def _check_names(kind: Kind) -> Iterator[CheckMessage]:
 def check_peers(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Check that the credentials of each peer exist: E020; it reads the database, so it runs with ``--database``."""
+    """Check what the database knows: E020, E030, W010. The checks read it, so they run with ``--database``."""
+    from .models import Digest, Peer
+
     found: list[CheckMessage] = []
     for alias in databases or ():
-        if "sdata_sync_peer" in connections[alias].introspection.table_names():
+        if _has_table(alias, Peer):
             found.extend(_check_credentials(alias))
+        if _has_table(alias, Digest):
+            found.extend(_check_known_kinds(alias))
     return found
+
+
+def _has_table(alias: str, model: type[models.Model]) -> bool:
+    """Return True if the database has all columns of ``model``: its migrations may not be applied yet."""
+    connection = connections[alias]
+    with connection.cursor() as cursor:
+        introspection = connection.introspection
+        if model._meta.db_table not in introspection.table_names(cursor):
+            return False
+        present = {column.name for column in introspection.get_table_description(cursor, model._meta.db_table)}
+    return {field.column for field in model._meta.concrete_fields} <= present
+
+
+def _check_known_kinds(alias: str) -> Iterator[CheckMessage]:
+    """Report endpoints that have another URL than before, and kinds of the log that no model is registered for."""
+    from .models import Digest, TrackedResource
+    from .sync.log.digests import moved
+
+    for name, former in Digest.objects.using(alias).values_list("pk", "endpoint_url"):
+        kind = registry.of_kind(name)
+        if kind is None:
+            count = TrackedResource.objects.using(alias).filter(kind=name, local_key__isnull=False).count()
+            if count:
+                yield CheckWarning(
+                    f"The log has {count} rows of the kind {name!r}, which no registered model has.",
+                    hint=f"If its model was renamed, set `path = {name!r}` in its resource: with another path each row "
+                    "would be a new one to the peers. If it is not shared any more, silence this check.",
+                    id="sdata_sync.W010",
+                )
+        elif kind.database == alias and former and former.lower() != kind.endpoint.lower():
+            yield Error(moved(name, former, kind.endpoint), id="sdata_sync.E030")
 
 
 def _check_credentials(alias: str) -> Iterator[CheckMessage]:

@@ -170,6 +170,10 @@ class PeerRefused(PeerError):
         self.status = status
 
 
+class KindNotShared(PeerRefused):
+    """The peer has no collection of this kind."""
+
+
 class PeerMisbehaved(PeerError):
     """The peer's answer cannot be understood."""
 

@@ -8,6 +8,7 @@ the uuid for a reference, the sorted uuids for an association, the elements of t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -41,15 +42,24 @@ NO_KEYS: Keys = MappingProxyType({})
 
 
 class ReceivedList(NamedTuple):
-    """Hold a received association: the complete list, or the added and removed members (SData core 9.2)."""
+    """Hold a received association: the complete list, or the added and removed members (SData core 9.2).
+
+    The members are named by uuid; or by natural key, if their model is not registered.
+    """
 
     is_complete: bool
     uuids: frozenset[UUID]
     removed: frozenset[UUID]
+    natural: frozenset[str] = frozenset()
+    removed_natural: frozenset[str] = frozenset()
 
-    def applied_to(self, present: Iterable[UUID]) -> set[UUID]:
-        """Return the members after the list is applied to ``present``."""
-        return set(self.uuids) if self.is_complete else (set(present) | self.uuids) - self.removed
+    def applied_to(self, text: Text) -> Text:
+        """Return the text of the association after the list is applied to one with ``text``."""
+        if self.natural or self.removed_natural or (text or "").startswith(NATURAL):
+            present = set() if self.is_complete else natural_keys(text)
+            return natural_text((present | self.natural) - self.removed_natural)
+        uuids = set() if self.is_complete else {UUID(uuid) for uuid in (text or "").split()}
+        return association_text((uuids | self.uuids) - self.removed)
 
 
 class ReceivedChild(NamedTuple):
@@ -189,7 +199,10 @@ def _identity(kind: str, uuid: str, keys: Keys) -> str:
 
 @dataclass(frozen=True, eq=False)
 class GenericReference(Relation):
-    """Describe a generic foreign key: a reference with its kind; its text is the kind and the uuid."""
+    """Describe a generic foreign key: a reference with its kind; its text is the kind and the uuid.
+
+    A third word is the label of a proxy model, if the content type is that of the proxy.
+    """
 
     field: GenericForeignKey
     model: type[models.Model]
@@ -208,14 +221,15 @@ class GenericReference(Relation):
     def render(self, text: Text, keys: Keys) -> str:
         if text is None:
             return f'<{self.name} xsi:nil="true"/>'
-        kind, _, uuid = text.partition(" ")
-        return f'<{self.name} dss:kind="{escape_attribute(kind)}"{_identity(kind, uuid, keys)}/>'
+        kind, uuid, *proxy = text.split(" ")
+        said = f' dss:proxy="{escape_attribute(proxy[0])}"' if proxy else ""
+        return f'<{self.name} dss:kind="{escape_attribute(kind)}"{said}{_identity(kind, uuid, keys)}/>'
 
     def read(self, item: Property) -> Text:
         uuid = read_uuid(item, item.name)
-        kind = item.attribute("kind", names.OWN)
-        if uuid is not None and kind and " " not in kind:
-            return f"{kind} {uuid}"
+        kind, proxy = item.attribute("kind", names.OWN), item.attribute("proxy", names.OWN)
+        if uuid is not None and kind and " " not in f"{kind}{proxy or ''}":
+            return f"{kind} {uuid} {proxy}" if proxy else f"{kind} {uuid}"
         if uuid is None and item.is_nil:
             return None
         raise PayloadError(
@@ -226,13 +240,13 @@ class GenericReference(Relation):
     def uuids(self, text: Text) -> list[tuple[str, UUID]]:
         if text is None or text.startswith(PROBLEM):
             return []
-        kind, _, uuid = text.partition(" ")
+        kind, uuid, *_ = text.split(" ")
         return [] if uuid.startswith(KEY) else [(kind, UUID(uuid))]
 
 
 @dataclass(frozen=True, eq=False)
 class Association(Relation):
-    """Describe a many-to-many field: a list of references; its text is the sorted uuids."""
+    """Describe a many-to-many field: a list of references; its text is the sorted uuids, or the sorted natural keys."""
 
     field: models.ManyToManyField[Any, Any]
     element: str
@@ -250,29 +264,59 @@ class Association(Relation):
         through: type[models.Model] = self.field.remote_field.through  # type: ignore[assignment]
         return through
 
+    @property
+    def is_symmetrical(self) -> bool:
+        """Return True if each of two associated rows is a member of the other.
+
+        Such a pair is in the text of one of the two rows: of the one with the lower uuid.
+        """
+        return bool(self.field.remote_field.symmetrical)
+
     def render(self, text: Text, keys: Keys) -> str:
-        inner = "".join(f"<{self.element}{_identity('', uuid, keys)}/>" for uuid in (text or "").split())
+        if text is not None and text.startswith(NATURAL):
+            inner = "".join(f"<{self.element}>{escape(key)}</{self.element}>" for key in sorted(natural_keys(text)))
+        else:
+            inner = "".join(f"<{self.element}{_identity('', uuid, keys)}/>" for uuid in (text or "").split())
         return f'<{self.name} sdata:deleteMissing="true">{inner}</{self.name}>'
 
     def read(self, item: Property) -> ReceivedList:
-        kept: set[UUID] = set()
-        removed: set[UUID] = set()
+        uuids: tuple[set[UUID], set[UUID]] = set(), set()
+        natural: tuple[set[str], set[str]] = set(), set()
         for child in item:
             path = f"{item.name}/{child.name}"
-            uuid = read_uuid(child, path)
-            if uuid is None:
+            uuid, is_removed = read_uuid(child, path), child.flag("isDeleted")
+            if uuid is not None:
+                uuids[is_removed].add(uuid)
+            elif child.is_plain and child.text:
+                natural[is_removed].add(child.text)
+            else:
                 raise PayloadError(f"In {path}: expected an sdata:uuid, found none.", payload_path=path)
-            (removed if child.flag("isDeleted") else kept).add(uuid)
         is_complete = item.flag("deleteMissing") or item.is_nil
-        return ReceivedList(is_complete, frozenset(kept), frozenset(removed))
+        (kept, removed), (kept_natural, removed_natural) = uuids, natural
+        return ReceivedList(
+            is_complete, frozenset(kept), frozenset(removed), frozenset(kept_natural), frozenset(removed_natural)
+        )
 
     def uuids(self, text: Text) -> list[tuple[str, UUID]]:
-        return [("", UUID(uuid)) for uuid in (text or "").split() if not uuid.startswith(KEY)]
+        if text is None or text.startswith((NATURAL, PROBLEM)):
+            return []
+        return [("", UUID(uuid)) for uuid in text.split() if not uuid.startswith(KEY)]
 
 
 def association_text(uuids: Iterable[UUID | str]) -> str:
     """Return the text of an association: the sorted uuids, separated by spaces."""
     return " ".join(sorted(map(str, uuids)))
+
+
+def natural_text(keys: Iterable[str]) -> str:
+    """Return the text of an association to rows with these natural keys; empty for none."""
+    found = sorted(keys)
+    return NATURAL + json.dumps(found, ensure_ascii=False) if found else ""
+
+
+def natural_keys(text: Text) -> set[str]:
+    """Return the natural keys in the text of an association."""
+    return set(json.loads(text.removeprefix(NATURAL))) if text else set()
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from functools import cached_property
 
 import httpx2
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
+from django.utils.http import http_date
 
 from .databases import empty, tables_of
 
@@ -84,7 +85,7 @@ class LocalNode:
         from sdata_sync.models import Peer
 
         connection = connections[self.alias]
-        filled = ("sdata_sync", "crm_", "shapes_", "auth_user", "authtoken")
+        filled = ("sdata_sync", "crm_", "shapes_", "auth_user", "auth_group", "authtoken")
         empty(connection, [table for table in tables_of(connection) if table.startswith(filled)])
         with self.at_work():
             for other in others:
@@ -103,6 +104,8 @@ class Wire(httpx2.BaseTransport):
         self._inner = httpx2.WSGITransport(app=get_wsgi_application())
         self.fault: Callable[[], str] = lambda: ""
         self.crashes = 0
+        #: Kinds that a node does not have: its name and the name of the kind.
+        self.absent: set[tuple[str, str]] = set()
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         fault = self.fault()
@@ -110,9 +113,12 @@ class Wire(httpx2.BaseTransport):
             raise httpx2.ConnectError("lost", request=request)
         if fault == "died while applying":
             self.crashes += 1
+        if (request.url.host, request.url.path.split("/")[5]) in self.absent:
+            return httpx2.Response(404)
         with self._nodes[request.url.host].at_work():
             response = self._inner.handle_request(request)
             content = response.read()
+            response.headers["Date"] = http_date(time.time() + self._nodes[request.url.host].skew_millis / 1000)
         self.crashes = 0
         if fault == "response lost":
             raise httpx2.ReadError("lost", request=request)

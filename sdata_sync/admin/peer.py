@@ -10,8 +10,9 @@ from django.urls import path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from ..conf import conf
 from ..delivery.catchup import catch_up
-from ..delivery.monitoring.status import ticks_behind
+from ..delivery.monitoring.status import collect_status, ticks_behind
 from ..delivery.progress import Progress
 from ..delivery.session import PeerSession
 from ..models import Peer, Stream
@@ -49,10 +50,13 @@ def _lag(stream: Stream) -> str:
     kind = registry.of_kind(stream.kind)
     if kind is None:
         return "not registered"
+    if stream.is_shared is False:
+        return "not shared"
     behind = ticks_behind(kind, load_digest(kind), stream)
     if behind is None:
         return "not known"
-    return "in sync" if behind == 0 else f"{behind} ticks behind"
+    text = f"{behind} ticks behind"
+    return f"{text}, {stream.waiting} entries wait there" if stream.waiting else text
 
 
 @admin.register(Peer)
@@ -106,20 +110,28 @@ class PeerAdmin(ModelAdmin[Peer]):
     @admin.action(description="Catch up now, in both directions", permissions=["change"])
     def catch_up_now(self, request: HttpRequest, queryset: QuerySet[Peer]) -> None:
         """Pull and push all missing changes of the selected peers during the request."""
-        passed = catch_up(queryset, registry, directions=("pull", "push"), make_progress=lambda *_: Progress())
+        passed = catch_up(
+            self._enabled(request, queryset), registry, directions=("pull", "push"), make_progress=lambda *_: Progress()
+        )
         for item in passed:
-            text = f"{item.peer}, {item.kind}, {item.direction}: {item.error or f'{item.progress.entries} entries'}"
-            self.message_user(request, text, messages.ERROR if item.error else messages.SUCCESS)
+            text = f"{item.peer}, {item.kind}, {item.direction}: {item.outcome}, {item.progress.entries} entries"
+            self.message_user(request, text, messages.SUCCESS if item.is_in_sync else messages.ERROR)
 
     @admin.action(description="Deliver now", permissions=["change"])
     def deliver_now(self, request: HttpRequest, queryset: QuerySet[Peer]) -> None:
         """Deliver to the selected peers during the request, until they are in sync."""
-        for peer in queryset:
+        for peer in self._enabled(request, queryset):
             with PeerSession(peer) as session:
                 due = session.deliver(registry, impatient=True)
-            if due is None:
+            problems = collect_status(conf.base_url).problems_with(peer.name)
+            if due is None and not problems:
                 self.message_user(request, f"{peer} is in sync.", messages.SUCCESS)
                 continue
-            said = "; ".join(stream.last_error for stream in peer.streams.all() if stream.last_error)
-            text = f"{peer} is not in sync: {said or 'another process is delivering to it'}"
+            text = f"{peer} is not in sync: {'; '.join(problems) or 'another process is delivering to it'}"
             self.message_user(request, text, messages.ERROR)
+
+    def _enabled(self, request: HttpRequest, queryset: QuerySet[Peer]) -> list[Peer]:
+        """Return the enabled peers among those selected; tell the user of the others."""
+        for peer in queryset.filter(enabled=False):
+            self.message_user(request, f"{peer} is disabled: nothing was exchanged with it.", messages.WARNING)
+        return list(queryset.filter(enabled=True))

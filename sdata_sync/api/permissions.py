@@ -20,5 +20,6 @@ class SDataPermission(BasePermission):
             return False
         needed: dict[str, str] = getattr(view, "needed_permissions", {})
         permission = needed.get(request.method or "")
+        self.message = f"This login needs the permission {permission}."
         # The view does not implement a method without a permission; it answers 405 itself.
         return permission is None or user.has_perm(permission)

@@ -8,6 +8,7 @@
 ``document``    bytes to elements: no DTD, bounded depth
 ``payload``     the contract's element inside an entry
 ``entry``       one entry of a sync feed or of a result feed
+``schema``      the properties of the kinds in an XML schema (SData core 4)
 ``linked``      the entry that links a uuid to a local key (SData sync 1.3)
 ``feed``        a feed, read as a stream of entries
 ``digest``      the digest as an element and as an entry

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,15 +18,17 @@ from uuid import uuid4
 from ..atom.feed import read_sync_feed
 from ..conf import conf
 from ..core.ranges import missing_ranges
-from ..exceptions import DocumentError, FeedError, PeerError, PeerMisbehaved
+from ..exceptions import DocumentError, FeedError, KindNotShared, PeerError, PeerMisbehaved
 from ..models import TrackedResource
+from ..registry import registry
 from ..sync.db.faults import is_lost_connection
 from ..sync.log.digests import load_digest
 from ..sync.runs import RunLabel, new_run
 from ..sync.select.oversize import oversize_names
 from ..tracing import span
 from .client import PeerClient, RemotePage, read_answer
-from .lease import ensure_stream
+from .lease import ensure_stream, was_shared
+from .probe import has_no_kind, schema_differences
 from .progress import Progress
 from .pull import Reporter, pull, read_digest_for_deletions
 from .push import check_peer_digest
@@ -43,6 +45,9 @@ logger = logging.getLogger(__name__)
 #: The number of rows that a message names.
 NAMED = 3
 
+#: The primary keys of peers, and the kinds, whose differing properties this process has logged.
+told_differences: set[tuple[int, str]] = set()
+
 #: Makes the progress of one kind in one direction; its arguments are the names of peer, kind and direction.
 MakeProgress = Callable[[str, str, str], Progress]
 
@@ -52,7 +57,8 @@ class Passed:
     """The outcome of one direction of one kind.
 
     ``error`` is empty if all changes arrived. ``waiting`` says which entries wait although they arrived: deferred here
-    after a pull, deferred or refused there or held back here after a push.
+    after a pull, deferred or refused there or held back here after a push. ``is_shared`` is False if the peer does not
+    have the kind.
     """
 
     peer: str
@@ -62,15 +68,18 @@ class Passed:
     progress: Progress
     error: str = ""
     waiting: str = ""
+    is_shared: bool = True
 
     @property
     def is_in_sync(self) -> bool:
-        """Whether all changes arrived and nothing waits."""
+        """Whether all changes arrived and nothing waits, or the peer does not have the kind."""
         return not (self.error or self.waiting)
 
     @property
     def outcome(self) -> str:
         """The outcome as a text."""
+        if not (self.error or self.is_shared):
+            return f"not shared with {self.peer}"
         return self.error or (f"in sync, but {self.waiting}" if self.waiting else "in sync")
 
     def as_dict(self) -> dict[str, Any]:
@@ -82,6 +91,7 @@ class Passed:
             "seconds": round(self.seconds, 3),
             "error": self.error,
             "waiting": self.waiting,
+            "shared": self.is_shared,
         }
 
 
@@ -103,9 +113,29 @@ def catch_up(
                     if direction in directions and (kind.is_target if direction == "pull" else kind.is_source):
                         progress = make_progress(peer.name, kind.name, direction)
                         act = partial(_pull if direction == "pull" else _push, session, kind)
-                        outcomes.append((kind, _attempt(peer.name, kind.name, direction, progress, act)))
+                        before = ensure_stream(peer, kind.name)
+                        passed = _attempt(peer.name, kind.name, direction, progress, act)
+                        if not passed.is_shared and not was_shared(before):
+                            passed = replace(passed, error="")
+                        outcomes.append((kind, passed))
+            _tell_differences(session, [kind for kind, passed in outcomes if passed.is_shared and not passed.error])
+            has_none = len(resources) == len(list(registry)) and not any(passed.is_shared for _, passed in outcomes)
             for kind, passed in outcomes:
-                yield _logged(passed if passed.error else replace(passed, waiting=_waits(session, kind, passed)))
+                if passed.is_shared and not passed.error:
+                    yield _logged(replace(passed, waiting=_waits(session, kind, passed)))
+                else:
+                    yield _logged(replace(passed, error=passed.error or (has_no_kind(peer) if has_none else "")))
+
+
+def _tell_differences(session: PeerSession, kinds: Iterable[Kind]) -> None:
+    """Log which properties only one side has (network): once per process for each peer and kind."""
+    peer = session.peer
+    untold = [kind for kind in dict.fromkeys(kinds) if (peer.pk, kind.name) not in told_differences]
+    told_differences.update((peer.pk, kind.name) for kind in untold)
+    if untold:
+        with suppress(PeerError):  # what cannot be asked differs for another reason, which has been said
+            for difference in schema_differences(session.client(), peer, untold):
+                logger.warning("%s", difference)
 
 
 def _waits(session: PeerSession, kind: Kind, passed: Passed) -> str:
@@ -163,10 +193,12 @@ def _push(session: PeerSession, kind: Kind, progress: Progress) -> None:
 
 def _attempt(peer: str, kind: str, direction: str, progress: Progress, act: Callable[[Progress], None]) -> Passed:
     started = time.monotonic()
-    error = ""
+    error, is_shared = "", True
     try:
         with span("catch_up", peer=peer, kind=kind, direction=direction):
             act(progress)
+    except KindNotShared as raised:
+        is_shared, error = False, str(raised)
     except PeerError as raised:
         error = str(raised)
     except Exception as raised:
@@ -175,7 +207,13 @@ def _attempt(peer: str, kind: str, direction: str, progress: Progress, act: Call
         logger.exception("%s, %s, %s: the catch-up failed with an unexpected exception", kind, direction, peer)
         error = f"{type(raised).__name__}: {raised}"
     return Passed(
-        peer=peer, kind=kind, direction=direction, seconds=time.monotonic() - started, progress=progress, error=error
+        peer=peer,
+        kind=kind,
+        direction=direction,
+        seconds=time.monotonic() - started,
+        progress=progress,
+        error=error,
+        is_shared=is_shared,
     )
 
 

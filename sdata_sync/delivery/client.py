@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
@@ -20,9 +21,18 @@ from ..atom.body import spool
 from ..atom.diagnosis import read_diagnoses
 from ..atom.digest import read_digest_entry, render_digest_entry
 from ..atom.feed import read_result_feed
+from ..atom.schema import read_schema
 from ..atom.tracking import read_polling_millis
 from ..conf import Credentials, conf
-from ..exceptions import DocumentError, FeedError, PeerError, PeerMisbehaved, PeerRefused, PeerUnreachable
+from ..exceptions import (
+    DocumentError,
+    FeedError,
+    KindNotShared,
+    PeerError,
+    PeerMisbehaved,
+    PeerRefused,
+    PeerUnreachable,
+)
 from ..sync.bounds import check_size
 from ..sync.db.clock import now
 from ..sync.select.feed import MAX_BYTES
@@ -88,6 +98,8 @@ class PeerClient:
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self.url = url
+        #: The seconds by which the peer's clock was ahead of this node's at the last answer; ``None`` if not known.
+        self.ahead_seconds: float | None = None
         seconds = conf.timeout_seconds if timeout is None else timeout
         # The timeout bounds silence only: without this bound a peer could send one byte at a time.
         self._total_seconds = 10 * seconds if total is None else total
@@ -132,13 +144,46 @@ class PeerClient:
         """Read the peer's digest of ``kind`` (SData sync 5.1).
 
         Raises:
+            KindNotShared: the peer has no collection of this kind.
             PeerError: the peer cannot be reached, refuses the request, or answers what cannot be read.
         """
-        with self._send("GET", f"{self.url}/{kind}/$syncDigest").body as body:
+        try:
+            response = self._send("GET", f"{self.url}/{kind}/$syncDigest")
+        except PeerRefused as refusal:
+            if refusal.status in ABSENT:
+                raise KindNotShared(str(refusal), status=refusal.status) from refusal
+            raise
+        with response.body as body:
             try:
                 return check_size(read_digest_entry(body))
             except (DocumentError, FeedError) as error:
                 raise PeerMisbehaved(f"The digest of {self.url}/{kind} cannot be read: {error}") from error
+
+    def read_schema(self, namespace: str) -> dict[str, frozenset[str]]:
+        """Read the properties of the peer's kinds of ``namespace``, by element name (SData core 4).
+
+        Raises:
+            PeerError: the peer cannot be reached, has no schema, or it cannot be read.
+        """
+        url = f"{self.url}/$schema"
+        with self._send("GET", url, params={"namespace": namespace}).body as body:
+            try:
+                return read_schema(body)
+            except DocumentError as error:
+                raise PeerMisbehaved(f"{url} cannot be read: {error}") from error
+
+    def check_push(self, kind: str) -> None:
+        """Ask whether this login may push changes of ``kind``; a peer that does not tell is taken to allow it.
+
+        Raises:
+            PeerRefused: the login or its permissions are not sufficient.
+            PeerError: the peer cannot be reached.
+        """
+        try:
+            self._send("OPTIONS", f"{self.url}/{kind}/$syncTarget").body.close()
+        except PeerRefused as refusal:
+            if refusal.status in (401, 403):
+                raise
 
     def post_page(self, kind: str, feed: Iterable[bytes], *, run: RunLabel) -> Answer:
         """Post one page of changes (SData sync 5.3, 5.8).
@@ -280,6 +325,7 @@ class PeerClient:
 
     def _exchange(self, request: httpx2.Request) -> _Response:
         response = self._http.send(request, stream=True)
+        self._note_clock(response.headers.get("Date", ""))
         try:
             body = spool(self._in_time(request, response.iter_bytes()), limit=conf.max_body_bytes)
         finally:
@@ -292,6 +338,11 @@ class PeerClient:
             said = "; ".join(diagnosis.message for diagnosis in read_diagnoses(body) if diagnosis.message)
         text = f"{request.method} {request.url.copy_with(query=None)}: {response.status_code} {said}".strip()
         raise PeerRefused(text, status=response.status_code)
+
+    def _note_clock(self, date: str) -> None:
+        with suppress(ValueError):
+            shown = parsedate_to_datetime(date).timestamp() + 0.5  # the header has whole seconds
+            self.ahead_seconds = shown - now() / 1000
 
 
 class RemotePage:

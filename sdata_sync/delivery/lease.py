@@ -18,6 +18,7 @@ from django.db.models import F, Q, QuerySet
 
 from ..conf import conf
 from ..core.digest import Digest, DigestEntry
+from ..exceptions import KindNotShared
 from ..models import Peer, Stream
 from ..sync.db.clock import SKEW_MILLIS, lies_ahead, now
 from ..sync.db.owner import holder_name, is_gone
@@ -119,6 +120,25 @@ def end_backoff(origin: str, kind: str) -> bool:
     return bool(waiting.update(retry_at=0))
 
 
+def is_absent(stream: Stream, error: Exception | None) -> bool:
+    """Return True if ``error`` says that the peer does not have the kind, and it never had it before.
+
+    The absence of a kind that the peer had before is an error: its URL or its registration was changed.
+    """
+    return isinstance(error, KindNotShared) and not was_shared(stream)
+
+
+def was_shared(stream: Stream) -> bool:
+    """Return True if the peer had the kind when it was asked last."""
+    return bool(stream.is_shared or stream.last_success)
+
+
+def store_shared(stream: Stream, *, is_shared: bool) -> None:
+    """Store whether the peer has the kind."""
+    stream.is_shared = is_shared
+    Stream.objects.filter(pk=stream.pk).update(is_shared=is_shared)
+
+
 def is_backing_off(stream: Stream) -> bool:
     """Return True if the stream waits after a failure."""
     return lies_ahead(stream.retry_at, int(conf.max_backoff_seconds * 1000))
@@ -197,6 +217,11 @@ class Lease:
         the peer has accepted.
         """
         millis = int((time.monotonic() - self._taken) * 1000)
+        if is_absent(self.stream, error):
+            store_shared(self.stream, is_shared=False)
+            error = None
+        elif error is None and not self.stream.is_shared:
+            store_shared(self.stream, is_shared=True)
         outcome = (*self._outcome(error), _as_json(known), int(error is not None), delivered, millis)
         if _give_back.execute(database(), self.stream.pk, self._holder, *outcome):
             return False
@@ -210,7 +235,7 @@ class Lease:
         """Return the failures, when to try again, the last success, the last error and its time."""
         stream = self.stream
         if error is None:
-            return 0, 0, now(), "", stream.last_error_at
+            return 0, 0, 0 if stream.is_shared is False else now(), "", stream.last_error_at
         failures = stream.failures + 1
         # Half of the pause is random, so that streams which failed together are not tried again together.
         pause = min(FIRST_BACKOFF_SECONDS * 2 ** min(failures - 1, 20), conf.max_backoff_seconds)

@@ -28,11 +28,13 @@ from .lease import (
     claim_comparison,
     ensure_stream,
     forget_known_digest,
+    is_absent,
     is_backing_off,
     known_digest,
     read_stream,
     release_comparison,
     store_failure,
+    store_shared,
 )
 from .pull import pull_in_turn, read_digest_for_deletions
 from .push import Push, check_peer_digest, lacks_changes
@@ -117,8 +119,10 @@ class PeerSession:
         """Return the client of this session, which is logged in with the credentials of the peer.
 
         Raises:
-            PeerError: ``CREDENTIALS`` has no entry that the peer names, or the entry is wrong.
+            PeerError: the peer is disabled; or ``CREDENTIALS`` has no entry that the peer names, or it is wrong.
         """
+        if not self.peer.enabled:
+            raise PeerError(f"{self.peer} is disabled: nothing is exchanged with it. Enable it first.")
         if self._client is None:
             self._client = PeerClient.for_peer(self.peer)
         return self._client
@@ -198,7 +202,7 @@ class PeerSession:
             # A kind that refers to this one may have its ticks already and must not be sent first. So the delivery
             # waits while another thread runs the restore check.
             stored = check_and_assign_ticks(kind, patience_seconds=PATIENCE_SECONDS)
-            if self._is_in_sync(kind, stored):
+            if self._is_in_sync(kind, stored, impatient=impatient):
                 self.failed.discard(kind.name)
                 return None
             if not self.send_ahead(kind, impatient=impatient):
@@ -215,12 +219,17 @@ class PeerSession:
                 return due
         return now()
 
-    def _is_in_sync(self, kind: Kind, stored: StoredDigest) -> bool:
-        """Return True if the peer is known to have all changes: by the digest of this session, else by the stream's."""
+    def _is_in_sync(self, kind: Kind, stored: StoredDigest, *, impatient: bool) -> bool:
+        """Return True if the peer is known to have all changes: by the digest of this session, else by the stream's.
+
+        A kind that the peer does not have is in sync; with ``impatient`` the peer is asked once more.
+        """
         known = self.known.get(kind.name)
         if known is not None and not lacks_changes(self.peer, kind, stored, known):
             return True
         stream = read_stream(self.peer, kind.name)
+        if stream.is_shared is False and not impatient:
+            return True
         if known is None:
             known = None if stream.failures else known_digest(stream)
         left_out = stream.left_out_endpoints()
@@ -240,12 +249,16 @@ class PeerSession:
             logger.info("%s: %s", lease.stream, raised, extra=push.facts)
         except PeerError as raised:
             error = raised
-            logger.warning("%s is not in sync: %s", lease.stream, raised, extra=push.facts)
+            if not is_absent(lease.stream, raised):
+                logger.warning("%s is not in sync: %s", lease.stream, raised, extra=push.facts)
         except Exception as raised:
             error = raised
             raise
         finally:
             look_again = self._release(lease, push, error, is_done=is_done)
+        if is_absent(lease.stream, error):
+            logger.info("%s is not shared with %s", kind.name, self.peer, extra=push.facts)
+            return False, None
         if error is not None:
             self._give_up(kind)
             lease.stream.refresh_from_db(fields=["retry_at"])
@@ -310,6 +323,9 @@ class PeerSession:
         except Exception as error:
             if is_lost_connection(error):
                 raise
+            if is_absent(stream, error):
+                store_shared(stream, is_shared=False)
+                return
             facts = {"peer": self.peer.name, "kind": kind.name}
             is_unexpected = not isinstance(error, PeerError)
             level = logging.ERROR if is_unexpected else logging.WARNING

@@ -60,7 +60,8 @@ def _waits(status: int) -> bool:
 
 
 def note_digest(peer: Peer, kind: str, shown: Digest) -> None:
-    """Store the number of waiting entries that ``peer`` has told with its digest of ``kind``, if it has told one."""
+    """Store what the digest of ``kind`` tells of ``peer``: that it has the kind, and how many entries wait there."""
+    Stream.objects.filter(peer=peer.pk, kind=kind).exclude(is_shared=True).update(is_shared=True)
     if shown.waiting is None:
         return
     for stream in Stream.objects.filter(peer=peer.pk, kind=kind).exclude(waiting=shown.waiting):

@@ -16,6 +16,14 @@ class Digest(TurnModel):
         default=False, help_text="Rows from before the app was installed are tracked, not only rows saved since then."
     )
 
+    endpoint_url = models.CharField(
+        max_length=500,
+        blank=True,
+        default="",
+        help_text="The URL of this node's endpoint since its first change. It differs from the present one if BASE_URL "
+        "was changed; `sync_rejoin --moved` stores the present one.",
+    )
+
     part_of = models.CharField(
         max_length=500,
         blank=True,

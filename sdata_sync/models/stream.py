@@ -27,6 +27,10 @@ class Stream(TurnModel):
         "lower case.",
     )
 
+    is_shared = models.BooleanField(
+        null=True, help_text="Whether the peer has this kind; not known before it has answered."
+    )
+
     is_partial = models.BooleanField(
         default=False,
         help_text="The peer was sent a partial replica: its digest contains changes that it does not have.",

@@ -293,7 +293,7 @@ def remember(kind: Kind, origin: str, uuids: Sequence[UUID]) -> None:
     """Record that the peer at ``origin`` has the resources that it has just sent; withdraw those it may not have."""
     if not kind.is_filtered or not origin:
         return
-    peer = Peer.objects.filter(url__iexact=origin.rpartition("/")[0]).first()
+    peer = Peer.of_endpoint(origin)
     allowed_rows = None if peer is None else kind.declared.queryset_for(peer)
     if peer is None or allowed_rows is None:
         return

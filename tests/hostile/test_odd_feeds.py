@@ -172,9 +172,12 @@ class TestHeaders:
         assert response.status_code == 400
         assert APP1 not in ticks(peer_client)
 
-    @pytest.mark.parametrize("operation", ["$syncDigest", "$syncTarget"])
-    def test_options(self, peer_client, operation):
-        assert peer_client.options(f"{PATH}/{operation}").status_code == 405
+    def test_options(self, peer_client, client):
+        assert peer_client.options(f"{PATH}/$syncDigest").status_code == 405
+        response = peer_client.options(f"{PATH}/$syncTarget")
+        assert (response.status_code, response.content) == (204, b"")
+        assert "POST" in response.headers["Allow"]
+        assert client.options(f"{PATH}/$syncTarget").status_code == 401
 
     @pytest.mark.parametrize("url", ["/$nonsense", "('5')", "('", "/a/b/c"])
     def test_other_urls_are_answered_in_the_protocols_words(self, peer_client, client, url):

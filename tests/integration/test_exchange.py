@@ -15,6 +15,7 @@ from django.db import connections
 
 import sdata_sync
 from sdata_sync.conf import conf
+from sdata_sync.delivery import catchup
 from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import Peer
 from sdata_sync.registry import registry
@@ -82,6 +83,7 @@ class Recorder:
         numbers = itertools.count(1)
         monkeypatch.setattr(httpx2.WSGITransport, "handle_request", handle_request)
         monkeypatch.setattr(marks, "randbits", lambda bits: next(numbers))
+        monkeypatch.setattr(catchup, "told_differences", set())
         monkeypatch.setattr(clock, "read_ns", lambda: self.now * 1_000_000)
 
     @staticmethod

@@ -5,10 +5,17 @@ from io import BytesIO
 from uuid import uuid4
 
 import pytest
-from django.db import connections, transaction
+from django.contrib.auth.models import Group, Permission
+from django.contrib.contenttypes.fields import GenericForeignKey
+from django.contrib.contenttypes.models import ContentType
+from django.contrib.sessions.models import Session
+from django.db import connections, models, transaction
 from django.test import Client
+from django.utils import timezone
 
 import sdata_sync
+from sdata_sync.api.views.schema import render_schema
+from sdata_sync.checks import check_resources
 from sdata_sync.delivery.match import link_pairs
 from sdata_sync.managers import SyncQuerySet
 from sdata_sync.models import ConflictRecord, DeferredEntry, Peer, TrackedResource
@@ -24,7 +31,22 @@ from sdata_sync.sync.stamp.scan import scan
 from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
 
-from ..shapes.models import Article, Author, Country, Coupon, Friend, Part, Profile, Stub, Tag, Ticket
+from ..databases import declared
+from ..shapes.models import (
+    Article,
+    Author,
+    Country,
+    Coupon,
+    FavouritePlace,
+    Friend,
+    Part,
+    Place,
+    Profile,
+    Stub,
+    Tag,
+    Ticket,
+    Zone,
+)
 from ..talk import level, pull, push
 from ..wire import digest_xml, entry_xml, feed_xml
 
@@ -432,16 +454,131 @@ def test_A16_children_by_another_column_than_the_key(a, b):
             assert Stub.objects.count() == 1
 
 
-def test_A17_a_symmetrical_association_cannot_be():
-    """Django tells of one end, and both have changed."""
-    from sdata_sync.checks import check_resources
+class FriendSync(sdata_sync.SyncResource):
+    fields = ["name", "friends"]
 
-    class FriendSync(sdata_sync.SyncResource):
-        fields = ["name", "friends"]
 
+class GroupSync(sdata_sync.SyncResource):
+    fields = ["name", "permissions"]
+
+
+def pairs(node):
+    with node.at_work():
+        found = Friend.friends.through.objects.values_list("from_friend__name", "to_friend__name")
+        return sorted(found)
+
+
+def test_A17_a_symmetrical_association(a, b, nodes):
+    """A pair is in the text of one of its rows, so that a change of either is one change, and none undoes the other."""
+
+    def friends(*pairs_of_names):
+        return sorted((one, other) for pair in pairs_of_names for one, other in (pair, pair[::-1]))
+
+    c = nodes[2]
     with sdata_sync.registered(Friend, FriendSync):
-        [found] = check_resources(None)
-        assert (found.id, "symmetrical" in found.msg) == ("sdata_sync.E014", True)
+        with a.at_work():
+            x, y, z = (Friend.objects.create(name=name) for name in "xyz")
+            x.friends.add(y, z)
+        exchange(a, b, c)
+        for node in (a, b, c):
+            assert pairs(node) == friends("xy", "xz")
+        with b.at_work():
+            Friend.objects.get(name="y").friends.add(Friend.objects.get(name="z"))
+        with c.at_work():
+            Friend.objects.get(name="z").friends.remove(Friend.objects.get(name="x"))
+        exchange(a, b, c)
+        for node in (a, b, c):
+            assert pairs(node) == friends("xy", "yz")
+        assert level(a, b, c)
+        with c.at_work():
+            Friend.objects.get(name="y").friends.clear()
+            w = Friend.objects.create(name="w")
+            w.friends.set(Friend.objects.filter(name__in="xz"))
+        exchange(a, b, c)
+        for node in (a, b, c):
+            assert pairs(node) == friends("xw", "zw")
+        with a.at_work():
+            Friend.objects.get(name="w").delete()
+        exchange(a, b, c)
+        for node in (a, b, c):
+            assert pairs(node) == []
+        assert level(a, b, c)
+        with a.at_work():
+            assert not TrackedResource.objects.filter(kind="friends").exclude(mark=None).exists()
+
+
+class TestAnAssociationByNaturalKeys:
+    """The model of the members is not registered: permissions are made by each node's own migrations."""
+
+    @pytest.fixture(autouse=True)
+    def groups(self):
+        with sdata_sync.registered(Group, GroupSync):
+            assert check_resources(None) == []
+            yield
+
+    @staticmethod
+    def permissions(node):
+        with node.at_work():
+            return sorted(Group.objects.values_list("name", "permissions__codename"))
+
+    def test_it_is_written_and_taken_away(self, a, b):
+        with a.at_work():
+            clerks = Group.objects.create(name="clerks")
+            clerks.permissions.set(Permission.objects.filter(codename__in=["add_account", "view_account"]))
+            Group.objects.create(name="guests")
+        push(a, b)
+        expected = [("clerks", "add_account"), ("clerks", "view_account"), ("guests", None)]
+        assert self.permissions(b) == self.permissions(a) == expected
+        with b.at_work():
+            Permission.objects.get(codename="add_account").group_set.clear()
+            Group.objects.get(name="guests").permissions.add(Permission.objects.get(codename="view_account"))
+        push(b, a)
+        expected = [("clerks", "view_account"), ("guests", "view_account")]
+        assert self.permissions(b) == self.permissions(a) == expected
+        assert level(a, b)
+
+    def test_a_member_that_is_not_here_defers_the_entry(self, a, b):
+        with a.at_work():
+            group = Group.objects.create(name="clerks")
+            own = Permission.objects.create(codename="only_here", content_type=ContentType.objects.get_for_model(Group))
+        try:
+            with a.at_work():
+                group.permissions.add(own)
+            push(a, b)
+            with b.at_work():
+                entry = DeferredEntry.objects.get()
+                assert "group/permissions: no auth.Permission here has the natural key" in entry.reason
+                assert not Group.objects.exists()
+            with a.at_work():
+                own.delete()  # a change of the group
+            push(a, b)
+            assert self.permissions(b) == [("clerks", None)]
+            assert level(a, b)
+        finally:
+            with a.at_work():
+                Permission.objects.filter(codename="only_here").delete()
+
+    def test_what_is_no_list_of_natural_keys(self, a, b):
+        with a.at_work():
+            Group.objects.create(name="clerks")
+        push(a, b)
+        with b.at_work():
+            origin = f"{X}groups"
+            for tick, members in enumerate([f'<permission sdata:uuid="{uuid4()}"/>', "<permission/>"], start=1):
+                content = f"<name>{tick}</name><permissions>{members}</permissions>"
+                entry = entry_xml(uuid4(), origin, tick, content, element="group")
+                feed = feed_xml(digest_xml((origin, tick), origin=origin), entry)
+                receive_feed(of("groups"), BytesIO(feed.encode()))
+            assert sorted(entry.reason for entry in DeferredEntry.objects.all()) == [
+                "In group/permissions: expected a natural key, since auth.Permission is not registered here.",
+                "In permissions/permission: expected an sdata:uuid, found none.",
+            ]
+
+    def test_the_schema_describes_it(self, a):
+        with a.at_work():
+            schema = render_schema(of("groups").namespace).decode()
+        described = schema[schema.index('name="permissions"') :]
+        assert 'name="permission" type="xs:string"' in described[: described.index("</xs:complexType>")]
 
 
 def test_A18_the_other_version_of_what_could_not_be_sent(a, b):
@@ -750,3 +887,49 @@ def test_C9_the_same_thing_twice_in_one_page(nodes, a, b, linked):
     push(a, nodes[2])  # page by page it would be one
     with nodes[2].at_work():
         assert Author.objects.count() == 1
+
+
+class TestGenericKeysToAnyModel:
+    """The column of the object's key is an integer; the keys of other models are texts and uuids."""
+
+    def test_the_applications_own_delete_never_raises(self, a):
+        with sdata_sync.registered(Zone), sdata_sync.registered(Coupon), a.at_work():
+            Article.objects.create(title="about nothing", about_id=1)
+            for model, values in ((Zone, {"code": "north"}), (Coupon, {"code": "TEN"})):
+                model.objects.create(**values).delete()
+                model.objects.create(**values)
+                model.objects.all().delete()
+            Session.objects.create(session_key="k", session_data="", expire_date=timezone.now()).delete()
+
+    def test_a_content_type_of_a_proxy_stays_that(self, a, b):
+        class NoteSync(sdata_sync.SyncResource):
+            fields = ["title", "about"]
+
+        both = ["node0", "node1"]
+
+        class Remark(models.Model):
+            title = models.CharField(max_length=20)
+            about_type = models.ForeignKey(ContentType, models.CASCADE, null=True)
+            about_id = models.CharField(max_length=20, null=True)
+            about = GenericForeignKey("about_type", "about_id", for_concrete_model=False)
+
+            class Meta:
+                app_label = "shapes"
+
+        with declared(Remark, using=both), sdata_sync.registered(Place), sdata_sync.registered(Remark, NoteSync):
+            with a.at_work():
+                place = Place.objects.create(name="here")
+                Remark.objects.create(title="proxy", about=FavouritePlace.objects.get(pk=place.pk))
+                Remark.objects.create(title="plain", about=place)
+            push(a, b)
+            with b.at_work():
+                types = {remark.title: remark.about_type.model for remark in Remark.objects.all()}
+                assert types == {"proxy": "favouriteplace", "plain": "place"}
+                assert type(Remark.objects.get(title="proxy").about) is FavouritePlace
+                Place.objects.get().delete()  # both are emptied by the application or stay: the nodes agree
+            push(b, a)
+            push(a, b)
+            assert level(a, b)
+            for node in (a, b):
+                with node.at_work():
+                    assert not TrackedResource.objects.exclude(problem="").exists()

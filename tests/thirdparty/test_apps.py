@@ -2,7 +2,7 @@
 
 import pytest
 import reversion
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
 from django.core.checks import Error
 from django.db import connections
 from djmoney.money import Money
@@ -215,25 +215,43 @@ def test_parler(a, b):
 
 
 class Users(sdata_sync.SyncResource):
-    exclude = ["last_login", "groups", "user_permissions"]
+    fields = [
+        *("username", "password", "first_name", "last_name", "email", "is_staff", "is_active", "is_superuser"),
+        *("date_joined", "groups", "user_permissions"),
+    ]
 
 
 class Groups(sdata_sync.SyncResource):
-    exclude = ["permissions"]
+    fields = ["name", "permissions"]
 
 
 @pytest.mark.models([(Group, Groups), (User, Users), UserObjectPermission])
 def test_users_groups_and_guardian(a, b):
     with a.at_work():
-        Group.objects.create(name="clerks")
+        clerks = Group.objects.create(name="clerks")
+        clerks.permissions.set(Permission.objects.filter(codename__endswith="_user"))
         user = User.objects.create_user("ann", "ann@example.com", "secret")
+        user.groups.add(clerks)
+        user.user_permissions.add(Permission.objects.get(codename="view_group"))
         assign_perm("auth.change_user", user, user)
     exchange(a, b)
     with b.at_work():
-        assert Group.objects.filter(name="clerks").exists()
+        clerks = Group.objects.get(name="clerks")
+        assert set(clerks.permissions.values_list("codename", flat=True)) == {
+            "add_user", "change_user", "delete_user", "view_user",
+        }  # fmt: skip
         ann = User.objects.get(username="ann")
         assert ann.check_password("secret")
         assert UserObjectPermission.objects.get().object_pk == str(ann.pk)
+        assert ann.groups.get() == clerks
+        assert ann.has_perm("auth.delete_user")
+        assert ann.has_perm("auth.view_group")
+        ann.user_permissions.clear()
+        clerks.permissions.remove(Permission.objects.get(codename="delete_user"))
+    exchange(a, b)
+    with a.at_work():
+        ann = User.objects.get(username="ann")
+        assert ann.get_all_permissions() == {"auth.add_user", "auth.change_user", "auth.view_user"}
     assert registry.of_model(User) is not None
     assert level(a, b)
 

@@ -128,7 +128,12 @@ class _Schema:
         return element
 
     def _relation(self, relation: Relation) -> etree._Element:
-        element = self._xs("element", name=relation.name, type=self._type_of(relation), minOccurs="0", nillable="true")
+        element = self._xs("element", name=relation.name, minOccurs="0", nillable="true")
+        if isinstance(relation, Association) and registry.of_model(relation.model) is None:
+            item = self._xs("element", name=relation.element, type="xs:string", minOccurs="0", maxOccurs="unbounded")
+            element.append(self._xs("complexType", self._xs("sequence", item), self._attributes()))
+        else:
+            element.set("type", self._type_of(relation))
         if isinstance(relation, Children):
             label, kind = relation.kind.model._meta.verbose_name_plural, "child"
         elif isinstance(relation, Association):

@@ -3,7 +3,7 @@
 from io import IOBase
 from typing import Any, BinaryIO, ClassVar, cast
 
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
@@ -209,7 +209,7 @@ class TargetView(_OperationView):
     role = Role.TARGET
     parser_classes = [AtomFeedParser]
     renderer_classes = [ResultFeedRenderer]
-    needed_permissions = {"GET": PUSH_FEEDS, "HEAD": PUSH_FEEDS, "POST": PUSH_FEEDS, "DELETE": PUSH_FEEDS}
+    needed_permissions = dict.fromkeys(("GET", "HEAD", "POST", "DELETE", "OPTIONS"), PUSH_FEEDS)
 
     def post(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
         """Apply the page: now, or with a trackingID in an operation of that name."""
@@ -224,6 +224,10 @@ class TargetView(_OperationView):
         if end_backoff(receipt.source.origin, self.kind.name):
             get_backend().wake(self.kind.name, True)
         return Response(ResultFeed(kind=self.kind, receipt=receipt))
+
+    def options(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
+        """Answer a login that may push; another one is refused, and told which permission it needs."""
+        return HttpResponse(status=204, headers={"Allow": ", ".join(self.allowed_methods)})
 
     def outcome(self, request: Request, operation: Operation) -> HttpResponseBase:
         """Return the results of the page as one page without a ``next`` link."""

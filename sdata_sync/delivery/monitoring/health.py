@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+from ...sync.log.digests import moved
+
 if TYPE_CHECKING:
     from .status import KindStatus, Status, StreamStatus
 
@@ -73,6 +75,8 @@ def examine(status: Status, *, warning: float, critical: float) -> Health:
     for clock in status.clocks:
         text = f"{clock.endpoint} stamped changes {clock.ahead_seconds:.0f} s ahead of this node's clock"
         problems.append(Problem(Level.WARNING, text))
+    for peer in status.strangers:
+        problems.append(Problem(Level.CRITICAL, f"{peer} has none of the kinds of this node; its URL may be wrong"))
     problems.sort(key=lambda problem: -problem.level)
     return Health(tuple(problems), sum(len(kind.streams) for kind in status.kinds))
 
@@ -80,6 +84,8 @@ def examine(status: Status, *, warning: float, critical: float) -> Health:
 def _of_kind(kind: KindStatus, thresholds: tuple[float, float]) -> Iterator[Problem]:
     if kind.is_behind:
         yield Problem(Level.CRITICAL, f"{kind.kind}: restored from a backup; the lost changes are not recovered yet")
+    if kind.former_url:
+        yield Problem(Level.CRITICAL, moved(kind.kind, kind.former_url, kind.endpoint))
     if kind.held_back:
         yield Problem(Level.WARNING, f"{kind.kind}: {kind.held_back} changes cannot be sent")
     if kind.deferred:

@@ -34,7 +34,8 @@ class StreamStatus:
     ``ticks_behind`` is the number of ticks that the peer lacks; ``None`` if its digest is not known. ``seconds_behind``
     is the age of the oldest change of this node that the peer lacks, with or without a tick; ``None`` if the digest is
     not known. ``held`` names the versions that feeds to the peer leave out because they are too large. ``waiting`` is
-    the number of entries that the peer has deferred or refused, as it last told. Counted since the installation:
+    the number of entries that the peer has deferred or refused, as it last told. ``is_shared`` is False if the peer has
+    no such kind. Counted since the installation:
     ``passes``, of these ``failed_passes``, the ``busy_seconds`` of all passes, and ``delivered`` entries.
     """
 
@@ -53,10 +54,16 @@ class StreamStatus:
     reason: str
     held: tuple[str, ...] = ()
     waiting: int = 0
+    is_shared: bool = True
 
     @property
     def is_level(self) -> bool:
-        """Whether the peer lacks no tick by its last known digest, no delivery fails, and no entry is left or waits."""
+        """Whether the peer lacks no tick by its last known digest, no delivery fails, and no entry is left or waits.
+
+        A stream of a kind that the peer does not have lacks nothing.
+        """
+        if not self.is_shared:
+            return True
         return self.ticks_behind == 0 and not self.failures and not self.held and not self.waiting
 
 
@@ -69,7 +76,7 @@ class KindStatus:
     installation by outcome: applied, ignored because they were contained, lost in a conflict, deferred. ``conflicts``
     counts won and lost conflicts. ``is_behind`` is True while changes that this node lost in a restore are missing: no
     tick is assigned until they are back. ``rejoined`` is a note of the last time that a peer had a higher tick of this
-    node than the node itself.
+    node than the node itself. ``former_url`` is the URL of the endpoint before ``BASE_URL`` was changed.
     """
 
     kind: str
@@ -84,6 +91,23 @@ class KindStatus:
     rejoined: str
     rejoined_at: datetime | None
     streams: tuple[StreamStatus, ...]
+    former_url: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether each change of this node has a tick, each received entry is applied, and its URL is the same."""
+        return not (self.unnumbered or self.held_back or self.deferred or self.is_behind or self.former_url)
+
+    @property
+    def incomplete(self) -> str:
+        """What is incomplete at this node, as a text; empty if nothing is."""
+        counts = (
+            (self.unnumbered, "without a tick yet"),
+            (self.held_back, "held back: see the tracked resources in the admin"),
+            (self.deferred, "deferred here"),
+        )
+        said = [f"{count} {what}" for count, what in counts if count]
+        return ", ".join([*said, *(["BASE_URL was changed"] if self.former_url else [])])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,16 +148,31 @@ class Status:
     anomalies: tuple[AnomalyWarning, ...] = ()
 
     @property
+    def strangers(self) -> list[str]:
+        """The peers that have none of the kinds of this node; the URL of such a peer is probably wrong."""
+        streams = [stream for kind in self.kinds for stream in kind.streams]
+        return sorted({stream.peer for stream in streams} - {stream.peer for stream in streams if stream.is_shared})
+
+    @property
     def is_level(self) -> bool:
         """Whether every enabled peer has all changes, and this node is complete.
 
         It is not complete while a change has no tick, a received entry is deferred, or a restore gap is not recovered.
         """
-        return all(
-            not (kind.unnumbered or kind.held_back or kind.deferred or kind.is_behind)
-            and all(stream.is_level for stream in kind.streams)
-            for kind in self.kinds
+        return not self.strangers and all(
+            kind.is_complete and all(stream.is_level for stream in kind.streams) for kind in self.kinds
         )
+
+    def problems_with(self, peer: str) -> list[str]:
+        """Return, for each kind that is not known to be in sync with ``peer``, what is missing or waits."""
+        found = ["it has none of the kinds of this node"] if peer in self.strangers else []
+        for kind in self.kinds:
+            streams = [stream for stream in kind.streams if stream.peer == peer and not stream.is_level]
+            reasons = [stream.reason or "its digest is not known" for stream in streams]
+            if not kind.is_complete:
+                reasons.append(kind.incomplete or "changes that this node lost in a restore are missing")
+            found += [f"{kind.kind}: {reason}" for reason in reasons]
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as plain values for JSON."""
@@ -178,6 +217,7 @@ def _of_kind(kind: Kind, peers: Iterable[Peer]) -> KindStatus:
         is_behind=row.gap_until is not None,
         rejoined=row.rejoined_note,
         rejoined_at=row.rejoined_at,
+        former_url=stored.former_url,
         streams=tuple(
             _of_stream(
                 kind,
@@ -210,6 +250,7 @@ def _of_stream(
         reason=_reason(kind, stored, stream, held),
         held=tuple(held),
         waiting=stream.waiting,
+        is_shared=stream.is_shared is not False,
     )
 
 
@@ -229,6 +270,8 @@ def _seconds_behind(kind: Kind, stored: StoredDigest, stream: Stream, oldest_mar
 
 
 def _reason(kind: Kind, stored: StoredDigest, stream: Stream, held: list[str]) -> str:
+    if stream.is_shared is False:
+        return f"not shared with {stream.peer}"
     if stream.known_ticks() is None:
         never = "" if stream.last_success else "nothing was ever delivered to it"
         failing = stream.last_error if stream.failures else ""

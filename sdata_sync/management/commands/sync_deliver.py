@@ -48,19 +48,17 @@ class Command(BaseCommand):
         for peer in Peer.objects.filter(enabled=True, immediate=True):
             with PeerSession(peer) as session:
                 arrived[peer.name] = session.deliver(registry, impatient=True) is None
-        errors = {
-            stream.peer: stream.last_error
-            for kind in collect_status(conf.base_url).kinds
-            for stream in kind.streams
-            if stream.last_error
-        }
+        status = collect_status(conf.base_url)
+        problems = {name: status.problems_with(name) for name in arrived}
+        level = {name: is_there and not problems[name] for name, is_there in arrived.items()}
         if as_json:
-            self.stdout.write(json.dumps({"level": arrived, "errors": errors}, indent=2))
+            errors = {name: "; ".join(found) for name, found in problems.items() if found}
+            self.stdout.write(json.dumps({"level": level, "errors": errors}, indent=2))
         else:
-            for name, is_in_sync in arrived.items():
-                outcome = "in sync" if is_in_sync else f"not in sync: {errors.get(name, 'another process delivers')}"
-                self.stdout.write(f"{name}: {outcome}")
-        if not all(arrived.values()):
+            for name, is_in_sync in level.items():
+                why = "; ".join(problems[name]) or "another process delivers"
+                self.stdout.write(f"{name}: {'in sync' if is_in_sync else f'not in sync: {why}'}")
+        if not all(level.values()):
             raise SystemExit(1)
 
     def _stay(self, poll: float) -> None:

@@ -73,7 +73,7 @@ class Command(BaseCommand):
         if options["offline"]:
             return _described(peer), text
         found = probe(peer, registry)
-        lines = [text, *found.problems]
+        lines = [text, *found.problems, *found.differences]
         if found.shared:
             lines.append(f"Shared with {peer}: {', '.join(found.shared)}.")
         if found.not_shared:

@@ -11,9 +11,9 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ...delivery.recover import ask_peers, confirm_with, lower_above_peers
 from ...exceptions import PeerError
-from ...models import Peer
+from ...models import Digest, Peer
 from ...registry import registry
-from ...sync.log.digests import lock_digest
+from ...sync.log.digests import load_digest, lock_digest
 from ...sync.stamp.restore_gap import restore_gap, take_higher_tick
 from ...turns import write_transaction
 
@@ -49,18 +49,35 @@ class Command(BaseCommand):
             help="lower this node's digest entry for this peer (its name) to the tick in the peer's own digest, after "
             "the peer has run --renumber",
         )
+        parser.add_argument(
+            "--moved",
+            action="store_true",
+            help="this node has got another BASE_URL for good: go on as the endpoint of that URL",
+        )
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the restore check for each kind, or lower the ticks of this node or of a peer."""
-        if sum(bool(options[name]) for name in ("give_up", "renumber", "confirm")) > 1:
-            raise CommandError("--give-up, --renumber and --confirm exclude each other.")
-        if options["renumber"]:
+        if sum(bool(options[name]) for name in ("give_up", "renumber", "confirm", "moved")) > 1:
+            raise CommandError("--give-up, --renumber, --confirm and --moved exclude each other.")
+        if options["moved"]:
+            self._move(as_json=options["json"])
+        elif options["renumber"]:
             self._lower_own_tick(as_json=options["json"])
         elif options["confirm"]:
             self._confirm(options["confirm"], as_json=options["json"])
         else:
             self._rejoin(options)
+
+    def _move(self, *, as_json: bool) -> None:
+        former = {kind.name: load_digest(kind).former_url for kind in registry}
+        for kind in registry:
+            Digest.objects.using(kind.database).filter(pk=kind.name).update(endpoint_url=kind.endpoint)
+        if as_json:
+            self.stdout.write(json.dumps(former, indent=2))
+            return
+        for name, url in former.items():
+            self.stdout.write(f"{name}: {f'was {url}' if url else 'unchanged'}")
 
     def _lower_own_tick(self, *, as_json: bool) -> None:
         said: dict[str, dict[str, Any]] = {}

@@ -10,6 +10,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from ...conf import conf
 from ...delivery.monitoring.health import examine
 from ...delivery.monitoring.status import KindStatus, Status, StreamStatus, collect_status
+from ...sync.log.digests import moved
 
 
 class Command(BaseCommand):
@@ -65,9 +66,10 @@ class Command(BaseCommand):
     def _print(self, status: Status) -> None:
         self.stdout.write(f"Node {status.node}")
         for kind in status.kinds:
-            self.stdout.write(f"\n{kind.kind}: tick {kind.tick}{self._waiting(kind)}")
+            incomplete = f", {kind.incomplete}" if kind.incomplete else ""
+            self.stdout.write(f"\n{kind.kind}: tick {kind.tick}{incomplete}")
             for stream in kind.streams:
-                self.stdout.write(f"  {self._line(stream)}")
+                self.stdout.write(f"  {self._line(kind, stream)}")
             if not kind.streams:
                 self.stdout.write("  no peers")
             if kind.is_behind:
@@ -75,6 +77,8 @@ class Command(BaseCommand):
                     "RESTORED: peers have higher ticks of this node than it has itself. No ticks are assigned "
                     "until those changes are back: sync_catchup --pull, or sync_rejoin."
                 )
+            if kind.former_url:
+                self._warn(f"MOVED: {moved(kind.kind, kind.former_url, kind.endpoint)}")
             if kind.rejoined_at:
                 self._warn(f"RESTORED: {kind.rejoined} ({kind.rejoined_at:%Y-%m-%d %H:%M:%S})")
         for clone in status.clones:
@@ -90,17 +94,12 @@ class Command(BaseCommand):
     def _warn(self, text: str) -> None:
         self.stdout.write(self.style.WARNING(f"\n{text}"))
 
-    def _waiting(self, kind: KindStatus) -> str:
-        counts = (
-            (kind.unnumbered, "without a tick yet"),
-            (kind.held_back, "held back: see the tracked resources in the admin"),
-            (kind.deferred, "deferred"),
-        )
-        return "".join(f", {count} {what}" for count, what in counts if count)
-
-    def _line(self, stream: StreamStatus) -> str:
+    def _line(self, kind: KindStatus, stream: StreamStatus) -> str:
         behind = "not contacted yet" if stream.ticks_behind is None else f"{stream.ticks_behind} ticks behind"
-        text = f"{stream.peer}: {'in sync' if stream.is_level else behind}"
+        level = "in sync" if kind.is_complete else "has all changes"
+        if not stream.is_shared:
+            return f"{stream.peer}: not shared"
+        text = f"{stream.peer}: {level if stream.is_level else behind}"
         if stream.held:
             text += f", {len(stream.held)} versions left out"
         if stream.last_success:

@@ -8,7 +8,11 @@ from django.core.management.base import BaseCommand
 
 from ...delivery.audit import Comparison, verify
 from ...delivery.client import PeerClient
-from ...exceptions import PeerError
+from ...delivery.lease import ensure_stream, was_shared
+from ...delivery.probe import has_no_kind
+from ...exceptions import KindNotShared, PeerError
+from ...kind import Kind
+from ...models import Peer
 from ..choose import chosen_kinds, chosen_peers
 
 
@@ -31,22 +35,46 @@ class Command(BaseCommand):
         """Compare with each peer and print the outcomes; exit with 1 if something differs or a peer cannot be asked."""
         peers, kinds = chosen_peers(options["peer"]), chosen_kinds(options["kind"])
         found: list[Comparison] = []
+        not_shared: list[tuple[Peer, Kind]] = []
         failed = False
         for peer in peers:
             try:
                 with PeerClient.for_peer(peer) as client:
                     for kind in kinds:
-                        found.append(verify(client, peer, kind, repair=options["repair"]))
+                        comparison = _compare(client, peer, kind, repair=options["repair"])
+                        if comparison is None:
+                            not_shared.append((peer, kind))
+                        else:
+                            found.append(comparison)
             except PeerError as error:
                 failed = True
                 self.stderr.write(self.style.ERROR(f"{peer}: {error}"))
-        if options["json"]:
-            self.stdout.write(json.dumps([comparison.as_dict() for comparison in found], indent=2))
-        else:
-            for comparison in found:
-                self.stdout.write(_line(comparison))
+        if not_shared and not found and not failed:
+            failed = True
+            self.stderr.write(self.style.ERROR(has_no_kind(not_shared[0][0])))
+        self._print(found, not_shared, as_json=options["json"])
         if failed or not all(comparison.is_equal for comparison in found):
             raise SystemExit(1)
+
+    def _print(self, found: list[Comparison], not_shared: list[tuple[Peer, Kind]], *, as_json: bool) -> None:
+        if as_json:
+            absent = [{"peer": peer.name, "kind": kind.name, "shared": False} for peer, kind in not_shared]
+            self.stdout.write(json.dumps([*(comparison.as_dict() for comparison in found), *absent], indent=2))
+            return
+        for comparison in found:
+            self.stdout.write(_line(comparison))
+        for peer, kind in not_shared:
+            self.stdout.write(f"{peer}, {kind.name}: not shared with {peer}")
+
+
+def _compare(client: PeerClient, peer: Peer, kind: Kind, *, repair: bool) -> Comparison | None:
+    """Return the comparison of ``kind``, ``None`` if the peer has never had it."""
+    try:
+        return verify(client, peer, kind, repair=repair)
+    except KindNotShared:
+        if was_shared(ensure_stream(peer, kind.name)):
+            raise
+        return None
 
 
 def _line(comparison: Comparison) -> str:

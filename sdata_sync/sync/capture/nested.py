@@ -90,15 +90,23 @@ def on_association_changed(
     for kind, relation in associations_through(sender):
         if using != kind.database:
             continue
-        if not reverse:
-            owners: Iterable[Any] = [instance.pk]
+        if relation.is_symmetrical:
+            owners: Iterable[Any] = [instance.pk, *(_members(relation, instance, using) if pk_set is None else pk_set)]
+        elif not reverse:
+            owners = [instance.pk]
         elif pk_set is not None:
             owners = pk_set
         else:
-            field: Any = relation.field
-            rows = all_rows(sender, using).filter(**{field.m2m_reverse_field_name(): instance.pk})
-            owners = list(rows.values_list(sender._meta.get_field(field.m2m_field_name()).attname, flat=True))  # type: ignore[union-attr]
+            owners = _members(relation, instance, using)
         _mark_owners(kind, owners, using)
+
+
+def _members(relation: Association, instance: models.Model, using: str) -> list[Any]:
+    """Return the primary keys of the rows that have ``instance`` as a member."""
+    field: Any = relation.field
+    rows = all_rows(relation.through, using).filter(**{field.m2m_reverse_field_name(): instance.pk})
+    owner: Any = relation.through._meta.get_field(field.m2m_field_name())
+    return list(rows.values_list(owner.attname, flat=True))
 
 
 def _mark_owners(kind: Kind, owners: Iterable[Any], using: str) -> None:
@@ -116,9 +124,10 @@ def on_through_row_changed(*, sender: type[models.Model], instance: models.Model
         return
     for kind, relation in associations_through(sender):
         field: Any = relation.field
-        owner = getattr(instance, sender._meta.get_field(field.m2m_field_name()).attname)  # type: ignore[union-attr]
-        if using == kind.database and owner is not None:
-            _mark_owners(kind, [owner], using)
+        ends = [field.m2m_field_name(), *([field.m2m_reverse_field_name()] if relation.is_symmetrical else [])]
+        owners = [getattr(instance, sender._meta.get_field(name).attname) for name in ends]  # type: ignore[union-attr]
+        if using == kind.database:
+            _mark_owners(kind, [owner for owner in owners if owner is not None], using)
 
 
 def associations_through(through: type[models.Model]) -> list[tuple[Kind, Association]]:

@@ -15,7 +15,7 @@ from django.db import connections, models, router
 from django.db.models import signals
 
 from ...registry import registry, resource_registered, resource_unregistered
-from ...relations import Reference
+from ...relations import Association, Reference
 from ..content.referrers import Referrer, await_withdrawn, keep_emptied, mark_referrers, referrers_of
 from ..log.keys import is_whole, key_text
 from ..log.marks import bind_uuid, mark, mark_tracked, reserve_uuid
@@ -90,7 +90,7 @@ def _reasons(model: type[models.Model]) -> _Capture | None:
     inside = tuple(registry.parents_of(model._meta.concrete_model or model))
     referrers = referrers_of(model)
     if not (direct or extended or inside):  # its rows are not sent, but foreign keys may name them by a natural key
-        referrers = tuple(referrer for referrer in referrers if isinstance(referrer.relation, Reference))
+        referrers = tuple(referrer for referrer in referrers if isinstance(referrer.relation, Reference | Association))
     if not (direct or extended or inside or referrers):
         return None
     return _Capture(direct, extended, inside, referrers)

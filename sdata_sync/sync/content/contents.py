@@ -31,7 +31,6 @@ from ...relations import (
     ReceivedList,
     Reference,
     Relation,
-    association_text,
 )
 from ..db.faults import ends_page
 from ..db.isolation import read_apart
@@ -142,7 +141,7 @@ def _related(kind: Kind, present: Sequence[Text] | None) -> Sequence[Text]:
 
 def _merged(relation: Relation, present: Text, received: Received) -> Text:
     if isinstance(received, ReceivedList):
-        return association_text(received.applied_to(UUID(uuid) for uuid in (present or "").split()))
+        return received.applied_to(present)
     if isinstance(received, ReceivedChildren):
         assert isinstance(relation, Children)
         return merged_children(relation, present, received)

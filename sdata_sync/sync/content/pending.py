@@ -144,7 +144,7 @@ def _write(kind: Kind, relation: Relation, reference: PendingReference, known: R
         if isinstance(relation, Association):
             received = ReceivedList(False, frozenset([reference.uuid]), frozenset())
             present = members(kind, relation, [key])
-            set_members(kind, relation, key, members_of(relation, received, present, key, known))
+            set_members(kind, relation, key, members_of(kind.database, relation, received, present, key, known))
             return
         values: dict[str, Any] = dict(
             zip(relation.columns, reference_values(kind, relation, target, known.key(target) or ""), strict=True)

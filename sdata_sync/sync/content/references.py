@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from django.apps import apps
+from django.core.exceptions import ValidationError
 from django.db import models, transaction
 
 from ...exceptions import PayloadError
 from ...kind import Kind, all_rows
 from ...models import TrackedResource
 from ...registry import registry
-from ...relations import KEY, NATURAL, PROBLEM, Association, Reference, association_text
+from ...relations import KEY, NATURAL, PROBLEM, Association, Reference, association_text, natural_text
 from ..db.faults import ends_page
 from ..db.statements import chunks
-from ..log.keys import key_text, key_value, key_values
+from ..log.keys import key_of, key_text, key_value, key_values
 from ..log.marks import mark
 from ..log.wakeup import wake_after_commit
 from .rows import existing_keys
 
 if TYPE_CHECKING:
+    from django.contrib.contenttypes.fields import GenericForeignKey
+
     from ...atom.payload import Text
 
 #: The greatest length of a chain of aliases, each replaced by the next.
@@ -129,8 +133,8 @@ def _natural_text(row: Any) -> str:
     return NATURAL + json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
 
 
-def find_by_natural_key(kind: Kind, relation: Reference, text: str) -> Any:
-    """Return the foreign key's value for the target row with the natural key in ``text``.
+def find_by_natural_key(using: str, model: type[models.Model], text: str) -> Any:
+    """Return the row of ``model`` with the natural key in ``text``.
 
     Raises:
         PayloadError: the model's manager finds no single row with that natural key, or raises another exception.
@@ -142,15 +146,14 @@ def find_by_natural_key(kind: Kind, relation: Reference, text: str) -> Any:
             parts = [str(part) for part in json.loads(text)]
         except (ValueError, TypeError, RecursionError):
             parts = [text]
-    manager: Any = relation.model._default_manager.db_manager(kind.database)
+    manager: Any = model._default_manager.db_manager(using)
     try:
-        with transaction.atomic(using=kind.database):  # an error must not end the transaction of the page
-            row = manager.get_by_natural_key(*parts)
+        with transaction.atomic(using=using):  # an error must not end the transaction of the page
+            return manager.get_by_natural_key(*parts)
     except Exception as error:  # no row, several rows, or an exception of the model's own method
         if ends_page(error):
             raise
-        raise PayloadError(f"no {relation.model._meta.label} here has the natural key {text[:80]!r}.") from error
-    return getattr(row, relation.field.target_field.attname)
+        raise PayloadError(f"no {model._meta.label} here has the natural key {text[:80]!r}.") from error
 
 
 def generic_texts(kind: Kind, values: Mapping[str, tuple[Any, Any]], *, allocate: bool) -> dict[str, Text]:
@@ -163,7 +166,7 @@ def generic_texts(kind: Kind, values: Mapping[str, tuple[Any, Any]], *, allocate
     for content_type, objects in by_type.items():
         model = _content_types(kind).get_for_id(content_type).model_class()
         target = None if model is None else registry.of_model(model._meta.concrete_model)
-        if target is None:
+        if model is None or target is None:
             label = "a model that does not exist any more" if model is None else model._meta.label
             texts.update(dict.fromkeys(objects, f"{PROBLEM}it points to {label}, which is not registered"))
             continue
@@ -172,7 +175,8 @@ def generic_texts(kind: Kind, values: Mapping[str, tuple[Any, Any]], *, allocate
         # The database does not check the target. A missing target counts as no reference.
         present = existing_keys(target, keys.values())
         uuids = uuids_of(target, present, allocate=allocate)
-        texts.update((key, f"{target.name} {uuids[other]}") for key, other in keys.items() if other in uuids)
+        proxy = f" {model._meta.label_lower}" if model._meta.proxy else ""
+        texts.update((key, f"{target.name} {uuids[other]}{proxy}") for key, other in keys.items() if other in uuids)
     return texts
 
 
@@ -188,21 +192,49 @@ def generic_target(kind: str) -> Kind:
     return target
 
 
-def generic_values(kind: Kind, target: Kind, key: str) -> tuple[Any, Any]:
-    """Return the content type and the object key for the row of ``target`` with the local ``key``."""
+def generic_values(kind: Kind, target: Kind, key: str, proxy: str = "") -> tuple[Any, Any]:
+    """Return the content type and the object key for the row of ``target`` with the local ``key``.
+
+    ``proxy`` is the label of a proxy model, if the content type is that of the proxy.
+
+    Raises:
+        PayloadError: this node has no such proxy of the model.
+    """
     pk: models.Field[Any, Any] = target.model._meta.pk
-    return _content_types(kind).get_for_model(target.model).pk, key_value(pk, key)
+    model = target.model
+    if proxy:
+        known = [other for other in apps.get_models() if other._meta.concrete_model is model]
+        found = [other for other in known if other._meta.label_lower == proxy.lower()]
+        if not found:
+            raise PayloadError(f"expected a model with the table of {model._meta.label}, received {proxy[:80]!r}.")
+        model = found[0]
+    return _content_types(kind).get_for_model(model, for_concrete_model=not proxy).pk, key_value(pk, key)
 
 
-def content_type_of(kind: Kind, model: type[models.Model]) -> Any:
-    """Return the primary key of the content type of ``model``."""
-    return _content_types(kind).get_for_model(model).pk
+def pointing_to(instance: models.Model, field: GenericForeignKey, using: str) -> dict[str, Any] | None:
+    """Return the conditions for rows whose generic foreign key ``field`` points to ``instance``.
+
+    ``None`` means that none can: the column of the object's key cannot hold the primary key of ``instance``.
+    """
+    column: Any = field.model._meta.get_field(field.fk_field)
+    try:
+        key = column.to_python(instance.pk)
+    except (ValidationError, ValueError, TypeError):
+        return None
+    table = instance._meta.concrete_model
+    same_table = [model for model in apps.get_models() if model._meta.concrete_model is table]
+    found = _content_type_manager(using).get_for_models(*same_table, for_concrete_models=False)
+    return {f"{field.ct_field}__in": [content_type.pk for content_type in found.values()], field.fk_field: key}
 
 
 def _content_types(kind: Kind) -> Any:
+    return _content_type_manager(kind.database)
+
+
+def _content_type_manager(using: str) -> Any:
     from django.contrib.contenttypes.models import ContentType
 
-    return ContentType.objects.db_manager(kind.database)
+    return ContentType.objects.db_manager(using)
 
 
 def members(kind: Kind, relation: Association, keys: Collection[str]) -> dict[str, list[str]]:
@@ -230,16 +262,40 @@ def association_texts(
 ) -> dict[str, Text]:
     """Return the texts of ``relation`` for the rows ``keys``; ``waiting`` are the members without a row here."""
     target = registry.of_model(relation.model)
-    if target is None:  # a system check reports it
-        return dict.fromkeys(keys, "")
     found = members(kind, relation, keys)
-    uuids = uuids_of(target, {key for others in found.values() for key in others}, allocate=allocate)
-    return {
-        key: association_text(
-            {*(uuids[other] for other in found.get(key, ()) if other in uuids), *waiting.get(key, ())}
-        )
-        for key in keys
-    }
+    if target is None:
+        return _natural_lists(kind, relation, keys, found)
+    wanted = {key for others in found.values() for key in others}
+    uuids = uuids_of(target, wanted | set(keys if relation.is_symmetrical else ()), allocate=allocate)
+    texts: dict[str, Text] = {}
+    for key in keys:
+        listed = {uuids[other] for other in found.get(key, ()) if other in uuids}
+        if relation.is_symmetrical:
+            listed = {uuid for uuid in listed if key not in uuids or str(uuid) > str(uuids[key])}
+        texts[key] = association_text({*listed, *waiting.get(key, ())})
+    return texts
+
+
+def paired_elsewhere(kind: Kind, key: str, others: Collection[str]) -> set[str]:
+    """Return those of the members ``others`` whose pair with the row ``key`` is in their text, not in that of the row.
+
+    The association is symmetrical.
+    """
+    uuids = uuids_of(kind, {key, *others}, allocate=False)
+    return {other for other in others if str(uuids[other]) < str(uuids[key])}
+
+
+def _natural_lists(
+    kind: Kind, relation: Association, keys: Iterable[str], found: Mapping[str, Sequence[str]]
+) -> dict[str, Text]:
+    """Return the texts of an association to rows of a model that is not registered, by their natural keys."""
+    pk = relation.model._meta.pk
+    wanted = {key for others in found.values() for key in others}
+    natural: dict[str, str] = {}
+    for chunk in chunks(wanted):
+        rows = all_rows(relation.model, kind.database).filter(pk__in=key_values(pk, chunk))
+        natural.update((key_of(row), _natural_text(row).removeprefix(NATURAL)) for row in rows)
+    return {key: natural_text(natural[other] for other in found.get(key, ()) if other in natural) for key in keys}
 
 
 def set_members(kind: Kind, relation: Association, key: str, wanted: Iterable[str]) -> None:

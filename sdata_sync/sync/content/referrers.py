@@ -19,6 +19,7 @@ from ..log.marks import mark
 from ..log.suppression import is_applied
 from ..log.wakeup import wake_after_commit
 from .pending import store_pending
+from .references import pointing_to
 
 #: The ``on_delete`` rules that change no reference: its row is deleted, or the deletion is refused. The last is of
 #: Django 6.1.
@@ -43,11 +44,10 @@ class Referrer:
             rows = all_rows(self.relation.through, using).filter(**{field.m2m_reverse_field_name(): instance.pk})
             return _keys(self.kind, rows.values_list(source.attname, flat=True))  # type: ignore[union-attr]
         if isinstance(self.relation, GenericReference):
-            from .references import content_type_of
-
-            content_type, value = self.relation.columns
-            found = {content_type: content_type_of(self.kind, type(instance)), value: instance.pk}
-            return _keys(self.kind, self.kind.rows().filter(**found).values_list("pk", flat=True))
+            condition = pointing_to(instance, self.relation.field, using)
+            if condition is None:
+                return []
+            return _keys(self.kind, self.kind.rows().filter(**condition).values_list("pk", flat=True))
         target = self.relation.field.target_field.attname
         owner = self.kind if self.children is None else self.children.kind
         rows = all_rows(owner.model, using).filter(**{self.relation.field.attname: getattr(instance, target)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -27,7 +28,7 @@ from ...relations import (
     Relation,
 )
 from ..log.keys import key_of
-from .references import find_by_natural_key, generic_target, generic_values, keys_of, value_by_key
+from .references import find_by_natural_key, generic_target, generic_values, keys_of, paired_elsewhere, value_by_key
 from .rows import existing_keys
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class ReferenceCache:
 
     def __init__(self) -> None:
         self._keys: dict[Target, str | None] = {}
+        self._natural: dict[tuple[type[models.Model], str], str] = {}
 
     def look_up(self, targets: Iterable[Target]) -> None:
         """Look up the rows of ``targets``."""
@@ -71,6 +73,16 @@ class ReferenceCache:
         if target not in self._keys:
             self.look_up([target])
         return self._keys[target]
+
+    def key_of_natural(self, using: str, model: type[models.Model], text: str) -> str:
+        """Return the local key of the row of ``model`` with the natural key ``text``.
+
+        Raises:
+            PayloadError: there is no such row.
+        """
+        if (model, text) not in self._natural:
+            self._natural[model, text] = key_of(find_by_natural_key(using, model, text))
+        return self._natural[model, text]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -99,22 +111,31 @@ def resolve_references(
         if relation.name not in reading.related:
             continue
         received = reading.related[relation.name]
-        if isinstance(received, ReceivedList | ReceivedChildren):
-            _resolve_list(relation, received, known, resolved)
-        else:
-            try:
+        try:
+            if isinstance(received, ReceivedList | ReceivedChildren):
+                _resolve_list(kind, relation, received, known, resolved)
+            else:
                 _resolve_reference(kind, relation, instance, received, known, resolved)
-            except PayloadError as error:
-                path = f"{kind.element_name}/{relation.name}"
-                raise PayloadError(f"In {path}: {error}", payload_path=path, waits_for=error.waits_for) from error
+        except PayloadError as error:
+            path = f"{kind.element_name}/{relation.name}"
+            raise PayloadError(f"In {path}: {error}", payload_path=path, waits_for=error.waits_for) from error
     return resolved
 
 
 def _resolve_list(
-    relation: Relation, received: ReceivedList | ReceivedChildren, known: ReferenceCache, resolved: ResolvedReferences
+    kind: Kind,
+    relation: Relation,
+    received: ReceivedList | ReceivedChildren,
+    known: ReferenceCache,
+    resolved: ResolvedReferences,
 ) -> None:
     resolved.lists[relation.name] = received
     if isinstance(received, ReceivedList):
+        assert isinstance(relation, Association)
+        if received.natural and registry.of_model(relation.model) is not None:
+            raise PayloadError(f"expected members with an sdata:uuid, received {min(received.natural)[:80]!r}.")
+        for text in sorted(received.natural):
+            known.key_of_natural(kind.database, relation.model, text)
         targets = list(_targets(relation, received))
         missing = [target for target in targets if known.key(target) is None]
         if missing:
@@ -131,13 +152,16 @@ def _resolve_reference(
 ) -> None:
     values: Sequence[object] = (None,) * len(relation.columns)
     if text is not None and text.startswith(NATURAL) and isinstance(relation, Reference):
-        values = (find_by_natural_key(kind, relation, text),)
+        row = find_by_natural_key(kind.database, relation.model, text)
+        values = (getattr(row, relation.field.target_field.attname),)
     elif text is not None:
         [target] = _targets(relation, text)
         key = known.key(target)
+        # A pending reference is stored without the label of a proxy model.
+        proxy = text.partition(" ")[2].partition(" ")[2] if isinstance(relation, GenericReference) else ""
         if key is not None:
-            values = reference_values(kind, relation, target, key)
-        elif relation.is_nullable:
+            values = reference_values(kind, relation, target, key, proxy)
+        elif relation.is_nullable and not proxy:
             resolved.pending[relation.name] = [target]
         else:
             kind_name, uuid = target
@@ -147,10 +171,10 @@ def _resolve_reference(
         resolved.values[column] = value
 
 
-def reference_values(kind: Kind, relation: Relation, target: Target, key: str) -> Sequence[object]:
+def reference_values(kind: Kind, relation: Relation, target: Target, key: str, proxy: str = "") -> Sequence[object]:
     """Return the column values of ``relation`` for a reference to ``target``, whose local key is ``key``."""
     if isinstance(relation, GenericReference):
-        return generic_values(kind, generic_target(target[0]), key)
+        return generic_values(kind, generic_target(target[0]), key, proxy)
     assert isinstance(relation, Reference)
     return (value_by_key(kind, relation, key),)
 
@@ -174,8 +198,7 @@ def targets_of(kind: Kind, reading: Reading) -> Iterator[Target]:
 
 def _targets(relation: Relation, received: Received) -> Iterator[Target]:
     if isinstance(received, ReceivedList):
-        kind = _kind(relation)
-        yield from ((kind, uuid) for uuid in sorted(received.uuids))
+        yield from ((_kind(relation), uuid) for uuid in sorted(received.uuids))
     elif isinstance(received, str):
         for kind, uuid in relation.uuids(received):
             yield (generic_target(kind).name if kind else _kind(relation)), uuid
@@ -190,15 +213,41 @@ def _kind(relation: Relation) -> str:
 
 
 def members_of(
-    relation: Association, received: ReceivedList, present: Mapping[str, Sequence[str]], key: str, known: ReferenceCache
+    using: str,
+    relation: Association,
+    received: ReceivedList,
+    present: Mapping[str, Sequence[str]],
+    key: str,
+    known: ReferenceCache,
 ) -> set[str]:
     """Return the local keys of the members that the row ``key`` has after ``received``, without missing ones."""
+    if registry.of_model(relation.model) is None:
+        return _natural_members(using, relation.model, received, present.get(key, ()), known)
     kind = _kind(relation)
+    target, standing = registry.of_model(relation.model), present.get(key, ())
+    kept = (
+        paired_elsewhere(target, key, standing)
+        if target is not None and relation.is_symmetrical and standing
+        else set()
+    )
     added = {found for uuid in received.uuids if (found := known.key((kind, uuid))) is not None}
     if received.is_complete:
-        return added
+        return added | kept
     removed = {known.key((kind, uuid)) for uuid in received.removed}
-    return (set(present.get(key, ())) | added) - removed
+    return (set(standing) | added) - removed
+
+
+def _natural_members(
+    using: str, model: type[models.Model], received: ReceivedList, present: Iterable[str], known: ReferenceCache
+) -> set[str]:
+    added = {known.key_of_natural(using, model, text) for text in received.natural}
+    if received.is_complete:
+        return added
+    removed = set()
+    for text in received.removed_natural:
+        with suppress(PayloadError):  # what does not exist is no member
+            removed.add(known.key_of_natural(using, model, text))
+    return (set(present) | added) - removed
 
 
 class RowAction(StrEnum):

@@ -13,6 +13,7 @@ from ...kind import Kind, all_rows, key_parts
 from ...models import ChildResource, TrackedResource
 from ...registry import registry
 from ...turns import write_transaction
+from ..content.references import pointing_to
 from ..log.keys import key_of, key_text
 from ..log.suppression import applying
 
@@ -84,11 +85,10 @@ def _repoint_generic(old: models.Model, new: models.Model, using: str) -> None:
     if not apps.is_installed("django.contrib.contenttypes"):
         return
     from django.contrib.contenttypes.fields import GenericForeignKey
-    from django.contrib.contenttypes.models import ContentType
 
-    content_type = ContentType.objects.db_manager(using).get_for_model(type(old))
     for model in apps.get_models(include_auto_created=True):
         for field in model._meta.private_fields:
             if isinstance(field, GenericForeignKey) and field.model is model:
-                rows = all_rows(model, using)
-                rows.filter(**{field.ct_field: content_type, field.fk_field: old.pk}).update(**{field.fk_field: new.pk})
+                condition = pointing_to(old, field, using)
+                if condition is not None:
+                    all_rows(model, using).filter(**condition).update(**{field.fk_field: new.pk})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from django.db import connections
@@ -24,6 +25,8 @@ BATCH = 500
 #: Up to this number, new endpoints are inserted one by one.
 FEW = 2
 
+logger = logging.getLogger(__name__)
+
 
 class _Row(NamedTuple):
     pk: int
@@ -37,6 +40,7 @@ class _Row(NamedTuple):
     received_tick: int = FIRST_TICK
     purge_floor: int = FIRST_TICK
     part_of: str = ""
+    own_url: str = ""
 
 
 _entries: PreparedQuery[DigestEntryRow] = PreparedQuery(
@@ -55,6 +59,7 @@ _entries: PreparedQuery[DigestEntryRow] = PreparedQuery(
             "received_tick",
             "purge_floor",
             "digest__part_of",
+            "digest__endpoint_url",
         )
     ),
     str,
@@ -86,6 +91,8 @@ class StoredDigest:
         self._urls = {row.endpoint_id: row.url for row in rows}
         self._shown = {row.key: row.shown_tick for row in rows}
         self._received = {row.key: row.received_tick for row in rows}
+        #: The URL of this node's endpoint as it is stored; empty if none is.
+        self.own_url = rows[0].own_url if rows else ""
         #: By local key, the content of the rows that were given ticks under the lock of this digest.
         self.stamped_texts: dict[str, list[Text]] = {}
         entries = (
@@ -127,6 +134,11 @@ class StoredDigest:
             self._urls[pk] = Endpoint.objects.using(self._kind.database).get(pk=pk).url
         return self._urls[pk]
 
+    @property
+    def former_url(self) -> str:
+        """The URL under which this node made its first changes, if it is another one than the present; else empty."""
+        return "" if self.own_url.lower() == self._kind.endpoint.lower() else self.own_url
+
     def shown_tick(self, url: str) -> int:
         """Return the highest tick of the endpoint ``url`` in a version or in the endpoint's own digest."""
         return self._shown.get(url.lower(), FIRST_TICK)
@@ -164,11 +176,16 @@ class StoredDigest:
         if new:
             self._create(new)
         self.value = changed
+        if not self.own_url and self._kind.endpoint.lower() in self._rows:
+            self.own_url = self._kind.endpoint
+            DigestRow.objects.using(self._kind.database).filter(pk=self._kind.name).update(endpoint_url=self.own_url)
 
     def _create(self, entries: list[DigestEntry]) -> None:
         database, kind = self._kind.database, self._kind.name
         DigestRow.objects.using(database).get_or_create(pk=kind)
         self._ensure_endpoints([entry.endpoint for entry in entries])
+        if (former := self.former_url) and self._kind.endpoint.lower() in {entry.endpoint.lower() for entry in entries}:
+            logger.error("%s", moved(kind, former, self._kind.endpoint))
         forgotten = Endpoint.objects.using(database).filter(is_forgotten=True)
         for keys in chunks((entry.endpoint.lower() for entry in entries), BATCH):
             forgotten.filter(key__in=keys).update(is_forgotten=False)
@@ -210,6 +227,14 @@ class StoredDigest:
         for part in chunks(unknown, BATCH):
             rows.bulk_create([Endpoint(key=key, url=unknown[key]) for key in part], ignore_conflicts=True)
             self._ids.update(rows.filter(key__in=part).values_list("key", "pk"))
+
+
+def moved(kind: str, former: str, present: str) -> str:
+    """Return what to do if the endpoint of this node has another URL than before."""
+    return (
+        f"The {kind} of this node were {former} and are now {present}: other nodes take them for another node. Set "
+        "BASE_URL back; or, if the node has moved, run `manage.py sync_rejoin --moved` and give each peer the new URL."
+    )
 
 
 def load_digest(kind: Kind) -> StoredDigest:

@@ -132,7 +132,7 @@ def _write_members(kind: Kind, relation: Association, changes: Iterable[RowChang
     for key, change in by_key.items():
         received = change.lists[relation.name]
         assert isinstance(received, ReceivedList)
-        wanted = members_of(relation, received, present, key, change.known)
+        wanted = members_of(kind.database, relation, received, present, key, change.known)
         if wanted != set(present.get(key, ())):
             set_members(kind, relation, key, wanted)
 
