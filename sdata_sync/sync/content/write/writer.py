@@ -85,6 +85,11 @@ def _delete(kind: Kind, change: RowChange) -> None:
     pk = change.instance.pk
     with applying_waiting(change):
         change.instance.delete(using=kind.database)
+        change.instance.pk = pk
+        if kind.model.delete is not models.Model.delete and kind.rows().filter(pk=pk).exists():
+            # The model's own delete() only hides the row. It was deleted at its origin: a row that stays would be found
+            # as a new one.
+            models.Model.delete(change.instance, using=kind.database)
     change.instance.pk = pk
     if are_kept_referring(kind, [change.instance]):  # checked now: at the commit the violation would fail the page
         raise PayloadError("IntegrityError: rows with on_delete=DO_NOTHING still refer to the row.", public="Refused.")
