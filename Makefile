@@ -38,6 +38,7 @@ $(STAMP): pyproject.toml
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(SUITE)
+	DJANGO_SETTINGS_MODULE=tests.files.settings $(BIN)/python -m pytest -q tests/files
 
 # On a second Python, with fewer random histories: which history comes up does not depend on the versions of Python and Django.
 test-second: $(STAMP)

@@ -321,6 +321,14 @@ class Settings:
         minimum=1,
         help="The largest body that this node accepts from a client or from a peer, measured after decompression.",
     )
+    max_file_bytes = Setting[int](
+        name="MAX_FILE_BYTES",
+        types=(int,),
+        default=256 * 1024 * 1024,
+        unit="bytes",
+        minimum=1,
+        help="The largest file that `sdata_sync.contrib.files` fetches from a peer.",
+    )
     max_clock_skew_seconds = Setting[float](
         name="MAX_CLOCK_SKEW_SECONDS",
         types=(int, float),

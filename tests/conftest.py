@@ -12,9 +12,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 import pytest
 
-THIRDPARTY = "tests.thirdparty.settings"
-#: The tests with third-party apps need settings of their own.
-collect_ignore = [] if os.environ.get("DJANGO_SETTINGS_MODULE") == THIRDPARTY else ["thirdparty"]
+#: The tests with third-party apps, and those of ``contrib.files``, need settings of their own.
+OWN_SETTINGS = {"thirdparty": "tests.thirdparty.settings", "files": "tests.files.settings"}
+collect_ignore = [
+    name for name, settings in OWN_SETTINGS.items() if os.environ.get("DJANGO_SETTINGS_MODULE") != settings
+]
 
 #: Groups of tests that run on one worker, those first that take longest: then all workers are busy until the end.
 LONGEST = (

@@ -67,7 +67,7 @@ def test_each_folder_lists_its_modules(folder):
 def test_the_code_map_names_files():
     root = Path(sdata_sync.__file__).parent.parent
     named = re.findall(r"`(sdata_sync/[\w/]+\.py)`", (root / "docs/explanation/code-map.md").read_text())
-    assert len(named) == 21
+    assert len(named) >= 21
     assert [name for name in named if not (root / name).is_file()] == []
 
 

@@ -52,7 +52,7 @@ told_differences: set[tuple[int, str]] = set()
 MakeProgress = Callable[[str, str, str], Progress]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Passed:
     """The outcome of one direction of one kind.
 
@@ -125,6 +125,10 @@ def catch_up(
                     yield _logged(replace(passed, waiting=_waits(session, kind, passed)))
                 else:
                     yield _logged(replace(passed, error=passed.error or (has_no_kind(peer) if has_none else "")))
+            started = time.monotonic()
+            for name, said in session.run_errands().items():
+                seconds = time.monotonic() - started
+                yield _logged(Passed(peer.name, name, "pull", seconds=seconds, progress=Progress(), waiting=said))
 
 
 def _tell_differences(session: PeerSession, kinds: Iterable[Kind]) -> None:

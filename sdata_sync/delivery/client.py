@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cache
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urljoin, urlsplit
+from uuid import UUID
 
 import httpx2
 from django.core.exceptions import ImproperlyConfigured
@@ -64,11 +66,21 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FilePart:
+    """A part of a file at a peer: its bytes, and the size and the ETag of the whole file."""
+
+    body: BinaryIO
+    size: int
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Response:
     url: str
     status: int
     location: str
     body: BinaryIO
+    headers: Mapping[str, str]
 
 
 @cache
@@ -185,6 +197,21 @@ class PeerClient:
             if refusal.status in (401, 403):
                 raise
 
+    def read_file(self, kind: str, uuid: UUID, path: str, *, start: int, length: int) -> FilePart:
+        """Read ``length`` bytes, from the byte ``start``, of a file of the resource ``uuid`` (``contrib.files``).
+
+        Raises:
+            PeerError: the peer cannot be reached, does not have the file, or sends another part.
+        """
+        url = f"{self.url}/{kind}/$file('{uuid}')"
+        wanted = {"Range": f"bytes={start}-{start + length - 1}"}
+        response = self._send("GET", url, params={"path": path}, headers=wanted)
+        match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})", response.headers.get("Content-Range", ""))
+        if match is None or int(match[1]) != start:
+            response.body.close()
+            raise PeerMisbehaved(f"{url}: expected the bytes from {start}, received another part.")
+        return FilePart(body=response.body, size=int(match[2]), version=response.headers.get("ETag", "")[:200])
+
     def post_page(self, kind: str, feed: Iterable[bytes], *, run: RunLabel) -> Answer:
         """Post one page of changes (SData sync 5.3, 5.8).
 
@@ -266,6 +293,7 @@ class PeerClient:
                 status=following.status,
                 location=following.location or address,
                 body=following.body,
+                headers=following.headers,
             )
         return response
 
@@ -301,8 +329,9 @@ class PeerClient:
         content: bytes | None = None,
         params: dict[str, str] | None = None,
         content_type: str = names.FEED_TYPE,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> _Response:
-        headers = {"Content-Type": content_type} if content is not None else {}
+        headers = {**headers, **({"Content-Type": content_type} if content is not None else {})}
         try:
             request = self._http.build_request(method, url, content=content, params=params, headers=headers)
             try:
@@ -330,10 +359,12 @@ class PeerClient:
             body = spool(self._in_time(request, response.iter_bytes()), limit=conf.max_body_bytes)
         finally:
             response.close()
-        if response.status_code in (200, 201, 202, 204):
+        if response.status_code in (200, 201, 202, 204, 206):
             location = response.headers.get("Location", "")
             url = str(request.url.copy_with(query=None))
-            return _Response(url=url, status=response.status_code, location=location, body=body)
+            return _Response(
+                url=url, status=response.status_code, location=location, body=body, headers=response.headers
+            )
         with body:
             said = "; ".join(diagnosis.message for diagnosis in read_diagnoses(body) if diagnosis.message)
         text = f"{request.method} {request.url.copy_with(query=None)}: {response.status_code} {said}".strip()

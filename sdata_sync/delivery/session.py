@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,33 @@ LEASE_MILLIS = 2000
 TURN_MILLIS, GROWTH, MAX_TURN_MILLIS = 20, 1.5, 250
 #: The pause after an unexpected exception.
 UNEXPECTED_MILLIS = 1000
+
+
+@dataclass(frozen=True)
+class Errand:
+    """Work of another app that is done while a peer is visited.
+
+    ``run`` does the work (network), and returns what it could not do, as a text; an empty one if it did everything.
+    ``concerns`` returns True for the name of a kind whose received changes make work.
+    """
+
+    name: str
+    run: Callable[[PeerSession], str]
+    concerns: Callable[[str], bool]
+
+
+_errands: list[Errand] = []
+
+
+def add_errand(errand: Errand) -> None:
+    """Do ``errand`` at the end of each delivery to a peer, and of each catch-up with one."""
+    if errand.name not in {known.name for known in _errands}:
+        _errands.append(errand)
+
+
+def has_errands(kind: str) -> bool:
+    """Return True if the peers are to be visited after a change of ``kind`` was received, although none needs it."""
+    return any(errand.concerns(kind) for errand in _errands)
 
 
 class PeerSession:
@@ -148,7 +176,25 @@ class PeerSession:
         self.held.clear()
         self._given_up.clear()
         due = [self._deliver_in_turn(kind, impatient=impatient) for kind in resources]
+        self.run_errands()
         return min((moment for moment in due if moment is not None), default=None)
+
+    def run_errands(self) -> dict[str, str]:
+        """Do the errands (network); return what could not be done, by the name of the errand."""
+        undone: dict[str, str] = {}
+        for errand in _errands:
+            if self.is_to_stop:
+                break
+            try:
+                undone[errand.name] = errand.run(self)
+            except PeerError as error:
+                undone[errand.name] = str(error)
+            except Exception as error:
+                if is_lost_connection(error):
+                    raise
+                logger.exception("The errand %r failed at %s", errand.name, self.peer)
+                undone[errand.name] = f"{type(error).__name__}: {error}"
+        return {name: said for name, said in undone.items() if said}
 
     def send_ahead(self, kind: Kind, *, impatient: bool = False) -> bool:
         """Deliver the kinds that ``kind`` refers to; return False if another process does, or on a stop.

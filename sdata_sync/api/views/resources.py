@@ -14,6 +14,7 @@ from ...atom.renderer import Paging, render_feed
 from ...conf import conf
 from ...exceptions import FeedError
 from ...sync.db.clock import now
+from ...sync.log.keys import key_value
 from ...sync.scope import peer_of, scope_of
 from ...sync.select.catalogue import Section, Shown, section, show
 from ..errors import UrlNotFound
@@ -94,7 +95,7 @@ class ResourceView(SDataView):
         scope = scope_of(kind, peer_of(request.user))
         # The key must be spelled as the database returns it: '007' is not the key of row 7.
         shown = show(kind, [key]).get(key)
-        if shown is None or (scope is not None and not scope.filter(pk=key).exists()):
+        if shown is None or (scope is not None and not scope.filter(pk=key_value(kind.model._meta.pk, key)).exists()):
             raise UrlNotFound(f"There is no {kind.name}({key!r}) here.")
         tag = f'"{shown.etag}"'
         if tag in request.META.get("HTTP_IF_NONE_MATCH", ""):

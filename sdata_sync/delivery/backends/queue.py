@@ -18,6 +18,7 @@ from ...models import Peer, Stream
 from ...registry import registry
 from ...sync.db.clock import SKEW_MILLIS, column_lies_ahead, now
 from ..lease import ensure_stream
+from ..session import has_errands
 from ..threads.notifier import Notifier
 from ..threads.pool import Pool
 from .base import DeliveryBackend
@@ -92,7 +93,12 @@ def claim_deliveries(kinds: dict[str, bool]) -> dict[int, list[str]]:
     workers does not grow with every save. Two processes may claim the same delivery at the same time.
     """
     peers = Peer.objects.filter(enabled=True, immediate=True).values_list("pk", "relay")
-    pairs = [(peer, kind_name) for peer, relay in peers for kind_name, is_own in kinds.items() if is_own or relay]
+    pairs = [
+        (peer, kind_name)
+        for peer, relay in peers
+        for kind_name, is_own in kinds.items()
+        if is_own or relay or has_errands(kind_name)
+    ]
     if not pairs:
         return {}
     streams = Stream.objects.filter(kind__in=list(kinds), peer__enabled=True, peer__immediate=True)

@@ -18,7 +18,7 @@ from ...conf import conf
 from ...models import Peer, Stream
 from ...registry import registry
 from ...sync.db.clock import now
-from ..session import PeerSession
+from ..session import PeerSession, has_errands
 from ..threads.loop import Loop
 from ..threads.pool import Pool
 from .base import DeliveryBackend
@@ -44,7 +44,7 @@ class ThreadDelivery(DeliveryBackend):
     def wake(self, kind: str, is_own: bool) -> None:
         """Wake the threads of the peers that get the change."""
         for thread in self._peer_threads():
-            if is_own or thread.is_relay:
+            if is_own or thread.is_relay or has_errands(kind):
                 thread.ask_for(kind)
         self.refresh()
 

@@ -1,0 +1,324 @@
+"""The files of received rows are fetched from the peer, bounded, in parts, by those who may read them."""
+
+import json
+import shutil
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.core.checks import run_checks
+from django.core.files.base import ContentFile
+from django.core.management import call_command
+from django.db import models
+
+import sdata_sync
+from sdata_sync.contrib.files import fetch
+from sdata_sync.contrib.files.models import WantedFile
+from sdata_sync.delivery import client
+from sdata_sync.models import Peer, TrackedResource
+from sdata_sync.registry import registry
+
+from ..many_nodes import two_nodes
+from ..talk import level, push
+from .models import ROOT, Appendix, Report
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1"])
+
+
+class AppendixSync(sdata_sync.SyncResource):
+    model = Appendix
+
+
+class ReportSync(sdata_sync.SyncResource):
+    children = {"appendices": AppendixSync}
+
+
+@pytest.fixture
+def nodes(monkeypatch):
+    shutil.rmtree(ROOT, ignore_errors=True)
+    with two_nodes(monkeypatch, (Report, ReportSync)) as nodes:
+        for node in nodes:
+            with node.at_work():
+                for model in (WantedFile, Appendix, Report):
+                    models.QuerySet(model).delete()
+        yield nodes
+    shutil.rmtree(ROOT, ignore_errors=True)
+
+
+@pytest.fixture
+def a(nodes):
+    return nodes[0]
+
+
+@pytest.fixture
+def b(nodes):
+    return nodes[1]
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    """Ask a peer for a file again at each visit."""
+    monkeypatch.setattr(fetch, "PAUSES", (0.0, 0.0))
+
+
+@pytest.fixture
+def requests(nodes, monkeypatch):
+    """The ranges of files that are asked for."""
+    asked, wire = [], client.default_transport
+    usual = wire.handle_request
+
+    def handle_request(request):
+        if "$file" in request.url.path:
+            asked.append(request.headers["Range"])
+        return usual(request)
+
+    monkeypatch.setattr(wire, "handle_request", handle_request)
+    return asked
+
+
+def report(node, content=b"hello", **values):
+    with node.at_work():
+        made = Report(title="one", **values)
+        made.file.save("report.bin", ContentFile(content), save=False)
+        made.save()
+        return made
+
+
+def content(node):
+    with node.at_work(), Report.objects.get().file.open("rb") as file:
+        return file.read()
+
+
+def visit(node, other):
+    """``node`` visits ``other``."""
+    push(node, other)
+
+
+def run(node, capsys, *arguments):
+    status = 0
+    with node.at_work():
+        try:
+            call_command(*arguments)
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+    return status, capsys.readouterr().out
+
+
+def test_files_of_rows_and_of_children_arrive(a, b):
+    made = report(a, b"hello")
+    with a.at_work():
+        made.scan.save("scan.png", ContentFile(b"png"), save=True)
+        appendix = Appendix(report=made)
+        appendix.file.save("appendix.bin", ContentFile(b""), save=True)  # an empty file
+    push(a, b)
+    with b.at_work():
+        assert WantedFile.objects.count() == 3
+    visit(b, a)
+    assert content(b) == b"hello"
+    with b.at_work():
+        found = Report.objects.get()
+        assert found.file.name == made.file.name
+        assert found.scan.read() == b"png"
+        assert found.appendices.get().file.read() == b""
+        assert not WantedFile.objects.exists()
+    assert level(a, b)
+
+
+def test_a_large_file_arrives_in_parts_and_goes_on_where_it_stopped(a, b, requests, monkeypatch):
+    monkeypatch.setattr(fetch, "PART_BYTES", 1000)
+    whole = bytes(range(256)) * 20
+    report(a, whole)
+    push(a, b)
+    wire, usual = client.default_transport, client.default_transport.handle_request
+
+    def break_off(request):
+        if len(requests) == 3:
+            requests.append("broken")
+            raise client.httpx2.ConnectError("lost", request=request)
+        return usual(request)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(wire, "handle_request", break_off)
+        visit(b, a)
+    with b.at_work():
+        wanted = WantedFile.objects.get()
+        assert (wanted.received_bytes, wanted.size_bytes, wanted.attempts) == (3000, 5120, 1)
+        assert "lost" in wanted.problem
+    del requests[:]
+    visit(b, a)
+    assert requests == ["bytes=3000-3999", "bytes=4000-4999", "bytes=5000-5999"]
+    assert content(b) == whole
+
+
+def test_a_file_that_is_replaced_meanwhile_is_fetched_from_its_beginning(a, b, requests, monkeypatch):
+    monkeypatch.setattr(fetch, "PART_BYTES", 4)
+    made = report(a, b"old content")
+    push(a, b)
+    usual, replaced = client.PeerClient.read_file, []
+
+    def replace(self, *args, start, length):
+        if start == 8 and not replaced:
+            replaced.append(True)
+            (ROOT / "node0" / made.file.name).write_bytes(b"the new content")
+        return usual(self, *args, start=start, length=length)
+
+    monkeypatch.setattr(client.PeerClient, "read_file", replace)
+    visit(b, a)
+    assert content(b) == b"the new content"
+
+
+def test_a_file_that_changes_all_the_time_is_given_up_for_now(a, b, monkeypatch):
+    monkeypatch.setattr(fetch, "PART_BYTES", 4)
+    made = report(a, b"content")
+    push(a, b)
+    usual = client.PeerClient.read_file
+
+    def replace(self, *args, start, length):
+        if start:
+            path = ROOT / "node0" / made.file.name
+            path.write_bytes(path.read_bytes() + b"more")
+        return usual(self, *args, start=start, length=length)
+
+    monkeypatch.setattr(client.PeerClient, "read_file", replace)
+    visit(b, a)
+    with b.at_work():
+        assert "changed again and again" in WantedFile.objects.get().problem
+
+
+def test_a_file_that_is_too_large_is_not_fetched_and_named(a, b, capsys):
+    b.settings["MAX_FILE_BYTES"] = 10
+    report(a, b"01234567890")
+    push(a, b)
+    status, output = run(b, capsys, "sync_catchup", "--json")
+    assert status == 1
+    [files] = [item for item in json.loads(output) if item["kind"] == "files"]
+    assert "it has 11 bytes; this node accepts 10. Raise MAX_FILE_BYTES." in files["waiting"]
+    b.settings["MAX_FILE_BYTES"] = 11
+    assert run(b, capsys, "sync_catchup")[0] == 0
+    assert content(b) == b"01234567890"
+
+
+def test_what_is_not_there_is_not_found_and_named(a, b, capsys):
+    made = report(a)
+    (ROOT / "node0" / made.file.name).unlink()
+    push(a, b)
+    status, output = run(b, capsys, "sync_files")
+    assert status == 1
+    assert "node0: it does not have the file" in output
+    (ROOT / "node0" / made.file.name).parent.mkdir(parents=True, exist_ok=True)
+    (ROOT / "node0" / made.file.name).write_bytes(b"back")
+    assert run(b, capsys, "sync_files") == (0, "No file is missing.\n")
+    assert content(b) == b"back"
+
+
+def test_rows_from_before_the_app_was_installed(a, b, capsys):
+    report(a)
+    push(a, b)
+    with b.at_work():
+        WantedFile.objects.all().delete()
+    assert run(b, capsys, "sync_files")[0] == 0
+    assert content(b) == b"hello"
+
+
+def test_a_row_that_names_another_file_meanwhile(a, b):
+    report(a)
+    push(a, b)
+    with b.at_work():
+        Report.objects.update(file="")
+    visit(b, a)
+    with b.at_work():
+        assert not WantedFile.objects.exists()
+    assert not (ROOT / "node1").exists()
+
+
+@pytest.mark.parametrize("path", ["../outside.txt", "/etc/passwd", "a/../../outside.txt"])
+def test_a_path_that_leads_out_of_the_storage_is_never_written(a, b, path):
+    made = report(a)
+    with a.at_work():
+        Report.objects.filter(pk=made.pk).update(file=path)
+        Report.objects.get().save()
+    push(a, b)
+    visit(b, a)
+    with b.at_work():
+        assert Report.objects.get().file.name == path
+        assert WantedFile.objects.get().problem
+    assert sorted(str(p.relative_to(ROOT)) for p in ROOT.rglob("*") if p.is_file()) == [f"node0/{made.file.name}"]
+
+
+class TestWhoMayRead:
+    @pytest.fixture
+    def ask(self, a, client, monkeypatch):
+        """Ask node0 for the file of its report, as a user; return the status."""
+        made = report(a)
+        with a.at_work():
+            uuid = TrackedResource.objects.get(kind="reports").uuid
+
+        def get(user, path=made.file.name, uuid=uuid, **headers):
+            with a.at_work():
+                if user is not None:
+                    client.force_login(user)
+                return client.get(
+                    f"/sdata/myApp2/myContract/-/reports/$file('{uuid}')", {"path": path}, headers=headers
+                )
+
+        return get
+
+    @pytest.fixture
+    def reader(self, a):
+        with a.at_work():
+            user = User.objects.create(username="reader")
+            user.user_permissions.add(Permission.objects.get(codename="read_feeds"))
+            return user
+
+    def test_nobody_without_a_login_and_the_permission(self, a, ask, reader):
+        assert ask(None).status_code == 401
+        with a.at_work():
+            assert ask(User.objects.create(username="stranger")).status_code == 403
+        response = ask(reader)
+        assert (response.status_code, b"".join(response.streaming_content)) == (200, b"hello")
+        assert response.headers["Content-Disposition"] == "attachment"
+
+    def test_only_files_of_rows(self, a, ask, reader):
+        (ROOT / "node0" / "secret.txt").write_bytes(b"secret")
+        assert ask(reader, "secret.txt").status_code == 404
+        assert ask(reader, "../node0/secret.txt").status_code == 404
+        assert ask(reader, "").status_code == 404
+        assert ask(reader, uuid=uuid4()).status_code == 404
+        assert ask(reader, uuid="nonsense").status_code == 404
+
+    def test_only_files_of_rows_in_its_part(self, a, ask, reader):
+        with a.at_work():
+            Peer.objects.update(user=reader)
+        kind = registry.of_kind("reports")
+        assert ask(reader).status_code == 200
+
+        class PartSync(ReportSync):
+            def queryset_for(self, peer):
+                return Report.objects.exclude(title="one")
+
+        sdata_sync.unregister(Report)
+        try:
+            with sdata_sync.registered(Report, PartSync):
+                assert ask(reader).status_code == 404
+        finally:
+            sdata_sync.register(Report)(type(kind.declared))
+
+    @pytest.mark.parametrize(
+        ("header", "status", "body"),
+        [
+            ("bytes=1-2", 206, b"el"),
+            ("bytes=3-", 206, b"lo"),
+            ("bytes=0-99", 200, b"hello"),
+            ("bytes=9-12", 206, b""),
+            ("lines=1-2", 200, b"hello"),
+            ("bytes=2-1", 206, b""),
+            ("bytes=99999999999999999999-", 200, b"hello"),
+        ],
+    )
+    def test_ranges(self, ask, reader, header, status, body):
+        response = ask(reader, Range=header)
+        assert (response.status_code, b"".join(response.streaming_content)) == (status, body)
+
+
+def test_the_check_says_nothing_of_files_that_are_fetched(nodes):
+    assert "sdata_sync.W008" not in {message.id for message in run_checks()}
