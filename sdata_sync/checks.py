@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.checks import Warning as CheckWarning
@@ -236,14 +236,29 @@ def check_resources(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
 
 
 def _check_parents(kind: Kind) -> Iterator[CheckMessage]:
-    for parent in kind.model._meta.get_parent_list():
-        if registry.of_model(parent) is not None:
-            yield Error(
-                f"{kind!r} and {registry.of_model(parent)!r} share the rows of {parent._meta.label}.",
-                hint="Register the parent or the child, not both: each row would be sent twice.",
-                obj=kind.model,
-                id="sdata_sync.E018",
-            )
+    if not kind.registered_parents:
+        return
+    named = {*(kind.declared.fields or ()), *kind.declared.exclude}
+    twice = sorted(
+        field.name
+        for field in kind.model._meta.concrete_fields
+        if field.name in named and field.model in kind.models_of_parents
+    )
+    if twice:
+        parents = " and ".join(parent._meta.label for parent in kind.registered_parents)
+        yield Error(
+            f"{kind!r} names {', '.join(twice)}, which the rows of {parents} have, and that is registered too.",
+            hint="Leave them out: the columns of a registered parent travel with the kind of the parent.",
+            obj=kind.model,
+            id="sdata_sync.E018",
+        )
+    elif kind.parent_link is None:
+        yield Error(
+            f"{kind!r} has several registered parents, of which none has the others as its parents.",
+            hint="Register one of them, or the model alone.",
+            obj=kind.model,
+            id="sdata_sync.E018",
+        )
 
 
 def _check_kind(kind: Kind) -> Iterator[CheckMessage]:
@@ -302,10 +317,12 @@ def _check_key(kind: Kind, fields: Sequence[models.Field[Any, Any]]) -> Iterator
 def _check_left_out(kind: Kind, fields: Sequence[models.Field[Any, Any]]) -> Iterator[CheckMessage]:
     """Report what users expect to be sent and is not: files, and many-to-many fields."""
     files = [field.name for field in fields if isinstance(field, models.FileField)]
-    if files and not kind.declared.has_shared_files:
+    fetches_files = apps.is_installed("sdata_sync.contrib.files")
+    if files and not (kind.declared.has_shared_files or fetches_files):
         yield CheckWarning(
             f"{kind!r}: of {', '.join(files)} the path is sent, not the file.",
-            hint="Give the nodes one storage and set `has_shared_files = True`, or name the fields in `exclude`.",
+            hint="Give the nodes one storage and set `has_shared_files = True`; or add 'sdata_sync.contrib.files' to "
+            "INSTALLED_APPS, which fetches the files; or name the fields in `exclude`.",
             obj=kind.model,
             id="sdata_sync.W008",
         )

@@ -138,13 +138,20 @@ class Kind:
     """Hold everything that the engine computes, once, from the ``SyncResource`` of one registered model.
 
     ``declared`` is that ``SyncResource``. ``name`` is the name in the URL. A list of children has a ``Kind`` of its
-    own, with ``is_inside`` set and a name like ``salesOrders.orderLines``.
+    own, with ``is_inside`` set and a name like ``salesOrders.orderLines``. ``registered_parents`` are the parent models
+    in multi-table inheritance that are registered too, the nearest first: their columns travel with their own kinds.
     """
 
     def __init__(
-        self, model: type[models.Model], declared: type[SyncResource] = SyncResource, *, inside: str = ""
+        self,
+        model: type[models.Model],
+        declared: type[SyncResource] = SyncResource,
+        *,
+        inside: str = "",
+        registered_parents: tuple[type[models.Model], ...] = (),
     ) -> None:
         self.model = model
+        self.registered_parents = registered_parents
         self.declared = declared(model)
         name = camel_case(model.__name__)
         self.is_inside = bool(inside)
@@ -209,7 +216,7 @@ class Kind:
             for name in self.declared.exclude:
                 meta.get_field(name)
             every = [*filter(self._travels, meta.concrete_fields), *map(_as_field, _generic_references(self.model))]
-            return [field for field in every if field.name not in self.declared.exclude]
+            return [field for field in every if field.name not in self.declared.exclude or field is self.parent_link]
         if self.declared.exclude:
             raise FieldDoesNotExist(f"{meta.label}: expected `fields` or `exclude`, found both; remove one of them.")
         chosen = [meta.get_field(name) for name in self.declared.fields]
@@ -217,9 +224,27 @@ class Kind:
             is_kept = isinstance(field, models.Field) and (field.concrete or field.many_to_many)
             if not (is_kept or _is_generic(field)):
                 raise FieldDoesNotExist(f"{meta.label}.{field.name} is not a column of the model's table.")
+        if self.parent_link is not None and self.parent_link not in chosen:
+            chosen.append(self.parent_link)
         return chosen  # type: ignore[return-value]
 
+    @cached_property
+    def parent_link(self) -> models.Field[Any, Any] | None:
+        """Return the link to the nearest registered parent, which travels as a reference; ``None`` without one."""
+        for field in self.model._meta.concrete_fields:
+            is_link = getattr(field.remote_field, "parent_link", False)
+            if is_link and self.registered_parents[:1] == (field.remote_field.model,):  # type: ignore[union-attr]
+                return field
+        return None
+
+    @cached_property
+    def models_of_parents(self) -> set[type[models.Model]]:
+        """Return the models whose columns travel with the kinds of ``registered_parents``."""
+        return {model for parent in self.registered_parents for model in (parent, *parent._meta.get_parent_list())}
+
     def _travels(self, field: models.Field[Any, Any]) -> bool:
+        if field is self.parent_link or field.model in self.models_of_parents:
+            return field is self.parent_link
         parts = {name for generic in _generic_references(self.model) for name in (generic.ct_field, generic.fk_field)}
         is_link = field.name == self.parent_name or getattr(field.remote_field, "parent_link", False)
         is_local_key = field.primary_key and is_made_by_database(field)
@@ -227,7 +252,12 @@ class Kind:
 
     @cached_property
     def key_field(self) -> models.Field[Any, Any]:
-        """Return the field that holds the primary key: that of the topmost parent model, if the model has parents."""
+        """Return the field that holds the primary key: that of the topmost parent model, if the model has parents.
+
+        It is the link to the parent, if the parent is registered.
+        """
+        if self.parent_link is not None:
+            return self.parent_link
         pk: Any = self.model._meta.pk
         while pk.remote_field is not None and pk.remote_field.parent_link:
             pk = pk.target_field

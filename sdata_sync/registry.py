@@ -101,8 +101,9 @@ class Registry:
             )
         if model in self._resources:
             raise RegistrationError(f"{model._meta.label} is registered already, as {self._resources[model]!r}.")
-        kind = Kind(model, resource_class)
-        self._resources[model] = kind
+        self._resources[model] = Kind(model, resource_class)
+        self._set_parents()
+        kind = self._resources[model]
         self._forget_orders()
         resource_registered.send(sender=type(self), kind=kind)
         return kind
@@ -116,8 +117,17 @@ class Registry:
         if model not in self._resources:
             raise RegistrationError(f"{model._meta.label} is not registered.")
         kind = self._resources.pop(model)
+        self._set_parents()
         self._forget_orders()
         resource_unregistered.send(sender=type(self), kind=kind)
+
+    def _set_parents(self) -> None:
+        """Make the kinds anew whose models have other registered parents than before."""
+        for model, kind in list(self._resources.items()):
+            found = [parent for parent in model._meta.get_parent_list() if parent in self._resources]
+            found.sort(key=lambda parent: len(parent._meta.get_parent_list()), reverse=True)
+            if kind.registered_parents != tuple(found):
+                self._resources[model] = Kind(model, type(kind.declared), registered_parents=tuple(found))
 
     def of_model(self, model: type[models.Model]) -> Kind | None:
         """Return the ``Kind`` of ``model``, or ``None`` if it is not registered."""

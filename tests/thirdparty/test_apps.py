@@ -197,6 +197,25 @@ def test_polymorphic(a, b):
     assert level(a, b)
 
 
+@pytest.mark.models([m.Project, m.ArtProject])
+def test_polymorphic_with_its_base(a, b):
+    with a.at_work():
+        m.Project.objects.create(topic="Plain")
+        m.ArtProject.objects.create(topic="Painting", artist="T. Turner")
+    exchange(a, b)
+    assert_equal(a, b, (m.Project, ["id", "polymorphic_ctype"]), (m.ArtProject, ["project_ptr"]))
+    with b.at_work():
+        assert {type(project) for project in m.Project.objects.all()} == {m.Project, m.ArtProject}
+        art = m.ArtProject.objects.get()
+        art.topic, art.artist = "Drawing", "A. Menzel"
+        art.save()
+        m.Project.objects.get(topic="Plain").delete()
+    exchange(a, b)
+    assert_equal(a, b, (m.Project, ["id", "polymorphic_ctype"]), (m.ArtProject, ["project_ptr"]))
+    with a.at_work():
+        assert [(project.topic, project.artist) for project in m.Project.objects.all()] == [("Drawing", "A. Menzel")]
+
+
 @pytest.mark.models([m.Translated, m.Translated._parler_meta.root_model])
 def test_parler(a, b):
     with a.at_work():

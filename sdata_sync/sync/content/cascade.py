@@ -66,7 +66,8 @@ def taken_along(kind: Kind, instances: Collection[models.Model]) -> Taken:
     queue: list[tuple[type[models.Model], set[Any]]] = list(found.items())
     while queue:
         model, pks = queue.pop()
-        for other, values in _next_rows(model, pks, kind.database):
+        keeps_parents = model is kind.model and bool(kind.registered_parents)
+        for other, values in _next_rows(model, pks, kind.database, keeps_parents=keeps_parents):
             new = values - found.get(other, set())
             if new:
                 found.setdefault(other, set()).update(new)
@@ -151,9 +152,16 @@ def _next_models(model: type[models.Model]) -> Iterator[type[models.Model]]:
     yield from (parent._meta.concrete_model for parent in model._meta.parents)  # type: ignore[misc]
 
 
-def _next_rows(model: type[models.Model], pks: set[Any], using: str) -> Iterator[tuple[type[models.Model], set[Any]]]:
-    """Yield models and primary keys of rows that are deleted directly with the rows ``pks`` of ``model``."""
+def _next_rows(
+    model: type[models.Model], pks: set[Any], using: str, *, keeps_parents: bool
+) -> Iterator[tuple[type[models.Model], set[Any]]]:
+    """Yield models and primary keys of rows that are deleted directly with the rows ``pks`` of ``model``.
+
+    With ``keeps_parents`` the rows of its parent models stay.
+    """
     for relation in _cascading(model):
+        if keeps_parents and relation.model in model._meta.get_parent_list():
+            continue
         field = relation.field
         for chunk in chunks(_values(model, pks, field.target_field, using)):
             rows = all_rows(field.model, using).filter(**{f"{field.attname}__in": chunk})
@@ -163,7 +171,7 @@ def _next_rows(model: type[models.Model], pks: set[Any], using: str) -> Iterator
             rows = field.bulk_related_objects([model(pk=pk) for pk in chunk], using)
             yield field.related_model._meta.concrete_model, set(rows.values_list("pk", flat=True))
     for parent, link in model._meta.parents.items():
-        if link is not None:
+        if link is not None and not keeps_parents:
             yield parent._meta.concrete_model, set(_values(model, pks, link, using))  # type: ignore[misc]
 
 

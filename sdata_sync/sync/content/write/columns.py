@@ -20,6 +20,7 @@ from ....relations import Reference
 from ...db.faults import describe, ends_page
 from ..resolve import set_attributes
 from ..rows import read_rows
+from .parents import restore_parents, take_parents
 
 if TYPE_CHECKING:
     from ..resolve import RowChange
@@ -38,9 +39,11 @@ def save_row(kind: Kind, change: RowChange) -> None:
         Exception: what else ``save()`` raises.
     """
     instance = change.instance
+    parents = take_parents(kind, change) if kind.registered_parents else {}
     try:
         with transaction.atomic(using=kind.database):
             instance.save(using=kind.database, force_insert=change.is_new)
+            restore_parents(kind, parents)
     except Exception as error:
         if ends_page(error):
             raise

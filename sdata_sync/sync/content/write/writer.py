@@ -31,6 +31,7 @@ from ..contents import contents_of
 from ..resolve import RowAction
 from .columns import alters_rows, payload_error, save_row, settle
 from .nested import write_inside
+from .parents import applying_to_parents
 
 if TYPE_CHECKING:
     from ....atom.payload import Text
@@ -84,16 +85,23 @@ def _delete(kind: Kind, change: RowChange) -> None:
     records = prepare_records(kind, change)
     pk = change.instance.pk
     with applying_waiting(change):
-        change.instance.delete(using=kind.database)
+        _delete_instance(kind, change.instance)
         change.instance.pk = pk
         if kind.model.delete is not models.Model.delete and kind.rows().filter(pk=pk).exists():
             # The model's own delete() only hides the row. It was deleted at its origin: a row that stays would be found
             # as a new one.
-            models.Model.delete(change.instance, using=kind.database)
+            models.Model.delete(change.instance, using=kind.database, keep_parents=bool(kind.registered_parents))
     change.instance.pk = pk
     if are_kept_referring(kind, [change.instance]):  # checked now: at the commit the violation would fail the page
         raise PayloadError("IntegrityError: rows with on_delete=DO_NOTHING still refer to the row.", public="Refused.")
     confirm_taken(records)
+
+
+def _delete_instance(kind: Kind, instance: models.Model) -> None:
+    if kind.registered_parents:  # the row of the parent has an entry of its own
+        instance.delete(using=kind.database, keep_parents=True)
+    else:
+        instance.delete(using=kind.database)
 
 
 def _can_write_in_bulk(kind: Kind) -> bool:
@@ -334,7 +342,7 @@ def _forget_key(change: RowChange) -> None:
 
 
 def _delete_in_bulk(kind: Kind, changes: list[RowChange]) -> bool:
-    if kind.model.delete is not models.Model.delete:
+    if kind.model.delete is not models.Model.delete or kind.registered_parents:
         return False
     if not changes:
         return True
@@ -359,6 +367,7 @@ def _attempt(kind: Kind, change: RowChange, act: Any) -> None:
         with (
             row_guard(kind.database),
             applying(kind.name, keys=keys, instances=(change.instance,)),
+            applying_to_parents(kind, change.instance),
         ):
             act(change)
             _check_now(kind)
