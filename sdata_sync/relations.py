@@ -268,7 +268,7 @@ class Association(Relation):
     def is_symmetrical(self) -> bool:
         """Return True if each of two associated rows is a member of the other.
 
-        Such a pair is in the text of one of the two rows: of the one with the lower uuid.
+        Such a pair is in the text of one of the two rows: of the one with the lower uuid. A row may be its own member.
         """
         return bool(self.field.remote_field.symmetrical)
 

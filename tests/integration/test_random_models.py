@@ -95,7 +95,10 @@ def _rewriting_save(self, *args, **kwargs):
 
 
 def random_model(chance, number, others):
-    """Return a model with a random key, random fields, references and ``save()``."""
+    """Return a model with a random key, random fields, references and ``save()``; or one that extends another model."""
+    others = [other for other in others if not other.extended and other.key_kind != "composite"]
+    if others and chance.random() < 0.25:
+        return extending_model(chance, number, chance.choice(others))
     key = chance.choice(list(KEYS))
     attributes = {
         "__module__": "tests.shapes.models",
@@ -103,28 +106,58 @@ def random_model(chance, number, others):
         "id": KEYS[key][0](),
         "marker": models.CharField(max_length=20),
         "edits": models.IntegerField(default=0),
+        **random_fields(chance),
+        **random_relations(chance, others, is_referable=key != "composite"),
     }
     if key == "composite":
         attributes["part"], attributes["number"] = models.CharField(max_length=20), models.IntegerField()
-    for name in chance.sample(list(FIELDS), chance.randint(2, 7)):
-        is_nullable = chance.random() < 0.6
-        options = {"null": True} if is_nullable else {"default": FIELDS[name][1][0]}
-        attributes[name] = FIELDS[name][0](**options)
-    if chance.random() < 0.3:
-        attributes["changed"] = models.DateTimeField(auto_now=True)
-    if chance.random() < 0.3:
-        attributes["created"] = models.DateTimeField(auto_now_add=True)
-    if chance.random() < 0.3 and key != "composite":
-        attributes["above"] = models.ForeignKey("self", models.SET_NULL, null=True, related_name="+")
-    others = [other for other in others if other.key_kind != "composite"]
-    if others and chance.random() < 0.5:
-        attributes["other"] = models.ForeignKey(chance.choice(others), models.SET_NULL, null=True, related_name="+")
     if chance.random() < 0.3:
         attributes["save"] = _rewriting_save
     if chance.random() < 0.2:
         attributes["objects"] = type("Hiding", (models.Manager,), {"get_queryset": lambda self: models.QuerySet(self.model, using=self._db).exclude(edits=3)})()  # fmt: skip
     model = type(f"Random{number}", (models.Model,), attributes)
-    model.key_kind = key
+    model.key_kind, model.extended = key, None
+    return model
+
+
+def random_fields(chance):
+    fields = {}
+    for name in chance.sample(list(FIELDS), chance.randint(2, 7)):
+        is_nullable = chance.random() < 0.6
+        options = {"null": True} if is_nullable else {"default": FIELDS[name][1][0]}
+        fields[name] = FIELDS[name][0](**options)
+    if chance.random() < 0.3:
+        fields["changed"] = models.DateTimeField(auto_now=True)
+    if chance.random() < 0.3:
+        fields["created"] = models.DateTimeField(auto_now_add=True)
+    return fields
+
+
+def random_relations(chance, others, *, is_referable):
+    """Return references and associations; a model that no row may refer to has none to itself, and no associations."""
+    relations = {}
+    if others and chance.random() < 0.5:
+        relations["other"] = models.ForeignKey(chance.choice(others), models.SET_NULL, null=True, related_name="+")
+    if not is_referable:
+        return relations
+    if chance.random() < 0.3:
+        relations["above"] = models.ForeignKey("self", models.SET_NULL, null=True, related_name="+")
+    for name, symmetrical in (("friends", True), ("sees", False)):
+        if chance.random() < 0.2:
+            relations[name] = models.ManyToManyField("self", symmetrical=symmetrical, related_name="+")
+    if others and chance.random() < 0.3:
+        relations["members"] = models.ManyToManyField(chance.choice(others), related_name="+")
+    return relations
+
+
+def extending_model(chance, number, base):
+    """Return a model that extends ``base`` in multi-table inheritance: both are registered."""
+    attributes = {"__module__": "tests.shapes.models", "Meta": type("Meta", (), {"app_label": "shapes"})}
+    own = [name for name in FIELDS if name not in {field.name for field in base._meta.concrete_fields}]
+    for name in chance.sample(own, chance.randint(1, 3)):
+        attributes[name] = FIELDS[name][0](null=True)
+    model = type(f"Random{number}", (base,), attributes)
+    model.key_kind, model.extended = base.key_kind, base
     return model
 
 
@@ -141,7 +174,7 @@ class History:
             if field.name in FIELDS and self.chance.random() < 0.7:
                 choices = [*FIELDS[field.name][1], *([None] if field.null else [])]
                 found[field.name] = self.chance.choice(choices)
-            elif field.is_relation:
+            elif field.is_relation and not getattr(field.remote_field, "parent_link", False):
                 rows = list(all_rows(field.related_model, node.alias)[:10])
                 found[field.name] = self.chance.choice([None, *rows])
         return found
@@ -150,7 +183,9 @@ class History:
         node, model = self.chance.choice(self.nodes), self.chance.choice(self.models)
         with node.at_work():
             rows = list(all_rows(model, node.alias).order_by("pk"))
-            action = self.chance.choice(["create", "create", "save", "save", "update", "bulk", "delete"])
+            action = self.chance.choice(["create", "create", "save", "save", "update", "bulk", "link", "delete"])
+            if model.extended and action == "bulk":
+                action = "create"  # Django has no bulk_create() for several tables
             number = next(self.numbers)
             if action in ("create", "bulk") or not rows:
                 key = KEYS[model.key_kind][1]
@@ -162,7 +197,13 @@ class History:
                     row.save(using=node.alias)
                 return
             row = self.chance.choice(rows)
-            if action == "delete":
+            if action == "link":
+                for field in model._meta.many_to_many:
+                    candidates = list(all_rows(field.related_model, node.alias)[:10])
+                    getattr(row, field.name).set(
+                        self.chance.sample(candidates, self.chance.randint(0, len(candidates)))
+                    )
+            elif action == "delete":
                 row.delete()
             elif action == "update":
                 values = self.values(model, node)
@@ -194,7 +235,7 @@ def table(node, model):
     """Return the rows by plain SQL, a reference as the marker of its target, without keys that the database makes."""
     quote = connections[node.alias].ops.quote_name
     parts, joins, jsons = [], [], []
-    for field in model._meta.concrete_fields:
+    for field in model._meta.local_concrete_fields:
         column = f"t.{quote(field.column)}"
         if field.is_relation:
             alias = f"j{len(joins)}"
@@ -219,6 +260,25 @@ def table(node, model):
     return sorted(rows, key=repr)
 
 
+def links(node, field):
+    """Return the pairs of a many-to-many field, by the markers of both rows."""
+    ends = (field.m2m_field_name(), field.m2m_reverse_field_name())
+    pairs = all_rows(field.remote_field.through, node.alias)
+    return sorted(pairs.values_list(*(f"{end}__marker" for end in ends)))
+
+
+class Everything(sdata_sync.SyncResource):
+    """All columns, and the many-to-many fields."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        own = [
+            field for field in model._meta.local_concrete_fields if not getattr(field.remote_field, "parent_link", 0)
+        ]
+        sent = [field.name for field in own if not isinstance(field, models.AutoField)]
+        self.fields = [*sent, *(field.name for field in model._meta.local_many_to_many)]
+
+
 def describe(model):
     return {field.name: field.deconstruct()[1:] for field in model._meta.concrete_fields}
 
@@ -236,7 +296,7 @@ def shared(made, nodes, monkeypatch):
                     editor.create_model(model)
             stack.callback(_drop, made, connections[node.alias])
         for model in made:
-            stack.enter_context(sdata_sync.registered(model))
+            stack.enter_context(sdata_sync.registered(model, Everything))
         yield
 
 
@@ -276,3 +336,5 @@ def test_equal_columns(seed, monkeypatch):
         for model in made:
             here, there = (table(node, model) for node in nodes)
             assert here == there, describe(model)
+            for field in model._meta.local_many_to_many:
+                assert links(nodes[0], field) == links(nodes[1], field), (field.name, describe(model))

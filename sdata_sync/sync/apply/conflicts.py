@@ -21,7 +21,7 @@ from ..content.contents import LocalVersion, merged, value_of
 from ..content.resolve import ReferenceCache, RowAction, RowChange, prepare_row, set_attributes
 from ..content.rows import read_instances
 from ..content.write.nested import write_inside
-from ..content.write.writer import write_rows
+from ..content.write.writer import delete_row, write_rows
 from ..db.faults import ends_page
 from ..db.isolation import row_guard
 from ..identity.link import survivor_of
@@ -113,7 +113,7 @@ def use_other_version(kind: Kind, record: ConflictRecord) -> None:
         instance = None if key is None else read_instances(kind, [key]).get(key)
         if not record.losing_payload:
             if instance is not None:
-                instance.delete(using=database)
+                delete_row(kind, instance)
         else:
             _write(kind, tracked, instance, record.losing_payload)
         ConflictRecord.objects.using(database).filter(pk=record.pk).update(overruled_at=timezone.now())

@@ -156,6 +156,7 @@ def revive(kind: Kind, deleted: TrackedResource, reading: Reading, known: Refere
         PayloadError: the content cannot be written.
     """
     change = prepare_row(kind, None, reading, known)
+    change.uuid = deleted.uuid
     write_rows(kind, [change])
     if change.error is not None:
         raise change.error

@@ -42,6 +42,9 @@ def store(batch: Batch, now: int) -> None:
     ConflictRecord.objects.using(kind.database).bulk_create(batch.conflicts)
     # Before the rows are written: a mark that the application's receivers set from here on is a change of this node.
     _clear_marks(kind, [v.tracked for v in versions if not v.is_new], now)
+    for version in versions:
+        if version.row is not None:
+            version.row.uuid = version.tracked.uuid
     write_rows(kind, [v.row for v in versions if v.row is not None and v.error is None])
     waited = [v.tracked.pk for v in versions if v.tracked.is_deferred or v.tracked.is_incomplete]
     for version in versions:

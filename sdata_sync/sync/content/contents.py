@@ -55,7 +55,8 @@ def read_contents(
     def read(keys: Sequence[str]) -> dict[str, list[Text]]:
         rows = read_rows(kind, keys)
         waiting = waiting_of(kind, [by_key[key] for key in keys]) if kind.relations else {}
-        return contents_of(kind, rows, waiting, allocate=allocate)
+        own = {key: by_key[key].uuid for key in rows if key in by_key}
+        return contents_of(kind, rows, waiting, allocate=allocate, own=own)
 
     return read_apart(kind.database, list(by_key), read)
 
@@ -66,8 +67,11 @@ def contents_of(
     waiting: Waiting = MappingProxyType({}),
     *,
     allocate: bool = False,
+    own: Mapping[str, UUID] = MappingProxyType({}),
 ) -> dict[str, list[Text]]:
     """Return the contents of ``rows`` by local key; ``rows`` holds their columns.
+
+    ``own`` are the uuids of the rows, by local key, where they are known.
 
     ``waiting`` are the targets of pending references, which belong to the content although the columns are empty.
     """
@@ -76,7 +80,7 @@ def contents_of(
     for relation in kind.relations if contents else ():
         end = position + len(relation.columns)
         columns = {key: tuple(values[position:end]) for key, values in rows.items()}
-        texts = _texts(kind, relation, columns, waiting, allocate=allocate)
+        texts = _texts(kind, relation, columns, waiting, allocate=allocate, own=own)
         for key, content in contents.items():
             content.append(texts[key])
         position = end
@@ -84,14 +88,20 @@ def contents_of(
 
 
 def _texts(
-    kind: Kind, relation: Relation, columns: dict[str, tuple[Any, ...]], waiting: Waiting, *, allocate: bool
+    kind: Kind,
+    relation: Relation,
+    columns: dict[str, tuple[Any, ...]],
+    waiting: Waiting,
+    *,
+    allocate: bool,
+    own: Mapping[str, UUID],
 ) -> dict[str, Text]:
     if isinstance(relation, Children):
         return children_texts(relation, columns, partial(contents_of, allocate=allocate), allocate=allocate)
     pending = {key: names[relation.name] for key, names in waiting.items() if relation.name in names}
     if isinstance(relation, Association):
         uuids = {key: [uuid for _, uuid in awaited] for key, awaited in pending.items()}
-        return association_texts(kind, relation, columns, uuids, allocate=allocate)
+        return association_texts(kind, relation, columns, uuids, allocate=allocate, own=own)
     if isinstance(relation, GenericReference):
         texts = generic_texts(kind, columns, allocate=allocate)
         awaited = {key: f"{kind_name} {uuid}" for key, ((kind_name, uuid), *_) in pending.items()}

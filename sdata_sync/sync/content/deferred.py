@@ -340,6 +340,7 @@ def _retry_one(kind: Kind, entry: DeferredEntry, tracked: TrackedResource) -> bo
     try:
         with row_guard(kind.database), receiving_from(""):  # not from the source of the page that is applied now
             change, extra = _change(kind, entry, tracked.local_key)
+            change.uuid = tracked.uuid
             write_rows(kind, [change])
         error = change.error
     except PayloadError as raised:

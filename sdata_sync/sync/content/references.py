@@ -259,29 +259,38 @@ def association_texts(
     waiting: Mapping[str, Iterable[UUID]],
     *,
     allocate: bool,
+    own: Mapping[str, UUID],
 ) -> dict[str, Text]:
-    """Return the texts of ``relation`` for the rows ``keys``; ``waiting`` are the members without a row here."""
+    """Return the texts of ``relation`` for the rows ``keys``; ``waiting`` are the members without a row here.
+
+    ``own`` are the uuids of the rows that are not tracked yet, by local key.
+    """
     target = registry.of_model(relation.model)
     found = members(kind, relation, keys)
     if target is None:
         return _natural_lists(kind, relation, keys, found)
     wanted = {key for others in found.values() for key in others}
-    uuids = uuids_of(target, wanted | set(keys if relation.is_symmetrical else ()), allocate=allocate)
+    known = own if relation.is_symmetrical else {}  # the members are rows of the same kind
+    if relation.is_symmetrical:
+        wanted |= set(keys)
+    uuids = {**uuids_of(target, wanted - known.keys(), allocate=allocate), **known}
     texts: dict[str, Text] = {}
     for key in keys:
         listed = {uuids[other] for other in found.get(key, ()) if other in uuids}
         if relation.is_symmetrical:
-            listed = {uuid for uuid in listed if key not in uuids or str(uuid) > str(uuids[key])}
+            listed = {uuid for uuid in listed if key not in uuids or str(uuid) >= str(uuids[key])}
         texts[key] = association_text({*listed, *waiting.get(key, ())})
     return texts
 
 
-def paired_elsewhere(kind: Kind, key: str, others: Collection[str]) -> set[str]:
+def paired_elsewhere(kind: Kind, key: str, others: Collection[str], uuid: UUID | None = None) -> set[str]:
     """Return those of the members ``others`` whose pair with the row ``key`` is in their text, not in that of the row.
 
-    The association is symmetrical.
+    The association is symmetrical. ``uuid`` is that of the row, if it is not tracked yet.
     """
     uuids = uuids_of(kind, {key, *others}, allocate=False)
+    if uuid is not None:
+        uuids[key] = uuid
     return {other for other in others if str(uuids[other]) < str(uuids[key])}
 
 

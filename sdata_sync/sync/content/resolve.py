@@ -219,14 +219,18 @@ def members_of(
     present: Mapping[str, Sequence[str]],
     key: str,
     known: ReferenceCache,
+    uuid: UUID | None = None,
 ) -> set[str]:
-    """Return the local keys of the members that the row ``key`` has after ``received``, without missing ones."""
+    """Return the local keys of the members that the row ``key`` has after ``received``, without missing ones.
+
+    ``uuid`` is that of the row, if it is not tracked yet.
+    """
     if registry.of_model(relation.model) is None:
         return _natural_members(using, relation.model, received, present.get(key, ()), known)
     kind = _kind(relation)
     target, standing = registry.of_model(relation.model), present.get(key, ())
     kept = (
-        paired_elsewhere(target, key, standing)
+        paired_elsewhere(target, key, standing, uuid)
         if target is not None and relation.is_symmetrical and standing
         else set()
     )
@@ -286,6 +290,8 @@ class RowChange:
     state: SyncState | None = None
     texts: list[Text] = field(default_factory=list)
     error: PayloadError | None = None
+    #: The uuid of the resource, where it is known; a new row is not tracked before it is written.
+    uuid: UUID | None = None
 
     @property
     def local_key(self) -> str:

@@ -23,6 +23,7 @@ from ..content.pending import hand_over, store_pending
 from ..content.references import MAX_ALIASES
 from ..content.referrers import mark_all_referrers
 from ..content.rows import read_instances
+from ..content.write.writer import delete_row
 from ..db.clock import now
 from ..log.marks import mark, new_uuid
 from ..log.suppression import applying
@@ -193,7 +194,7 @@ def _delete(kind: Kind, key: str, deleted: TrackedResource) -> None:
     try:
         with write_transaction(kind.database), applying(kind.name, keys=[key]):
             for row in read_instances(kind, [key]).values():
-                row.delete(using=kind.database)
+                delete_row(kind, row)
     except (models.ProtectedError, models.RestrictedError) as error:
         tracked_rows(kind).filter(pk=deleted.pk).update(local_key=key, is_deleted=False)
         defer(kind, deleted, PayloadError(f"{type(error).__name__}: {error}"), None, is_deleted=True)

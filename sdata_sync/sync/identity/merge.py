@@ -14,6 +14,7 @@ from ...models import ChildResource, TrackedResource
 from ...registry import registry
 from ...turns import write_transaction
 from ..content.references import pointing_to
+from ..content.write.writer import delete_row
 from ..log.keys import key_of, key_text
 from ..log.suppression import applying
 
@@ -30,10 +31,11 @@ def merge_rows(kind: Kind, old: models.Model, new: models.Model) -> None:
     with applying(kind.name, keys=[key_of(old)]):
         children = {children.link for children in kind.child_lists}
         for field in _foreign_keys_to(type(old)):
-            if field not in children:
+            # What refers to the row of a registered parent stays with it.
+            if field not in children and field.remote_field.model not in kind.models_of_parents:
                 _repoint(field, old, new, using)
         _repoint_generic(old, new, using)
-        old.delete(using=using)
+        delete_row(kind, old)
 
 
 def _foreign_keys_to(model: type[models.Model]) -> Iterator[Any]:

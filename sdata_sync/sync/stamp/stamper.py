@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
@@ -17,7 +18,7 @@ from ...exceptions import PayloadError, UnrepresentableText
 from ...models import ConflictRecord, TrackedResource
 from ..content.cascade import waiting_deletions
 from ..content.contents import payload_of, read_contents
-from ..content.deferred import forget
+from ..content.deferred import forget, retry_waiting
 from ..content.pending import drop_overruled, store_pending
 from ..content.upgrade import take_over
 from ..db.clock import now
@@ -187,6 +188,8 @@ class _Stamper:
         self.incomplete: dict[int, list[Text]] = {}
         self.waiting_deletions: set[int] = set()
         self.conflicts: list[ConflictRecord] = []
+        #: A deferred entry is not retried while its row is marked; the mark of such a row is cleared.
+        self.frees_deferred = False
 
     def find_waiting_deletions(self, marked: Sequence[TrackedResource]) -> None:
         """Find those of ``marked`` that have a deferred deletion."""
@@ -326,6 +329,7 @@ class _Stamper:
     def _clear(self, tracked: TrackedResource) -> None:
         tracked.mark, tracked.is_intent, tracked.problem, tracked.restamp = None, False, "", False
         self.changed.append(tracked)
+        self.frees_deferred = self.frees_deferred or tracked.is_deferred
 
     def _assign_tick(self, tracked: TrackedResource) -> None:
         set_first_state(tracked)
@@ -361,6 +365,8 @@ class _Stamper:
             track_missing(self.kind)
             tracked.filter(pk__in=self.unbound).delete()
         drop_overruled(self.kind, self.incomplete)
+        if self.frees_deferred:
+            transaction.on_commit(partial(retry_waiting, self.kind), using=database, robust=True)
         last = SyncState(endpoint=self.kind.endpoint, tick=self.next_tick - 1, stamp=self.now)
         self.stored.save(self.digest.advance(last, stamp=self.now))
 

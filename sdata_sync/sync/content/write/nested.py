@@ -132,9 +132,13 @@ def _write_members(kind: Kind, relation: Association, changes: Iterable[RowChang
     for key, change in by_key.items():
         received = change.lists[relation.name]
         assert isinstance(received, ReceivedList)
-        wanted = members_of(kind.database, relation, received, present, key, change.known)
-        if wanted != set(present.get(key, ())):
-            set_members(kind, relation, key, wanted)
+        if relation.is_symmetrical:  # the write of another row may have changed the members of this one
+            present = members(kind, relation, [key])
+        standing = set(present.get(key, ()))
+        wanted = members_of(kind.database, relation, received, present, key, change.known, change.uuid)
+        if wanted != standing:
+            with applying(kind.name, keys={key, *wanted, *standing} if relation.is_symmetrical else {key}):
+                set_members(kind, relation, key, wanted)
 
 
 class _ChildrenWriter:

@@ -45,6 +45,8 @@ def take_parents(kind: Kind, change: RowChange) -> Parents:
     """
     link = kind.parent_link
     assert link is not None
+    # Django inserts the row of a parent whose key has a default, without looking for it, while an instance is new.
+    change.instance._state.adding = False
     key = getattr(change.instance, link.attname)
     found: Parents = {}
     for parent in sorted(kind.models_of_parents, key=lambda model: len(model._meta.get_parent_list())):

@@ -83,25 +83,27 @@ def _delete_in_turn(kind: Kind, deletions: list[RowChange]) -> None:
 
 def _delete(kind: Kind, change: RowChange) -> None:
     records = prepare_records(kind, change)
-    pk = change.instance.pk
     with applying_waiting(change):
-        _delete_instance(kind, change.instance)
-        change.instance.pk = pk
-        if kind.model.delete is not models.Model.delete and kind.rows().filter(pk=pk).exists():
-            # The model's own delete() only hides the row. It was deleted at its origin: a row that stays would be found
-            # as a new one.
-            models.Model.delete(change.instance, using=kind.database, keep_parents=bool(kind.registered_parents))
-    change.instance.pk = pk
+        delete_row(kind, change.instance)
     if are_kept_referring(kind, [change.instance]):  # checked now: at the commit the violation would fail the page
         raise PayloadError("IntegrityError: rows with on_delete=DO_NOTHING still refer to the row.", public="Refused.")
     confirm_taken(records)
 
 
-def _delete_instance(kind: Kind, instance: models.Model) -> None:
-    if kind.registered_parents:  # the row of the parent has an entry of its own
-        instance.delete(using=kind.database, keep_parents=True)
-    else:
-        instance.delete(using=kind.database)
+def delete_row(kind: Kind, instance: models.Model) -> None:
+    """Delete the row by the model's ``delete()``; the instance keeps its primary key.
+
+    The row of a registered parent stays: it has an entry of its own. If ``delete()`` only hides the row, it is deleted
+    all the same: a row that stays would be found as a new one, although it was deleted at its origin.
+    """
+    pk = instance.pk
+    options = {"keep_parents": True} if kind.registered_parents else {}
+    with applying_to_parents(kind, instance):
+        instance.delete(using=kind.database, **options)
+        instance.pk = pk
+        if kind.model.delete is not models.Model.delete and kind.rows().filter(pk=pk).exists():
+            models.Model.delete(instance, using=kind.database, **options)
+            instance.pk = pk
 
 
 def _can_write_in_bulk(kind: Kind) -> bool:
@@ -321,7 +323,8 @@ def _set_texts(kind: Kind, changes: Sequence[RowChange], *, is_saved: bool = Fal
 
 def _contents(kind: Kind, changes: Sequence[RowChange], rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Text]]:
     pending = {change.local_key: change.pending for change in changes if change.pending}
-    return contents_of(kind, rows, pending, allocate=True)
+    own = {change.local_key: change.uuid for change in changes if change.uuid is not None}
+    return contents_of(kind, rows, pending, allocate=True, own=own)
 
 
 def _update_in_bulk(kind: Kind, names: frozenset[str], instances: list[models.Model]) -> None:
