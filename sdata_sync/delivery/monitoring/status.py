@@ -19,6 +19,7 @@ from ...sync.apply.receive import OUTCOMES
 from ...sync.content.deferred import deferred_entries
 from ...sync.db.clock import lies_ahead, now
 from ...sync.log.digests import StoredDigest, load_digest
+from ...sync.log.marks import BY_RECEIVER
 from ...sync.select.oversize import oversize_names
 from ..lease import is_backing_off, known_digest
 from ..waiting import waiting_there
@@ -202,7 +203,7 @@ def _of_kind(kind: Kind, peers: Iterable[Peer]) -> KindStatus:
     stored = load_digest(kind)
     row = DigestRow.objects.using(kind.database).filter(pk=kind.name).first() or DigestRow(pk=kind.name)
     tracked = TrackedResource.objects.using(kind.database).filter(kind=kind.name)
-    oldest = tracked.filter(mark__isnull=False, problem="").aggregate(mark=Min("mark"))["mark"]
+    oldest = tracked.filter(mark__gt=BY_RECEIVER, problem="").aggregate(mark=Min("mark"))["mark"]
     held = oversize_names(kind)
     streams = {stream.peer_id: stream for stream in Stream.objects.filter(kind=kind.name).select_related("peer")}
     return KindStatus(
@@ -264,6 +265,7 @@ def _seconds_behind(kind: Kind, stored: StoredDigest, stream: Stream, oldest_mar
             kind=kind.name,
             endpoint=stored.ensure_endpoint_id(kind.endpoint),
             tick__gte=known.tick(kind.endpoint),
+            stamp__gt=BY_RECEIVER,
         )
         moments += lacking.order_by("tick").values_list("stamp", flat=True)[:1]
     return max((now() - min(moments)) / 1000, 0.0) if moments else 0.0

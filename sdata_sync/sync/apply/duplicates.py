@@ -6,19 +6,20 @@ its alias. So two nodes that merge at the same time get the same result.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.db import models, transaction
 from django.db.models import QuerySet
 
-from ...core.decision import Resolution, resolve
+from ...core.decision import Resolution, Rule, resolve
 from ...exceptions import PayloadError
 from ...models import ConflictRecord, TrackedResource
-from ..content.contents import LocalVersion, merged, waiting_of
+from ..content.contents import LocalVersion, merged, value_of, waiting_of
 from ..content.pending import hand_over, store_pending
-from ..content.resolve import ReferenceCache, RowChange, keep_waiting, prepare_row
+from ..content.resolve import ReferenceCache, RowAction, RowChange, keep_waiting, prepare_row, set_attributes
 from ..content.rows import read_instances
 from ..content.write.writer import write_rows
 from ..db.clock import now
@@ -27,7 +28,7 @@ from ..identity.link import mark_referrers_of_key, release, rename
 from ..log.tracked import tracked_rows
 from ..log.wakeup import wake_after_commit
 from .batch import Plan
-from .conflicts import record_of
+from .conflicts import ask_application, record_of
 from .results import lost_result
 from .store import defer_late
 
@@ -52,6 +53,8 @@ class DuplicateMerge:
     instance: models.Model
     known: ReferenceCache
     is_conflict: bool = False
+    #: The stored values by column that the application's ``resolve`` has merged.
+    decided: dict[str, Any] | None = None
 
     def merge(self, local_state: SyncState, source: Digest, target: Digest) -> Resolution:
         """Merge both resources, and return the decision whose content stays.
@@ -65,6 +68,7 @@ class DuplicateMerge:
         same_content = self._has_same_content(local)
         outcome = resolve(self.entry.state, local_state, source, target, same_content=same_content)
         if not same_content:
+            outcome = self._as_the_application_says(local_state, local, outcome)
             record = record_of(
                 self.duplicate,
                 self.entry,
@@ -76,7 +80,9 @@ class DuplicateMerge:
             ConflictRecord.objects.using(self.kind.database).bulk_create([record])
             self.is_conflict = True
         change = self._written() if outcome.source_wins else None
-        etag = "" if change is None else self.kind.etag(change.texts, self.reading.extra)
+        # Without an etag the content of the row becomes a change of this node: the rules decide otherwise elsewhere.
+        is_received = change is not None and outcome.by is not Rule.APPLICATION
+        etag = self.kind.etag(change.texts, self.reading.extra) if change is not None and is_received else ""
         if str(self.entry.uuid) < str(self.duplicate.uuid):
             self._keep_received(etag)
         else:
@@ -85,6 +91,18 @@ class DuplicateMerge:
             self._wait_for(change)
         wake_after_commit(self.kind.name, self.kind.database)
         return outcome
+
+    def _as_the_application_says(self, local_state: SyncState, local: LocalVersion, outcome: Resolution) -> Resolution:
+        if not self.kind.decides_itself:
+            return outcome
+        row = prepare_row(self.kind, None, self.reading, self.known)
+        remote = {name: value_of(row.instance, name) for name in row.names}
+        decision = ask_application(self.kind, self.entry, local_state, local, remote, outcome)
+        if decision is None:
+            return outcome
+        if isinstance(decision, Mapping):
+            self.decided = self.kind.stored_values(decision, is_new=False)
+        return Resolution(source_wins=decision != "local", by=Rule.APPLICATION, record=True)
 
     def _has_same_content(self, local: LocalVersion) -> bool:
         if local.contents is None:
@@ -102,7 +120,11 @@ class DuplicateMerge:
 
     def _written(self) -> RowChange:
         """Write the received content into the row, and return the change."""
-        change = prepare_row(self.kind, self.instance, self.reading, self.known)
+        if self.decided is not None:
+            set_attributes(self.kind, self.instance, self.decided)
+            change = RowChange(instance=self.instance, action=RowAction.UPDATE, values=self.decided)
+        else:
+            change = prepare_row(self.kind, self.instance, self.reading, self.known)
         waiting = waiting_of(self.kind, [self.duplicate]).get(self.duplicate.row_key, {})
         keep_waiting(self.kind, change, self.reading.related, waiting)
         write_rows(self.kind, [change])

@@ -18,8 +18,15 @@ from ...registry import registry, resource_registered, resource_unregistered
 from ...relations import Association, Reference
 from ..content.referrers import Referrer, await_withdrawn, keep_emptied, mark_referrers, referrers_of
 from ..log.keys import is_whole, key_text
-from ..log.marks import bind_uuid, mark, mark_tracked, reserve_uuid
-from ..log.suppression import add_applied_key, is_applied, is_applying_deletions, is_withdrawing, register_receivers
+from ..log.marks import BY_RECEIVER, bind_uuid, mark, mark_tracked, reserve_uuid
+from ..log.suppression import (
+    add_applied_key,
+    is_applied,
+    is_applying,
+    is_applying_deletions,
+    is_withdrawing,
+    register_receivers,
+)
 from ..log.wakeup import wake_after_commit
 from .nested import (
     Inside,
@@ -137,7 +144,7 @@ def _before_save(sender: type[models.Model], instance: models.Model, using: str,
             if not in_transaction:
                 _reserved(instance)[kind.name] = reserve_uuid(using, kind.name)
         elif in_transaction:
-            mark(using, kind.name, [key])
+            mark(using, kind.name, [key], made_at=_made_at(kind, is_new=instance._state.adding))
             _reserved(instance)[kind.name] = None
             wake_after_commit(kind.name, using)
         else:
@@ -149,7 +156,15 @@ def _before_save(sender: type[models.Model], instance: models.Model, using: str,
         before_child_save(watch.inside, instance, using)
 
 
-def _after_save(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+def _made_at(kind: Kind, *, is_new: bool) -> int | None:
+    """Return the time of the mark for a row that a receiver makes while a change is applied; ``None`` for now."""
+    may_be_another = kind.may_find_duplicates or kind.brings_keys
+    return BY_RECEIVER if is_new and may_be_another and is_applying() is not None else None
+
+
+def _after_save(
+    sender: type[models.Model], instance: models.Model, using: str, created: bool = False, **kwargs: Any
+) -> None:
     if _is_elsewhere(sender, using):
         return
     watch = _captured[sender]
@@ -165,7 +180,7 @@ def _after_save(sender: type[models.Model], instance: models.Model, using: str, 
             continue
         uuid = reserved.pop(kind.name, None)
         if uuid is None:
-            mark(using, kind.name, [key])
+            mark(using, kind.name, [key], made_at=_made_at(kind, is_new=created))
         else:
             bind_uuid(using, kind.name, uuid, key)
         wake_after_commit(kind.name, using)

@@ -38,17 +38,28 @@ _VALUES: dict[str, Any] = {
 _UPDATED = ("mark", "is_intent", "mark_user")
 
 
+#: The time of a row that a receiver of the application creates while a received change is applied: nobody has made the
+#: row at this moment. If it turns out to be the same thing as a row that somebody has made, it yields.
+BY_RECEIVER = 1
+
+
 def mark(
-    using: str, kind: str, keys: Iterable[str | None], *, is_intent: bool = False, uuid: UUID | None = None
+    using: str,
+    kind: str,
+    keys: Iterable[str | None],
+    *,
+    is_intent: bool = False,
+    uuid: UUID | None = None,
+    made_at: int | None = None,
 ) -> None:
     """Mark the resources with the local ``keys`` as changed, and track those that are not tracked yet.
 
     All keys are written with one statement. ``is_intent`` means that a row is about to be written outside a
     transaction: the mark is kept for a grace period even if the content has not changed. ``uuid`` is the uuid for a
-    single resource that is not tracked yet.
+    single resource that is not tracked yet. ``made_at`` is the time of the change in milliseconds, by default now.
     """
     connection = connections[using]
-    changed, user = now(), _user()
+    changed, user = now() if made_at is None else made_at, _user()
     rows = [
         (
             kind,
