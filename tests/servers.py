@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import IO
 
 from testproject.databases import why_not
@@ -18,7 +19,13 @@ IN_PROCESS = ["tests/integration", "tests/hostile"]
 PROCESSES = ["tests/acceptance"]
 HISTORIES = ["tests/integration/test_histories.py", "tests/integration/test_related_histories.py"]
 #: What must hold between nodes whose databases are on the server.
-BETWEEN_NODES = ["tests/integration/test_columns.py", "tests/integration/test_keys.py"]
+BETWEEN_NODES = [
+    "tests/integration/test_columns.py",
+    "tests/integration/test_keys.py",
+    "tests/integration/test_field_values.py",
+]
+#: The values of all fields between nodes whose databases are of two makers; "memory" is SQLite.
+FIELD_VALUES = ["tests/integration/test_field_values.py"]
 #: Random histories of each kind: a commit on a server costs a hundred times one in memory.
 SOME = "8"
 
@@ -85,10 +92,21 @@ def parts_on(server: str, *, is_all: bool) -> list[Part]:
     ]
 
 
+def part_between(one: str, other: str, number: int) -> Part:
+    """Return what is to be run between nodes on two servers; one of them may be "memory", which is SQLite."""
+    server = other if one == "memory" else one
+    environment = {
+        "SDATA_SERVER": server, "DATABASE_URL": f"{server}/sdata_sync_pair{number}",
+        "SDATA_NODES_ON": f"{one},{other}", "SDATA_NODES_NAME": f"sdata_sync_pair{number}",
+    }  # fmt: skip
+    return Part(f"between {one} and {other}", FIELD_VALUES, environment)
+
+
 def main(arguments: list[str]) -> int:
     """Run the tests on each of the servers; return the worst of their exit codes."""
     is_all = "--all" in arguments
-    parts = []
+    parts: list[Part] = []
+    present = ["memory"]
     for server in arguments:
         if server == "--all":
             continue
@@ -96,6 +114,8 @@ def main(arguments: list[str]) -> int:
             print(f"== skipped: {server} ({reason.splitlines()[0]})", flush=True)
             continue
         parts += parts_on(server, is_all=is_all)
+        present.append(server)
+    parts += [part_between(*pair, number) for number, pair in enumerate(combinations(present, 2))]
     if is_all:
         parts.append(Part("task queues and many peers", ["-m", "slow", *PROCESSES]))
     return run(parts)

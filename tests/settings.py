@@ -16,11 +16,15 @@ INSTALLED_APPS = [*INSTALLED_APPS, "tests.shapes"]
 # Most tests have peers that nobody is.
 SDATA_SYNC = {**SDATA_SYNC, "ASK_PEERS_FIRST": False}
 DATABASES["default"].setdefault("TEST", {})
-# Nodes that live in one process, each with a database of its own: see tests/many_nodes.py.
-for _name in ("node0", "node1", "node2"):
-    if os.environ.get("SDATA_NODES_ON"):
+# Nodes that live in one process, each with a database of its own: see tests/many_nodes.py. SDATA_NODES_ON names a server,
+# or several with commas between them, which the nodes take in turns; "memory" is SQLite.
+_servers = os.environ.get("SDATA_NODES_ON", "memory").split(",")
+for _number, _name in enumerate(("node0", "node1", "node2")):
+    _server = _servers[_number % len(_servers)]
+    if _server != "memory":
         # Kept open: a connection for each request costs more than the request.
-        DATABASES[_name] = dj_database_url.parse(f"{os.environ['SDATA_NODES_ON']}/sdata_sync_{_name}", conn_max_age=600)
+        _database_of_node = f"{os.environ.get('SDATA_NODES_NAME', 'sdata_sync')}_{_name}"
+        DATABASES[_name] = dj_database_url.parse(f"{_server}/{_database_of_node}", conn_max_age=600)
     else:
         DATABASES[_name] = {
             "ENGINE": "django.db.backends.sqlite3",
