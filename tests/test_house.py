@@ -71,6 +71,22 @@ def test_the_code_map_names_files():
     assert [name for name in named if not (root / name).is_file()] == []
 
 
+def test_each_promise_of_the_readme_has_a_test_of_its_name():
+    root = Path(sdata_sync.__file__).parent.parent
+    section = re.search(r"^## What it promises\n(.*?)^## ", (root / "README.md").read_text(), re.M | re.S)
+    assert section is not None
+    promises = {
+        "test_" + re.sub(r"\W+", "_", sentence.lower()) for sentence in re.findall(r"^- (.*)\.$", section[1], re.M)
+    }
+    assert len(promises) == section[1].count("\n- ")
+    tests = {
+        name
+        for path in (root / "tests").rglob("test_promises.py")
+        for name in re.findall(r"^def (test_\w+)\(", path.read_text(), re.M)
+    }
+    assert promises == tests
+
+
 def test_scripts_in_strings_import_modules_that_exist():
     """Servers, benchmarks and the fault injection run scripts that stand in strings, where no import is checked."""
     root = Path(sdata_sync.__file__).parent.parent
