@@ -19,7 +19,7 @@ from sdata_sync.registry import registry
 from sdata_sync.sync.stamp.scan import scan
 
 from ..many_nodes import two_nodes
-from ..talk import level, push
+from ..talk import level, pull, push
 from . import models as m
 
 pytestmark = [
@@ -311,6 +311,32 @@ def test_mptt_with_trees_of_both_nodes(a, b):
                 ("Drama", 0),
                 ("Drama child", 1),
             ]
+
+
+@pytest.mark.models([(m.Genre, Genres)])
+def test_mptt_a_circle_made_from_both_sides_is_deferred_with_the_reason(a, b):
+    with a.at_work():
+        m.Genre.objects.create(name="x")
+        m.Genre.objects.create(name="y")
+    exchange(a, b)
+    for node, child, parent in ((a, "x", "y"), (b, "y", "x")):
+        with node.at_work():
+            genre = m.Genre.objects.get(name=child)
+            genre.parent = m.Genre.objects.get(name=parent)
+            genre.save()
+    exchange(a, b)
+    for node in (a, b):
+        with node.at_work():
+            [entry] = DeferredEntry.objects.all()
+            assert entry.reason == "InvalidMove: A node may not be made a child of any of its descendants."
+    with a.at_work():  # a user resolves it
+        genre = m.Genre.objects.get(name="x")
+        genre.parent = None
+        genre.save()
+    exchange(a, b)
+    pull(a, b)  # as the heartbeat does: deferred entries are retried
+    exchange(a, b)
+    assert_equal(a, b, (m.Genre, ["id", "parent", "lft", "rght", "tree_id", "level"]))
 
 
 @pytest.mark.models([m.Category])
