@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .kind import Kind
 
 #: The number of characters that fit into ``TrackedResource.local_key``.
-MAX_KEY = 255
+MAX_KEY = 500
 _SET_BASE_URL = f"Set SDATA_SYNC['BASE_URL'] to {BASE_URL_FORM}."
 
 

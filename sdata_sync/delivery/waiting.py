@@ -7,14 +7,18 @@ results are known.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from django.utils import timezone
+
 from ..core.digest import Digest
-from ..models import Peer, Stream, TrackedResource
+from ..core.state import same_endpoint
+from ..models import Endpoint, Peer, Stream, TrackedResource
 from ..models.tracked import NO_KEY
 from ..sync.content.deferred import deferred_entries
 from ..sync.content.rows import read_instances_apart
@@ -27,6 +31,11 @@ if TYPE_CHECKING:
 
 #: The number of waiting entries that are kept and named.
 KEPT, NAMED = 100, 3
+
+logger = logging.getLogger(__name__)
+
+#: The primary keys of peers, and the names that they give themselves and have not here; each is logged once.
+_other_names: set[tuple[int, str]] = set()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +71,31 @@ def _waits(status: int) -> bool:
 def note_digest(peer: Peer, kind: str, shown: Digest) -> None:
     """Store what the digest of ``kind`` tells of ``peer``: that it has the kind, and how many entries wait there."""
     Stream.objects.filter(peer=peer.pk, kind=kind).exclude(is_shared=True).update(is_shared=True)
+    if shown.origin and not same_endpoint(shown.origin, peer.endpoint(kind)):
+        _note_other_name(peer, kind, shown.origin)
     if shown.waiting is None:
         return
     for stream in Stream.objects.filter(peer=peer.pk, kind=kind).exclude(waiting=shown.waiting):
         _store(stream, shown.waiting, stream.waiting_uuids.split() if shown.waiting else ())
+
+
+def _note_other_name(peer: Peer, kind: str, origin: str) -> None:
+    """Store and log, once per process, that ``peer`` calls itself otherwise than it is called here."""
+    if (peer.pk, origin) in _other_names:
+        return
+    _other_names.add((peer.pk, origin))
+    url = origin.rpartition("/")[0]
+    note = f"{peer} calls itself so, and is {peer.endpoint(kind)} here. Remove the peer and add it as {url}."
+    logger.warning("%s: %s", origin, note)
+    Endpoint.objects.update_or_create(
+        key=origin.lower(),
+        defaults={"anomaly_at": timezone.now(), "anomaly_note": note},
+        create_defaults={
+            "url": origin,
+            "anomaly_at": timezone.now(),
+            "anomaly_note": note,
+        },
+    )
 
 
 def _store(stream: Stream, count: int, uuids: Collection[str]) -> None:

@@ -14,7 +14,7 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='childresource',
             name='local_key',
-            field=sdata_sync.models.columns.KeyField(max_length=255),
+            field=sdata_sync.models.columns.KeyField(max_length=500),
         ),
         migrations.AlterField(
             model_name='endpoint',
@@ -29,6 +29,6 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='trackedresource',
             name='local_key',
-            field=sdata_sync.models.columns.KeyField(help_text='The primary key of the row at this node; null if there is no row.', max_length=255, null=True),
+            field=sdata_sync.models.columns.KeyField(help_text='The primary key of the row at this node; null if there is no row.', max_length=500, null=True),
         ),
     ]

@@ -22,7 +22,7 @@ class TrackedResource(TurnModel):
     kind = models.CharField(max_length=100)
     uuid = models.UUIDField(default=uuid4)
     local_key = KeyField(  # null, because the unique constraint must allow many tombstones without a key
-        max_length=255, null=True, help_text="The primary key of the row at this node; null if there is no row."
+        max_length=500, null=True, help_text="The primary key of the row at this node; null if there is no row."
     )
 
     # The sync state (SData sync 4.3).
@@ -105,7 +105,7 @@ class ChildResource(TurnModel):
 
     kind = models.CharField(max_length=200)
     uuid = models.UUIDField()
-    local_key = KeyField(max_length=255)
+    local_key = KeyField(max_length=500)
     extra = models.TextField(
         default="", blank=True, help_text="Received elements that this node does not know, as XML."
     )

@@ -86,6 +86,17 @@ class TestCommand:
         ]
         assert "in sync" in here.manage("sync_catchup").stdout
 
+    def test_it_counts_what_it_delivers_although_threads_of_its_process_could(self, nodes):
+        looks_seldom = {"SDATA_POLL_SECONDS": "100", "SDATA_HEARTBEAT": "100"}
+        here, there = nodes("here", "there", environment=looks_seldom)
+        here.kill()
+        here.end_driver()
+        code = "Account.objects.bulk_create([Account(name=f'Row {n}') for n in range(300)])"
+        here.manage("shell", "-c", f"from testproject.crm.models import Account\n{code}")
+        passed = caught_up(here, "--scan", "--kind", "accounts")
+        assert [(p["direction"], p["entries"]) for p in passed] == [("pull", 0), ("push", 300)]
+        assert are_level(here, there)
+
     def test_one_direction_one_kind_one_peer(self, nodes):
         here, there = nodes("here", "there")
         here.run("Account.objects.create(name='Here')")

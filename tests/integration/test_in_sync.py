@@ -285,6 +285,19 @@ class TestAnotherBaseUrl:
         assert run(a, capsys, "sync_status")[0] == 0
 
 
+class TestAPeerThatCallsItselfOtherwise:
+    def test_it_is_said(self, a, b, capsys, monkeypatch, caplog):
+        with a.at_work():
+            Peer.objects.update(url=b.base_url.replace("node1", "node1:80"))
+        for _ in range(2):
+            run(a, capsys, "sync_catchup")
+        told = [record.getMessage() for record in caplog.records if "calls itself so" in record.getMessage()]
+        assert len([text for text in told if "/zones: " in text]) == 1
+        output = run(a, capsys, "sync_status")[1]
+        assert f"CLAIM: {b.base_url}/zones: node1 calls itself so, and is http://node1:80" in output
+        assert f"add it as {b.base_url}." in output
+
+
 class TestARenamedModel:
     def test_the_check_names_its_former_kind(self, a, b):
         with a.at_work():

@@ -21,6 +21,7 @@ from ...delivery.client import PeerClient
 from ...delivery.progress import Progress
 from ...models import Peer
 from ...registry import registry
+from ...sync.port import holding_wakes
 from ...sync.stamp.scan import scan
 from ..choose import chosen_kinds, chosen_peers
 
@@ -51,7 +52,7 @@ class Command(BaseCommand):
         if bool(options["source"]) != bool(options["target"]):
             raise CommandError("Expected both --source and --target, or neither of them.")
         quiet = options["json"] or not self.stdout.isatty()
-        with _Bars(quiet=quiet) as bars:
+        with holding_wakes(), _Bars(quiet=quiet) as bars:
             passed = list(self._bridge(options, bars) if options["source"] else self._catch_up(options, bars))
         if options["json"]:
             self.stdout.write(json.dumps([item.as_dict() for item in passed], indent=2))
