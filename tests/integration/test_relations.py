@@ -4,6 +4,7 @@ from contextvars import copy_context
 from threading import Event, Thread, Timer
 
 import pytest
+from django.db import models
 
 import sdata_sync
 from sdata_sync.delivery import session as session
@@ -11,11 +12,13 @@ from sdata_sync.delivery.audit import verify
 from sdata_sync.models import ChildResource, DeferredEntry, Peer, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.apply import applier as applying
+from sdata_sync.sync.log.digests import load_digest
 from sdata_sync.sync.stamp import restore_gap as hearing
 from sdata_sync.sync.stamp.scan import scan
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
 from testproject.crm.sync import SalesOrderLineSync
 
+from ..databases import declared
 from ..seams import port_with
 from ..shapes.models import Article, Author, Country, Coupon, Part, Profile, Tag
 from ..talk import level, pull, push
@@ -547,3 +550,41 @@ def test_nothing_gets_ahead_of_what_it_refers_to_while_a_process_begins(a, b):
         assert SalesOrder.objects.get().contact.last_name == "Doe"
         assert not DeferredEntry.objects.exists()
     assert level(a, b)
+
+
+class TestAForeignKeyToARowThatDoesNotExist:
+    """Without a constraint of the database: the row cannot be sent, which is said; no uuid is made for the missing row."""
+
+    def test_it_is_held_back_with_the_reason_until_the_row_exists(self, a, b):
+        class Mention(models.Model):
+            author = models.ForeignKey(Author, models.DO_NOTHING, db_constraint=False)
+            note = models.CharField(max_length=20, blank=True)
+
+            class Meta:
+                app_label = "shapes"
+
+        kind = "mentions"
+        with declared(Mention, using=["node0", "node1"]), sdata_sync.registered(Mention):
+            with a.at_work():
+                Mention.objects.create(author_id=999, note="dangling")
+                Mention.objects.create(author=Author.objects.create(name="Ann"), note="right")
+            for _ in range(3):
+                push(a, b)
+            with a.at_work():
+                assert TrackedResource.objects.filter(kind="authors").count() == 1
+                held = TrackedResource.objects.filter(kind=kind).exclude(problem="").get()
+                assert "author refers to 999, and there is no such shapes.Author" in held.problem
+                ticks = load_digest(registry.of_kind(kind)).value.tick(registry.of_kind(kind).endpoint)
+                assert ticks == 2
+            with b.at_work():
+                assert Mention.objects.get().note == "right"
+            with a.at_work():
+                Author.objects.create(pk=999, name="Late")
+            for _ in range(2):
+                push(a, b)
+            with b.at_work():
+                assert set(Mention.objects.values_list("note", "author__name")) == {
+                    ("right", "Ann"),
+                    ("dangling", "Late"),
+                }
+            assert level(a, b)

@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 
 import pytest
-from django.db import models
+from django.db import connections, models
 from django.db.models.signals import post_save
 
 import sdata_sync
@@ -163,3 +163,50 @@ def test_the_application_decides(monkeypatch, decision, stays):
         assert notes(a) == notes(b) == [("ann@x", stays)]
         assert level(a, b)
         assert records(b)
+
+
+class TestTwoRowsOfOneNode:
+    """They are two things, although the other node takes them for one: none of them is deleted."""
+
+    class IgnoringCase(MemberSync):
+        def find_duplicate(self, instance):
+            return Member.objects.filter(email__iexact=instance.email).first()
+
+    @pytest.mark.parametrize("together", [True, False], ids=["in one feed", "one after the other"])
+    def test_a_find_duplicate_that_finds_one_in_the_other(self, monkeypatch, together):
+        with two_nodes(monkeypatch, (Member, self.IgnoringCase)) as (a, b):
+            with a.at_work():
+                Member.objects.create(email="ann@x", note="one")
+            if not together:
+                exchange(a, b)
+            with a.at_work():
+                Member.objects.create(email="ANN@x", note="two")
+            exchange(a, b)
+            assert sorted(notes(a)) == sorted(notes(b)) == [("ANN@x", "two"), ("ann@x", "one")]
+            with b.at_work():
+                member = Member.objects.get(note="one")
+                member.note = "one, edited"
+                member.save()
+            exchange(a, b)
+            assert sorted(notes(a)) == sorted(notes(b)) == [("ANN@x", "two"), ("ann@x", "one, edited")]
+            assert level(a, b)
+
+    @pytest.mark.parametrize("together", [True, False], ids=["in one feed", "one after the other"])
+    def test_a_constraint_of_the_target_that_takes_only_one(self, monkeypatch, together):
+        """One is deferred at the target; the source keeps both."""
+        with two_nodes(monkeypatch, (Member, MemberSync)) as (a, b):
+            with connections["node1"].cursor() as cursor:
+                cursor.execute("CREATE UNIQUE INDEX only_one ON shapes_member (lower(email))")
+            with a.at_work():
+                Member.objects.create(email="ann@x", note="one")
+            if not together:
+                exchange(a, b)
+            with a.at_work():
+                Member.objects.create(email="ANN@x", note="two")
+            exchange(a, b)
+            with a.at_work():
+                assert Member.objects.count() == 2
+            with b.at_work():
+                assert Member.objects.count() == 1
+                [entry] = DeferredEntry.objects.all()
+                assert "IntegrityError" in entry.reason

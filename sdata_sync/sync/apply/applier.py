@@ -75,7 +75,7 @@ class Applier:
 
     def apply(self, entries: Sequence[Entry]) -> None:
         """Apply ``entries``; each of them is of a different resource."""
-        batch = Batch(self.kind, entries, lambda: self._condition)
+        batch = Batch(self.kind, entries, lambda: self._condition, self._recorder.source)
         self._recorder.stamp_edits(list(batch.tracked.values()), batch.instances)
         batch.look_up_references(entries)
         for entry in entries:

@@ -13,6 +13,8 @@ from uuid import UUID
 from django.db import models
 from django.db.models import QuerySet
 
+from ...core.digest import Digest
+from ...core.state import SyncState, same_endpoint
 from ...exceptions import PayloadError
 from ...models import ConflictRecord, TrackedResource
 from ...relations import Reading
@@ -82,10 +84,11 @@ class Version:
         """Plan to keep the version as a deferred entry because of ``error``."""
         self.plan, self.error = Plan.DEFER, error
 
-    def plan_merge(self, kind: Kind, same_key: str | None) -> None:
+    def plan_merge(self, kind: Kind, same_key: str | None, source: Digest) -> None:
         """Plan ``MERGE`` or ``RESURRECT`` if another row or deleted resource is the same thing as the new one.
 
-        ``same_key`` is the local key of the row that has the primary key of the new one.
+        ``same_key`` is the local key of the row that has the primary key of the new one. ``source`` is the digest of
+        the source: two rows that came from it are two things, whatever ``find_duplicate`` says.
 
         Raises:
             PayloadError: ``SyncResource.find_duplicate`` raised an exception.
@@ -108,7 +111,7 @@ class Version:
                 raise
             logger.exception("find_duplicate() of %r failed; the entry is deferred", kind)
             raise PayloadError(f"find_duplicate(): {describe(error)}", public="Refused.") from error
-        if duplicate is not None:
+        if duplicate is not None and not _came_from(source, kind, key_of(duplicate)):
             self.plan, self.other_key = Plan.MERGE, key_of(duplicate)
 
     def keep_waiting(self, kind: Kind, brought: Container[str]) -> None:
@@ -134,6 +137,15 @@ def _read_tracked(kind: Kind, uuids: Sequence[UUID]) -> list[TrackedResource]:
     return query.instances(kind.database, TrackedResource, kind.name, *uuids)
 
 
+def _came_from(source: Digest, kind: Kind, key: str) -> bool:
+    """Return True if ``source`` contains the version of the row ``key``, and this node has not made it."""
+    rows = TrackedResource.objects.using(kind.database).filter(kind=kind.name, local_key=key, endpoint__isnull=False)
+    for url, tick in rows.values_list("endpoint__url", "tick"):
+        state = SyncState(endpoint=url, tick=tick or 0, stamp=0)
+        return not same_endpoint(url, kind.endpoint) and source.contains(state)
+    return False
+
+
 class Batch:
     """Hold entries that are decided and written together, each of a different resource, with the local rows.
 
@@ -141,8 +153,11 @@ class Batch:
     ``touched`` the tracked resources to update. ``condition`` returns the condition of the deletions in the batch.
     """
 
-    def __init__(self, kind: Kind, entries: Sequence[Entry], condition: Callable[[], Condition]) -> None:
+    def __init__(
+        self, kind: Kind, entries: Sequence[Entry], condition: Callable[[], Condition], source: Digest
+    ) -> None:
         self.kind = kind
+        self.source = source
         self._using = kind.database
         self._condition = condition
         tracked = _read_tracked(kind, [entry.uuid for entry in entries])
@@ -235,7 +250,7 @@ class Batch:
         version.row = prepare_row(self.kind, instance, reading, self.known)
         version.keep_waiting(self.kind, reading.related)
         if instance is None:
-            version.plan_merge(self.kind, self._row_with_key_of(version.row.instance))
+            version.plan_merge(self.kind, self._row_with_key_of(version.row.instance), self.source)
             if version.plan is not Plan.WRITE:
                 version.row = None
         elif version.tracked.keeps_content:

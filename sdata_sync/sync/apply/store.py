@@ -48,7 +48,7 @@ def store(batch: Batch, now: int) -> None:
     write_rows(kind, [v.row for v in versions if v.row is not None and v.error is None])
     waited = [v.tracked.pk for v in versions if v.tracked.is_deferred or v.tracked.is_incomplete]
     for version in versions:
-        _set_outcome(kind, version)
+        _set_outcome(batch, version)
     _make_room(kind, versions, now)
     create_tracked(kind.database, [v.tracked for v in versions if v.is_new])
     update_tracked(kind.database, list(batch.touched.values()), with_marks=False)
@@ -83,10 +83,10 @@ def _clear_marks(kind: Kind, replaced: Iterable[TrackedResource], now: int) -> N
         rows.update(mark=None, is_intent=False, problem="")
 
 
-def _set_outcome(kind: Kind, version: Version) -> None:
-    tracked, row = version.tracked, version.row
+def _set_outcome(batch: Batch, version: Version) -> None:
+    kind, tracked, row = batch.kind, version.tracked, version.row
     if row is not None and row.error is not None:
-        _find_duplicate(kind, version, row.error, is_new=row.is_new)
+        _find_duplicate(batch, version, row.error, is_new=row.is_new)
     tracked.restamp = False
     if version.plan is Plan.DEFER:
         tracked.is_deleted = False
@@ -103,13 +103,13 @@ def _set_outcome(kind: Kind, version: Version) -> None:
         tracked.etag = kind.etag(row.texts, version.reading.extra)
 
 
-def _find_duplicate(kind: Kind, version: Version, error: PayloadError, *, is_new: bool) -> None:
+def _find_duplicate(batch: Batch, version: Version, error: PayloadError, *, is_new: bool) -> None:
     """Look for a duplicate once more after a failed write: the other row may be an entry of the same feed."""
     version.defer(error)
     if not is_new:
         return
     try:
-        version.plan_merge(kind, _same_key(kind, version))
+        version.plan_merge(batch.kind, _same_key(batch.kind, version), batch.source)
     except PayloadError as failure:
         version.defer(failure)
         return

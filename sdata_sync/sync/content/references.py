@@ -41,11 +41,12 @@ def uuids_of(kind: Kind, keys: Iterable[str], *, allocate: bool) -> dict[str, UU
     """Return the uuids of rows by local key.
 
     A row has no uuid until it is linked or sent (SData sync 1.2). With ``allocate``, such a row is marked and gets a
-    new uuid. Otherwise its local key, after ``KEY``, is returned in place of the uuid.
+    new uuid. Otherwise its local key, after ``KEY``, is returned in place of the uuid. A key without a row gets none.
     """
     wanted = set(keys)
     found: dict[str, UUID | str] = dict(_tracked(kind, wanted))
     missing = wanted - found.keys()
+    missing = existing_keys(kind, missing) if missing else missing
     if missing and not allocate:
         found.update((key, f"{KEY}{key}") for key in missing)
     elif missing:
@@ -97,8 +98,15 @@ def reference_texts(kind: Kind, relation: Reference, values: Mapping[str, Any], 
         keys = keys_by_value(kind, relation, present)
         uuids = uuids_of(target, keys.values(), allocate=allocate)
         by_value = {value: str(uuids[key]) for value, key in keys.items() if key in uuids}
-    texts.update((key, by_value.get(value)) for key, value in values.items() if value is not None)
+    for key, value in values.items():
+        if value is not None:
+            texts[key] = by_value.get(value) or _dangling(relation, value)
     return texts
+
+
+def _dangling(relation: Reference, value: Any) -> str:
+    """Return the text of a foreign key to a row that does not exist, which a column without a constraint can hold."""
+    return f"{PROBLEM}{relation.field.name} refers to {value}, and there is no such {relation.model._meta.label}"
 
 
 def keys_by_value(kind: Kind, relation: Reference, values: Iterable[Any]) -> dict[Any, str]:
