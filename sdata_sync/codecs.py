@@ -141,7 +141,7 @@ def _copy(field: Field, base: FieldClass, **changes: Any) -> Field:
 
 
 class StoredColumn(F):
-    """Name a column that a query reads with the converters of its ``stored_field`` and no others."""
+    """Select a column with the converters of its ``stored_field`` alone."""
 
     def __init__(self, name: str, field: Field) -> None:
         super().__init__(name)

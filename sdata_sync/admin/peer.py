@@ -131,7 +131,7 @@ class PeerAdmin(ModelAdmin[Peer]):
             self.message_user(request, text, messages.ERROR)
 
     def _enabled(self, request: HttpRequest, queryset: QuerySet[Peer]) -> list[Peer]:
-        """Return the enabled peers among those selected; tell the user of the others."""
+        """Return the selected peers that are enabled; warn the user of each disabled peer."""
         for peer in queryset.filter(enabled=False):
             self.message_user(request, f"{peer} is disabled: nothing was exchanged with it.", messages.WARNING)
         return list(queryset.filter(enabled=True))

@@ -70,13 +70,13 @@ def _waits(status: int) -> bool:
 
 def note_digest(peer: Peer, kind: str, shown: Digest) -> None:
     """Store what the digest of ``kind`` tells of ``peer``: that it has the kind, and how many entries wait there."""
-    Stream.objects.filter(peer=peer.pk, kind=kind).exclude(is_shared=True).update(is_shared=True)
     if shown.origin and not same_endpoint(shown.origin, peer.endpoint(kind)):
         _note_other_name(peer, kind, shown.origin)
-    if shown.waiting is None:
-        return
-    for stream in Stream.objects.filter(peer=peer.pk, kind=kind).exclude(waiting=shown.waiting):
-        _store(stream, shown.waiting, stream.waiting_uuids.split() if shown.waiting else ())
+    for stream in Stream.objects.filter(peer=peer.pk, kind=kind):
+        if not stream.is_shared:
+            Stream.objects.filter(pk=stream.pk).update(is_shared=True)
+        if shown.waiting is not None and shown.waiting != stream.waiting:
+            _store(stream, shown.waiting, stream.waiting_uuids.split() if shown.waiting else ())
 
 
 def _note_other_name(peer: Peer, kind: str, origin: str) -> None:

@@ -292,7 +292,7 @@ def association_texts(
 
 
 def paired_elsewhere(kind: Kind, key: str, others: Collection[str], uuid: UUID | None = None) -> set[str]:
-    """Return those of the members ``others`` whose pair with the row ``key`` is in their text, not in that of the row.
+    """Return the members of the row ``key`` whose own texts hold the pair, among the local keys ``others``.
 
     The association is symmetrical. ``uuid`` is that of the row, if it is not tracked yet.
     """
