@@ -54,6 +54,8 @@ LEASE_MILLIS = 2000
 #: The pause before the next look at a kind that refers to a kind which another process is delivering, the factor by
 #: which the pause grows while that goes on, and the longest pause.
 TURN_MILLIS, GROWTH, MAX_TURN_MILLIS = 20, 1.5, 250
+#: How long errands may take after a delivery, before it is looked for changes again.
+ERRAND_SECONDS = 2.0
 #: The pause after an unexpected exception.
 UNEXPECTED_MILLIS = 1000
 
@@ -62,12 +64,13 @@ UNEXPECTED_MILLIS = 1000
 class Errand:
     """Work of another app that is done while a peer is visited.
 
-    ``run`` does the work (network), and returns what it could not do, as a text; an empty one if it did everything.
-    ``concerns`` returns True for the name of a kind whose received changes make work.
+    ``run`` does the work (network) until a given time (monotonic seconds), and returns what it has not done, as a text:
+    an empty one if it did everything. ``concerns`` returns True for the name of a kind whose received changes make
+    work.
     """
 
     name: str
-    run: Callable[[PeerSession], str]
+    run: Callable[[PeerSession, float], str]
     concerns: Callable[[str], bool]
 
 
@@ -176,17 +179,19 @@ class PeerSession:
         self.held.clear()
         self._given_up.clear()
         due = [self._deliver_in_turn(kind, impatient=impatient) for kind in resources]
-        self.run_errands()
+        until = time.monotonic() + ERRAND_SECONDS
+        if self.run_errands(until=until) and time.monotonic() >= until:
+            due.append(now())  # changes that were made meanwhile go first
         return min((moment for moment in due if moment is not None), default=None)
 
-    def run_errands(self) -> dict[str, str]:
-        """Do the errands (network); return what could not be done, by the name of the errand."""
+    def run_errands(self, *, until: float = math.inf) -> dict[str, str]:
+        """Do the errands (network) until a time (monotonic seconds); return what is not done, by errand."""
         undone: dict[str, str] = {}
         for errand in _errands:
             if self.is_to_stop:
                 break
             try:
-                undone[errand.name] = errand.run(self)
+                undone[errand.name] = errand.run(self, until)
             except PeerError as error:
                 undone[errand.name] = str(error)
             except Exception as error:

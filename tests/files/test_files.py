@@ -14,7 +14,8 @@ from django.db import models
 import sdata_sync
 from sdata_sync.contrib.files import fetch
 from sdata_sync.contrib.files.models import WantedFile
-from sdata_sync.delivery import client
+from sdata_sync.delivery import client, session
+from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import Peer, TrackedResource
 from sdata_sync.registry import registry
 
@@ -148,6 +149,21 @@ def test_a_large_file_arrives_in_parts_and_goes_on_where_it_stopped(a, b, reques
     visit(b, a)
     assert requests == ["bytes=3000-3999", "bytes=4000-4999", "bytes=5000-5999"]
     assert content(b) == whole
+
+
+def test_a_delivery_does_not_wait_for_a_large_file(a, b, requests, monkeypatch):
+    """After each part it is looked for changes again, when the time for errands is up."""
+    monkeypatch.setattr(fetch, "PART_BYTES", 1000)
+    monkeypatch.setattr(session, "ERRAND_SECONDS", 0.0)
+    report(a, b"x" * 3500)
+    push(a, b)
+    with b.at_work(), PeerSession(Peer.objects.get()) as visit_to_a:
+        for _ in range(3):
+            assert visit_to_a.deliver(registry) is not None
+        assert requests == []
+        monkeypatch.setattr(session, "ERRAND_SECONDS", 60.0)
+        assert visit_to_a.deliver(registry) is None
+    assert content(b) == b"x" * 3500
 
 
 def test_a_file_that_is_replaced_meanwhile_is_fetched_from_its_beginning(a, b, requests, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import tempfile
 import time
@@ -43,17 +44,21 @@ class _NotFetched(Exception):
     """A file could not be fetched from this peer now; the text says why."""
 
 
-def fetch_files(session: PeerSession) -> str:
-    """Fetch the wanted files from the peer of ``session`` (network); return which files are still missing."""
+def fetch_files(session: PeerSession, until: float = math.inf) -> str:
+    """Fetch the wanted files from the peer of ``session`` (network); return which files are still missing.
+
+    It stops after the part that is being fetched at the time ``until`` (monotonic seconds), and goes on with the next
+    part when it is called again.
+    """
     last = 0
-    while not session.is_to_stop:
+    while not (session.is_to_stop or time.monotonic() >= until):
         wanted = WantedFile.objects.filter(pk__gt=last).order_by("pk").first()
         if wanted is None:
             break
         last = wanted.pk
         if _may_be_asked(session.peer.pk, wanted.pk) and _claim(wanted):
             try:
-                _fetch_one(session, wanted)
+                _fetch_one(session, wanted, until)
             finally:
                 WantedFile.objects.filter(pk=wanted.pk).update(held_until=0)
     count = WantedFile.objects.count()
@@ -74,14 +79,14 @@ def _claim(wanted: WantedFile) -> bool:
     return bool(free.update(held_until=now() + LEASE_MILLIS))
 
 
-def _fetch_one(session: PeerSession, wanted: WantedFile) -> None:
+def _fetch_one(session: PeerSession, wanted: WantedFile, until: float) -> None:
     try:
         storage = _storage_of(wanted)
         if storage is None or storage.exists(wanted.path):
             _forget(wanted)
             return
-        _fetch(session, wanted, storage)
-        _forget(wanted)
+        if _fetch(session, wanted, storage, until):
+            _forget(wanted)
     except (_NotFetched, PeerError, OSError, SuspiciousOperation, NotImplementedError) as error:
         said = f"{session.peer}: {error}"
         logger.warning("The file %r of %s was not fetched: %s", wanted.path, wanted.kind, said)
@@ -119,13 +124,14 @@ def _part_file(wanted: WantedFile) -> Path:
     return directory / f"{hash_of(conf.base_url)}-{wanted.uuid.hex}-{wanted.path_hash}.part"
 
 
-def _fetch(session: PeerSession, wanted: WantedFile, storage: Storage) -> None:
+def _fetch(session: PeerSession, wanted: WantedFile, storage: Storage, until: float) -> bool:
+    """Fetch the parts of one file, and store it; return False if the time was up before the last part."""
     part_file = _part_file(wanted)
     received = part_file.stat().st_size if part_file.exists() and wanted.version else 0
     restarts = 0
     while True:
-        if session.is_to_stop:
-            raise _NotFetched("the process ends; the fetch goes on later")
+        if session.is_to_stop or time.monotonic() >= until:
+            return False
         part = _read_part(session, wanted, received)
         with part.body:
             if part.size > conf.max_file_bytes:
@@ -154,6 +160,7 @@ def _fetch(session: PeerSession, wanted: WantedFile, storage: Storage) -> None:
         part_file.unlink()
         raise _NotFetched(f"it sent {received} bytes of a file of {part.size}")
     _store(part_file, wanted.path, storage)
+    return True
 
 
 def _read_part(session: PeerSession, wanted: WantedFile, start: int) -> FilePart:
