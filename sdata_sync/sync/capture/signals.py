@@ -158,8 +158,9 @@ def _before_save(sender: type[models.Model], instance: models.Model, using: str,
 
 def _made_at(kind: Kind, *, is_new: bool) -> int | None:
     """Return the time of the mark for a row that a receiver makes while a change is applied; ``None`` for now."""
-    may_be_another = kind.may_find_duplicates or kind.brings_keys
-    return BY_RECEIVER if is_new and may_be_another and is_applying() is not None else None
+    if not is_new or is_applying() is None:
+        return None
+    return BY_RECEIVER if kind.may_find_duplicates or kind.brings_keys else None
 
 
 def _after_save(
