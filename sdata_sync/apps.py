@@ -28,11 +28,15 @@ class SDataSyncConfig(AppConfig):
 
 
 def _after_migrate(*, using: str, **kwargs: Any) -> None:
-    """Write stored unknown elements to columns that a migration has added."""
+    """Write stored unknown elements to columns that a migration has added; respell local keys of earlier versions."""
+    from .models import TrackedResource
     from .registry import registry
     from .sync.content.upgrade import adopt_known_elements
+    from .sync.log.tracked import respell_keys
 
     for kind in registry:
         tables = connections[using].introspection.table_names()
         if kind.database == using and kind.model._meta.db_table in tables:
             adopt_known_elements(kind)
+            if TrackedResource._meta.db_table in tables:
+                respell_keys(kind)

@@ -287,8 +287,8 @@ class Association(Relation):
             uuid, is_removed = read_uuid(child, path), child.flag("isDeleted")
             if uuid is not None:
                 uuids[is_removed].add(uuid)
-            elif child.is_plain and child.text:
-                natural[is_removed].add(child.text)
+            elif child.is_plain and not child.is_nil:
+                natural[is_removed].add(child.text or "")
             else:
                 raise PayloadError(f"In {path}: expected an sdata:uuid, found none.", payload_path=path)
         is_complete = item.flag("deleteMissing") or item.is_nil

@@ -67,9 +67,10 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FilePart:
-    """A part of a file at a peer: its bytes, and the size and the ETag of the whole file."""
+    """A part of a file at a peer: its bytes from ``start`` on, and the size and the ETag of the whole file."""
 
     body: BinaryIO
+    start: int
     size: int
     version: str
 
@@ -201,16 +202,17 @@ class PeerClient:
         """Read ``length`` bytes, from the byte ``start``, of a file of the resource ``uuid`` (``contrib.files``).
 
         Raises:
-            PeerError: the peer cannot be reached, does not have the file, or sends another part.
+            PeerError: the peer cannot be reached, does not have the file, or does not say which part it sends.
         """
         url = f"{self.url}/{kind}/$file('{uuid}')"
         wanted = {"Range": f"bytes={start}-{start + length - 1}"}
         response = self._send("GET", url, params={"path": path}, headers=wanted)
         match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})", response.headers.get("Content-Range", ""))
-        if match is None or int(match[1]) != start:
+        if match is None:
             response.body.close()
             raise PeerMisbehaved(f"{url}: expected the bytes from {start}, received another part.")
-        return FilePart(body=response.body, size=int(match[2]), version=response.headers.get("ETag", "")[:200])
+        version = response.headers.get("ETag", "")[:200]
+        return FilePart(body=response.body, start=int(match[1]), size=int(match[2]), version=version)
 
     def post_page(self, kind: str, feed: Iterable[bytes], *, run: RunLabel) -> Answer:
         """Post one page of changes (SData sync 5.3, 5.8).

@@ -13,7 +13,7 @@ from django.db import models
 
 import sdata_sync
 from sdata_sync.contrib.files import fetch
-from sdata_sync.contrib.files.models import WantedFile
+from sdata_sync.contrib.files.models import RowFile
 from sdata_sync.delivery import client, session
 from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import Peer, TrackedResource
@@ -21,7 +21,7 @@ from sdata_sync.registry import registry
 
 from ..many_nodes import two_nodes
 from ..talk import level, push
-from .models import ROOT, Appendix, Report
+from .models import ROOT, Appendix, NodeStorage, Report
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1"])
 
@@ -40,7 +40,7 @@ def nodes(monkeypatch):
     with two_nodes(monkeypatch, (Report, ReportSync)) as nodes:
         for node in nodes:
             with node.at_work():
-                for model in (WantedFile, Appendix, Report):
+                for model in (RowFile, Appendix, Report):
                     models.QuerySet(model).delete()
         yield nodes
     shutil.rmtree(ROOT, ignore_errors=True)
@@ -113,7 +113,8 @@ def test_files_of_rows_and_of_children_arrive(a, b):
         appendix.file.save("appendix.bin", ContentFile(b""), save=True)  # an empty file
     push(a, b)
     with b.at_work():
-        assert WantedFile.objects.count() == 3
+        assert set(RowFile.objects.values_list("state", flat=True)) == {"wanted"}
+        assert RowFile.objects.count() == 3
     visit(b, a)
     assert content(b) == b"hello"
     with b.at_work():
@@ -121,7 +122,7 @@ def test_files_of_rows_and_of_children_arrive(a, b):
         assert found.file.name == made.file.name
         assert found.scan.read() == b"png"
         assert found.appendices.get().file.read() == b""
-        assert not WantedFile.objects.exists()
+        assert set(RowFile.objects.values_list("state", flat=True)) == {"here"}
     assert level(a, b)
 
 
@@ -142,7 +143,7 @@ def test_a_large_file_arrives_in_parts_and_goes_on_where_it_stopped(a, b, reques
         patched.setattr(wire, "handle_request", break_off)
         visit(b, a)
     with b.at_work():
-        wanted = WantedFile.objects.get()
+        wanted = RowFile.objects.get()
         assert (wanted.received_bytes, wanted.size_bytes, wanted.attempts) == (3000, 5120, 1)
         assert "lost" in wanted.problem
     del requests[:]
@@ -198,7 +199,74 @@ def test_a_file_that_changes_all_the_time_is_given_up_for_now(a, b, monkeypatch)
     monkeypatch.setattr(client.PeerClient, "read_file", replace)
     visit(b, a)
     with b.at_work():
-        assert "changed again and again" in WantedFile.objects.get().problem
+        assert "changed again and again" in RowFile.objects.get().problem
+
+
+def test_a_file_that_becomes_smaller_is_fetched_from_its_beginning(a, b, monkeypatch):
+    monkeypatch.setattr(fetch, "PART_BYTES", 4)
+    made = report(a, b"a rather long content")
+    push(a, b)
+    usual, replaced = client.PeerClient.read_file, []
+
+    def replace(self, *args, start, length):
+        if start == 8 and not replaced:
+            replaced.append(True)
+            (ROOT / "node0" / made.file.name).write_bytes(b"tiny")
+        return usual(self, *args, start=start, length=length)
+
+    monkeypatch.setattr(client.PeerClient, "read_file", replace)
+    visit(b, a)
+    assert content(b) == b"tiny"
+
+
+def test_a_name_that_another_file_has_is_said_and_the_other_file_is_not_taken_for_it(a, b, capsys):
+    """Names are unique in one storage only: two nodes may give two files one name."""
+    report(a, b"of a")
+    report(b, b"of b, confidential")
+    for _ in range(2):
+        push(a, b)
+        push(b, a)
+    for node in (a, b):
+        status, output = run(node, capsys, "sync_files")
+        assert status == 1
+        assert "another file of this name" in output
+    with b.at_work():
+        assert Report.objects.count() == 2
+    assert run(a, capsys, "sync_files", "--accept")[0] == 0
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), RuntimeError("of the storage")])
+def test_a_storage_that_raises_for_one_file_does_not_stop_the_others(a, b, monkeypatch, error):
+    report(a, b"first")
+    with a.at_work():
+        second = Report(title="two")
+        second.file.save("second.bin", ContentFile(b"second"), save=True)
+    push(a, b)
+    usual = NodeStorage.exists
+
+    def exists(self, name):
+        if name.endswith("report.bin"):
+            raise error
+        return usual(self, name)
+
+    monkeypatch.setattr(NodeStorage, "exists", exists)
+    visit(b, a)
+    with b.at_work():
+        assert Report.objects.get(title="two").file.read() == b"second"
+        assert str(error) in RowFile.objects.exclude(state="here").get().problem
+
+
+def test_a_row_that_comes_back_edited_keeps_its_file(a, b, capsys):
+    report(a, b"hello")
+    push(a, b)
+    visit(b, a)
+    with b.at_work():
+        edited = Report.objects.get()
+        edited.title = "edited"
+        edited.save()
+    push(b, a)
+    assert run(a, capsys, "sync_files")[0] == run(b, capsys, "sync_files")[0] == 0
+    assert content(a) == content(b) == b"hello"
 
 
 def test_a_file_that_is_too_large_is_not_fetched_and_named(a, b, capsys):
@@ -231,7 +299,7 @@ def test_rows_from_before_the_app_was_installed(a, b, capsys):
     report(a)
     push(a, b)
     with b.at_work():
-        WantedFile.objects.all().delete()
+        RowFile.objects.all().delete()
     assert run(b, capsys, "sync_files")[0] == 0
     assert content(b) == b"hello"
 
@@ -243,7 +311,7 @@ def test_a_row_that_names_another_file_meanwhile(a, b):
         Report.objects.update(file="")
     visit(b, a)
     with b.at_work():
-        assert not WantedFile.objects.exists()
+        assert not RowFile.objects.exists()
     assert not (ROOT / "node1").exists()
 
 
@@ -257,7 +325,7 @@ def test_a_path_that_leads_out_of_the_storage_is_never_written(a, b, path):
     visit(b, a)
     with b.at_work():
         assert Report.objects.get().file.name == path
-        assert WantedFile.objects.get().problem
+        assert RowFile.objects.get().problem
     assert sorted(str(p.relative_to(ROOT)) for p in ROOT.rglob("*") if p.is_file()) == [f"node0/{made.file.name}"]
 
 
@@ -301,6 +369,22 @@ class TestWhoMayRead:
         assert ask(reader, "").status_code == 404
         assert ask(reader, uuid=uuid4()).status_code == 404
         assert ask(reader, uuid="nonsense").status_code == 404
+
+    def test_no_file_that_a_pusher_names_in_a_row_of_its_own(self, a, b, ask, reader):
+        (ROOT / "node0" / "salaries.txt").write_bytes(b"secret")
+        with b.at_work():
+            Report.objects.all().delete()
+            Report.objects.create(title="mine", file="salaries.txt")
+        push(b, a)
+        visit(a, b)
+        with a.at_work():
+            tracked = TrackedResource.objects.get(local_key=str(Report.objects.get(title="mine").pk), kind="reports")
+        assert ask(reader, "salaries.txt", uuid=tracked.uuid).status_code == 404
+        with a.at_work():
+            mine = Report.objects.get(title="mine")
+            mine.title = "edited here"
+            Report.objects.filter(pk=mine.pk).update(title="past the signals")
+        assert ask(reader, "salaries.txt", uuid=tracked.uuid).status_code == 404
 
     def test_only_files_of_rows_in_its_part(self, a, ask, reader):
         with a.at_work():

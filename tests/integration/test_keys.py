@@ -11,6 +11,7 @@ from django.db.models.signals import post_save
 from sdata_sync.models import ConflictRecord, DeferredEntry, TrackedResource
 from sdata_sync.registry import registry
 from sdata_sync.sync.log.keys import key_of
+from sdata_sync.sync.log.tracked import respell_keys
 from sdata_sync.sync.stamp.scan import scan
 
 from ..databases import declared
@@ -166,6 +167,16 @@ class Shelf(str, Enum):  # noqa: UP042  its str() is the name of the member
     RIGHT = "right"
 
 
+class ShiftedField(models.IntegerField):
+    """Holds a number that is 1,000 less than its attribute."""
+
+    def from_db_value(self, value, expression, connection):
+        return None if value is None else value + 1000
+
+    def get_prep_value(self, value):
+        return None if value is None else int(value) - 1000
+
+
 def ignoring_case():
     """Return a collation that ignores case, of the database of the nodes."""
     vendor = connections["node0"].vendor
@@ -262,6 +273,79 @@ class TestAKeySpelledOtherwise:
             exchange(a, b)
             in_step(a, b, Word)
             assert [row["label"] for row in rows(a, Word)] == ["edited"]
+
+    def test_a_reference_in_another_spelling(self, monkeypatch):
+        class Land(models.Model):
+            code = models.CharField(primary_key=True, max_length=20, db_collation=ignoring_case())
+
+            class Meta:
+                app_label = "shapes"
+
+        class Town(models.Model):
+            land = models.ForeignKey(Land, models.CASCADE)
+
+            class Meta:
+                app_label = "shapes"
+
+        with declared(Land, Town, using=["node0", "node1"]), two_nodes(monkeypatch, Land, Town) as (a, b):
+            with a.at_work():
+                Land.objects.create(code="Abc")
+                Town.objects.create(land_id="ABC")
+            exchange(a, b)
+            with b.at_work():
+                assert Town.objects.get().land == Land.objects.get()
+            in_step(a, b, Land)
+
+    def test_is_deleted_in_each_spelling(self, monkeypatch):
+        rate = rate_model()
+        with declared(rate, using=["node0", "node1"]), two_nodes(monkeypatch, rate) as (a, b):
+            with a.at_work():
+                rate(pk=Decimal(5)).save()
+            exchange(a, b)
+            with a.at_work():
+                rate(pk=5).delete()
+            exchange(a, b)
+            in_step(a, b, rate)
+            assert rows(b, rate) == []
+
+    def test_keys_that_an_earlier_version_has_stored_are_respelled(self, monkeypatch):
+        moment = moment_model()
+        with declared(moment, using=["node0", "node1"]), two_nodes(monkeypatch, moment) as (a, b):
+            with a.at_work():
+                moment.objects.create(at=NOON)
+            exchange(a, b)
+            for node in (a, b):
+                with node.at_work():
+                    TrackedResource.objects.update(local_key=str(NOON))
+                    assert respell_keys(registry.of_model(moment)) == 1
+                    assert respell_keys(registry.of_model(moment)) == 0
+            with a.at_work():
+                moment(at=NOON, label="edited").save()
+            exchange(a, b)
+            in_step(a, b, moment)
+            assert [row["label"] for row in rows(b, moment)] == ["edited"]
+
+    def test_an_integer_that_the_application_converts(self, monkeypatch):
+        """The attribute differs from what the column holds."""
+
+        class Shifted(models.Model):
+            code = ShiftedField(primary_key=True)
+            label = models.CharField(max_length=20, blank=True)
+
+            class Meta:
+                app_label = "shapes"
+
+        with declared(Shifted, using=["node0", "node1"]), two_nodes(monkeypatch, Shifted) as (a, b):
+            with a.at_work():
+                Shifted.objects.create(code=1005, label="one")
+            exchange(a, b)
+            with b.at_work():
+                row = Shifted.objects.get(code=1005)
+                row.label = "edited"
+                row.save()
+            exchange(a, b)
+            in_step(a, b, Shifted)
+            assert [(row["code"], row["label"]) for row in rows(a, Shifted)] == [(1005, "edited")]
 
     def test_is_one_target_of_references(self, monkeypatch):
         rates = rate_model()

@@ -191,6 +191,21 @@ class TestTwoRowsOfOneNode:
             assert sorted(notes(a)) == sorted(notes(b)) == [("ANN@x", "two"), ("ann@x", "one, edited")]
             assert level(a, b)
 
+    def test_also_after_the_other_node_has_edited_one(self, monkeypatch):
+        with two_nodes(monkeypatch, (Member, self.IgnoringCase)) as (a, b):
+            with a.at_work():
+                Member.objects.create(email="ann@x", note="one")
+            exchange(a, b)
+            with b.at_work():
+                member = Member.objects.get()
+                member.note = "edited"
+                member.save()
+            exchange(a, b)
+            with a.at_work():
+                Member.objects.create(email="ANN@x", note="two")
+            exchange(a, b)
+            assert sorted(notes(a)) == sorted(notes(b)) == [("ANN@x", "two"), ("ann@x", "edited")]
+
     @pytest.mark.parametrize("together", [True, False], ids=["in one feed", "one after the other"])
     def test_a_constraint_of_the_target_that_takes_only_one(self, monkeypatch, together):
         """One is deferred at the target; the source keeps both."""

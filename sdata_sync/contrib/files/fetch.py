@@ -12,7 +12,7 @@ from pathlib import Path
 from django.core.exceptions import SuspiciousOperation
 from django.core.files import File
 from django.core.files.storage import Storage
-from django.db.models import F
+from django.db.models import F, QuerySet
 
 from ...conf import conf
 from ...delivery.client import FilePart
@@ -21,7 +21,9 @@ from ...exceptions import PeerError, PeerRefused, PeerUnreachable
 from ...models import TrackedResource
 from ...registry import registry
 from ...sync.db.clock import column_lies_ahead, now
-from .models import WantedFile
+from ...sync.db.faults import describe, is_lost_connection
+from ...sync.identity.link import survivor_of
+from .models import RowFile, State
 from .paths import files_of
 from .wanted import hash_of
 
@@ -35,6 +37,11 @@ MAX_RESTARTS = 3
 LEASE_MILLIS = 120_000
 #: The pause before a peer is asked again for a file that it did not give, in seconds: the first and the longest.
 PAUSES = (5.0, 600.0)
+
+#: In place of the primary key of a file: the peer cannot be reached, and is asked for none.
+_ANY = 0
+#: The greatest number of paused files that a query leaves out; the others are asked for once more.
+MAX_PAUSED = 500
 
 #: When a peer may be asked again for a file, by their primary keys (monotonic seconds), and the last pause.
 _pauses: dict[tuple[int, int], tuple[float, float]] = {}
@@ -50,81 +57,97 @@ def fetch_files(session: PeerSession, until: float = math.inf) -> str:
     It stops after the part that is being fetched at the time ``until`` (monotonic seconds), and goes on with the next
     part when it is called again.
     """
-    last = 0
-    while not (session.is_to_stop or time.monotonic() >= until):
-        wanted = WantedFile.objects.filter(pk__gt=last).order_by("pk").first()
+    peer = session.peer.pk
+    last = 0 if _may_be_asked(peer, _ANY) else math.inf
+    while not (session.is_to_stop or time.monotonic() >= until or last == math.inf):
+        wanted = _missing().filter(pk__gt=last).exclude(pk__in=_paused(peer)).order_by("pk").first()
         if wanted is None:
             break
         last = wanted.pk
-        if _may_be_asked(session.peer.pk, wanted.pk) and _claim(wanted):
+        if _claim(wanted):
             try:
                 _fetch_one(session, wanted, until)
             finally:
-                WantedFile.objects.filter(pk=wanted.pk).update(held_until=0)
-    count = WantedFile.objects.count()
+                RowFile.objects.filter(pk=wanted.pk).update(held_until=0)
+    count = _missing().count()
     if not count:
-        _pauses.clear()
         return ""
-    first = WantedFile.objects.order_by("pk")[0]
+    first = _missing().order_by("pk")[0]
     more = f" and {count - 1} more" if count > 1 else ""
     return f"the file {first.path!r}{more} could not be fetched yet: {first.problem or 'no peer was asked'}"
+
+
+def _missing() -> QuerySet[RowFile]:
+    return RowFile.objects.exclude(state=State.HERE)
 
 
 def _may_be_asked(peer: int, wanted: int) -> bool:
     return time.monotonic() >= _pauses.get((peer, wanted), (0.0, 0.0))[0]
 
 
-def _claim(wanted: WantedFile) -> bool:
-    free = WantedFile.objects.filter(pk=wanted.pk).exclude(column_lies_ahead("held_until", LEASE_MILLIS))
+def _paused(peer: int) -> list[int]:
+    return [wanted for asked, wanted in list(_pauses) if asked == peer and not _may_be_asked(peer, wanted)][:MAX_PAUSED]
+
+
+def _pause(peer: int, wanted: int) -> None:
+    _, before = _pauses.get((peer, wanted), (0.0, PAUSES[0] / 2))
+    pause = min(before * 2, PAUSES[1])
+    _pauses[peer, wanted] = time.monotonic() + pause, pause
+
+
+def _claim(wanted: RowFile) -> bool:
+    free = RowFile.objects.filter(pk=wanted.pk).exclude(column_lies_ahead("held_until", LEASE_MILLIS))
     return bool(free.update(held_until=now() + LEASE_MILLIS))
 
 
-def _fetch_one(session: PeerSession, wanted: WantedFile, until: float) -> None:
+def _fetch_one(session: PeerSession, wanted: RowFile, until: float) -> None:
     try:
         storage = _storage_of(wanted)
-        if storage is None or storage.exists(wanted.path):
-            _forget(wanted)
-            return
-        if _fetch(session, wanted, storage, until):
-            _forget(wanted)
-    except (_NotFetched, PeerError, OSError, SuspiciousOperation, NotImplementedError) as error:
-        said = f"{session.peer}: {error}"
+        if storage is None:
+            wanted.delete()
+        elif storage.exists(wanted.path):
+            RowFile.objects.filter(pk=wanted.pk).update(state=State.TAKEN)
+            raise _NotFetched("the storage of this node has another file of this name; sync_files --accept takes it")
+        elif _fetch(session, wanted, storage, until):
+            RowFile.objects.filter(pk=wanted.pk).update(state=State.HERE, problem="")
+            _pauses.pop((session.peer.pk, wanted.pk), None)
+    except Exception as error:  # a storage may raise anything; one file must not stop the others
+        if is_lost_connection(error):
+            raise
+        is_expected = isinstance(error, _NotFetched | PeerError | OSError | SuspiciousOperation)
+        said = f"{session.peer}: {error if is_expected else describe(error)}"
         logger.warning("The file %r of %s was not fetched: %s", wanted.path, wanted.kind, said)
-        _, pause = _pauses.get((session.peer.pk, wanted.pk), (0.0, PAUSES[0] / 2))
-        pause = min(pause * 2, PAUSES[1])
-        _pauses[session.peer.pk, wanted.pk] = time.monotonic() + pause, pause
-        WantedFile.objects.filter(pk=wanted.pk).update(problem=said[:2000], attempts=F("attempts") + 1)
+        _pause(session.peer.pk, wanted.pk)
+        RowFile.objects.filter(pk=wanted.pk).update(problem=said[:2000], attempts=F("attempts") + 1)
         if isinstance(error, PeerUnreachable):
+            _pause(session.peer.pk, _ANY)
             raise
 
 
-def _storage_of(wanted: WantedFile) -> Storage | None:
+def _storage_of(wanted: RowFile) -> Storage | None:
     """Return the storage of the wanted file; ``None`` if no row has its path any more."""
     kind = registry.of_kind(wanted.kind)
     if kind is None:
         return None
     tracked = TrackedResource.objects.using(kind.database).filter(kind=kind.name, uuid=wanted.uuid).first()
+    tracked = None if tracked is None else survivor_of(kind, tracked)
     if tracked is None or tracked.local_key is None:
         return None
     return files_of(kind, tracked.local_key).get(wanted.path)
 
 
-def _forget(wanted: WantedFile) -> None:
-    _part_file(wanted).unlink(missing_ok=True)
-    WantedFile.objects.filter(pk=wanted.pk).delete()
-
-
-def _part_file(wanted: WantedFile) -> Path:
+def _part_file(wanted: RowFile) -> Path:
     user = os.getuid() if hasattr(os, "getuid") else 0
     directory = Path(tempfile.gettempdir()) / f"sdata_sync_files-{user}"
     directory.mkdir(mode=0o700, exist_ok=True)
     if directory.lstat().st_uid != user:
         raise _NotFetched(f"the directory {directory} of this node belongs to another user")
     # Several nodes may run on one host.
-    return directory / f"{hash_of(conf.base_url)}-{wanted.uuid.hex}-{wanted.path_hash}.part"
+    parts = (hash_of(conf.base_url), wanted.uuid.hex, wanted.path_hash, hash_of(wanted.version))
+    return directory / f"{'-'.join(parts)}.part"
 
 
-def _fetch(session: PeerSession, wanted: WantedFile, storage: Storage, until: float) -> bool:
+def _fetch(session: PeerSession, wanted: RowFile, storage: Storage, until: float) -> bool:
     """Fetch the parts of one file, and store it; return False if the time was up before the last part."""
     part_file = _part_file(wanted)
     received = part_file.stat().st_size if part_file.exists() and wanted.version else 0
@@ -138,32 +161,42 @@ def _fetch(session: PeerSession, wanted: WantedFile, storage: Storage, until: fl
                 raise _NotFetched(
                     f"it has {part.size} bytes; this node accepts {conf.max_file_bytes}. Raise MAX_FILE_BYTES."
                 )
-            if received and part.version != wanted.version:
+            if part.start != received or (received and part.version != wanted.version):  # it was changed at the peer
                 if restarts == MAX_RESTARTS:
                     raise _NotFetched("the file was changed again and again while it was fetched")
+                part_file.unlink(missing_ok=True)
                 received, restarts = 0, restarts + 1
                 continue
-            with part_file.open("r+b" if received else "wb") as kept:
-                kept.seek(received)
-                while chunk := part.body.read(64 * 1024):
-                    kept.write(chunk)
-                size_before, received = received, kept.tell()
-        wanted.version, wanted.size_bytes = part.version, part.size
-        WantedFile.objects.filter(pk=wanted.pk).update(
+            if not received:
+                wanted.version = part.version
+                part_file = _part_file(wanted)
+            before, received = received, _keep(part_file, part, received)
+        RowFile.objects.filter(pk=wanted.pk).update(
             version=part.version, size_bytes=part.size, received_bytes=received, held_until=now() + LEASE_MILLIS
         )
         if received >= part.size:
             break
-        if received == size_before:
+        if received == before:
             raise _NotFetched(f"it sent no bytes after the first {received} of {part.size}")
-    if received > part.size:
+    try:
+        if received > part.size:
+            raise _NotFetched(f"it sent {received} bytes of a file of {part.size}")
+        _store(part_file, wanted.path, storage)
+    finally:
         part_file.unlink()
-        raise _NotFetched(f"it sent {received} bytes of a file of {part.size}")
-    _store(part_file, wanted.path, storage)
     return True
 
 
-def _read_part(session: PeerSession, wanted: WantedFile, start: int) -> FilePart:
+def _keep(part_file: Path, part: FilePart, received: int) -> int:
+    """Write a part behind the ``received`` bytes; return the number of bytes that are kept then."""
+    with part_file.open("r+b" if received else "wb") as kept:
+        kept.seek(received)
+        while chunk := part.body.read(64 * 1024):
+            kept.write(chunk)
+        return kept.tell()
+
+
+def _read_part(session: PeerSession, wanted: RowFile, start: int) -> FilePart:
     length = min(PART_BYTES, conf.max_body_bytes)
     try:
         return session.client().read_file(wanted.kind, wanted.uuid, wanted.path, start=start, length=length)
@@ -176,8 +209,7 @@ def _read_part(session: PeerSession, wanted: WantedFile, start: int) -> FilePart
 def _store(part_file: Path, path: str, storage: Storage) -> None:
     with part_file.open("rb") as kept:
         stored = storage.save(path, File(kept))
-    if stored != path and not storage.exists(path):
+    if stored != path:
         storage.delete(stored)
-        raise _NotFetched(f"the storage of this node does not take the name {path!r}; it would be {stored!r}")
-    if stored != path:  # it arrived by another way meanwhile
-        storage.delete(stored)
+        if not storage.exists(path):
+            raise _NotFetched(f"the storage of this node does not take the name {path!r}; it would be {stored!r}")

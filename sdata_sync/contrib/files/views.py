@@ -24,6 +24,7 @@ from ...models import TrackedResource
 from ...sync.log.keys import key_value
 from ...sync.scope import peer_of, scope_of
 from .paths import files_of
+from .wanted import is_here
 
 _CHUNK_BYTES = 64 * 1024
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
@@ -70,14 +71,15 @@ class FileView(SDataView):
             rows = TrackedResource.objects.using(self.kind.database).filter(kind=self.kind.name, uuid=UUID(uuid))
         except ValueError:
             raise missing from None
-        key = rows.values_list("local_key", flat=True).first()
-        if key is None:
+        tracked = rows.select_related("endpoint").first()
+        key = None if tracked is None else tracked.local_key
+        if tracked is None or key is None:
             raise missing
         scope = scope_of(self.kind, peer_of(request.user))
         if scope is not None and not scope.filter(pk=key_value(self.kind.model._meta.pk, key)).exists():
             raise missing
         storage = files_of(self.kind, key).get(path)
-        if storage is None:
+        if storage is None or not is_here(self.kind, tracked, path):
             raise missing
         return storage
 

@@ -16,7 +16,7 @@ from django.db.models import QuerySet
 from ...core.digest import Digest
 from ...core.state import SyncState, same_endpoint
 from ...exceptions import PayloadError
-from ...models import ConflictRecord, TrackedResource
+from ...models import ConflictRecord, Endpoint, TrackedResource
 from ...relations import Reading
 from ..content.contents import waiting_of
 from ..content.resolve import ReferenceCache, RowAction, RowChange, keep_waiting, prepare_row, targets_of
@@ -138,12 +138,22 @@ def _read_tracked(kind: Kind, uuids: Sequence[UUID]) -> list[TrackedResource]:
 
 
 def _came_from(source: Digest, kind: Kind, key: str) -> bool:
-    """Return True if ``source`` contains the version of the row ``key``, and this node has not made it."""
-    rows = TrackedResource.objects.using(kind.database).filter(kind=kind.name, local_key=key, endpoint__isnull=False)
-    for url, tick in rows.values_list("endpoint__url", "tick"):
-        state = SyncState(endpoint=url, tick=tick or 0, stamp=0)
-        return not same_endpoint(url, kind.endpoint) and source.contains(state)
-    return False
+    """Return True if ``source`` contains the first state that this node had of the row ``key``, made at another node.
+
+    The digest of a partial replica also contains changes of rows that the replica does not have.
+    """
+    if source.part_of:
+        return False
+    tracked = TrackedResource.objects.using(kind.database).filter(kind=kind.name, local_key=key).first()
+    if tracked is None:
+        return False
+    first = (tracked.first_endpoint_id, tracked.first_tick)
+    if tracked.first_tick is None:
+        first = (tracked.endpoint_id, tracked.tick)
+    url = Endpoint.objects.using(kind.database).filter(pk=first[0] or 0).values_list("url", flat=True).first()
+    if url is None or same_endpoint(url, kind.endpoint):
+        return False
+    return source.contains(SyncState(endpoint=url, tick=first[1] or 0, stamp=0))
 
 
 class Batch:

@@ -175,6 +175,8 @@ def _after_save(
         reserved = _reserved(instance)
         if kind.name in reserved and reserved[kind.name] is None:
             del reserved[kind.name]  # marked by _before_save in this transaction
+            if not created and _made_at(kind, is_new=True) is not None:
+                mark(using, kind.name, [key])  # the instance was new, the row was not
             continue
         if is_applied(kind.name, instance, key):
             add_applied_key(kind.name, instance, key)

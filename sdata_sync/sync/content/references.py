@@ -97,6 +97,10 @@ def reference_texts(kind: Kind, relation: Reference, values: Mapping[str, Any], 
     else:
         keys = keys_by_value(kind, relation, present)
         uuids = uuids_of(target, keys.values(), allocate=allocate)
+        if others := [value for value, key in keys.items() if key not in uuids]:
+            spelled = _keys_as_stored(kind, relation, others)
+            keys.update(spelled)
+            uuids.update(uuids_of(target, spelled.values(), allocate=allocate))
         by_value = {value: str(uuids[key]) for value, key in keys.items() if key in uuids}
     for key, value in values.items():
         if value is not None:
@@ -117,6 +121,17 @@ def keys_by_value(kind: Kind, relation: Reference, values: Iterable[Any]) -> dic
         return {value: key_text(pk, value) for value in values}
     rows = all_rows(relation.model, kind.database).filter(**{f"{target.attname}__in": list(values)})
     return {value: key_text(pk, key) for value, key in rows.values_list(target.attname, "pk")}
+
+
+def _keys_as_stored(kind: Kind, relation: Reference, values: Iterable[Any]) -> dict[Any, str]:
+    """Return the local keys of targets that the database finds by another spelling, as a collation may let it."""
+    column, pk = relation.field.target_field.attname, relation.model._meta.pk
+    found = {}
+    for value in values:
+        key = all_rows(relation.model, kind.database).filter(**{column: value}).values_list("pk", flat=True).first()
+        if key is not None:
+            found[value] = key_text(pk, key)
+    return found
 
 
 def value_by_key(kind: Kind, relation: Reference, key: str) -> Any:

@@ -27,9 +27,11 @@ class _KeyCodec:
 
     to_text: Callable[[Any], str]
     to_value: Callable[[str], Any]
+    #: The type whose values are keys as they are, so that ``str()`` is enough; ``None`` for other fields.
+    plain: type | None = None
 
 
-_UNREADABLE = (ValidationError, ValueError, TypeError, ArithmeticError)
+_UNREADABLE = (ValidationError, ValueError, TypeError, ArithmeticError, RecursionError)
 
 
 def key_text(pk: Field, value: Any) -> str:
@@ -38,12 +40,21 @@ def key_text(pk: Field, value: Any) -> str:
     A decimal has the decimal places of its field, a time is in UTC, a member of an enumeration is its value. The text
     of a composite key is a JSON array of the texts of its parts. A value that does not fit the field is its ``str()``.
     """
-    if type(value) is int or type(value) is UUID:  # the keys of most models
+    codec = _codec(pk)
+    if type(value) is codec.plain:
         return str(value)
     try:
-        return _codec(pk).to_text(value)
+        return codec.to_text(value)
     except _UNREADABLE:
         return str(value)
+
+
+def is_plain(pk: Field) -> bool:
+    """Return True if ``pk`` is composite, or the text of each key is its ``str()``: an integer, a uuid, a text."""
+    while isinstance(pk, models.ForeignKey):
+        pk = pk.target_field
+    own = isinstance(pk, models.IntegerField | models.UUIDField | models.CharField | models.CompositePrimaryKey)
+    return own and stored_field(pk) is pk
 
 
 def key_of(instance: models.Model) -> str:
@@ -94,7 +105,8 @@ def _codec(pk: Field) -> _KeyCodec:
             lambda value: codec.to_text(stored_value(pk, value)),
             lambda key: attribute_value(pk, codec.to_python(key)),
         )
-    return _KeyCodec(lambda value: codec.to_text(pk.to_python(value)), codec.to_python)
+    plain = int if isinstance(pk, models.IntegerField) else UUID if isinstance(pk, models.UUIDField) else None
+    return _KeyCodec(lambda value: codec.to_text(pk.to_python(value)), codec.to_python, plain)
 
 
 def _composite(pk: models.CompositePrimaryKey) -> _KeyCodec:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from django.db import connections, models
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, connections, models, transaction
 
 from ...models import TrackedResource
 from ...turns import write_turn
 from ...users import current_user
 from ..db.clock import now
-from .keys import key_text
+from .keys import is_plain, key_text
 from .marks import write_uuid
 
 if TYPE_CHECKING:
@@ -160,6 +162,27 @@ def _filled_in(using: str, statement: str, names: tuple[str, ...]) -> str:
 
 
 BATCH = 1000
+
+
+def respell_keys(kind: Kind) -> int:
+    """Rewrite local keys that an earlier version has stored in another spelling; return their number.
+
+    It stored ``str()`` of the key, for example ``2.5`` for ``2.50`` and a time with the zone in which it was written.
+    """
+    pk = kind.model._meta.pk
+    if is_plain(pk):
+        return 0
+    rows = TrackedResource.objects.using(kind.database).filter(kind=kind.name, local_key__isnull=False)
+    changed = []
+    for row in rows.only("local_key").iterator(BATCH):
+        with suppress(ValidationError):
+            key = key_text(pk, pk.to_python(row.local_key))
+            if key != row.local_key:
+                changed.append((row.pk, key))
+    for primary_key, key in changed:
+        with suppress(IntegrityError), transaction.atomic(using=kind.database):  # the row is tracked by its key already
+            rows.filter(pk=primary_key).update(local_key=key)
+    return len(changed)
 
 
 def untracked_keys(kind: Kind, *, on_batch: Callable[[int], None] = lambda count: None) -> Iterator[list[str]]:

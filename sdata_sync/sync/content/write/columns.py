@@ -20,7 +20,7 @@ from ....relations import Reference
 from ...db.faults import describe, ends_page
 from ..resolve import set_attributes
 from ..rows import read_rows
-from .parents import restore_parents, take_parents
+from .parents import Parents, restore_parents
 
 if TYPE_CHECKING:
     from ..resolve import RowChange
@@ -28,18 +28,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def save_row(kind: Kind, change: RowChange) -> None:
+def save_row(kind: Kind, change: RowChange, parents: Parents) -> None:
     """Save the row of ``change`` by the model's ``save()``.
 
     If ``save()`` fails after it replaced received values, for example by a slug that another row has, the columns are
-    written without it, which is logged.
+    written without it, which is logged. ``parents`` are the stored columns of registered parents, which stay.
 
     Raises:
         PayloadError: a constraint refuses the received values; the message names the fields where Django can tell them.
         Exception: what else ``save()`` raises.
     """
     instance = change.instance
-    parents = take_parents(kind, change) if kind.registered_parents else {}
     try:
         with transaction.atomic(using=kind.database):
             instance.save(using=kind.database, force_insert=change.is_new)
@@ -132,7 +131,6 @@ def _write_columns(kind: Kind, change: RowChange) -> None:
 def _restore_key(kind: Kind, change: RowChange) -> None:
     """Give the row the received primary key, if ``save()`` has replaced it."""
     names = [part.attname for part in key_parts(kind.model._meta.pk)]
-    brought = {name: change.values[name] for name in names if name in change.values}
     brought = {}
     for name in names:
         if name in change.values:

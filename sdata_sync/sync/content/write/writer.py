@@ -31,7 +31,7 @@ from ..contents import contents_of
 from ..resolve import RowAction
 from .columns import alters_rows, payload_error, save_row, settle
 from .nested import write_inside
-from .parents import applying_to_parents
+from .parents import applying_to_parents, take_parents
 
 if TYPE_CHECKING:
     from ....atom.payload import Text
@@ -386,10 +386,11 @@ def _attempt(kind: Kind, change: RowChange, act: Any) -> None:
 
 
 def _save(kind: Kind, change: RowChange) -> None:
+    parents = take_parents(kind, change) if kind.registered_parents else {}
     _check(kind, change, whole=True)
     if change.error is not None:
         raise change.error
     before = _linked_values(kind, [change])
-    save_row(kind, change)
+    save_row(kind, change, parents)
     _take_along(kind, before, [change])
     _set_texts(kind, [change], is_saved=True)

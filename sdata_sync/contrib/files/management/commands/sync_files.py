@@ -3,6 +3,8 @@
 from argparse import ArgumentParser
 from typing import Any
 
+from django.core.exceptions import SuspiciousOperation
+from django.core.files.storage import Storage
 from django.core.management.base import BaseCommand
 
 from .....delivery.session import PeerSession
@@ -10,9 +12,16 @@ from .....exceptions import PeerError
 from .....management.choose import chosen_kinds, chosen_peers
 from .....models import TrackedResource
 from ...fetch import fetch_files
-from ...models import WantedFile
+from ...models import RowFile, State
 from ...paths import files_of, has_files
-from ...wanted import want
+from ...wanted import have, want
+
+
+def _exists(storage: Storage, path: str) -> bool:
+    try:
+        return storage.exists(path)
+    except SuspiciousOperation:
+        return False
 
 
 class Command(BaseCommand):
@@ -26,6 +35,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
         parser.add_argument("--peer", action="append", help="only from this peer (its name); may be repeated")
+        parser.add_argument(
+            "--accept",
+            action="store_true",
+            help="take a file that has the name of a wanted one already for that file; look at the list before",
+        )
         parser.add_argument("--kind", action="append", help="only this kind; may be repeated")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -36,14 +50,18 @@ class Command(BaseCommand):
                 rows = TrackedResource.objects.using(kind.database).filter(kind=kind.name, local_key__isnull=False)
                 for uuid, key in rows.values_list("uuid", "local_key").iterator(1000):
                     files = files_of(kind, str(key))
-                    want(kind, uuid, [path for path, storage in files.items() if not storage.exists(path)])
+                    known = set(RowFile.objects.filter(kind=kind.name, uuid=uuid).values_list("path", flat=True))
+                    have(kind, uuid, [path for path in files.keys() - known if _exists(files[path], path)])
+                    want(kind, uuid, files)
+        if options["accept"]:
+            RowFile.objects.filter(state=State.TAKEN).update(state=State.HERE, problem="")
         for peer in peers:
             with PeerSession(peer) as session:
                 try:
                     fetch_files(session)
                 except PeerError as error:
                     self.stderr.write(self.style.ERROR(f"{peer}: {error}"))
-        missing = list(WantedFile.objects.order_by("pk"))
+        missing = list(RowFile.objects.exclude(state=State.HERE).order_by("pk"))
         for wanted in missing:
             self.stdout.write(f"{wanted.kind}: {wanted.path}: {wanted.problem or 'not fetched'}")
         if missing:
