@@ -16,8 +16,9 @@ from sdata_sync.contrib.files import fetch
 from sdata_sync.contrib.files.models import RowFile
 from sdata_sync.delivery import client, session
 from sdata_sync.delivery.session import PeerSession
-from sdata_sync.models import Peer, TrackedResource
+from sdata_sync.models import DeferredEntry, Peer, TrackedResource
 from sdata_sync.registry import registry
+from sdata_sync.sync.content.deferred import retry_all
 
 from ..many_nodes import two_nodes
 from ..talk import level, push
@@ -267,6 +268,29 @@ def test_a_row_that_comes_back_edited_keeps_its_file(a, b, capsys):
     push(b, a)
     assert run(a, capsys, "sync_files")[0] == run(b, capsys, "sync_files")[0] == 0
     assert content(a) == content(b) == b"hello"
+
+
+def test_a_row_whose_entry_was_deferred_first(a, b):
+    made = report(a, b"hello")
+    with a.at_work():
+        Appendix(report=made, file="").save()
+    usual = Report.save
+
+    def refuse(self, *args, **kwargs):
+        raise ValueError("not yet")
+
+    Report.save = refuse
+    try:
+        push(a, b)
+    finally:
+        Report.save = usual
+    with b.at_work():
+        assert DeferredEntry.objects.count() == 1
+        assert not RowFile.objects.exists()
+        retry_all(registry.of_model(Report))
+        assert RowFile.objects.count() == 1
+    visit(b, a)
+    assert content(b) == b"hello"
 
 
 def test_a_file_that_is_too_large_is_not_fetched_and_named(a, b, capsys):

@@ -24,6 +24,7 @@ from ..db.isolation import atomically_by_row, row_guard
 from ..db.prepared import PreparedQuery
 from ..db.statements import locked
 from ..log.digests import lock_digest
+from ..log.events import send_signals
 from ..log.keys import key_of
 from ..log.suppression import receiving_from
 from ..log.tracked import update_tracked
@@ -375,6 +376,7 @@ def _store_applied(
     store_pending(kind, {tracked.pk: pending}, replaced=[tracked.pk])
     forget(kind, [tracked])
     resend_again(kind, tracked)
+    send_signals(kind, [], [(tracked, False)])
 
 
 def _change(kind: Kind, entry: DeferredEntry, key: str | None) -> tuple[RowChange, str]:
