@@ -225,20 +225,17 @@ def members_of(
 
     ``uuid`` is that of the row, if it is not tracked yet.
     """
-    if registry.of_model(relation.model) is None:
-        return _natural_members(using, relation.model, received, present.get(key, ()), known)
-    kind = _kind(relation)
-    target, standing = registry.of_model(relation.model), present.get(key, ())
-    kept = (
-        paired_elsewhere(target, key, standing, uuid)
-        if target is not None and relation.is_symmetrical and standing
-        else set()
-    )
-    added = {found for uuid in received.uuids if (found := known.key((kind, uuid))) is not None}
-    if received.is_complete:
-        return added | kept
-    removed = {known.key((kind, uuid)) for uuid in received.removed}
-    return (set(standing) | added) - removed
+    standing = present.get(key, ())
+    target = registry.of_model(relation.model)
+    if target is None:
+        return _natural_members(using, relation.model, received, standing, known)
+    added = {found for member in received.uuids if (found := known.key((target.name, member))) is not None}
+    if not received.is_complete:
+        removed = {known.key((target.name, member)) for member in received.removed}
+        return (set(standing) | added) - removed
+    if relation.is_symmetrical and standing:
+        added |= paired_elsewhere(target, key, standing, uuid)
+    return added
 
 
 def _natural_members(
