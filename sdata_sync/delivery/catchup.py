@@ -45,8 +45,8 @@ logger = logging.getLogger(__name__)
 #: The number of rows that a message names.
 NAMED = 3
 
-#: The primary keys of peers, and the kinds, whose differing properties this process has logged.
-told_differences: set[tuple[int, str]] = set()
+#: The URLs of peers, and the kinds, whose differing properties this process has logged.
+told_differences: set[tuple[str, str]] = set()
 
 #: Makes the progress of one kind in one direction; its arguments are the names of peer, kind and direction.
 MakeProgress = Callable[[str, str, str], Progress]
@@ -134,8 +134,8 @@ def catch_up(
 def _tell_differences(session: PeerSession, kinds: Iterable[Kind]) -> None:
     """Log which properties only one side has (network): once per process for each peer and kind."""
     peer = session.peer
-    untold = [kind for kind in dict.fromkeys(kinds) if (peer.pk, kind.name) not in told_differences]
-    told_differences.update((peer.pk, kind.name) for kind in untold)
+    untold = [kind for kind in dict.fromkeys(kinds) if (peer.url, kind.name) not in told_differences]
+    told_differences.update((peer.url, kind.name) for kind in untold)
     if untold:
         with suppress(PeerError):  # what cannot be asked differs for another reason, which has been said
             for difference in schema_differences(session.client(), peer, untold):
