@@ -2,8 +2,8 @@
 
 import json
 import signal
-import threading
 from argparse import ArgumentParser
+from queue import SimpleQueue
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -62,11 +62,13 @@ class Command(BaseCommand):
             raise SystemExit(1)
 
     def _stay(self, poll: float) -> None:
-        stopped = threading.Event()
+        # Unlike an Event, this queue may be used in a signal handler at any moment: an Event that is set while this
+        # thread is about to wait for it would wait for itself.
+        signals: SimpleQueue[int] = SimpleQueue()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stopped.set())
+            signal.signal(number, lambda received, _: signals.put(received))
         worker = Worker(longest_pause=poll)
         worker.start()
         self.stdout.write("Delivering; interrupt to stop.")
-        stopped.wait()
+        signals.get()
         worker.stop()
