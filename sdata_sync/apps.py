@@ -34,8 +34,8 @@ def _after_migrate(*, using: str, **kwargs: Any) -> None:
     from .sync.content.upgrade import adopt_known_elements
     from .sync.log.tracked import respell_keys
 
+    tables = connections[using].introspection.table_names()
     for kind in registry:
-        tables = connections[using].introspection.table_names()
         if kind.database == using and kind.model._meta.db_table in tables:
             adopt_known_elements(kind)
             if TrackedResource._meta.db_table in tables:

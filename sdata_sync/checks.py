@@ -16,7 +16,7 @@ from django.db import connections, models, router
 from django.urls import Resolver404, resolve
 from django.utils.module_loading import import_string
 
-from .codecs import codec_of
+from .codecs import codec_of, linked_field
 from .conf import BASE_URL_FORM, Setting, Settings, conf, shown_name
 from .kind import is_made_by_database, key_parts
 from .registry import registry
@@ -296,9 +296,7 @@ def _longest_key(model: type[models.Model]) -> int:
     """Return the greatest number of characters of a local key of ``model``."""
     parts = key_parts(model._meta.pk)
     longest = 0 if len(parts) == 1 else 1 + 3 * len(parts)
-    for part in parts:
-        while isinstance(part, models.ForeignKey):
-            part = part.target_field
+    for part in map(linked_field, parts):
         longest += MAX_KEY + 1 if isinstance(part, models.TextField) else (part.max_length or 20)
     return longest
 

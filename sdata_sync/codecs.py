@@ -81,6 +81,16 @@ def codec_of(field: Field) -> Codec | None:
     return _make(field)
 
 
+def linked_field(field: Field) -> Field:
+    """Return the field that ``field`` takes its values from: the end of a chain of foreign keys, else ``field``.
+
+    The primary key of a child model is a link to its parent model, so the values are those of the parent's key.
+    """
+    while isinstance(field, models.ForeignKey):
+        field = field.target_field
+    return field
+
+
 def stored_field(field: Field) -> Field:
     """Return the field that reads and writes the column of ``field`` without conversions of the application.
 

@@ -28,10 +28,10 @@ def has_files(kind: Kind) -> bool:
 
 def files_of(kind: Kind, key: str) -> dict[str, Storage]:
     """Return the paths of the files of the row ``key`` and of its children, each with its storage."""
-    found = dict(_of_rows(kind, kind.rows().filter(pk__in=key_values(kind.model._meta.pk, [key]))))
+    parents = kind.rows().filter(pk__in=key_values(kind.model._meta.pk, [key]))
+    found = dict(_of_rows(kind, parents))
     for children in kind.child_lists:
         if file_fields(children.kind):
-            parents = kind.rows().filter(pk__in=key_values(kind.model._meta.pk, [key]))
             values = parents.values_list(children.link.target_field.attname, flat=True)
             rows = children.kind.rows().filter(**{f"{children.link.attname}__in": list(values)})
             found.update(_of_rows(children.kind, rows))

@@ -46,7 +46,8 @@ class FileView(SDataView):
         path = request.query_params.get("path", "")
         storage = self._storage(request, uuid, path)
         try:
-            size, version = storage.size(path), _version(storage, path)
+            size = storage.size(path)
+            version = _version(storage, path, size)
             file = storage.open(path, "rb")
         except (OSError, SuspiciousOperation) as error:
             raise UrlNotFound(f"The file {path[:200]!r} is not in the storage of this node.") from error
@@ -84,12 +85,12 @@ class FileView(SDataView):
         return storage
 
 
-def _version(storage: Storage, path: str) -> str:
+def _version(storage: Storage, path: str, size: int) -> str:
     """Return an ETag that changes when the file is replaced, as far as the storage tells."""
     changed = ""
     with suppress(NotImplementedError):
         changed = storage.get_modified_time(path).isoformat()
-    return f'"{storage.size(path)}-{changed}"'
+    return f'"{size}-{changed}"'
 
 
 def _range(header: str, size: int) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from ...kind import Kind, all_rows
 from ...models import ChildResource
 from ...registry import registry
 from ...relations import Association, Children
+from ..content.references import owners_of
 from ..log.keys import key_text
 from ..log.marks import mark
 from ..log.suppression import is_applied, is_applying_deletions, is_withdrawing
@@ -91,22 +92,14 @@ def on_association_changed(
         if using != kind.database:
             continue
         if relation.is_symmetrical:
-            owners: Iterable[Any] = [instance.pk, *(_members(relation, instance, using) if pk_set is None else pk_set)]
+            owners: Iterable[Any] = [instance.pk, *(owners_of(relation, instance, using) if pk_set is None else pk_set)]
         elif not reverse:
             owners = [instance.pk]
         elif pk_set is not None:
             owners = pk_set
         else:
-            owners = _members(relation, instance, using)
+            owners = owners_of(relation, instance, using)
         _mark_owners(kind, owners, using)
-
-
-def _members(relation: Association, instance: models.Model, using: str) -> list[Any]:
-    """Return the primary keys of the rows that have ``instance`` as a member."""
-    field: Any = relation.field
-    rows = all_rows(relation.through, using).filter(**{field.m2m_reverse_field_name(): instance.pk})
-    owner: Any = relation.through._meta.get_field(field.m2m_field_name())
-    return list(rows.values_list(owner.attname, flat=True))
 
 
 def _mark_owners(kind: Kind, owners: Iterable[Any], using: str) -> None:

@@ -187,7 +187,7 @@ def generic_texts(kind: Kind, values: Mapping[str, tuple[Any, Any]], *, allocate
         if content_type is not None and value is not None:
             by_type.setdefault(content_type, {})[key] = value
     for content_type, objects in by_type.items():
-        model = _content_types(kind).get_for_id(content_type).model_class()
+        model = _content_type_manager(kind.database).get_for_id(content_type).model_class()
         target = None if model is None else registry.of_model(model._meta.concrete_model)
         if model is None or target is None:
             label = "a model that does not exist any more" if model is None else model._meta.label
@@ -231,7 +231,9 @@ def generic_values(kind: Kind, target: Kind, key: str, proxy: str = "") -> tuple
         if not found:
             raise PayloadError(f"expected a model with the table of {model._meta.label}, received {proxy[:80]!r}.")
         model = found[0]
-    return _content_types(kind).get_for_model(model, for_concrete_model=not proxy).pk, key_value(pk, key)
+    return _content_type_manager(kind.database).get_for_model(model, for_concrete_model=not proxy).pk, key_value(
+        pk, key
+    )
 
 
 def pointing_to(instance: models.Model, field: GenericForeignKey, using: str) -> dict[str, Any] | None:
@@ -248,10 +250,6 @@ def pointing_to(instance: models.Model, field: GenericForeignKey, using: str) ->
     same_table = [model for model in apps.get_models() if model._meta.concrete_model is table]
     found = _content_type_manager(using).get_for_models(*same_table, for_concrete_models=False)
     return {f"{field.ct_field}__in": [content_type.pk for content_type in found.values()], field.fk_field: key}
-
-
-def _content_types(kind: Kind) -> Any:
-    return _content_type_manager(kind.database)
 
 
 def _content_type_manager(using: str) -> Any:
@@ -273,6 +271,14 @@ def members(kind: Kind, relation: Association, keys: Collection[str]) -> dict[st
         for here, there in rows.values_list(source.attname, target.attname):  # type: ignore[union-attr]
             found[key_text(own, here)].append(key_text(other, there))
     return found
+
+
+def owners_of(relation: Association, instance: models.Model, using: str) -> list[Any]:
+    """Return the primary keys of the rows that have ``instance`` as a member."""
+    field: Any = relation.field
+    owner: Any = relation.through._meta.get_field(field.m2m_field_name())
+    rows = all_rows(relation.through, using).filter(**{field.m2m_reverse_field_name(): instance.pk})
+    return list(rows.values_list(owner.attname, flat=True))
 
 
 def association_texts(

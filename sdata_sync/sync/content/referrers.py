@@ -19,7 +19,7 @@ from ..log.marks import mark
 from ..log.suppression import is_applied
 from ..log.wakeup import wake_after_commit
 from .pending import store_pending
-from .references import pointing_to
+from .references import owners_of, pointing_to
 
 #: The ``on_delete`` rules that change no reference: its row is deleted, or the deletion is refused. The last is of
 #: Django 6.1.
@@ -39,10 +39,7 @@ class Referrer:
     def rows_of(self, instance: models.Model, using: str) -> list[str]:
         """Return the local keys of the resources that refer to ``instance``."""
         if isinstance(self.relation, Association):
-            field: Any = self.relation.field
-            source = self.relation.through._meta.get_field(field.m2m_field_name())
-            rows = all_rows(self.relation.through, using).filter(**{field.m2m_reverse_field_name(): instance.pk})
-            return _keys(self.kind, rows.values_list(source.attname, flat=True))  # type: ignore[union-attr]
+            return _keys(self.kind, owners_of(self.relation, instance, using))
         if isinstance(self.relation, GenericReference):
             condition = pointing_to(instance, self.relation.field, using)
             if condition is None:

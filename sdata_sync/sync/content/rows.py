@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import models
 
+from ...codecs import linked_field
 from ...exceptions import PayloadError
 from ..db.isolation import read_apart
 from ..db.prepared import PreparedQuery, can_prepare
@@ -22,7 +23,7 @@ def read_rows(kind: Kind, keys: Iterable[str]) -> dict[str, tuple[Any, ...]]:
     wanted = key_values(kind.model._meta.pk, keys)
     if not wanted:
         return {}
-    target = _key_field(kind)
+    target = linked_field(kind.model._meta.pk)
     if can_prepare(target):
         found = _values_query(kind, len(wanted)).rows(kind.database, *wanted)
     else:
@@ -68,16 +69,9 @@ def read_instances(kind: Kind, keys: Iterable[str]) -> dict[str, models.Model]:
     return {key_of(row): row for row in kind.rows().filter(pk__in=wanted)} if wanted else {}
 
 
-def _key_field(kind: Kind) -> models.Field[Any, Any]:
-    field = kind.model._meta.pk
-    while isinstance(field, models.ForeignKey):  # the primary key of a child model is a link to its parent model
-        field = field.target_field
-    return field
-
-
 @lru_cache(maxsize=512)
 def _values_query(kind: Kind, count: int) -> PreparedQuery[Any]:
     return PreparedQuery(
         lambda *keys: kind.rows().filter(pk__in=keys).values_list("pk", *kind.selection),
-        *[_key_field(kind)] * count,
+        *[linked_field(kind.model._meta.pk)] * count,
     )

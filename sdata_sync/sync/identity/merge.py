@@ -68,12 +68,9 @@ def _follow_key(field: Any, was: Any, becomes: Any, using: str) -> None:
     parts = key_parts(pk)
     if field not in parts:
         return
-    key = (
-        becomes
-        if len(parts) == 1
-        else tuple(becomes if part == field else value for part, value in zip(parts, was, strict=True))
-    )
-    before, after = key_text(pk, was), key_text(pk, key)
+    if len(parts) > 1:
+        becomes = tuple(becomes if part == field else value for part, value in zip(parts, was, strict=True))
+    before, after = key_text(pk, was), key_text(pk, becomes)
     kind = registry.of_model(model)
     if kind is not None:
         tracked = TrackedResource.objects.using(using).filter(kind=kind.name)

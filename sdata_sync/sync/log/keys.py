@@ -13,7 +13,7 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db import models
 
-from ...codecs import attribute_value, codec_of, stored_field, stored_value
+from ...codecs import attribute_value, codec_of, linked_field, stored_field, stored_value
 
 Field: TypeAlias = "models.Field[Any, Any]"
 
@@ -51,8 +51,7 @@ def key_text(pk: Field, value: Any) -> str:
 
 def is_plain(pk: Field) -> bool:
     """Return True if ``pk`` is composite, or the text of each key is its ``str()``: an integer, a uuid, a text."""
-    while isinstance(pk, models.ForeignKey):
-        pk = pk.target_field
+    pk = linked_field(pk)
     own = isinstance(pk, models.IntegerField | models.UUIDField | models.CharField | models.CompositePrimaryKey)
     return own and stored_field(pk) is pk
 
@@ -95,8 +94,7 @@ def key_values(pk: Field, keys: Iterable[str]) -> list[Any]:
 def _codec(pk: Field) -> _KeyCodec:
     if isinstance(pk, models.CompositePrimaryKey):
         return _composite(pk)
-    while isinstance(pk, models.ForeignKey):  # the primary key of a child model is a link to its parent model
-        pk = pk.target_field
+    pk = linked_field(pk)
     codec, stored = codec_of(pk), stored_field(pk)
     if codec is None:
         return _KeyCodec(lambda value: str(pk.to_python(value)), pk.to_python)
