@@ -231,9 +231,8 @@ def generic_values(kind: Kind, target: Kind, key: str, proxy: str = "") -> tuple
         if not found:
             raise PayloadError(f"expected a model with the table of {model._meta.label}, received {proxy[:80]!r}.")
         model = found[0]
-    return _content_type_manager(kind.database).get_for_model(model, for_concrete_model=not proxy).pk, key_value(
-        pk, key
-    )
+    content_type = _content_type_manager(kind.database).get_for_model(model, for_concrete_model=not proxy)
+    return content_type.pk, key_value(pk, key)
 
 
 def pointing_to(instance: models.Model, field: GenericForeignKey, using: str) -> dict[str, Any] | None:
