@@ -19,12 +19,12 @@ from uuid import UUID
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import models
+from django.db import connections, models, router
 from django.db.models import F
 from django.db.models.expressions import Col
 from django.utils import timezone
 
-from .atom.dates import parse_datetime
+from .atom.text import parse_datetime
 
 Field: TypeAlias = "models.Field[Any, Any]"
 FieldClass: TypeAlias = "type[models.Field[Any, Any]]"
@@ -446,6 +446,20 @@ def _range(field: Any) -> Codec | None:
         return field.range_type(lower, upper, found["bounds"])
 
     return Codec(write, _stripped(read, "a JSON object with lower, upper and bounds"))
+
+
+def may_alter(field: Field) -> bool:
+    """Return True if a database may store another value of ``field`` than it is given.
+
+    SQLite stores decimals as floats; MariaDB rounds floats and may keep no fractions of seconds; PostgreSQL normalises
+    JSON.
+    """
+    if isinstance(field, models.DecimalField):
+        return (field.max_digits or 99) > 15
+    altered: tuple[Any, ...] = (models.FloatField, models.JSONField)
+    if connections[router.db_for_write(field.model)].vendor == "mysql":
+        altered = (*altered, models.DateTimeField, models.TimeField, models.DurationField)
+    return isinstance(field, altered)
 
 
 _Maker = Callable[[Any], Codec | None]

@@ -7,35 +7,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from inspect import getattr_static
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from django.core.exceptions import FieldDoesNotExist
-from django.db import connections, models, router
+from django.db import models, router
 from django.db.models.query_utils import DeferredAttribute
 
 from .atom.payload import Payload, PayloadTemplate, Text
-from .codecs import JSON_NULL, Codec, StoredColumn, attribute_value, codec_of, stored_field, stored_value
+from .codecs import JSON_NULL, Codec, StoredColumn, attribute_value, codec_of, may_alter, stored_field, stored_value
 from .conf import conf
 from .exceptions import PayloadError
 from .relations import NO_KEYS, Association, Children, GenericReference, Keys, Reading, Received, Reference, Relation
-from .resources import SyncResource
-
-if TYPE_CHECKING:
-    from django.contrib.contenttypes.fields import GenericForeignKey
-
-
-def camel_case(name: str) -> str:
-    """Turn ``credit_limit`` or ``SalesOrder`` into ``creditLimit`` and ``salesOrder``."""
-    first, *rest = name.split("_")
-    return first[:1].lower() + first[1:] + "".join(word[:1].upper() + word[1:] for word in rest)
-
-
-def plural(noun: str) -> str:
-    """Return the English plural of a regular noun."""
-    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
-        return f"{noun[:-1]}ies"
-    return f"{noun}es" if noun.endswith(("s", "x", "z", "ch", "sh")) else f"{noun}s"
+from .resources import SyncResource, camel_case, plural
 
 
 def all_rows(model: type[models.Model], using: str) -> models.QuerySet[Any]:
@@ -79,7 +63,7 @@ class ResourceProperty:
             return False  # a write replaces the value by the present time
         attribute = getattr_static(field.model, field.attname, None)
         own = isinstance(attribute, DeferredAttribute) and not isinstance(field, models.FileField)
-        return own and not self.is_converted and not _may_alter(field)
+        return own and not self.is_converted and not may_alter(field)
 
     def text(self, value: Any) -> Text:
         """Return the text of the stored ``value``; ``None`` for null."""
@@ -118,20 +102,6 @@ class ResourceProperty:
             return self.text(self.stored_value(self.field.get_default()))
         except Exception:  # a default is the application's: it may be anything, and no row has it yet
             return None
-
-
-def _may_alter(field: models.Field[Any, Any]) -> bool:
-    """Return True if a database may store another value of ``field`` than it is given.
-
-    SQLite stores decimals as floats; MariaDB rounds floats and may keep no fractions of seconds; PostgreSQL normalises
-    JSON.
-    """
-    if isinstance(field, models.DecimalField):
-        return (field.max_digits or 99) > 15
-    altered: tuple[Any, ...] = (models.FloatField, models.JSONField)
-    if connections[router.db_for_write(field.model)].vendor == "mysql":
-        altered = (*altered, models.DateTimeField, models.TimeField, models.DurationField)
-    return isinstance(field, altered)
 
 
 class Kind:
@@ -215,7 +185,7 @@ class Kind:
         if self.declared.fields is None:
             for name in self.declared.exclude:
                 meta.get_field(name)
-            every = [*filter(self._travels, meta.concrete_fields), *map(_as_field, _generic_references(self.model))]
+            every = [*filter(self._travels, meta.concrete_fields), *_generic_references(self.model)]
             return [field for field in every if field.name not in self.declared.exclude or field is self.parent_link]
         if self.declared.exclude:
             raise FieldDoesNotExist(f"{meta.label}: expected `fields` or `exclude`, found both; remove one of them.")
@@ -516,12 +486,8 @@ def _is_generic(field: Any) -> bool:
     return hasattr(field, "ct_field") and hasattr(field, "fk_field")
 
 
-def _generic_references(model: type[models.Model]) -> list[GenericForeignKey]:
+def _generic_references(model: type[models.Model]) -> list[Any]:
     return [field for field in model._meta.private_fields if _is_generic(field)]
-
-
-def _as_field(field: Any) -> models.Field[Any, Any]:
-    return field  # type: ignore[no-any-return]
 
 
 def _quoted(key: str) -> str:

@@ -18,8 +18,8 @@ from uuid import UUID
 from django.db import models
 
 from .atom import names
-from .atom.escape import escape, escape_attribute, is_representable, replace_forbidden
 from .atom.payload import Property, Text
+from .atom.text import escape, escape_attribute, is_representable, replace_forbidden
 from .exceptions import PayloadError
 
 if TYPE_CHECKING:

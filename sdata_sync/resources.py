@@ -14,6 +14,19 @@ if TYPE_CHECKING:
     from .models import Peer
 
 
+def camel_case(name: str) -> str:
+    """Turn ``credit_limit`` or ``SalesOrder`` into ``creditLimit`` and ``salesOrder``."""
+    first, *rest = name.split("_")
+    return first[:1].lower() + first[1:] + "".join(word[:1].upper() + word[1:] for word in rest)
+
+
+def plural(noun: str) -> str:
+    """Return the English plural of a regular noun."""
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith(("s", "x", "z", "ch", "sh")) else f"{noun}s"
+
+
 class SyncResource:
     """Declare which fields of a model travel, and under which names; subclass it and ``register`` it.
 

@@ -1,5 +1,7 @@
 """What nodes that live in one process say to each other, and whether they are level then."""
 
+from django.core.management import call_command
+
 from sdata_sync.delivery.catchup import catch_up
 from sdata_sync.delivery.progress import Progress
 from sdata_sync.models import DeferredEntry, Peer, PendingReference, TrackedResource
@@ -24,6 +26,17 @@ def talk(here, there, directions, kinds=None):
         errors = [p.error for p in passed if p.error]
         assert not errors, errors
         return {p.kind: p.progress for p in passed}
+
+
+def run(node, capsys, *arguments):
+    """Run a command at ``node``; return its exit status and its output."""
+    status = 0
+    with node.at_work():
+        try:
+            call_command(*arguments)
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+    return status, capsys.readouterr().out
 
 
 def level(*nodes):

@@ -2,8 +2,7 @@
 
 ==============  ==========================================================================================
 ``names``       namespaces, tags, media types
-``dates``       W3C date-times and stamps
-``escape``      escaping, and the characters that XML forbids
+``text``        values as XML text: stamps as W3C date-times, escaped texts
 ``body``        the bytes of a request or response: decompressed, counted, spooled
 ``document``    bytes to elements: no DTD, bounded depth
 ``payload``     the contract's element inside an entry

@@ -10,7 +10,7 @@ from lxml import etree
 from ..exceptions import DocumentError
 from . import names
 from .document import read_root
-from .escape import escape, replace_forbidden
+from .text import escape, replace_forbidden
 
 
 class Severity(StrEnum):

@@ -9,9 +9,8 @@ from ..core.digest import DEFAULT_PRIORITY, Digest, DigestEntry
 from ..core.state import MAX_TICK
 from ..exceptions import FeedError
 from . import names
-from .dates import format_stamp, parse_stamp
 from .document import read_root
-from .escape import escape, escape_attribute
+from .text import escape, escape_attribute, format_stamp, parse_stamp
 
 MAX_ENDPOINT = 500
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")

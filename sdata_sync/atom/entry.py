@@ -9,11 +9,10 @@ from lxml import etree
 from ..core.state import MAX_TICK, SyncState
 from ..exceptions import FeedError
 from . import names
-from .dates import format_stamp
 from .diagnosis import Diagnosis, read_diagnosis
 from .digest import read_endpoint, read_stamp, read_tick
-from .escape import escape, escape_attribute
 from .payload import Payload, attribute, identity, is_true
+from .text import escape, escape_attribute, format_stamp
 
 _OF_ATOM = frozenset(
     ["title", "updated", "content", "link", "author", "category", "published", "summary", "rights", "source"]

@@ -12,10 +12,9 @@ from lxml import etree
 
 from ..exceptions import FeedError
 from . import names
-from .dates import format_stamp
 from .document import check_depth, read_elements, read_root
-from .escape import escape
 from .payload import attribute
+from .text import escape, format_stamp
 
 if TYPE_CHECKING:
     from .diagnosis import Diagnosis

@@ -10,7 +10,7 @@ from uuid import UUID
 from lxml import etree
 
 from . import names
-from .escape import escape, escape_attribute, is_representable
+from .text import escape, escape_attribute, is_representable
 
 etree.register_namespace("sdata", names.SDATA)
 etree.register_namespace("dss", names.OWN)

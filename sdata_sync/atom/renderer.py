@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import names
-from .dates import format_stamp
 from .digest import render_digest
-from .escape import escape, escape_attribute
+from .text import escape, escape_attribute, format_stamp
 
 if TYPE_CHECKING:
     from ..core.digest import Digest

@@ -6,7 +6,7 @@ from typing import BinaryIO
 from ..exceptions import DocumentError
 from . import names
 from .document import read_root
-from .escape import escape
+from .text import escape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

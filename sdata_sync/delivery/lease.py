@@ -20,7 +20,7 @@ from ..conf import conf
 from ..core.digest import Digest, DigestEntry
 from ..exceptions import KindNotShared
 from ..models import Peer, Stream
-from ..sync.db.clock import SKEW_MILLIS, lies_ahead, now
+from ..sync.db.clock import SKEW_MILLIS, column_is_recent, column_lies_ahead, lies_ahead, now
 from ..sync.db.owner import holder_name, is_gone
 from ..sync.db.prepared import PreparedQuery, PreparedUpdate
 
@@ -141,13 +141,22 @@ def store_shared(stream: Stream, *, is_shared: bool) -> None:
 
 def is_backing_off(stream: Stream) -> bool:
     """Return True if the stream waits after a failure."""
-    return lies_ahead(stream.retry_at, int(conf.max_backoff_seconds * 1000))
+    return lies_ahead(stream.retry_at, _max_backoff_millis())
+
+
+def backing_off() -> Q:
+    """Return ``is_backing_off`` as a condition of a query of streams."""
+    return column_lies_ahead("retry_at", _max_backoff_millis())
+
+
+def _max_backoff_millis() -> int:
+    return int(conf.max_backoff_seconds * 1000)
 
 
 def claim_comparison(stream: Stream, pause: int) -> bool:
     """Return True if the caller is to compare digests with the peer: one process in every ``pause`` milliseconds."""
-    recent = Q(compared_at__gt=now() - pause, compared_at__lte=now() + SKEW_MILLIS)
-    return bool(Stream.objects.filter(~recent, pk=stream.pk).update(compared_at=now()))
+    due = Stream.objects.filter(pk=stream.pk).exclude(column_is_recent("compared_at", pause))
+    return bool(due.update(compared_at=now()))
 
 
 def release_comparison(stream: Stream) -> None:

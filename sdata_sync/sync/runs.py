@@ -14,8 +14,7 @@ from django.db import router
 from django.db.models import F
 from django.utils import timezone
 
-from ..atom.dates import format_stamp
-from ..atom.escape import replace_forbidden
+from ..atom.text import format_stamp, replace_forbidden
 from ..models import Run, RunResult
 from ..turns import write_transaction
 from .db.clock import now

@@ -4,11 +4,11 @@ import io
 
 import pytest
 
-from sdata_sync.atom.dates import format_stamp, parse_datetime, parse_stamp
 from sdata_sync.atom.diagnosis import Diagnosis as Said
 from sdata_sync.atom.diagnosis import SDataCode, Severity, read_diagnoses, render_diagnoses
 from sdata_sync.atom.digest import read_digest_entry
 from sdata_sync.atom.feed import SyncMode, read_result_feed, read_sync_feed
+from sdata_sync.atom.text import format_stamp, parse_datetime, parse_stamp
 from sdata_sync.core.state import MAX_TICK
 from sdata_sync.exceptions import DoctypeForbidden, FeedError, NotXml, TooDeep
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from sdata_sync.atom.digest import read_digest_entry, render_digest_entry
 from sdata_sync.atom.entry import Result, read_state, render_entry, render_result
-from sdata_sync.atom.escape import escape, is_representable
 from sdata_sync.atom.feed import SyncMode, read_result_feed, read_sync_feed
 from sdata_sync.atom.payload import Payload, PayloadTemplate, identity
 from sdata_sync.atom.renderer import Paging, render_feed
+from sdata_sync.atom.text import escape, is_representable
 from sdata_sync.atom.tracking import Tracking, render_tracking
 from sdata_sync.core.digest import Digest, DigestEntry
 from sdata_sync.core.state import SyncState

@@ -8,7 +8,6 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.checks import run_checks
 from django.core.files.base import ContentFile
-from django.core.management import call_command
 from django.db import models
 
 import sdata_sync
@@ -21,7 +20,7 @@ from sdata_sync.registry import registry
 from sdata_sync.sync.content.deferred import retry_all
 
 from ..many_nodes import two_nodes
-from ..talk import level, push
+from ..talk import level, push, run
 from .models import ROOT, Appendix, NodeStorage, Report
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1"])
@@ -94,16 +93,6 @@ def content(node):
 def visit(node, other):
     """``node`` visits ``other``."""
     push(node, other)
-
-
-def run(node, capsys, *arguments):
-    status = 0
-    with node.at_work():
-        try:
-            call_command(*arguments)
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-    return status, capsys.readouterr().out
 
 
 def test_files_of_rows_and_of_children_arrive(a, b):

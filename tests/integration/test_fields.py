@@ -16,7 +16,7 @@ import sdata_sync
 from sdata_sync.atom.payload import Payload
 from sdata_sync.codecs import JSON_NULL, codec_of
 from sdata_sync.exceptions import PayloadError
-from sdata_sync.kind import camel_case, plural
+from sdata_sync.resources import camel_case, plural
 from sdata_sync.sync.content.rows import read_rows
 
 from ..shapes.models import EveryField

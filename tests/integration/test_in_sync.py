@@ -25,7 +25,7 @@ from testproject.crm.models import Account
 
 from ..many_nodes import two_nodes
 from ..shapes.models import Zone
-from ..talk import push
+from ..talk import push, run
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1"]),
@@ -51,17 +51,6 @@ def asked(nodes, monkeypatch):
 
     monkeypatch.setattr(wire, "handle_request", handle_request)
     return requests
-
-
-def run(node, capsys, *arguments):
-    """Run a command at ``node``; return its exit status and its output."""
-    status = 0
-    with node.at_work():
-        try:
-            call_command(*arguments)
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-    return status, capsys.readouterr().out
 
 
 def refused_account(node):

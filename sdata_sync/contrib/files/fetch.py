@@ -57,9 +57,8 @@ def fetch_files(session: PeerSession, until: float = math.inf) -> str:
     It stops after the part that is being fetched at the time ``until`` (monotonic seconds), and goes on with the next
     part when it is called again.
     """
-    peer = session.peer.pk
-    last = 0 if _may_be_asked(peer, _ANY) else math.inf
-    while not (session.is_to_stop or time.monotonic() >= until or last == math.inf):
+    peer, last = session.peer.pk, 0
+    while _may_be_asked(peer, _ANY) and not session.is_to_stop and time.monotonic() < until:
         wanted = _missing().filter(pk__gt=last).exclude(pk__in=_paused(peer)).order_by("pk").first()
         if wanted is None:
             break

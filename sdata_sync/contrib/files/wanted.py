@@ -63,14 +63,12 @@ def on_save(*, sender: Any, instance: models.Model, **kwargs: Any) -> None:
 
 def have(kind: Kind, uuid: UUID, paths: Iterable[str]) -> None:
     """Note that the files ``paths`` of a resource are in the storage of this node."""
-    for path in paths:
-        RowFile.objects.update_or_create(
-            kind=kind.name,
-            uuid=uuid,
-            path_hash=hash_of(path),
-            defaults={"state": State.HERE, "problem": ""},
-            create_defaults={"state": State.HERE, "path": path, "added_at": now()},
-        )
+    path_by_hash = {hash_of(path): path for path in paths}
+    listed = RowFile.objects.filter(kind=kind.name, uuid=uuid, path_hash__in=path_by_hash)
+    if listed.filter(state=State.HERE).count() == len(path_by_hash):
+        return
+    _add(kind, uuid, path_by_hash.values(), State.HERE)
+    listed.exclude(state=State.HERE).update(state=State.HERE, problem="")
 
 
 def is_here(kind: Kind, tracked: TrackedResource, path: str) -> bool:
@@ -96,11 +94,16 @@ def want(kind: Kind, uuid: UUID, paths: Iterable[str]) -> int:
 
     Whether the storage has a file already is found when it is fetched, because the storage may be another server.
     """
-    wanted = [
-        RowFile(kind=kind.name, uuid=uuid, path=path, path_hash=hash_of(path), added_at=now()) for path in set(paths)
+    return _add(kind, uuid, set(paths), State.WANTED)
+
+
+def _add(kind: Kind, uuid: UUID, paths: Iterable[str], state: State) -> int:
+    added = [
+        RowFile(kind=kind.name, uuid=uuid, path=path, path_hash=hash_of(path), state=state, added_at=now())
+        for path in paths
     ]
-    RowFile.objects.bulk_create(wanted, ignore_conflicts=True)
-    return len(wanted)
+    RowFile.objects.bulk_create(added, ignore_conflicts=True)
+    return len(added)
 
 
 def hash_of(path: str) -> str:

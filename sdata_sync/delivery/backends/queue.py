@@ -13,11 +13,10 @@ from typing import Protocol
 
 from django.db.models import Q
 
-from ...conf import conf
 from ...models import Peer, Stream
 from ...registry import registry
-from ...sync.db.clock import SKEW_MILLIS, column_lies_ahead, now
-from ..lease import ensure_stream
+from ...sync.db.clock import column_is_recent, now
+from ..lease import backing_off, ensure_stream
 from ..session import has_errands
 from ..threads.notifier import Notifier
 from ..threads.pool import Pool
@@ -102,8 +101,7 @@ def claim_deliveries(kinds: dict[str, bool]) -> dict[int, list[str]]:
     if not pairs:
         return {}
     streams = Stream.objects.filter(kind__in=list(kinds), peer__enabled=True, peer__immediate=True)
-    is_backing_off = column_lies_ahead("retry_at", int(conf.max_backoff_seconds * 1000))
-    spared = set(streams.filter(is_backing_off | _is_posted()).values_list("peer_id", "kind"))
+    spared = set(streams.filter(backing_off() | _posted()).values_list("peer_id", "kind"))
     wanted: defaultdict[int, list[str]] = defaultdict(list)
     order = {kind.name: place for place, kind in enumerate(registry)}
     for peer, kind_name in sorted(pairs, key=lambda pair: order.get(pair[1], 0)):
@@ -117,13 +115,13 @@ def claim_deliveries(kinds: dict[str, bool]) -> dict[int, list[str]]:
 def claim(peer: Peer, kinds: Iterable[str]) -> list[str]:
     """Return those of ``kinds`` that have no message in the queue for ``peer``, and set ``posted_at`` of them."""
     streams = Stream.objects.filter(pk__in=[ensure_stream(peer, kind).pk for kind in kinds])
-    free = list(streams.exclude(_is_posted()).values_list("kind", flat=True))
+    free = list(streams.exclude(_posted()).values_list("kind", flat=True))
     streams.filter(kind__in=free).update(posted_at=now())
     return free
 
 
-def _is_posted() -> Q:
-    return Q(posted_at__gt=now() - LOST_MILLIS, posted_at__lte=now() + SKEW_MILLIS)
+def _posted() -> Q:
+    return column_is_recent("posted_at", LOST_MILLIS)
 
 
 def take_claims(peer: int, kinds: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from django.utils import timezone
 
-from ...atom.dates import format_stamp
+from ...atom.text import format_stamp
 from ...conf import conf
 from ...core.state import SyncState, same_endpoint
 from ...models import Endpoint

@@ -77,6 +77,15 @@ def ask_application(
     return None
 
 
+def outcome_of(decision: Decision, by_rules: Resolution) -> Resolution:
+    """Return the outcome of a ``decision`` of the application; without one, that of the rules."""
+    if decision is None:
+        return by_rules
+    source_wins = decision != "local"
+    is_own = isinstance(decision, Mapping) or source_wins != by_rules.source_wins
+    return Resolution(source_wins=source_wins, by=Rule.APPLICATION, record=by_rules.record or is_own)
+
+
 def record_of(
     tracked: TrackedResource, entry: Entry, local_state: SyncState, local: LocalVersion, *, remote_won: bool, rule: str
 ) -> ConflictRecord:
@@ -217,14 +226,9 @@ class ConflictResolution:
         if row is not None and not row.is_deletion:
             remote = {name: value_of(row.instance, name) for name in row.names}
         decision = ask_application(kind, version.entry, self._local_state, self._local, remote, outcome)
-        if decision is None:
-            return outcome
         if isinstance(decision, Mapping):
             self._merge(decision)
-            return Resolution(source_wins=True, by=Rule.APPLICATION, record=True)
-        source_wins = decision == "remote"
-        record = outcome.record or source_wins != outcome.source_wins
-        return Resolution(source_wins=source_wins, by=Rule.APPLICATION, record=record)
+        return outcome_of(decision, outcome)
 
     def _merge(self, values: Mapping[str, object]) -> None:
         kind, version = self._kind, self._version

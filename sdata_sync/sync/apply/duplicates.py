@@ -28,7 +28,7 @@ from ..identity.link import mark_referrers_of_key, release, rename
 from ..log.tracked import tracked_rows
 from ..log.wakeup import wake_after_commit
 from .batch import Plan
-from .conflicts import ask_application, record_of
+from .conflicts import ask_application, outcome_of, record_of
 from .results import lost_result
 from .store import defer_late
 
@@ -98,11 +98,9 @@ class DuplicateMerge:
         row = prepare_row(self.kind, None, self.reading, self.known)
         remote = {name: value_of(row.instance, name) for name in row.names}
         decision = ask_application(self.kind, self.entry, local_state, local, remote, outcome)
-        if decision is None:
-            return outcome
         if isinstance(decision, Mapping):
             self.decided = self.kind.stored_values(decision, is_new=False)
-        return Resolution(source_wins=decision != "local", by=Rule.APPLICATION, record=True)
+        return outcome_of(decision, outcome)
 
     def _has_same_content(self, local: LocalVersion) -> bool:
         if local.contents is None:

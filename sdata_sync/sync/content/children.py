@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from ...atom.escape import escape_attribute
 from ...atom.names import PAYLOAD_DECLARATIONS
 from ...atom.payload import Payload, Text, identity
+from ...atom.text import escape_attribute
 from ...exceptions import PayloadError, UnrepresentableText
 from ...kind import Kind, all_rows
 from ...models import ChildResource

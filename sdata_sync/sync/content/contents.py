@@ -14,9 +14,9 @@ from uuid import UUID
 
 from django.db import models
 
-from ...atom.escape import replace_forbidden
 from ...atom.names import PAYLOAD_DECLARATIONS
 from ...atom.payload import Text, identity
+from ...atom.text import replace_forbidden
 from ...kind import Kind
 from ...models import DeferredEntry, PendingReference, TrackedResource
 from ...registry import registry

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from ...atom.escape import replace_forbidden
 from ...atom.payload import Payload
+from ...atom.text import replace_forbidden
 from ...core.state import SyncState
 from ...exceptions import DeletionWaits, PayloadError
 from ...models import DeferredEntry, DeletionCondition, TrackedResource

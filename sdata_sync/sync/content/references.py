@@ -311,15 +311,15 @@ def association_texts(
     return texts
 
 
-def paired_elsewhere(kind: Kind, key: str, others: Collection[str], uuid: UUID | None = None) -> set[str]:
-    """Return the members of the row ``key`` whose own texts hold the pair, among the local keys ``others``.
+def paired_elsewhere(kind: Kind, key: str, candidates: Collection[str], uuid: UUID | None = None) -> set[str]:
+    """Return the rows among ``candidates``, local keys, that hold the pair with the row ``key``.
 
     The association is symmetrical. ``uuid`` is that of the row, if it is not tracked yet.
     """
-    uuids = uuids_of(kind, {key, *others}, allocate=False)
+    uuids = uuids_of(kind, {key, *candidates}, allocate=False)
     if uuid is not None:
         uuids[key] = uuid
-    return {other for other in others if str(uuids[other]) < str(uuids[key])}
+    return {candidate for candidate in candidates if str(uuids[candidate]) < str(uuids[key])}
 
 
 def _natural_lists(

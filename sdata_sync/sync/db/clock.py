@@ -1,6 +1,6 @@
 """The clock, in whole milliseconds: the smallest unit that every client keeps.
 
-A clock may be set back. Then a stored time lies further ahead than anyone has ever set it, and nobody waits for it.
+A clock may be set back. Then a stored time lies further ahead than a process has ever set it, and none waits for it.
 """
 
 import time
@@ -31,3 +31,11 @@ def lies_ahead(moment: int, longest: int) -> bool:
 def column_lies_ahead(name: str, longest: int) -> Q:
     """Return ``lies_ahead`` for the column ``name``, as a condition of a query."""
     return Q((f"{name}__gt", now()), (f"{name}__lte", now() + longest + SKEW_MILLIS))
+
+
+def column_is_recent(name: str, age: int) -> Q:
+    """Return a condition of a query: the time in the column ``name`` is at most ``age`` milliseconds ago.
+
+    A time in the future is not recent: it was set before the clock was set back.
+    """
+    return Q((f"{name}__gt", now() - age), (f"{name}__lte", now() + SKEW_MILLIS))

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import Error as DatabaseProblem
 from django.db import InterfaceError, OperationalError, models
 
-from ...atom.escape import replace_forbidden
+from ...atom.text import replace_forbidden
 from ...exceptions import DeliveryInterrupted
 
 #: The maximum length of a description, in characters.

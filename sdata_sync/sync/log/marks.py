@@ -10,7 +10,7 @@ from django.db import IntegrityError, connections, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.constants import OnConflict
 
-from ...atom.escape import replace_forbidden
+from ...atom.text import replace_forbidden
 from ...models import TrackedResource
 from ...turns import write_turn
 from ...users import current_user

@@ -13,8 +13,8 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db import models
 
-from ...atom.escape import escape_attribute, replace_forbidden
 from ...atom.payload import Text, identity
+from ...atom.text import escape_attribute, replace_forbidden
 from ..content.contents import contents_of, keys_for, waiting_of
 from ..content.rows import read_rows
 from ..db.clock import now

@@ -13,8 +13,8 @@ from django.db.models import Exists, OuterRef, QuerySet
 from django.db.models.functions import Coalesce
 
 from ...atom.entry import render_entry
-from ...atom.escape import replace_forbidden
 from ...atom.payload import Text, identity
+from ...atom.text import replace_forbidden
 from ...conf import conf
 from ...core.digest import Digest
 from ...core.ranges import TickRange, missing_ranges

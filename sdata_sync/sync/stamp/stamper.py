@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from ...atom.escape import escape, is_representable
+from ...atom.text import escape, is_representable
 from ...core.decision import resolve
 from ...core.state import SyncState, stamp_after
 from ...exceptions import PayloadError, UnrepresentableText

@@ -1,8 +1,13 @@
-"""Convert W3C date-times to stamps, in whole milliseconds since 1970-01-01T00:00Z, and back."""
+"""Values as XML text: stamps as W3C date-times, and texts with the characters escaped that XML needs or forbids.
+
+A stamp counts whole milliseconds since 1970-01-01T00:00Z.
+"""
 
 import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+
+from ..exceptions import UnrepresentableText
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -16,6 +21,12 @@ _W3C = re.compile(
     r"\s*(?P<zone>[Zz]|[+-]\d\d:?\d\d)?)?)?)?",
     re.ASCII,
 )
+
+# XML 1.0 cannot represent these characters, not even as character references.
+_NOT_XML = "\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff"
+_FORBIDDEN = re.compile(f"[{_NOT_XML}]")
+# Most texts match neither expression. An unescaped carriage return would be read back as a line feed.
+_SPECIAL = re.compile(f"[&<>\r{_NOT_XML}]")
 
 
 def parse_datetime(text: str) -> datetime:
@@ -80,3 +91,37 @@ def format_stamp(stamp: int) -> str:
     moment = _EPOCH + timedelta(milliseconds=stamp)
     text = moment.isoformat()[:19]
     return f"{text}.{stamp % 1000:03}Z" if stamp % 1000 else f"{text}Z"
+
+
+def escape(text: str) -> str:
+    """Escape the content of an element so that it is read back exactly.
+
+    Raises:
+        UnrepresentableText: the text has a character that XML forbids.
+    """
+    if _SPECIAL.search(text) is None:
+        return text
+    if (found := _FORBIDDEN.search(text)) is not None:
+        raise UnrepresentableText(
+            f"XML cannot hold the character U+{ord(found.group()):04X} (at position {found.start()})."
+        )
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")
+
+
+def escape_attribute(text: str) -> str:
+    """Escape the value of an attribute in double quotes so that it is read back exactly.
+
+    Raises:
+        UnrepresentableText: the text has a character that XML forbids.
+    """
+    return escape(text).replace('"', "&quot;").replace("\n", "&#10;").replace("\t", "&#9;")
+
+
+def is_representable(text: str) -> bool:
+    """Return True if XML can represent every character of ``text``."""
+    return _FORBIDDEN.search(text) is None
+
+
+def replace_forbidden(text: str) -> str:
+    """Return ``text`` with each character that XML forbids replaced by U+FFFD, for human readers."""
+    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
