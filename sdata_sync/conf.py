@@ -423,6 +423,15 @@ class Settings:
         minimum=1,
         help="The most other endpoints that a received digest may name, and that the stored digest of a kind holds.",
     )
+    max_operations = Setting[int](
+        name="MAX_OPERATIONS",
+        types=(int,),
+        default=100,
+        unit="operations",
+        minimum=1,
+        help="The most calls of `$syncSource` and `$syncTarget` with a trackingID that one login may have running. "
+        "Further ones are answered with 429.",
+    )
     drain_seconds = Setting[float](
         name="DRAIN_SECONDS",
         types=(int, float),

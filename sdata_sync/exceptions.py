@@ -11,6 +11,9 @@
     │   └── BodyTooLarge          answered with 413
     ├── FeedError                 well-formed, but not what the protocol asks for; answered with 400
     │   ├── FeedRefused           ticks that do not continue where this node stands
+    │   ├── NotTrusted            the sender may not speak for the origin; answered with 403
+    │   ├── TooMuch               a login has reached a limit; answered with 429
+    │   │   └── TooManyOperations
     │   └── OperationFailed       what an asynchronous call came to; answered as it would have been at once
     ├── PayloadError              one entry whose payload cannot become a row; the entry is deferred
     │   └── DeletionWaits         a deletion that would take along rows that its source may still have
@@ -95,6 +98,27 @@ class FeedRefused(FeedError):
     def __init__(self, message: str, *, application_code: str, payload_path: str = "") -> None:
         super().__init__(message, payload_path=payload_path)
         self.application_code = application_code
+
+
+class NotTrusted(FeedError):
+    """The sender may not speak for the origin of the document."""
+
+    application_code = "NotTrusted"
+    status = 403
+
+
+class TooMuch(FeedError):
+    """A login has reached a limit; it may try again after ``retry_seconds``."""
+
+    application_code = "TooMuch"
+    status = 429
+    retry_seconds = 60
+
+
+class TooManyOperations(TooMuch):
+    """The login has too many open operations."""
+
+    application_code = "TooManyOperations"
 
 
 class OperationFailed(FeedError):

@@ -8,6 +8,10 @@ import httpx2
 
 from sdata_sync.delivery import client
 from sdata_sync.sync import operations, port
+from sdata_sync.sync.trust import Sender
+
+#: The sender of documents whose login does not matter to a test: it may speak for every endpoint.
+ENGINE = Sender(name="an engine", may_carry=True)
 
 
 @contextmanager

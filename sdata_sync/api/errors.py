@@ -14,7 +14,7 @@ from rest_framework.views import set_rollback
 
 from ..atom import names
 from ..atom.diagnosis import Diagnosis, SDataCode, Severity
-from ..exceptions import DocumentError, FeedError, LinkError
+from ..exceptions import DocumentError, FeedError, LinkError, TooMuch
 from .renderers import Diagnoses
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ def answer_error(error: Exception, context: dict[str, Any]) -> Response:
         path = getattr(error, "payload_path", "")
         diagnosis = Diagnosis(message=str(error), application_code=error.application_code, payload_path=path)
         code = error.status
+        if isinstance(error, TooMuch):
+            headers["Retry-After"] = str(error.retry_seconds)
     elif isinstance(error, exceptions.APIException):
         diagnosis, code, headers = _of_framework(error)
     else:

@@ -158,6 +158,12 @@ class Digest:
             and (theirs.tick >= known.tick or same_endpoint(theirs.endpoint, source.origin))
         )
 
+    def with_origin(self, origin: str) -> Digest:
+        """Return this digest as the digest of the endpoint ``origin``."""
+        changed = Digest(origin=origin, part_of=self.part_of)
+        changed._entries = self._entries
+        return changed
+
     def as_part_of(self, endpoint: str) -> Digest:
         """Return this digest with ``endpoint`` as ``part_of``, for a feed that has only a part of the changes."""
         changed = Digest(origin=self.origin, part_of=endpoint)

@@ -27,7 +27,7 @@ from ..sync.db.prepared import PreparedQuery, PreparedUpdate
 #: The longest pause after the first failure; each further failure in a row doubles it, up to ``MAX_BACKOFF_SECONDS``.
 FIRST_BACKOFF_SECONDS = 0.5
 
-_backoff_ended_at: dict[tuple[str, str], float] = {}
+_backoff_ended_at: dict[tuple[int, str], float] = {}
 
 
 _find = PreparedQuery(lambda peer, kind: Stream.objects.filter(peer=peer, kind=kind), int, str)
@@ -104,19 +104,18 @@ def known_digest(stream: Stream) -> Digest | None:
     )
 
 
-def end_backoff(origin: str, kind: str) -> bool:
-    """End the back-off of the peer whose endpoint is ``origin``, because it has just sent a request.
+def end_backoff(peer: Peer, kind: str) -> bool:
+    """End the back-off of ``peer``, because it has just sent a request.
 
     Return True if a back-off was ended.
     """
     # A peer that pushes many pages is looked up once per ``FIRST_BACKOFF_SECONDS``.
-    if time.monotonic() - _backoff_ended_at.get((origin, kind), -math.inf) < FIRST_BACKOFF_SECONDS:
+    if time.monotonic() - _backoff_ended_at.get((peer.pk, kind), -math.inf) < FIRST_BACKOFF_SECONDS:
         return False
     if len(_backoff_ended_at) > 1000:
         _backoff_ended_at.clear()
-    _backoff_ended_at[origin, kind] = time.monotonic()
-    url, _, _ = origin.rpartition("/")
-    waiting = Stream.objects.filter(kind=kind, retry_at__gt=now(), peer__url__iexact=url)
+    _backoff_ended_at[peer.pk, kind] = time.monotonic()
+    waiting = Stream.objects.filter(kind=kind, retry_at__gt=now(), peer=peer)
     return bool(waiting.update(retry_at=0))
 
 

@@ -31,6 +31,7 @@ from ..sync.content.conditions import answer_conditions, unanswered_conditions
 from ..sync.content.deferred import retry_others, retry_waiting
 from ..sync.log.digests import load_digest
 from ..sync.runs import RunLabel, new_run
+from ..sync.trust import Sender
 from .client import ABSENT, PeerClient, RemoteFeed, RemotePage
 from .progress import Progress
 from .threads.overlap import overlap
@@ -205,6 +206,7 @@ class _Pull:
         is_interrupted: Callable[[], bool],
     ) -> None:
         self._client = client
+        self._sender = Sender.of_peer(peer)
         self._is_interrupted = is_interrupted
         self._kind = kind
         self._progress = progress
@@ -254,7 +256,7 @@ class _Pull:
 
         def apply() -> Receipt:
             try:
-                return receive_feed(self._kind, page.body)
+                return receive_feed(self._kind, page.body, self._sender)
             except (DocumentError, FeedError) as error:
                 raise PeerMisbehaved(f"A page of {self._client.url}/{self._kind.name}: {error}") from error
 

@@ -60,6 +60,7 @@ class Digest(TurnModel):
         permissions = [
             ("read_feeds", "Can read digests and changes over SData"),
             ("push_feeds", "Can push changes over SData"),
+            ("carry_feeds", "Can push changes of other endpoints over SData"),
             ("set_digest", "Can set digests over SData"),
             ("link_resources", "Can link resources over SData"),
         ]

@@ -33,6 +33,9 @@ class Operation(TurnModel):
     role = models.CharField(max_length=20, choices=Role)
     key = KeyField(max_length=200, help_text="The trackingID in lower case.")
     tracking_id = models.CharField(max_length=200)
+    login = KeyField(
+        max_length=100, default="", blank=True, help_text="The primary key of the user who made the request, as text."
+    )
     peer = models.ForeignKey(
         Peer, models.CASCADE, null=True, related_name="+", help_text="The peer whose user made the request."
     )
@@ -61,8 +64,9 @@ class Operation(TurnModel):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["kind", "role", "key"], name="sdata_sync_one_operation_per_tracking_id")
+            models.UniqueConstraint(fields=["kind", "role", "key", "login"], name="sdata_sync_one_operation_per_login")
         ]
+        indexes = [models.Index(fields=["login", "created_at"], name="sdata_sync_open_operations")]
         ordering = ["-created_at"]
 
     def __str__(self) -> str:

@@ -50,8 +50,14 @@ class Peer(TurnModel):
     @classmethod
     def of_endpoint(cls, url: str) -> "Peer | None":
         """Return the enabled peer whose dataset URL is the parent of the endpoint ``url``, or ``None``."""
+        peer = cls.at(url)
+        return peer if peer is not None and peer.enabled else None
+
+    @classmethod
+    def at(cls, url: str) -> "Peer | None":
+        """Return the peer, enabled or not, whose dataset URL is the parent of the endpoint ``url``, or ``None``."""
         dataset = url.rpartition("/")[0]
-        return cls.objects.filter(enabled=True, url__iexact=dataset).first() if dataset else None
+        return cls.objects.filter(url__iexact=dataset).first() if dataset else None
 
     def endpoint(self, kind: str) -> str:
         """Return the URL of the collection ``kind`` at this peer."""

@@ -8,6 +8,7 @@ and renders the changes that the digest of a peer lacks, and ``delivery`` sends 
 ``port``        the services of the delivery package that ``sync`` uses
 ``db``          the database: clock, compiled statements, row locks, retries, errors that one row causes
 ``log``         the log: marks, tracked resources, digests, notifications of the delivery
+``trust``       for whom a sender speaks, and how far its claims reach
 ``bounds``      which claims of a received digest or entry this node believes
 ``scope``       which resources a filtered peer may have, and which must be resent to it
 ``content``     rows and payloads: references, associations, children, deferred entries

@@ -10,6 +10,8 @@ bounded:
   after a restore it continues above the ticks that other endpoints have claimed of it;
 * about new endpoints: the digest of a kind accepts at most ``MAX_ENDPOINTS`` other endpoints, and none that was
   forgotten with ``sync_purge --endpoints``.
+
+A feed that speaks for no enabled peer, from a login without ``carry_feeds``, brings changes of its own endpoint only.
 """
 
 from __future__ import annotations
@@ -24,18 +26,21 @@ from django.utils import timezone
 from ..conf import conf
 from ..core.state import SyncState, same_endpoint
 from ..exceptions import FeedError
-from ..models import Endpoint, Peer
+from ..models import Endpoint
 from .db.statements import chunks
 from .log.digests import StoredDigest, load_digest
 
 if TYPE_CHECKING:
     from ..core.digest import Digest, DigestEntry
     from ..kind import Kind
+    from .trust import Speaker
 
 logger = logging.getLogger(__name__)
 
 #: The maximum number of claims that a report names.
 NAMED = 3
+#: Logins that belong to no peer may introduce ``MAX_ENDPOINTS`` divided by this number of endpoints.
+UNTRUSTED_SHARE = 10
 
 
 def check_size(digest: Digest) -> Digest:
@@ -54,12 +59,12 @@ def check_size(digest: Digest) -> Digest:
     return digest
 
 
-def is_restore(ours: int, claimed: int, origin: str) -> bool:
-    """Return True if the claim of ``origin`` that this node is at tick ``claimed``, and not ``ours``, is believed.
+def is_restore(ours: int, claimed: int, speaker: Speaker) -> bool:
+    """Return True if the claim of ``speaker`` that this node is at tick ``claimed``, and not ``ours``, is believed.
 
     It is believed within ``MAX_TICK_LEAP``, from an enabled peer.
     """
-    return 0 <= claimed - ours <= conf.max_tick_leap and Peer.of_endpoint(origin) is not None
+    return 0 <= claimed - ours <= conf.max_tick_leap and speaker.peer is not None
 
 
 def believed(kind: Kind, digest: Digest) -> Digest:
@@ -85,11 +90,14 @@ class Bounds:
     ``restores`` is true if the digest may have a tick of this node that this node has lost in a restore.
     """
 
-    def __init__(self, kind: Kind, stored: StoredDigest, source: Digest, *, restores: bool) -> None:
+    def __init__(self, kind: Kind, stored: StoredDigest, source: Digest, *, restores: bool, speaker: Speaker) -> None:
         self._kind = kind
+        self.speaker = speaker
         self._stored = stored
         self._restores = restores
         self._origin = source.origin
+        # Only a part of the room for endpoints is for feeds that speak for no peer.
+        self._room = conf.max_endpoints if speaker.is_trusted else conf.max_endpoints // UNTRUSTED_SHARE
         self._new: set[str] = set()
         self._others = stored.count_others(kind.endpoint, source.origin)
         self._forgotten = _forgotten(kind, (e.endpoint for e in source if e.endpoint not in stored))
@@ -137,14 +145,31 @@ class Bounds:
         if endpoint.lower() in self._forgotten:
             return False
         if same_endpoint(endpoint, self._origin):
-            return True
-        if self._others + len(self._new) >= conf.max_endpoints:
+            if self.speaker.is_trusted:
+                return True
+        elif not self.speaker.is_trusted:
+            return False
+        if self._others + len(self._new) >= self._room:
             if not self._is_full:
-                self._notes.append(f"more than {conf.max_endpoints} endpoints")
+                self._notes.append(f"more than {self._room} endpoints")
             self._is_full = True
             return False
         self._new.add(endpoint.lower())
         return True
+
+    def may_bring(self, state: SyncState) -> bool:
+        """Return True if the speaker may bring a change of the endpoint in ``state``.
+
+        A speaker that is not trusted may bring changes of its own endpoint, and return those of this node.
+        """
+        if self.speaker.is_trusted:
+            return True
+        return same_endpoint(state.endpoint, self._origin) or same_endpoint(state.endpoint, self._kind.endpoint)
+
+    @property
+    def priorities(self) -> Digest:
+        """Return the digest whose conflict priorities are believed; of a speaker that is not trusted, only its own."""
+        return self.source if self.speaker.is_trusted else self.source.of_origin_alone()
 
     def refuse(self, state: SyncState) -> str:
         """Return why an entry with ``state`` cannot be applied, or an empty text if it can."""
@@ -165,7 +190,7 @@ class Bounds:
     def _reason(self, state: SyncState) -> str:
         endpoint = state.endpoint
         if self._allowed[endpoint] == -1 and not same_endpoint(endpoint, self._kind.endpoint):
-            return f"This node knows {conf.max_endpoints} endpoints of this kind already (MAX_ENDPOINTS)."
+            return f"This node knows {self._room} endpoints of this kind already (MAX_ENDPOINTS)."
         self._notes.append(f"a change of {endpoint} at tick {state.tick}")
         if same_endpoint(endpoint, self._kind.endpoint):
             return f"This node has not recorded tick {state.tick} yet, and the claim is not believed."

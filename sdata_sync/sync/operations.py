@@ -12,15 +12,16 @@ import logging
 import threading
 from collections.abc import Callable
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from uuid import uuid4
 
 from django.db import OperationalError, connections, router, transaction
 from django.db.models import Q, QuerySet
 
+from ..conf import conf
 from ..core.state import same_endpoint
-from ..exceptions import DocumentError, FeedError, OperationFailed
-from ..models import Operation, Peer
+from ..exceptions import DocumentError, FeedError, OperationFailed, TooManyOperations
+from ..models import Operation
 from ..models.operation import Phase, Role
 from ..registry import registry
 from ..tracing import span
@@ -35,10 +36,12 @@ from .select.feed import SourceFeed, count_missing
 from .stamp.restore_gap import wait_until_checked
 from .stamp.scan import is_complete, track_existing
 from .stamp.stamper import assign_ticks
+from .trust import Sender, sender_of_login
 
 if TYPE_CHECKING:
     from ..core.digest import Digest
     from ..kind import Kind
+    from ..models import Peer
     from .runs import RunLabel
 
 logger = logging.getLogger(__name__)
@@ -51,6 +54,8 @@ WAITING_MILLIS = 10_000
 DELETED_MILLIS = 60_000
 #: How long an operation is stored that no client deletes.
 KEPT_MILLIS = 24 * 60 * 60 * 1000
+#: How many ended operations of one login are stored.
+KEPT_PER_LOGIN = 1000
 MAX_TRACKING_ID = 200
 
 
@@ -58,41 +63,61 @@ def begin(
     kind: Kind,
     role: Role,
     tracking_id: str,
+    sender: Sender,
     *,
     run: RunLabel,
     target: Digest | None = None,
-    body: bytes | None = None,
-    peer: Peer | None = None,
+    body: BinaryIO | None = None,
 ) -> Operation:
-    """Return the operation with the ``tracking_id``; create it if there is none, so that a repeated call starts none.
+    """Return the operation of ``sender`` with the ``tracking_id``; create it if there is none.
 
-    ``target`` is the digest posted to ``$syncSource``, ``body`` the feed posted to ``$syncTarget``, and ``peer`` the
-    peer whose user made the request.
+    So a repeated call of one login starts no second operation. ``target`` is the digest posted to ``$syncSource``,
+    ``body`` the feed posted to ``$syncTarget``.
 
     Raises:
         FeedError: ``tracking_id`` is longer than ``MAX_TRACKING_ID`` characters.
+        TooManyOperations: the login has ``MAX_OPERATIONS`` open operations.
     """
     if len(tracking_id) > MAX_TRACKING_ID:
         raise FeedError(f"Expected a trackingID of {MAX_TRACKING_ID} characters at most, received {len(tracking_id)}.")
-    _clear_away()
+    _clear_away(sender.login)
+    found = find(kind, role, tracking_id, sender)
+    if found is not None:
+        return found
+    _check_number(sender)
     operation, _ = Operation.objects.get_or_create(
         kind=kind.name,
         role=role,
         key=tracking_id.lower(),
+        login=sender.login,
         defaults={
             "tracking_id": tracking_id,
             "run_name": run.name[:200],
             "run_stamp": run.stamp[:200],
             "target_digest": digest_as_json(target) if target is not None else "",
-            "body": body,
-            "peer": peer,
+            "body": None if body is None else body.read(),
+            "peer": _peer_of(kind, sender),
             "created_at": now(),
         },
     )
     return operation
 
 
-def select_now(kind: Kind, target: Digest, *, run: RunLabel, peer: Peer | None = None) -> Operation:
+def _check_number(sender: Sender) -> None:
+    unfinished = Operation.objects.filter(login=sender.login, phase__in=(Phase.WAITING, Phase.RUNNING))
+    if unfinished.count() >= conf.max_operations:
+        raise TooManyOperations(
+            f"Expected at most {conf.max_operations} unfinished operations of one login "
+            "(SDATA_SYNC['MAX_OPERATIONS']). Wait until one of them has ended."
+        )
+
+
+def _peer_of(kind: Kind, sender: Sender) -> Peer | None:
+    """Return the peer of ``sender``, whose part of a filtered kind is selected."""
+    return sender.peer if kind.is_filtered else None
+
+
+def select_now(kind: Kind, target: Digest, sender: Sender, *, run: RunLabel) -> Operation:
     """Select at once, and return a finished ``$syncSource`` operation that is not stored.
 
     It need not be stored if its feed has only one page; see ``keep``.
@@ -107,7 +132,8 @@ def select_now(kind: Kind, target: Digest, *, run: RunLabel, peer: Peer | None =
         run_stamp=run.stamp[:200],
         target_digest=digest_as_json(target),
         created_at=now(),
-        peer=peer,
+        login=sender.login,
+        peer=_peer_of(kind, sender),
     )
     for name, value in _select(kind, operation, lambda done: None).items():
         setattr(operation, name, value)
@@ -116,13 +142,17 @@ def select_now(kind: Kind, target: Digest, *, run: RunLabel, peer: Peer | None =
 
 def keep(operation: Operation) -> None:
     """Store an operation that ``select_now`` has returned, so that a client can request its other pages."""
-    _clear_away()
+    _clear_away(operation.login)
     operation.save()
 
 
-def find(kind: Kind, role: Role, tracking_id: str) -> Operation | None:
-    """Return the operation with the ``tracking_id``; ``None`` if there is none, or its time after deletion is over."""
-    operation = Operation.objects.filter(kind=kind.name, role=role, key=tracking_id.lower()).first()
+def find(kind: Kind, role: Role, tracking_id: str, sender: Sender) -> Operation | None:
+    """Return the operation that ``sender`` began with the ``tracking_id``.
+
+    The result is ``None`` if there is none, or its time after deletion is over.
+    """
+    operations = Operation.objects.filter(kind=kind.name, role=role, login=sender.login)
+    operation = operations.filter(key=tracking_id.lower()).first()
     if operation is None or _is_past(operation):
         return None
     return operation
@@ -137,9 +167,13 @@ def _is_past(operation: Operation) -> bool:
     return bool(operation.deleted_at) and operation.deleted_at < now() - DELETED_MILLIS
 
 
-def _clear_away() -> None:
+def _clear_away(login: str) -> None:
+    """Delete old operations, and of the ended ones of ``login`` all but the latest."""
     old = Q(deleted_at__gt=0, deleted_at__lt=now() - DELETED_MILLIS) | Q(created_at__lt=now() - KEPT_MILLIS)
     Operation.objects.filter(old).delete()
+    ended = Operation.objects.filter(login=login, phase__in=(Phase.DONE, Phase.FAILED)).order_by("-created_at")
+    outdated = ended.values_list("pk", flat=True)[KEPT_PER_LOGIN : KEPT_PER_LOGIN + 500]
+    Operation.objects.filter(pk__in=list(outdated)).delete()
 
 
 def start_after_commit(operation: Operation) -> None:
@@ -248,7 +282,8 @@ def _select(kind: Kind, operation: Operation, note: Callable[[int], None]) -> di
 
 
 def _apply(kind: Kind, operation: Operation, note: Callable[[int], None]) -> dict[str, object]:
-    receipt = receive_feed(kind, BytesIO(bytes(operation.body or b"")))
+    sender = sender_of_login(operation.login)
+    receipt = receive_feed(kind, BytesIO(bytes(operation.body or b"")), sender)
     count = len(receipt.results)
     return {
         "phase": Phase.DONE,

@@ -24,7 +24,7 @@ from ..core.state import FIRST_TICK, SyncState, same_endpoint
 from ..exceptions import FeedRefused
 from ..kind import Kind
 from ..models import Digest as DigestRow
-from ..models import Peer, ScopedResource, Stream, TrackedResource
+from ..models import ScopedResource, Stream, TrackedResource
 from .db.retry import atomically
 from .db.statements import chunks
 from .log.digests import StoredDigest, lock_digest
@@ -32,28 +32,21 @@ from .log.keys import key_text, key_values
 
 if TYPE_CHECKING:
     from ..core.digest import Digest
+    from ..models import Peer
+    from .trust import Speaker
 
 
-def filters_this_node(source: Digest) -> bool:
-    """Return True if ``source`` is the digest of an enabled peer that filters the kind for this node."""
-    chooses = source.part_of and same_endpoint(source.part_of, source.origin)
-    return bool(chooses) and Peer.of_endpoint(source.origin) is not None
-
-
-def update_partial(kind: Kind, ours: Digest, source: Digest) -> None:
+def update_partial(kind: Kind, ours: Digest, source: Digest, speaker: Speaker) -> None:
     """Record whether this node's replica is partial or full, after a feed with the digest ``source`` was applied.
 
     The caller holds the digest's lock. Only an enabled peer is believed, because a partial replica exchanges the kind
     with the node that filters it and with no other node.
     """
     digests = DigestRow.objects.using(kind.database)
-    if filters_this_node(source):
+    if speaker.filters_us(source):
         digests.update_or_create(pk=kind.name, defaults={"part_of": source.part_of})
     elif (
-        ours.part_of
-        and same_endpoint(ours.part_of, source.origin)
-        and not source.part_of
-        and Peer.of_endpoint(source.origin) is not None
+        ours.part_of and same_endpoint(ours.part_of, source.origin) and not source.part_of and speaker.peer is not None
     ):
         digests.filter(pk=kind.name).update(part_of="")
 
@@ -88,11 +81,6 @@ _NEEDS_RESEND: dict[str, Any] = {"needs_resend": True, "resource__tick__isnull":
 def scope_of(kind: Kind, peer: Peer | None) -> models.QuerySet[Any] | None:
     """Return the rows that ``peer`` may have; ``None`` for all of them."""
     return kind.declared.queryset_for(peer) if kind.is_filtered else None
-
-
-def peer_of(user: Any) -> Peer | None:
-    """Return the peer that logs in as ``user``, or ``None`` if there is none."""
-    return Peer.objects.filter(user=user.pk).first() if user is not None and user.is_authenticated else None
 
 
 @dataclass(frozen=True)
@@ -289,13 +277,12 @@ def _is_of(stored: StoredDigest, row: TrackedResource, endpoint: str) -> bool:
     return row.endpoint_id is not None and same_endpoint(stored.endpoint_url(row.endpoint_id), endpoint)
 
 
-def remember(kind: Kind, origin: str, uuids: Sequence[UUID]) -> None:
-    """Record that the peer at ``origin`` has the resources that it has just sent; withdraw those it may not have."""
-    if not kind.is_filtered or not origin:
+def remember(kind: Kind, peer: Peer | None, uuids: Sequence[UUID]) -> None:
+    """Record that ``peer`` has the resources that it has just sent; withdraw those it may not have."""
+    if not kind.is_filtered or peer is None:
         return
-    peer = Peer.of_endpoint(origin)
-    allowed_rows = None if peer is None else kind.declared.queryset_for(peer)
-    if peer is None or allowed_rows is None:
+    allowed_rows = kind.declared.queryset_for(peer)
+    if allowed_rows is None:
         return
     scopes = ScopedResource.objects.using(kind.database)
     rows = TrackedResource.objects.using(kind.database).filter(kind=kind.name, local_key__isnull=False)

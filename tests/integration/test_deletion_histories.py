@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.xdist_group("deletion histories"),
 ]
 
-HISTORIES = int(os.environ.get("SDATA_HISTORIES", "1000" if os.environ.get("HYPOTHESIS_PROFILE") == "long" else "40"))
+HISTORIES = int(os.environ.get("SDATA_HISTORIES", "1000" if os.environ.get("HYPOTHESIS_PROFILE") == "long" else "25"))
 ROWS, WORDS = st.integers(0, 4), st.sampled_from(["x", "y", "z"])
 REFERENCES = ["cascade", "needs", "protect", "restrict", "set_null", "set_default", "set_value", "do_nothing"]
 MOVES = st.lists(st.tuples(ROWS, st.sampled_from(REFERENCES), ROWS), max_size=4)

@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.xdist_group("histories"),
 ]
 
-HISTORIES = int(os.environ.get("SDATA_HISTORIES", "5000" if os.environ.get("HYPOTHESIS_PROFILE") == "long" else "150"))
+HISTORIES = int(os.environ.get("SDATA_HISTORIES", "5000" if os.environ.get("HYPOTHESIS_PROFILE") == "long" else "100"))
 ACCOUNTS = registry.of_kind("accounts")
 
 NODES, OTHERS = st.integers(0, 2), st.integers(1, 2)

@@ -7,7 +7,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client, override_settings
 from rest_framework.authtoken.models import Token
 
-from sdata_sync.models import Digest
+from sdata_sync.models import Digest, Peer
 from testproject.crm.models import Account
 
 from ..wire import (
@@ -68,6 +68,7 @@ class TestLogin:
     def test_each_permission_is_for_itself(self, codename, allowed):
         user = User.objects.create_user("one")
         user.user_permissions.set([Permission.objects.get(codename=codename)])
+        Peer.objects.create(name="app1", url=APP1.rpartition("/")[0], user=user)
         client = Client(headers={"authorization": f"Token {Token.objects.create(user=user).key}"})
         documents = {
             "$syncDigest": (digest_entry((APP1, 2)), ENTRY),
@@ -279,6 +280,7 @@ def test_permissions_are_those_of_the_protocol():
     assert [codename for codename, _ in Digest._meta.permissions] == [
         "read_feeds",
         "push_feeds",
+        "carry_feeds",
         "set_digest",
         "link_resources",
     ]

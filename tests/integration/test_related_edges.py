@@ -32,6 +32,7 @@ from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account, Contact, SalesOrder, SalesOrderLine
 
 from ..databases import declared
+from ..seams import ENGINE
 from ..shapes.models import (
     Article,
     Author,
@@ -82,13 +83,13 @@ def rendered(here, there, kind):
     with there.at_work():
         target = assign_ticks(of(kind)).value
     with here.at_work():
-        operation = select_now(of(kind), target, run=RunLabel(name="", stamp=""))
+        operation = select_now(of(kind), target, ENGINE, run=RunLabel(name="", stamp=""))
         return source_feed(of(kind), operation).page(place=None, start_index=1, count=100).content
 
 
 def arrive(node, kind, feed):
     with node.at_work():
-        return receive_feed(of(kind), BytesIO(feed))
+        return receive_feed(of(kind), BytesIO(feed), ENGINE)
 
 
 def strange(node, kind, *entries):
@@ -568,7 +569,7 @@ class TestAnAssociationByNaturalKeys:
                 content = f"<name>{tick}</name><permissions>{members}</permissions>"
                 entry = entry_xml(uuid4(), origin, tick, content, element="group")
                 feed = feed_xml(digest_xml((origin, tick), origin=origin), entry)
-                receive_feed(of("groups"), BytesIO(feed.encode()))
+                receive_feed(of("groups"), BytesIO(feed.encode()), ENGINE)
             assert sorted(entry.reason for entry in DeferredEntry.objects.all()) == [
                 "In group/permissions: expected a natural key, since auth.Permission is not registered here.",
                 "In group/permissions: no auth.Permission here has the natural key ''.",

@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.xdist_group("related histories"),
 ]
 
-HISTORIES = int(os.environ.get("SDATA_HISTORIES", "1000" if os.environ.get("HYPOTHESIS_PROFILE") == "long" else "40"))
+HISTORIES = int(os.environ.get("SDATA_HISTORIES", "1000" if os.environ.get("HYPOTHESIS_PROFILE") == "long" else "30"))
 ROWS, WORDS = st.integers(0, 4), st.sampled_from(["x", "y", "z"])
 STEPS = st.one_of(
     st.tuples(st.just("create account"), NODES),

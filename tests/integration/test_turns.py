@@ -18,6 +18,7 @@ call_command("migrate", verbosity=0)
 import sdata_sync
 from sdata_sync.registry import registry
 from sdata_sync.sync.apply.receive import receive_feed
+from tests.seams import ENGINE
 from sdata_sync.sync.stamp.stamper import assign_ticks
 from sdata_sync.delivery.lease import ensure_stream
 from sdata_sync.models import Peer
@@ -58,7 +59,7 @@ def work(number):
                     tick = page + 1
                     entry = entry_xml(uuid, source, tick, f"<name>{{page}}</name>", element=kind.element_name)
                     feed = feed_xml(digest_xml((source, tick + 1), origin=source), entry, mode="catchUp")
-                    receive_feed(kind, io.BytesIO(feed.encode()))
+                    receive_feed(kind, io.BytesIO(feed.encode()), ENGINE)
                     assign_ticks(kind)
                     ensure_stream(peer, kind.name)
                     peer.save()

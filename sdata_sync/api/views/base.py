@@ -12,6 +12,7 @@ from rest_framework.views import APIView
 
 from ...exceptions import FeedError, NotXml
 from ...registry import registry
+from ...sync.trust import Sender
 from ..errors import KindNotFound, UrlNotFound, answer_error
 from ..negotiation import SDataNegotiation
 from ..permissions import SDataPermission
@@ -31,6 +32,8 @@ class SDataView(APIView):
     #: The required permission by HTTP method.
     needed_permissions: ClassVar[dict[str, str]] = {}
     kind: Kind
+    #: Who sends the request.
+    sender: Sender
 
     @classmethod
     def as_view(cls, **options: Any) -> Any:
@@ -62,6 +65,16 @@ class SDataView(APIView):
             raise UrlNotFound("Expected a URL without NUL.")
         if any("\0" in value for value in request.query_params.values()):
             raise FeedError("Expected parameters without NUL.")
+
+    def check_permissions(self, request: Request) -> None:
+        """Check the permission of the login, and that its peer is not disabled.
+
+        Raises:
+            NotTrusted: the login belongs to a disabled peer.
+        """
+        super().check_permissions(request)
+        self.sender = Sender.of_login(request.user)
+        self.sender.check_enabled()
 
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
         """Return ``answer_error`` instead of the exception handler of the project's settings."""

@@ -23,7 +23,7 @@ from ...sync.db.clock import now
 from ...sync.identity.link import link, relink, unlink
 from ...sync.log.digests import lock_digest
 from ...sync.log.tracked import tracked_rows
-from ...sync.scope import peer_of, scope_of
+from ...sync.scope import scope_of
 from ...sync.select.catalogue import Shown, is_linked, linked_section, show
 from ...sync.stamp.stamper import check_and_assign_ticks
 from ...turns import write_transaction
@@ -133,7 +133,7 @@ class _LinkedBase(SDataView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         check_and_assign_ticks(self.kind)  # a row with a mark and no tick would count as not linked
-        self.links = _Links(self.kind, peer_of(request.user))
+        self.links = _Links(self.kind, self.sender.peer)
 
 
 class LinkedView(_LinkedBase):

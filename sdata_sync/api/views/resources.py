@@ -15,7 +15,7 @@ from ...conf import conf
 from ...exceptions import FeedError
 from ...sync.db.clock import now
 from ...sync.log.keys import key_value
-from ...sync.scope import peer_of, scope_of
+from ...sync.scope import scope_of
 from ...sync.select.catalogue import Section, Shown, section, show
 from ..errors import UrlNotFound
 from ..parsers import DigestParser
@@ -68,7 +68,7 @@ class CollectionView(SDataView):
         """Answer with a page of the resources that the caller may read."""
         kind = self.kind
         after, start_index, count = page_of(request)
-        rows = scope_of(kind, peer_of(request.user))
+        rows = scope_of(kind, self.sender.peer)
         try:
             found = section(
                 kind, kind.rows() if rows is None else rows, after=after, start_index=start_index, count=count
@@ -92,7 +92,7 @@ class ResourceView(SDataView):
     def get(self, request: Request, key: str, **url: str) -> HttpResponseBase:
         """Answer with the resource, and with a hash of its content as the ETag."""
         kind, key = self.kind, unescaped(key)
-        scope = scope_of(kind, peer_of(request.user))
+        scope = scope_of(kind, self.sender.peer)
         # The key must be spelled as the database returns it: '007' is not the key of row 7.
         shown = show(kind, [key]).get(key)
         if shown is None or (scope is not None and not scope.filter(pk=key_value(kind.model._meta.pk, key)).exists()):

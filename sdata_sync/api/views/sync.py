@@ -17,7 +17,8 @@ from ...conf import conf
 from ...core.digest import Digest
 from ...delivery import get_backend
 from ...delivery.lease import end_backoff
-from ...models import Operation, Peer
+from ...exceptions import NotTrusted
+from ...models import Operation
 from ...models.operation import Phase, Role
 from ...sync.apply.receive import receive_feed
 from ...sync.bounds import Bounds, check_size
@@ -29,7 +30,7 @@ from ...sync.operations import begin as begin_operation
 from ...sync.operations import check_success, find, keep, operation_url, select_now, source_feed, start_after_commit
 from ...sync.operations import delete as delete_operation
 from ...sync.runs import RunLabel, record_results
-from ...sync.scope import check_partial_exchange, peer_of, scope_for
+from ...sync.scope import check_partial_exchange, scope_for
 from ...sync.select.feed import MAX_BYTES, Cursor, RenderedPage
 from ...sync.select.oversize import PeerLimit
 from ...sync.stamp.restore_gap import take_higher_tick
@@ -60,11 +61,18 @@ class DigestView(SDataView):
         """Raise ticks and take over priorities, then answer with the digest; a tick is never lowered."""
         claimed = body_of(request, Digest)
         kind = self.kind
+        speaker = self.sender.speaker(kind, claimed.origin)
+        if not speaker.is_trusted:
+            raise NotTrusted(
+                f"Expected the digest of an enabled peer of this node, received one of "
+                f"{claimed.origin or 'an unnamed endpoint'} from {self.sender.name}. Add the peer, or give the login "
+                "the permission carry_feeds."
+            )
 
         def act() -> Digest:
             stored = lock_digest(kind)
             take_higher_tick(kind, stored, claimed, "a digest that was set")
-            bounds = Bounds(kind, stored, claimed, restores=True)
+            bounds = Bounds(kind, stored, claimed, restores=True, speaker=speaker)
             assign_ticks_under_lock(kind, stored)
             stored.save(stored.value.merge(bounds.source, stamp=now()).with_priorities(bounds.source))
             bounds.report()
@@ -107,12 +115,9 @@ class _OperationView(SDataView):
 
     def _found(self, request: Request, tracking_id: str) -> Operation:
         tracking_id = unescaped(tracking_id) or query_of(request).get("trackingid", "")
-        operation = find(self.kind, self.role, tracking_id)
+        operation = find(self.kind, self.role, tracking_id, self.sender)
         if operation is None:
             raise UrlNotFound(f"There is no operation ${self.role}({tracking_id!r}) here, or it has been deleted.")
-        is_choosy = self.role == Role.SOURCE and self.kind.is_filtered
-        if is_choosy and operation.peer != peer_of(request.user):  # the feed is the partial replica of another peer
-            raise UrlNotFound(f"The operation ${self.role}({tracking_id!r}) belongs to another peer.")
         return operation
 
     def _accepted(self, operation: Operation) -> Response:
@@ -155,14 +160,13 @@ class SourceView(_OperationView):
         target, query = check_size(body_of(request, Digest)), query_of(request)
         name = tracking_id or query.get("trackingid", "")
         self._refuse_others(target)
-        peer = peer_of(request.user) if self.kind.is_filtered else None
         limit = self._limit(request, target)
         if limit is not None and limit.release_fitting():
             check_and_assign_ticks(self.kind)
         if name:
             run = _run(request)
-            return self._accept(begin_operation(self.kind, self.role, name, target=target, run=run, peer=peer))
-        selected = select_now(self.kind, target, run=_run(request), peer=peer)
+            return self._accept(begin_operation(self.kind, self.role, name, self.sender, target=target, run=run))
+        selected = select_now(self.kind, target, self.sender, run=_run(request))
         page = self._page(request, selected)
         if not page.is_last:
             keep(selected)
@@ -191,14 +195,15 @@ class SourceView(_OperationView):
     def _limit(self, request: Request, target: Digest) -> PeerLimit | None:
         """Return the size limit for feeds to the caller, or ``None`` if the request names no limit.
 
-        Versions that are left out are stored for a peer: the peer whose endpoint is the origin of the target's digest,
-        unless that peer logs in as another user.
+        Versions that are left out are stored for a peer: the peer that the login speaks for with the
+        origin of the target's digest.
         """
         max_bytes = number(query_of(request), MAX_BYTES, 0)
         if not max_bytes:
             return None
-        peer = Peer.of_endpoint(target.origin)
-        if peer is not None and peer.user_id not in (None, request.user.pk):
+        try:
+            peer = self.sender.speaker(self.kind, target.origin).peer
+        except NotTrusted:
             peer = None
         return PeerLimit(self.kind, peer, max_bytes=max_bytes)
 
@@ -219,9 +224,10 @@ class TargetView(_OperationView):
         with body_of(request, IOBase) as body:
             file = cast(BinaryIO, body)
             if name:
-                return self._accept(begin_operation(self.kind, self.role, name, body=file.read(), run=_run(request)))
-            receipt = receive_feed(self.kind, file)
-        if end_backoff(receipt.source.origin, self.kind.name):
+                run = _run(request)
+                return self._accept(begin_operation(self.kind, self.role, name, self.sender, body=file, run=run))
+            receipt = receive_feed(self.kind, file, self.sender)
+        if receipt.peer is not None and end_backoff(receipt.peer, self.kind.name):
             get_backend().wake(self.kind.name, True)
         return Response(ResultFeed(kind=self.kind, receipt=receipt))
 
@@ -246,9 +252,10 @@ class ResultsView(SDataView):
         with body_of(request, IOBase) as body:
             reader = read_result_feed(cast(BinaryIO, body))
             target = reader.header.digest.origin if reader.header.digest else ""
+            target = self.sender.speaker(self.kind, target).origin
             results = list(reader.entries())
             record_results(self.kind, results, label=_run(request), target=target)
-        scope = scope_for(self.kind, peer_of(request.user))
+        scope = scope_for(self.kind, self.sender.peer)
         if scope is not None:  # the peer has received the resources that had to be resent
             scope.mark_resent(result.uuid for result in results if result.uuid is not None)
         return HttpResponse("Recorded.", content_type="text/plain")

@@ -22,7 +22,7 @@ from ...api.renderers import EntryRenderer
 from ...api.views.base import SDataView
 from ...models import TrackedResource
 from ...sync.log.keys import key_value
-from ...sync.scope import peer_of, scope_of
+from ...sync.scope import scope_of
 from .paths import files_of
 from .wanted import is_here
 
@@ -76,7 +76,7 @@ class FileView(SDataView):
         key = None if tracked is None else tracked.local_key
         if tracked is None or key is None:
             raise missing
-        scope = scope_of(self.kind, peer_of(request.user))
+        scope = scope_of(self.kind, self.sender.peer)
         if scope is not None and not scope.filter(pk=key_value(self.kind.model._meta.pk, key)).exists():
             raise missing
         storage = files_of(self.kind, key).get(path)

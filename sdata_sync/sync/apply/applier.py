@@ -15,7 +15,6 @@ from ..content.contents import LocalVersion
 from ..db.isolation import row_guard
 from ..identity.link import end_waiting
 from ..log.events import send_signals
-from ..scope import filters_this_node
 from .anomalies import Anomalies
 from .batch import Batch, Plan, Version
 from .conflicts import ConflictResolution
@@ -100,7 +99,7 @@ class Applier:
 
     def finish(self, *, merge: bool) -> Digest:
         """Advance the digest (SData sync 5.5), store it and return it; ``merge`` after the last catch-up page."""
-        digest = self._recorder.finish(merge=merge)
+        digest = self._recorder.finish(merge=merge, priorities=self._bounds.priorities)
         self._anomalies.store()
         self._bounds.report()
         if merge and end_waiting(self.kind, self._recorder.source.origin):
@@ -110,6 +109,9 @@ class Applier:
     def _refused(self, entry: Entry, batch: Batch) -> Result | None:
         """Return the result of an entry that must not be applied, or ``None`` if the entry may be applied."""
         tracked = batch.tracked.get(entry.uuid)
+        if not self._bounds.may_bring(entry.state):
+            reason = f"Only an enabled peer, or a login with carry_feeds, may bring changes of {entry.state.endpoint}."
+            return refused_result(self.kind, entry, tracked, 403, "NotTrusted", reason)
         reason = self._bounds.refuse(entry.state)
         if reason:
             return refused_result(self.kind, entry, tracked, 409, "ClaimLeftOut", reason)
@@ -122,7 +124,7 @@ class Applier:
     @cached_property
     def _is_filtered_by_source(self) -> bool:
         """Return True if the source is the enabled peer that filters the kind for this node."""
-        return filters_this_node(self._recorder.source)
+        return self._bounds.speaker.filters_us(self._recorder.source)
 
     def _apply_entry(self, entry: Entry, batch: Batch) -> Result:
         """Decide one entry; an exception that the entry causes defers this entry alone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import UUID
 
@@ -19,7 +19,6 @@ from ...core.order import TickOrder
 from ...core.state import SyncState, same_endpoint
 from ...exceptions import FeedRefused, SyncError
 from ...models import Digest as DigestRow
-from ...models import Peer
 from ...tracing import span
 from ..bounds import Bounds, is_restore
 from ..content.deferred import retry_deferred, retry_others
@@ -37,6 +36,8 @@ from .results import UNCHANGED
 if TYPE_CHECKING:
     from ...atom.entry import Entry, Result
     from ...kind import Kind
+    from ...models import Peer
+    from ..trust import Sender, Speaker
 
 #: The outcomes of an entry.
 OUTCOMES = ("applied", "ignored", "lost", "deferred")
@@ -73,31 +74,34 @@ BATCH = 500
 class Receipt:
     """Hold the results of the entries of a page, in their order, and the digest of this node afterwards.
 
-    ``source`` is the believed part of the digest in the page. ``next_url`` is the link to the next page, or empty.
+    ``source`` is the believed part of the digest in the page. ``peer`` is the enabled peer that the page speaks for.
+    ``next_url`` is the link to the next page, or empty.
     """
 
     results: list[Result]
     digest: Digest
     source: Digest
+    peer: Peer | None
     next_url: str
 
 
-def receive_feed(kind: Kind, file: BinaryIO) -> Receipt:
-    """Apply one page of a sync feed (SData sync 5.3 to 5.5, 5.8).
+def receive_feed(kind: Kind, file: BinaryIO, sender: Sender) -> Receipt:
+    """Apply one page of a sync feed that ``sender`` delivers (SData sync 5.3 to 5.5, 5.8).
 
     Data, states and digest are written in one transaction. The same page posted again changes nothing. The first page
     of a process reads the digests of the peers before (network).
 
     Raises:
+        NotTrusted: the sender may not speak for the origin of the page; nothing of it is applied.
         DocumentError, FeedError: the page cannot be read or is refused; nothing of it is applied.
     """
     reader = read_sync_feed(file)
     assert reader.header.digest is not None
     _refuse_ourselves(kind, reader.header.digest)
+    speaker = sender.speaker(kind, reader.header.digest.origin)
     assigns_ticks = ensure_checked(kind)
-    act = partial(_receive, kind, file, assigns_ticks=assigns_ticks)
-    source = reader.header.digest.origin
-    with span("apply_page", kind=kind.name, source=source), receiving_from(source):
+    act = partial(_receive, kind, file, speaker, assigns_ticks=assigns_ticks)
+    with span("apply_page", kind=kind.name, source=speaker.origin), receiving_from(speaker.origin):
         try:
             return atomically_by_row(kind.database, act)
         except _OwnTickShown as shown:
@@ -121,24 +125,25 @@ def _highest_own_tick(kind: Kind, file: BinaryIO, limit: int) -> int:
     return max(s.tick for s in states if same_endpoint(s.endpoint, kind.endpoint) and s.tick < limit)
 
 
-def _receive(kind: Kind, file: BinaryIO, *, assigns_ticks: bool, claimed: int = 0) -> Receipt:
+def _receive(kind: Kind, file: BinaryIO, speaker: Speaker, *, assigns_ticks: bool, claimed: int = 0) -> Receipt:
     file.seek(0)  # a repeated transaction reads the feed again
     reader = read_sync_feed(file)
-    source, mode = reader.header.digest, reader.header.sync_mode
-    assert source is not None
+    mode = reader.header.sync_mode
+    assert reader.header.digest is not None
+    source = reader.header.digest.with_origin(speaker.origin)
     stored = lock_digest(kind)
     ours = stored.value
     check_partial_exchange(kind, ours, source)
     if claimed:  # replaces the digest's tick of this node, which is too low or too high to be believed
         source = source.with_entry(DigestEntry(endpoint=kind.endpoint, tick=claimed))
-    restores = _check_restore(kind, ours.tick(kind.endpoint), source, mode)
+    restores = _check_restore(kind, ours.tick(kind.endpoint), source, mode, speaker)
     noted = note_restore_gap(kind, stored) if restores else restore_gap(kind)
-    bounds = Bounds(kind, stored, source, restores=restores)
+    bounds = Bounds(kind, stored, source, restores=restores, speaker=speaker)
     source = bounds.source
     if assigns_ticks and noted is None:
         assign_ticks_under_lock(kind, stored)
     applier = Applier(kind, stored, gap=noted, referrers=reader.header.referrers, bounds=bounds)
-    check = _EntryCheck(kind, stored, source, mode)
+    check = _EntryCheck(kind, stored, source, mode, is_from_peer=speaker.peer is not None)
     # Where duplicates are possible, each entry must see the row of the one before.
     size = 1 if kind.may_find_duplicates else BATCH
     for batch in _batches(check.checked(reader.entries()), size):
@@ -147,19 +152,19 @@ def _receive(kind: Kind, file: BinaryIO, *, assigns_ticks: bool, claimed: int = 
     is_end = mode is SyncMode.CATCH_UP and not reader.next_url
     if is_end and noted is not None and source.tick(kind.endpoint) >= noted.until:
         applier.rejoin()
-    digest = applier.finish(merge=is_end)
+    digest = applier.finish(merge=is_end and speaker.is_trusted)
     count_received(kind, applier.results, conflicts=applier.conflicts)
-    update_partial(kind, ours, source)
-    remember(kind, source.origin, [result.uuid for result in applier.results])
+    update_partial(kind, ours, source, speaker)
+    remember(kind, speaker.peer, [result.uuid for result in applier.results])
     if applier.has_written or not digest.in_sync_with(ours):
         retry_deferred(kind)
         transaction.on_commit(partial(retry_others, kind), using=kind.database, robust=True)
     if applier.has_written or applier.has_recorded:
         wake_after_commit(kind.name, kind.database, is_own=applier.has_recorded)
-    return Receipt(results=applier.results, digest=digest, source=source, next_url=reader.next_url)
+    return Receipt(results=applier.results, digest=digest, source=source, peer=speaker.peer, next_url=reader.next_url)
 
 
-def _check_restore(kind: Kind, ours: int, source: Digest, mode: SyncMode | None) -> bool:
+def _check_restore(kind: Kind, ours: int, source: Digest, mode: SyncMode | None, speaker: Speaker) -> bool:
     """Return True if the source has a higher tick of this node than the node itself and is believed: a restore.
 
     The lost changes come back with a catch-up feed, and no tick is assigned before its end. An immediate feed is
@@ -174,7 +179,7 @@ def _check_restore(kind: Kind, ours: int, source: Digest, mode: SyncMode | None)
     if mode is SyncMode.IMMEDIATE:
         _refuse_immediate(kind, ours, theirs, "feed/digest")
         return False
-    return is_restore(ours, theirs, source.origin)
+    return is_restore(ours, theirs, speaker)
 
 
 def _refuse_immediate(kind: Kind, ours: int, theirs: int, path: str) -> None:
@@ -200,10 +205,13 @@ def _refuse_ourselves(kind: Kind, source: Digest) -> None:
 class _EntryCheck:
     """Check the ticks of the entries of one page, in their order."""
 
-    def __init__(self, kind: Kind, stored: StoredDigest, source: Digest, mode: SyncMode | None) -> None:
+    def __init__(
+        self, kind: Kind, stored: StoredDigest, source: Digest, mode: SyncMode | None, *, is_from_peer: bool
+    ) -> None:
         self._kind = kind
         self._stored = stored
         self._source = source
+        self._is_from_peer = is_from_peer
         self._is_immediate = mode is SyncMode.IMMEDIATE
         self._send_operation = TickOrder(stored.value, contiguous=self._is_immediate)
 
@@ -233,10 +241,6 @@ class _EntryCheck:
         elif self._is_from_peer and state.tick < ours + conf.max_tick_leap:
             raise _OwnTickShown(ours + conf.max_tick_leap)
         return True
-
-    @cached_property
-    def _is_from_peer(self) -> bool:
-        return Peer.of_endpoint(self._source.origin) is not None
 
 
 def _batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:

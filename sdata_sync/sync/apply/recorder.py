@@ -151,8 +151,11 @@ class Recorder:
         assign_ticks_under_lock(self.kind, self._stored)
         self.digest = self._stored.value
 
-    def finish(self, *, merge: bool) -> Digest:
-        """Advance the digest (SData sync 5.5), store it and return it; ``merge`` after the last catch-up page."""
+    def finish(self, *, merge: bool, priorities: Digest) -> Digest:
+        """Advance the digest (SData sync 5.5), store it and return it; ``merge`` after the last catch-up page.
+
+        Conflict priorities are taken over from the digest ``priorities``.
+        """
         self._mark_anew()
         digest = self.digest
         for state in self._highest.values():
@@ -162,7 +165,7 @@ class Recorder:
             digest = digest.merge(self.source.of_origin_alone(), stamp=self.now)
         elif merge:
             digest = digest.merge(self.source, stamp=self.now)
-        self._stored.save(digest.with_priorities(self.source))
+        self._stored.save(digest.with_priorities(priorities))
         return self._stored.value
 
     def _mark_anew(self) -> None:
