@@ -339,6 +339,15 @@ class Settings:
         "This node logs a warning for a stamp that is further ahead.",
         former_names=("MAX_CLOCK_SKEW",),
     )
+    max_stamp_ahead_seconds = Setting[float](
+        name="MAX_STAMP_AHEAD_SECONDS",
+        types=(int, float),
+        default=24 * 60 * 60,
+        unit="seconds",
+        minimum=0,
+        help="How far the stamp of a received version may be ahead of the clock of this node. "
+        "A version that is further ahead is deferred, and loses conflicts that the stamps decide.",
+    )
     timeout_seconds = Setting[float](
         name="TIMEOUT_SECONDS",
         types=(int, float),

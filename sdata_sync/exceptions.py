@@ -16,6 +16,7 @@
     │   │   └── TooManyOperations
     │   └── OperationFailed       what an asynchronous call came to; answered as it would have been at once
     ├── PayloadError              one entry whose payload cannot become a row; the entry is deferred
+    │   ├── StampAhead            a version from the future, by this node's clock
     │   └── DeletionWaits         a deletion that would take along rows that its source may still have
     ├── UnrepresentableText       a value that no XML document can hold; the change is held back
     ├── LinkError                 a row that cannot get the uuid it is to have; answered with 409
@@ -159,6 +160,12 @@ class DeletionWaits(PayloadError):
         super().__init__(message, public=public)
         #: The ``sdata_sync.sync.content.conditions.Condition`` that it waits for.
         self.condition = condition
+
+
+class StampAhead(PayloadError):
+    """The stamp of the version is too far ahead of this node's clock."""
+
+    application_code = "StampAhead"
 
 
 class UnrepresentableText(SyncError):

@@ -83,7 +83,7 @@ class DigestEntry(TurnModel):
         "digest of another endpoint is accepted up to MAX_TICK_LEAP above this.",
     )
     received_tick = models.BigIntegerField(
-        default=1, help_text="One more than the highest tick of a version of the endpoint that this node has received."
+        default=1, help_text="One more than the highest tick of a version that the endpoint has delivered itself."
     )
     purge_floor = models.BigIntegerField(
         default=1, help_text="Tombstones of the endpoint with a lower tick may have been purged at this node."

@@ -1,6 +1,6 @@
 """Limit which claims of a received digest, and of the states of received entries, this node believes.
 
-A claim that cannot be true is left out and reported; the rest of the feed is applied. Three kinds of claims are
+A claim that cannot be true is left out and reported; the rest of the feed is applied. Four kinds of claims are
 bounded:
 
 * about this node itself: a tick beyond its own is believed from an enabled peer only, and only within
@@ -10,6 +10,9 @@ bounded:
   after a restore it continues above the ticks that other endpoints have claimed of it;
 * about new endpoints: the digest of a kind accepts at most ``MAX_ENDPOINTS`` other endpoints, and none that was
   forgotten with ``sync_purge --endpoints``.
+
+* about the time: a stamp more than ``MAX_STAMP_AHEAD_SECONDS`` ahead of this node's clock counts as the earliest stamp
+  in decisions, and the version with it is deferred.
 
 A feed that speaks for no enabled peer, from a login without ``carry_feeds``, brings changes of its own endpoint only.
 """
@@ -24,7 +27,7 @@ from typing import TYPE_CHECKING
 from django.utils import timezone
 
 from ..conf import conf
-from ..core.state import SyncState, same_endpoint
+from ..core.state import SyncState, same_endpoint, stamp_after
 from ..exceptions import FeedError
 from ..models import Endpoint
 from .db.statements import chunks
@@ -41,6 +44,21 @@ logger = logging.getLogger(__name__)
 NAMED = 3
 #: Logins that belong to no peer may introduce ``MAX_ENDPOINTS`` divided by this number of endpoints.
 UNTRUSTED_SHARE = 10
+
+
+def latest_stamp(at: int) -> int:
+    """Return the latest stamp that is believed at the time ``at``; both in milliseconds since 1970."""
+    return at + int(conf.max_stamp_ahead_seconds * 1000)
+
+
+def believed_stamp(state: SyncState, at: int) -> SyncState:
+    """Return ``state``; with the stamp 0 if its stamp is not believed at the time ``at``."""
+    return state if state.stamp <= latest_stamp(at) else replace(state, stamp=0)
+
+
+def stamp_after_believed(at: int, *replaced: int) -> int:
+    """Return ``core.state.stamp_after`` of the ``replaced`` stamps that are believed at the time ``at``."""
+    return stamp_after(at, *(stamp for stamp in replaced if stamp <= latest_stamp(at)))
 
 
 def check_size(digest: Digest) -> Digest:

@@ -28,6 +28,8 @@ class Anomalies:
         self._stored = stored
         self._now = now
         self._ahead: dict[str, int] = {}
+        #: By endpoint, the lowest tick that another node has claimed before the endpoint delivered it.
+        self._claimed: dict[str, int] = {}
 
     def _store(self, endpoint: str, **values: object) -> None:
         row = Endpoint.objects.using(self._kind.database).filter(pk=self._stored.ensure_endpoint_id(endpoint))
@@ -47,6 +49,10 @@ class Anomalies:
         logger.error("%s: %s", state.endpoint, note)
         self._store(state.endpoint, clone_seen_at=timezone.now(), clone_note=note)
 
+    def add_false_claim(self, state: SyncState) -> None:
+        """Remember that an endpoint has delivered a change that this node seemed to have already."""
+        self._claimed.setdefault(state.endpoint, state.tick)
+
     def check_stamp(self, state: SyncState) -> None:
         """Remember an endpoint whose stamp is more than ``MAX_CLOCK_SKEW_SECONDS`` ahead of this node's clock."""
         ahead = state.stamp - self._now
@@ -54,7 +60,14 @@ class Anomalies:
             self._ahead[state.endpoint] = max(ahead, self._ahead.get(state.endpoint, 0))
 
     def store(self) -> None:
-        """Log and store the clocks that are ahead, once for each endpoint."""
+        """Log and store the clocks that are ahead and the claims, once for each endpoint."""
+        for endpoint, tick in self._claimed.items():
+            note = (
+                f"It delivered its change with tick {tick}, which this node should have had already: another node had "
+                "claimed a tick that this endpoint had not reached. The change was applied."
+            )
+            logger.warning("%s, in a feed of %s: %s", endpoint, self._kind.name, note)
+            self._store(endpoint, anomaly_at=timezone.now(), anomaly_note=note)
         for endpoint, ahead in self._ahead.items():
             logger.warning(
                 "%s stamps its changes %.1f s ahead of this node's clock, so it wins conflicts that it should lose. "

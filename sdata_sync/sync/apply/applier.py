@@ -60,7 +60,7 @@ class Applier:
         self.has_written = False
         #: The number of entries that were concurrent with the local version.
         self.conflicts = 0
-        self._recorder = Recorder(kind, stored, bounds.source, gap=gap)
+        self._recorder = Recorder(kind, stored, bounds.source, gap=gap, is_trusted=bounds.speaker.is_trusted)
         self._anomalies = Anomalies(kind, stored, self._recorder.now)
 
     @cached_property
@@ -162,29 +162,30 @@ class Applier:
         if entry.is_scoped and relation is Relation.KNOWN and self._is_matter_of_scope(local_state):
             return Relation.NEWER
         if relation is Relation.KNOWN and self._is_falsely_known(entry.state, local_state):
-            logger.error(
-                "%s: the digest of this node contained tick %s of %s by a false claim; the change is applied now",
-                self.kind.name,
-                entry.state.tick,
-                entry.state.endpoint,
-            )
-            return Relation.UNKNOWN if local_state is None else Relation.CONCURRENT
+            if local_state is not None:
+                return Relation.CONCURRENT
+            self._anomalies.add_false_claim(entry.state)
+            return Relation.UNKNOWN
         return relation
 
     def _is_falsely_known(self, state: SyncState, local_state: SyncState | None) -> bool:
-        """Return True if this node's digest contains a change that arrives only now, from its own endpoint.
+        """Return True if an endpoint delivers a change for the first time that this node seems to have already.
 
-        Then another node has claimed too high a tick for that endpoint.
+        Either another node has relayed the change, or it has claimed a tick that the endpoint has not reached. These
+        cannot be told apart, so the change is decided by the stamps. A relayed change loses then against the version
+        that has replaced it, because the stamp of that version is later.
         """
-        endpoint, source, target = state.endpoint, self._recorder.source, self._recorder.target
-        if not same_endpoint(endpoint, source.origin) or not target.contains(state):
+        endpoint, source = state.endpoint, self._recorder.source
+        if not (self._bounds.speaker.is_trusted and same_endpoint(endpoint, source.origin)):
             return False
         if state.tick < max(self._stored.received_tick(endpoint), self._stored.purge_floor(endpoint)):
-            return False  # an old page, or a tombstone that was purged
+            return False  # a page that is repeated, or a tombstone that was purged
         if local_state is None:
             return True
-        # A version of another endpoint may have replaced the change, unless this node's tick is above the endpoint's.
-        return not same_endpoint(local_state.endpoint, endpoint) and target.tick(endpoint) > source.tick(endpoint)
+        if same_endpoint(local_state.endpoint, endpoint):
+            # By its own digest the endpoint has not recorded the local version yet: another node has made it up.
+            return local_state.tick > state.tick and local_state.tick >= source.tick(endpoint)
+        return True
 
     def _is_matter_of_scope(self, local_state: SyncState | None) -> bool:
         """Return True if the source filters the kind for this node and has seen this node's present version."""
@@ -193,10 +194,12 @@ class Applier:
     def _resolve_conflict(self, version: Version, local_state: SyncState, local: LocalVersion, batch: Batch) -> Result:
         entry, tracked = version.entry, version.tracked
         # A change that the digest contained falsely is decided by the stamps, as between endpoints of equal priority.
-        by_priority = not self._recorder.target.contains(entry.state)
+        is_claimed = self._recorder.target.contains(entry.state)
         outcome = ConflictResolution(
-            self._recorder, batch, version, local_state=local_state, local=local, by_priority=by_priority
+            self._recorder, batch, version, local_state=local_state, local=local, by_priority=not is_claimed
         ).decide()
+        if is_claimed and outcome.source_wins and outcome.by is not Rule.SAME_CONTENT:
+            self._anomalies.add_false_claim(entry.state)
         state = entry.state if outcome.source_wins else local_state
         if outcome.record:
             state = self._recorder.record(entry.uuid, state, entry.state, local_state)

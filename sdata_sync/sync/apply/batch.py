@@ -13,14 +13,18 @@ from uuid import UUID
 from django.db import models
 from django.db.models import QuerySet
 
+from ...atom.text import format_stamp
+from ...conf import conf
 from ...core.digest import Digest
 from ...core.state import SyncState, same_endpoint
-from ...exceptions import PayloadError
+from ...exceptions import PayloadError, StampAhead
 from ...models import ConflictRecord, Endpoint, TrackedResource
 from ...relations import Reading
+from ..bounds import latest_stamp
 from ..content.contents import waiting_of
 from ..content.resolve import ReferenceCache, RowAction, RowChange, keep_waiting, prepare_row, targets_of
 from ..content.rows import brought_key, existing_keys, joined_key, read_instances_apart, unreadable_row
+from ..db.clock import now
 from ..db.faults import describe, ends_page
 from ..db.isolation import row_guard
 from ..db.prepared import PreparedQuery
@@ -170,6 +174,7 @@ class Batch:
         self.source = source
         self._using = kind.database
         self._condition = condition
+        self._latest_stamp = latest_stamp(now())
         tracked = _read_tracked(kind, [entry.uuid for entry in entries])
         self.tracked = {row.uuid: row for row in tracked}
         keys = [row.local_key for row in tracked if row.local_key is not None]
@@ -243,6 +248,13 @@ class Batch:
         return version
 
     def _prepare(self, version: Version) -> None:
+        stamp = version.entry.state.stamp
+        if stamp > self._latest_stamp:
+            raise StampAhead(
+                f"Expected a stamp at most {conf.max_stamp_ahead_seconds:.0f} s ahead of this node's clock "
+                f"(SDATA_SYNC['MAX_STAMP_AHEAD_SECONDS']), received {format_stamp(stamp)}. Correct the clock of "
+                f"{version.entry.state.endpoint} or of this node; or apply the entry in the admin."
+            )
         key = version.tracked.row_key
         if key in self._unreadable:
             raise unreadable_row(key, self._unreadable[key])

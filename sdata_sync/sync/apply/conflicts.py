@@ -17,6 +17,7 @@ from ...core.decision import Resolution, Rule, resolve
 from ...exceptions import PayloadError
 from ...models import ConflictRecord, TrackedResource
 from ...turns import write_transaction
+from ..bounds import believed_stamp
 from ..content.contents import LocalVersion, merged, value_of
 from ..content.resolve import ReferenceCache, RowAction, RowChange, prepare_row, set_attributes
 from ..content.rows import read_instances
@@ -185,8 +186,8 @@ class ConflictResolution:
         version.is_concurrent = True
         state, same_content = version.entry.state, self._has_same_content()
         outcome = resolve(
-            state,
-            local_state,
+            believed_stamp(state, recorder.now),
+            believed_stamp(local_state, recorder.now),
             recorder.source,
             recorder.target,
             same_content=same_content,

@@ -17,6 +17,7 @@ from django.db.models import QuerySet
 from ...core.decision import Resolution, Rule, resolve
 from ...exceptions import PayloadError
 from ...models import ConflictRecord, TrackedResource
+from ..bounds import believed_stamp
 from ..content.contents import LocalVersion, merged, value_of, waiting_of
 from ..content.pending import hand_over, store_pending
 from ..content.resolve import ReferenceCache, RowAction, RowChange, keep_waiting, prepare_row, set_attributes
@@ -66,7 +67,14 @@ class DuplicateMerge:
         """
         local = LocalVersion(self.kind, self.duplicate, self.instance, allocate=True)
         same_content = self._has_same_content(local)
-        outcome = resolve(self.entry.state, local_state, source, target, same_content=same_content)
+        at = now()
+        outcome = resolve(
+            believed_stamp(self.entry.state, at),
+            believed_stamp(local_state, at),
+            source,
+            target,
+            same_content=same_content,
+        )
         if not same_content:
             outcome = self._as_the_application_says(local_state, local, outcome)
             record = record_of(
@@ -241,7 +249,13 @@ class Merger:
         local_state = recorder.local_state(survivor)
         if local_state is None:
             return
-        outcome = resolve(entry.state, local_state, recorder.source, recorder.target, same_content=False)
+        outcome = resolve(
+            believed_stamp(entry.state, recorder.now),
+            believed_stamp(local_state, recorder.now),
+            recorder.source,
+            recorder.target,
+            same_content=False,
+        )
         local, rule = LocalVersion(kind, survivor, None, allocate=True), f"same thing; {outcome.by}"
         record = record_of(survivor, entry, local_state, local, remote_won=outcome.source_wins, rule=rule)
         ConflictRecord.objects.using(kind.database).bulk_create([record])

@@ -9,7 +9,8 @@ from uuid import UUID
 
 from django.db import models
 
-from ...core.state import SyncState, same_endpoint, stamp_after
+from ...core.state import SyncState, same_endpoint
+from ..bounds import stamp_after_believed
 from ..content.contents import LocalVersion
 from ..db.clock import now
 from ..identity.link import link
@@ -40,11 +41,15 @@ class Recorder:
 
     ``digest`` is the digest of this node, which advances with each recorded change. ``target`` is the digest from
     before the feed. Decisions use ``target``, so that changes recorded during the feed do not affect them. During a
-    restore ``gap`` they do, because this node gets its own changes back.
+    restore ``gap`` they do, because this node gets its own changes back. ``is_trusted`` tells whether the feed speaks
+    for its origin (``Speaker.is_trusted``).
     """
 
-    def __init__(self, kind: Kind, stored: StoredDigest, source: Digest, *, gap: RestoreGap | None) -> None:
+    def __init__(
+        self, kind: Kind, stored: StoredDigest, source: Digest, *, gap: RestoreGap | None, is_trusted: bool
+    ) -> None:
         self.kind = kind
+        self._is_trusted = is_trusted
         self.source = source
         self.digest = self.target = stored.value
         self.now = now()
@@ -104,7 +109,7 @@ class Recorder:
         """Return the sync state of the version at this node, or ``None`` if there is none."""
         if tracked.mark is not None and (tracked.problem or self.has_lost_edit(tracked.uuid)):
             # An edit without a tick, held back or made since a restore, is the local version all the same.
-            own, stamp = self.kind.endpoint, stamp_after(tracked.mark, tracked.stamp)
+            own, stamp = self.kind.endpoint, stamp_after_believed(tracked.mark, tracked.stamp)
             return SyncState(endpoint=own, tick=self._free_tick(), stamp=stamp, user=tracked.mark_user)
         if tracked.tick is None or tracked.endpoint_id is None:
             return None
@@ -128,7 +133,7 @@ class Recorder:
             self._restored.anew.append(uuid)
             return winner
         own = self.kind.endpoint
-        stamp = stamp_after(self.now, *(state.stamp for state in both))
+        stamp = stamp_after_believed(self.now, *(state.stamp for state in both))
         state = SyncState(endpoint=own, tick=self._free_tick(), stamp=stamp, user=winner.user)
         self.digest = self.digest.advance(state, stamp=self.now)
         self.has_recorded = True
@@ -159,7 +164,8 @@ class Recorder:
         self._mark_anew()
         digest = self.digest
         for state in self._highest.values():
-            self._stored.receive(state.endpoint, state.tick)
+            by_itself = self._is_trusted and same_endpoint(state.endpoint, self.source.origin)
+            self._stored.receive(state.endpoint, state.tick, by_itself=by_itself)
             digest = digest.advance(state, stamp=self.now)
         if merge and same_endpoint(self.source.part_of, self.kind.endpoint):
             digest = digest.merge(self.source.of_origin_alone(), stamp=self.now)

@@ -13,11 +13,12 @@ from django.utils import timezone
 from ...atom.payload import Payload
 from ...atom.text import replace_forbidden
 from ...core.state import SyncState
-from ...exceptions import DeletionWaits, PayloadError
+from ...exceptions import DeletionWaits, PayloadError, StampAhead
 from ...models import DeferredEntry, DeletionCondition, TrackedResource
 from ...registry import registry
 from ...turns import write_transaction
 from ...users import current_user
+from ..bounds import latest_stamp
 from ..db.clock import now
 from ..db.faults import is_lost_connection
 from ..db.isolation import atomically_by_row, row_guard
@@ -145,6 +146,7 @@ def retry_deferred(kind: Kind, *, is_alone: bool = False) -> int:
         )
         # Without entries that wait for targets or for a condition: these are retried when those arrive.
         free = tracked.filter(pending_references__isnull=True, deferred_entry__condition__isnull=True)
+        free = free.exclude(deferred_entry__application_code=StampAhead.application_code, stamp__gt=latest_stamp(now()))
         if not is_alone:
             free = free.exclude(deferred_entry__application_code=PayloadError.AT_COMMIT)
         least_tried = free.order_by("deferred_entry__attempts", "pk").values_list("pk", flat=True)

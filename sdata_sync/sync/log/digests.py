@@ -148,12 +148,16 @@ class StoredDigest:
         self._shown[url.lower()] = max(tick, self.shown_tick(url))
 
     def received_tick(self, url: str) -> int:
-        """Return one more than the highest tick of a version of the endpoint ``url`` that this node has received."""
+        """Return one more than the highest tick of a version that the endpoint ``url`` has delivered itself."""
         return self._received.get(url.lower(), FIRST_TICK)
 
-    def receive(self, url: str, tick: int) -> None:
-        """Record that this node has received a version of the endpoint ``url`` with ``tick``; ``save`` stores it."""
-        self._received[url.lower()] = max(tick + 1, self.received_tick(url))
+    def receive(self, url: str, tick: int, *, by_itself: bool) -> None:
+        """Record that this node has received a version of the endpoint ``url`` with ``tick``; ``save`` stores it.
+
+        ``by_itself`` is true if the endpoint has delivered it, false if another node has relayed it.
+        """
+        if by_itself:
+            self._received[url.lower()] = max(tick + 1, self.received_tick(url))
         self.show(url, tick + 1)
 
     def purge_floor(self, url: str) -> int:

@@ -13,9 +13,10 @@ from django.utils import timezone
 
 from ...atom.text import escape, is_representable
 from ...core.decision import resolve
-from ...core.state import SyncState, stamp_after
+from ...core.state import SyncState
 from ...exceptions import PayloadError, UnrepresentableText
 from ...models import ConflictRecord, TrackedResource
+from ..bounds import believed_stamp, stamp_after_believed
 from ..content.cascade import waiting_deletions
 from ..content.contents import payload_of, read_contents
 from ..content.deferred import forget, retry_waiting
@@ -259,7 +260,7 @@ class _Stamper:
         )
         own, mark = self.kind.endpoint, tracked.mark or self.now
         edit = SyncState(endpoint=own, tick=self.next_tick, stamp=mark, user=tracked.mark_user)
-        outcome = resolve(deletion, edit, self.digest, self.digest, same_content=False)
+        outcome = resolve(believed_stamp(deletion, self.now), edit, self.digest, self.digest, same_content=False)
         self.conflicts.append(
             ConflictRecord(
                 resource=tracked,
@@ -278,7 +279,7 @@ class _Stamper:
         if not outcome.source_wins:
             return False
         if outcome.record:  # other nodes must learn that the deletion won over the later stamp
-            tracked.stamp = stamp_after(mark, tracked.stamp)
+            tracked.stamp = stamp_after_believed(mark, tracked.stamp)
             tracked.endpoint_id, tracked.tick = self.stored.ensure_endpoint_id(own), self.next_tick
             self.next_tick += 1
         self._clear(tracked)
@@ -334,7 +335,7 @@ class _Stamper:
     def _assign_tick(self, tracked: TrackedResource) -> None:
         set_first_state(tracked)
         replaced = [] if tracked.tick is None else [tracked.stamp]
-        tracked.stamp = stamp_after(tracked.mark or self.now, *replaced)
+        tracked.stamp = stamp_after_believed(tracked.mark or self.now, *replaced)
         tracked.endpoint_id = self.stored.ensure_endpoint_id(self.kind.endpoint)
         tracked.tick = self.next_tick
         tracked.awaited_endpoint_id, tracked.keeps_content = None, False

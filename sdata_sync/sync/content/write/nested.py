@@ -18,6 +18,8 @@ from ....kind import Kind
 from ....models import ChildResource, TrackedResource
 from ....models.tracked import NO_KEY
 from ....relations import Association, Children, ReceivedChild, ReceivedChildren, ReceivedList
+from ...bounds import believed_stamp
+from ...db.clock import now
 from ...db.statements import chunks
 from ...log.keys import key_text
 from ...log.marks import new_uuid
@@ -87,6 +89,7 @@ class ChildOwnership:
 
 
 def _is_after(one: SyncState, other: SyncState) -> bool:
+    one, other = believed_stamp(one, now()), believed_stamp(other, now())
     if one.stamp == other.stamp and one.endpoint.lower() == other.endpoint.lower():
         return one.tick > other.tick
     return is_later(one, other)
