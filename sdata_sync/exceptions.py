@@ -16,6 +16,7 @@
     │   │   └── TooManyOperations
     │   └── OperationFailed       what an asynchronous call came to; answered as it would have been at once
     ├── PayloadError              one entry whose payload cannot become a row; the entry is deferred
+    │   ├── OutOfPart             a version of a row that its sender may not have
     │   ├── StampAhead            a version from the future, by this node's clock
     │   └── DeletionWaits         a deletion that would take along rows that its source may still have
     ├── UnrepresentableText       a value that no XML document can hold; the change is held back
@@ -160,6 +161,15 @@ class DeletionWaits(PayloadError):
         super().__init__(message, public=public)
         #: The ``sdata_sync.sync.content.conditions.Condition`` that it waits for.
         self.condition = condition
+
+
+class OutOfPart(PayloadError):
+    """The version concerns a row that is not in the part of its sender; answered with 403."""
+
+    application_code = "OutOfPart"
+
+    def __init__(self, message: str = "It concerns a row that is not in the part of this login.") -> None:
+        super().__init__(message, public="It concerns a row that is not in the part of this login.")
 
 
 class StampAhead(PayloadError):

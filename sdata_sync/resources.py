@@ -66,6 +66,8 @@ class SyncResource:
     validate: ClassVar[bool] = False
     #: Whether the nodes have one storage, so that the path of a ``FileField`` names the same file at each of them.
     has_shared_files: ClassVar[bool] = False
+    #: Whether a peer with a part of the rows (``queryset_for``) may move a row into its part or out of it.
+    may_move: ClassVar[bool] = False
     #: Whether other nodes may have this node's changes, and whether this node takes changes of other nodes.
     is_source: ClassVar[bool] = True
     is_target: ClassVar[bool] = True
@@ -77,7 +79,8 @@ class SyncResource:
         """Return the rows that ``peer`` may have; ``None`` for all of them.
 
         ``peer`` is ``None`` for a login that is the user of no peer. A row that leaves the rows of a peer is withdrawn
-        there. The row is sent again when it enters them again.
+        there. The row is sent again when it enters them again. What the peer writes is bound in the same way: see
+        ``may_move``.
         """
         return None
 

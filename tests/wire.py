@@ -60,9 +60,12 @@ def entry_xml(
     deleted=False,
     user="",
     element="account",
+    replaced_by="",
 ) -> str:
     user = f"<user>{user}</user>" if user else ""
     flag = ' sdata:isDeleted="true"' if deleted else ""
+    if replaced_by:
+        flag += f' xmlns:dss="urn:django-sdata-sync" dss:replacedBy="{replaced_by}"'
     return (
         f'<entry><id>{endpoint}</id><title/><content/><syncState xmlns="{NS["sync"]}"><endpoint>{endpoint}</endpoint>'
         f"<tick>{tick}</tick><stamp>{stamp}</stamp>{user}</syncState><sdata:payload>"

@@ -3,6 +3,7 @@
 from django.db import models
 
 from ..turns import TurnModel
+from .peer import Peer
 from .tracked import TrackedResource
 
 
@@ -35,6 +36,33 @@ class DeferredEntry(TurnModel):
         help_text="The entry is not retried. It is still sent to other nodes, and a later version replaces it.",
     )
     attempts = models.PositiveIntegerField(default=1)
+
+    # An entry from a peer that may have only a part of the rows. It is no version of the log: the version of this node
+    # stays, and is sent. If the entry is applied later, that is a change of this node.
+    is_aside = models.BooleanField(
+        default=False, help_text="The entry is kept beside the log; other nodes do not get it."
+    )
+    peer = models.ForeignKey(
+        Peer,
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        db_constraint=False,
+        help_text="The peer with whose rights the entry is retried.",
+    )
+    login = models.CharField(
+        max_length=150, default="", blank=True, help_text="The login or the peer that has brought the entry."
+    )
+    endpoint_url = models.CharField(
+        max_length=500, default="", blank=True, help_text="Of an entry aside: the endpoint of its sync state."
+    )
+    tick = models.BigIntegerField(null=True, blank=True, help_text="Of an entry aside: the tick of its sync state.")
+    stamp = models.BigIntegerField(default=0, help_text="Of an entry aside: its stamp, in milliseconds since 1970.")
+    user = models.CharField(max_length=150, default="", blank=True, help_text="Of an entry aside: who made the change.")
+    own_etag = models.CharField(
+        max_length=32, default="", blank=True, help_text="Of an entry aside: the etag of the row when it was received."
+    )
     condition = models.ForeignKey(
         DeletionCondition,
         models.SET_NULL,

@@ -12,6 +12,10 @@ from .endpoint import Endpoint
 NO_KEY = "\ufffe"
 
 
+#: Stands for the tick of a resource that has no version of the log, only an entry that is kept aside.
+NO_TICK = -1
+
+
 class TrackedResource(TurnModel):
     """Store the identity and the sync state of one resource, and whether it was changed here since then.
 

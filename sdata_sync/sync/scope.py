@@ -83,6 +83,39 @@ def scope_of(kind: Kind, peer: Peer | None) -> models.QuerySet[Any] | None:
     return kind.declared.queryset_for(peer) if kind.is_filtered else None
 
 
+@dataclass(frozen=True, eq=False)
+class RowScope:
+    """Hold the rows of a kind that ``peer`` may have, ``allowed``: it may read and write these and no others."""
+
+    kind: Kind
+    peer: Peer | None
+    allowed: models.QuerySet[Any]
+
+    def among(self, keys: Iterable[str]) -> set[str]:
+        """Return those of the local ``keys`` that the peer may have.
+
+        It makes a query also without keys, so that the number of queries does not tell which rows exist.
+        """
+        pk, found = self.kind.model._meta.pk, set[str]()
+        rows = self.allowed.using(self.kind.database).values_list("pk", flat=True)
+        wanted = key_values(pk, list(keys))
+        if not wanted:
+            list(rows[:1])
+        for chunk in chunks(wanted):
+            found.update(key_text(pk, value) for value in rows.filter(pk__in=chunk))
+        return found
+
+    def of(self, kind: Kind) -> RowScope | None:
+        """Return the rows of another kind that the same peer may have; ``None`` if it may have all of them."""
+        return row_scope(kind, self.peer)
+
+
+def row_scope(kind: Kind, peer: Peer | None) -> RowScope | None:
+    """Return the rows of ``kind`` that ``peer`` may have; ``None`` if it may have all of them."""
+    allowed = scope_of(kind, peer)
+    return None if allowed is None else RowScope(kind, peer, allowed)
+
+
 @dataclass(frozen=True)
 class Scope:
     """Hold what ``peer`` has of a filtered kind, as of the last ``review``; the filter may be stricter by now."""

@@ -376,7 +376,7 @@ class TestASourceOfAnotherImplementation:
     def test_a_source_that_is_no_peer_cannot_be_asked(self, a, b):
         old, _ = accounts_and_contact(a, b)
         with b.at_work():
-            Peer.objects.update(enabled=False)
+            Peer.objects.all().delete()
         with a.at_work():
             old.delete()
         push(a, b, ["accounts"])

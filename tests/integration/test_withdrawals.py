@@ -184,7 +184,12 @@ def test_what_the_part_made_of_what_is_withdrawn(filtered):
     push(office, part)
     rounds(part, office)
     assert contents(part) == ([], [])
-    assert contents(office) == ([("A", "south", "", None)], [("new", "", "A")])
+    # The part may not refer to an account outside it. The contact is kept, for the office to decide.
+    assert contents(office) == ([("A", "south", "", None)], [])
+    with office.at_work():
+        entry = DeferredEntry.objects.get()
+        assert (entry.application_code, entry.is_aside) == ("OutOfPart", True)
+        assert "new" in entry.payload
     with part.at_work():
         assert not DeferredEntry.objects.exists()
 

@@ -23,7 +23,7 @@ from ...sync.db.clock import now
 from ...sync.identity.link import link, relink, unlink
 from ...sync.log.digests import lock_digest
 from ...sync.log.tracked import tracked_rows
-from ...sync.scope import scope_of
+from ...sync.scope import row_scope
 from ...sync.select.catalogue import Shown, is_linked, linked_section, show
 from ...sync.stamp.stamper import check_and_assign_ticks
 from ...turns import write_transaction
@@ -44,7 +44,8 @@ class _Links:
 
     def __init__(self, kind: Kind, peer: Peer | None) -> None:
         self.kind = kind
-        self.scope = scope_of(kind, peer)
+        self._rows = row_scope(kind, peer)
+        self.scope = None if self._rows is None else self._rows.allowed
 
     def url(self, uuid: UUID | None) -> str:
         return f"{self.kind.endpoint}/$linked('{uuid}')"
@@ -62,19 +63,21 @@ class _Links:
         """
         rows = is_linked(tracked_rows(self.kind)).filter(uuid=uuid)
         key = rows.values_list("local_key", flat=True).first()
-        found = show(self.kind, [key], bare=bare) if key is not None else {}
-        if key is None or key not in found or not self._may_have(key):
+        # Checked first, so that the same queries are made for a row outside the scope and for one that does not exist.
+        may_have = self._may_have(key)
+        found = show(self.kind, [key], bare=bare) if key is not None and may_have else {}
+        if key is None or key not in found:
             raise UrlNotFound(f"No row of {self.kind.name} is linked to {uuid}.")
         return found[key]
 
-    def _may_have(self, key: str) -> bool:
-        return self.scope is None or self.scope.filter(pk=key).exists()
+    def _may_have(self, key: str | None) -> bool:
+        return self._rows is None or bool(self._rows.among([] if key is None else [key]))
 
     def _check(self, wanted: Link) -> None:
         kind = self.kind.name
         if wanted.kind.lower() != kind.lower():
             raise FeedError(f"Expected the sdata:url of one of the {kind}, received one of {wanted.kind[:80]!r}.")
-        if wanted.key not in read_rows(self.kind, [wanted.key]) or not self._may_have(wanted.key):
+        if not self._may_have(wanted.key) or wanted.key not in read_rows(self.kind, [wanted.key]):
             raise FeedError(f"There is no {kind}({wanted.key!r}) here that could be linked.")
 
     def _check_present(self, uuid: UUID | None) -> None:

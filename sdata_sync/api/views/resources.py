@@ -14,8 +14,7 @@ from ...atom.renderer import Paging, render_feed
 from ...conf import conf
 from ...exceptions import FeedError
 from ...sync.db.clock import now
-from ...sync.log.keys import key_value
-from ...sync.scope import scope_of
+from ...sync.scope import row_scope, scope_of
 from ...sync.select.catalogue import Section, Shown, section, show
 from ..errors import UrlNotFound
 from ..parsers import DigestParser
@@ -92,10 +91,10 @@ class ResourceView(SDataView):
     def get(self, request: Request, key: str, **url: str) -> HttpResponseBase:
         """Answer with the resource, and with a hash of its content as the ETag."""
         kind, key = self.kind, unescaped(key)
-        scope = scope_of(kind, self.sender.peer)
+        scope = row_scope(kind, self.sender.peer)
         # The key must be spelled as the database returns it: '007' is not the key of row 7.
-        shown = show(kind, [key]).get(key)
-        if shown is None or (scope is not None and not scope.filter(pk=key_value(kind.model._meta.pk, key)).exists()):
+        shown = show(kind, [key]).get(key) if scope is None or scope.among([key]) else None
+        if shown is None:
             raise UrlNotFound(f"There is no {kind.name}({key!r}) here.")
         tag = f'"{shown.etag}"'
         if tag in request.META.get("HTTP_IF_NONE_MATCH", ""):

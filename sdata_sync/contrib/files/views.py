@@ -21,8 +21,7 @@ from ...api.permissions import READ_FEEDS
 from ...api.renderers import EntryRenderer
 from ...api.views.base import SDataView
 from ...models import TrackedResource
-from ...sync.log.keys import key_value
-from ...sync.scope import scope_of
+from ...sync.scope import row_scope
 from .paths import files_of
 from .wanted import is_here
 
@@ -76,8 +75,8 @@ class FileView(SDataView):
         key = None if tracked is None else tracked.local_key
         if tracked is None or key is None:
             raise missing
-        scope = scope_of(self.kind, self.sender.peer)
-        if scope is not None and not scope.filter(pk=key_value(self.kind.model._meta.pk, key)).exists():
+        scope = row_scope(self.kind, self.sender.peer)
+        if scope is not None and not scope.among([key]):
             raise missing
         storage = files_of(self.kind, key).get(path)
         if storage is None or not is_here(self.kind, tracked, path):

@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING
 
 from ...core.decision import Relation, Rule, decide
 from ...core.state import SyncState, same_endpoint
-from ...exceptions import PayloadError
+from ...exceptions import OutOfPart, PayloadError
 from ..content.conditions import Condition
 from ..content.contents import LocalVersion
+from ..content.references import keys_of
 from ..db.isolation import row_guard
 from ..identity.link import end_waiting
 from ..log.events import send_signals
+from ..scope import row_scope
 from .anomalies import Anomalies
 from .batch import Batch, Plan, Version
 from .conflicts import ConflictResolution
 from .duplicates import Merger
 from .recorder import Recorder
 from .results import UNCHANGED, lost_result, refused_result, result_of
-from .store import store
+from .store import columns_before, store
 
 if TYPE_CHECKING:
     from ...atom.entry import Entry, Result
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from ...models import TrackedResource
     from ..bounds import Bounds
     from ..log.digests import StoredDigest
+    from ..scope import RowScope
     from ..stamp.restore_gap import RestoreGap
 
 logger = logging.getLogger(__name__)
@@ -74,7 +77,7 @@ class Applier:
 
     def apply(self, entries: Sequence[Entry]) -> None:
         """Apply ``entries``; each of them is of a different resource."""
-        batch = Batch(self.kind, entries, lambda: self._condition, self._recorder.source)
+        batch = Batch(self.kind, entries, lambda: self._condition, self._recorder.source, self._part)
         self._recorder.stamp_edits(list(batch.tracked.values()), batch.instances)
         batch.look_up_references(entries)
         for entry in entries:
@@ -144,7 +147,10 @@ class Applier:
         if relation is Relation.KNOWN:
             if local_state is not None:
                 self._anomalies.check_tick(entry, local_state)
-            return result_of(self.kind, entry, tracked, message=UNCHANGED)
+            shown = tracked if batch.part is None or batch.is_inside(tracked) else None
+            return result_of(self.kind, entry, shown, message=UNCHANGED)
+        if batch.part is not None:
+            self._check_part(entry, tracked, batch)
         is_alias = tracked is not None and tracked.replaced_by is not None and not entry.is_deleted
         if relation is not Relation.CONCURRENT or is_alias:
             return self._accept(batch.version(entry), entry.state, batch)
@@ -152,6 +158,24 @@ class Applier:
         assert tracked is not None
         local = LocalVersion(self.kind, tracked, batch.instance_of(tracked), allocate=True)
         return self._resolve_conflict(batch.version(entry), local_state, local, batch)
+
+    @cached_property
+    def _part(self) -> RowScope | None:
+        """Return the bounds of what the sender may write; ``None`` for all rows, and for the node that filters us."""
+        return None if self._is_filtered_by_source else row_scope(self.kind, self._bounds.speaker.peer)
+
+    def _check_part(self, entry: Entry, tracked: TrackedResource | None, batch: Batch) -> None:
+        """Check that an entry concerns only rows in the part of its sender.
+
+        Raises:
+            OutOfPart: its row, or the row of a uuid that it is an alias of, is not in the part.
+        """
+        if not batch.is_inside(tracked) and not self.kind.declared.may_move:
+            raise OutOfPart
+        known = (None if tracked is None else tracked.replaced_by, entry.replaced_by)
+        others = keys_of(self.kind, [uuid for uuid in known if uuid is not None])
+        for key in others.values():
+            batch.check_within_part(key)
 
     def _relation(self, entry: Entry, local_state: SyncState | None) -> Relation:
         target = self._recorder.target
@@ -218,6 +242,8 @@ class Applier:
 
     def _accept(self, version: Version, state: SyncState, batch: Batch) -> Result:
         entry, tracked = version.entry, version.tracked
+        if batch.part is not None and version.before is None:
+            version.before = columns_before(tracked)
         self._recorder.set_state(tracked, state)
         if version.row is not None:
             version.row.state = state

@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.db import models
@@ -17,10 +17,11 @@ from ...atom.text import format_stamp
 from ...conf import conf
 from ...core.digest import Digest
 from ...core.state import SyncState, same_endpoint
-from ...exceptions import PayloadError, StampAhead
+from ...exceptions import OutOfPart, PayloadError, StampAhead
 from ...models import ConflictRecord, Endpoint, TrackedResource
 from ...relations import Reading
 from ..bounds import latest_stamp
+from ..content.boundary import check_reading
 from ..content.contents import waiting_of
 from ..content.resolve import ReferenceCache, RowAction, RowChange, keep_waiting, prepare_row, targets_of
 from ..content.rows import brought_key, existing_keys, joined_key, read_instances_apart, unreadable_row
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from ...atom.entry import Entry, Result
     from ...kind import Kind
     from ..content.conditions import Condition
+    from ..scope import RowScope
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ class Version:
         is_concurrent: this version and the local one were made without knowledge of each other.
         other_key: the primary key of the row to rename (``RENAME``) or to merge with (``MERGE``).
         survivor: the deleted resource to bring back (``RESURRECT``).
+        before: the columns of ``tracked`` from before this version was accepted, if its sender has a part of the rows.
     """
 
     entry: Entry
@@ -83,20 +86,28 @@ class Version:
     is_concurrent: bool = False
     other_key: str = ""
     survivor: TrackedResource | None = None
+    before: dict[str, Any] | None = None
 
     def defer(self, error: PayloadError) -> None:
         """Plan to keep the version as a deferred entry because of ``error``."""
         self.plan, self.error = Plan.DEFER, error
 
-    def plan_merge(self, kind: Kind, same_key: str | None, source: Digest) -> None:
+    def plan_merge(self, batch: Batch, same_key: str | None) -> None:
         """Plan ``MERGE`` or ``RESURRECT`` if another row or deleted resource is the same thing as the new one.
 
-        ``same_key`` is the local key of the row that has the primary key of the new one. ``source`` is the digest of
-        the source: two rows that came from it are two things, whatever ``find_duplicate`` says.
+        ``same_key`` is the local key of the row that has the primary key of the new one. Two rows that came from the
+        source are two things, whatever ``find_duplicate`` says.
 
         Raises:
+            OutOfPart: the other row is not in the part of the sender.
             PayloadError: ``SyncResource.find_duplicate`` raised an exception.
         """
+        self._find_same(batch, same_key)
+        if self.plan is Plan.MERGE:
+            batch.check_within_part(self.other_key)
+
+    def _find_same(self, batch: Batch, same_key: str | None) -> None:
+        kind = batch.kind
         survivor = survivor_of(kind, self.tracked)
         if survivor is not self.tracked:
             if survivor.local_key is None:
@@ -115,7 +126,7 @@ class Version:
                 raise
             logger.exception("find_duplicate() of %r failed; the entry is deferred", kind)
             raise PayloadError(f"find_duplicate(): {describe(error)}", public="Refused.") from error
-        if duplicate is not None and not _came_from(source, kind, key_of(duplicate)):
+        if duplicate is not None and not _came_from(batch.source, kind, key_of(duplicate)):
             self.plan, self.other_key = Plan.MERGE, key_of(duplicate)
 
     def keep_waiting(self, kind: Kind, brought: Container[str]) -> None:
@@ -165,13 +176,20 @@ class Batch:
 
     ``results`` holds the results by uuid, in the order of the entries. ``versions`` are the versions to write,
     ``touched`` the tracked resources to update. ``condition`` returns the condition of the deletions in the batch.
+    ``part`` bounds what the sender may write, ``None`` if it may write all rows.
     """
 
     def __init__(
-        self, kind: Kind, entries: Sequence[Entry], condition: Callable[[], Condition], source: Digest
+        self,
+        kind: Kind,
+        entries: Sequence[Entry],
+        condition: Callable[[], Condition],
+        source: Digest,
+        part: RowScope | None = None,
     ) -> None:
         self.kind = kind
         self.source = source
+        self.part = part
         self._using = kind.database
         self._condition = condition
         self._latest_stamp = latest_stamp(now())
@@ -179,6 +197,8 @@ class Batch:
         self.tracked = {row.uuid: row for row in tracked}
         keys = [row.local_key for row in tracked if row.local_key is not None]
         self.instances, self._unreadable = read_instances_apart(kind, keys)
+        #: The local keys of the rows that are in the part of the sender, before the batch is applied.
+        self._inside = set() if part is None else part.among(keys)
         self.known = ReferenceCache()
         self.results: dict[UUID, Result] = {}
         self.versions: list[Version] = []
@@ -261,8 +281,33 @@ class Batch:
         instance = self.instance_of(version.tracked)
         if version.entry.is_deleted:
             _prepare_deletion(version, instance, self._condition)
+            if version.row is not None:
+                version.row.part = self.part
         else:
             self._prepare_row(version, instance)
+            self._bind(version, instance)
+
+    def check_within_part(self, key: str) -> None:
+        """Check that the row ``key`` is in the part of the sender.
+
+        Raises:
+            OutOfPart: it is not.
+        """
+        if self.part is not None and key not in self._inside and not self.part.among([key]):
+            raise OutOfPart
+
+    def is_inside(self, tracked: TrackedResource | None) -> bool:
+        """Return True if the row of ``tracked`` is in the part of the sender, or if it has no row."""
+        return tracked is None or tracked.local_key is None or tracked.local_key in self._inside
+
+    def _bind(self, version: Version, instance: models.Model | None) -> None:
+        """Check what a version refers to, and let the writer check that the row lies in the part of the sender."""
+        if self.part is None:
+            return
+        check_reading(self.part, version.tracked, instance, version.reading)
+        was_inside = instance is not None and version.tracked.local_key in self._inside
+        if version.row is not None and not (was_inside and self.kind.declared.may_move):
+            version.row.part = self.part
 
     def _prepare_row(self, version: Version, instance: models.Model | None) -> None:
         reading = self._readings.get(version.entry.uuid) or self._read_payload(version.entry)
@@ -272,7 +317,7 @@ class Batch:
         version.row = prepare_row(self.kind, instance, reading, self.known)
         version.keep_waiting(self.kind, reading.related)
         if instance is None:
-            version.plan_merge(self.kind, self._row_with_key_of(version.row.instance), self.source)
+            version.plan_merge(self, self._row_with_key_of(version.row.instance))
             if version.plan is not Plan.WRITE:
                 version.row = None
         elif version.tracked.keeps_content:

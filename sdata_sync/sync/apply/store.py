@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ...exceptions import PayloadError
+from ...exceptions import OutOfPart, PayloadError
 from ...models import ConflictRecord, TrackedResource
+from ...models.tracked import NO_TICK
+from ..content.aside import forget_aside, keep_aside
 from ..content.deferred import defer, forget
 from ..content.pending import store_pending
 from ..content.rows import brought_key, existing_keys
@@ -16,9 +18,10 @@ from ..db.prepared import PreparedQuery
 from ..log.tracked import create_tracked, tracked_rows, update_tracked
 from ..stamp.stamper import is_young_intent
 from .batch import Plan
-from .results import created_result, deferred_result
+from .results import created_result, deferred_result, refused_result
 
 if TYPE_CHECKING:
+    from ...atom.entry import Result
     from ...kind import Kind
     from .batch import Batch, Version
 
@@ -46,15 +49,22 @@ def store(batch: Batch, now: int) -> None:
         if version.row is not None:
             version.row.uuid = version.tracked.uuid
     write_rows(kind, [v.row for v in versions if v.row is not None and v.error is None])
-    waited = [v.tracked.pk for v in versions if v.tracked.is_deferred or v.tracked.is_incomplete]
+    waited = [v for v in versions if v.tracked.is_deferred or v.tracked.is_incomplete]
     for version in versions:
         _set_outcome(batch, version)
     _make_room(kind, versions, now)
+    if batch.part is not None:
+        for version in versions:
+            if version.error is not None:
+                _restore(version)
     create_tracked(kind.database, [v.tracked for v in versions if v.is_new])
     update_tracked(kind.database, list(batch.touched.values()), with_marks=False)
     forget(kind, [v.tracked for v in versions if v.tracked.is_deferred and v.plan is not Plan.DEFER])
-    _store_pending(kind, [v for v in versions if _has_pending(v)], waited)
-    _defer(kind, [v for v in versions if v.error is not None])
+    replaced = [v.tracked.pk for v in waited if batch.part is None or v.error is None]
+    _store_pending(kind, [v for v in versions if _has_pending(v)], replaced)
+    _defer(batch, [v for v in versions if v.error is not None])
+    if batch.part is not None:
+        forget_aside(kind, [v.tracked for v in versions if v.error is None], batch.part.peer)
     _amend_results(batch)
 
 
@@ -63,9 +73,14 @@ def defer_late(batch: Batch, version: Version, error: PayloadError) -> None:
     version.defer(error)
     uuid = version.entry.uuid
     rows = tracked_rows(batch.kind).filter(uuid=uuid)
-    rows.update(is_deleted=False, replaced_by=None, mark=None)
-    _defer(batch.kind, [version])
-    batch.results[uuid] = deferred_result(batch.results[uuid], error)
+    if batch.part is None:
+        rows.update(is_deleted=False, replaced_by=None, mark=None)
+    else:
+        version.tracked.pk = rows.values_list("pk", flat=True).get()
+        _restore(version)
+        rows.update(**{name: getattr(version.tracked, name) for name in _RESTORED})
+    _defer(batch, [version])
+    batch.results[uuid] = _failed_result(batch, version, error)
 
 
 def _clear_marks(kind: Kind, replaced: Iterable[TrackedResource], now: int) -> None:
@@ -109,7 +124,7 @@ def _find_duplicate(batch: Batch, version: Version, error: PayloadError, *, is_n
     if not is_new:
         return
     try:
-        version.plan_merge(batch.kind, _same_key(batch.kind, version), batch.source)
+        version.plan_merge(batch, _same_key(batch.kind, version))
     except PayloadError as failure:
         version.defer(failure)
         return
@@ -157,12 +172,43 @@ def _store_pending(kind: Kind, incomplete: Sequence[Version], replaced: Sequence
         store_pending(kind, pending, replaced=replaced)
 
 
-def _defer(kind: Kind, failed: Sequence[Version]) -> None:
+#: The columns of a tracked resource that an accepted version changes.
+_RESTORED = (
+    "local_key", "endpoint_id", "tick", "stamp", "user", "first_endpoint_id", "first_tick", "is_deleted", "replaced_by",
+    "etag", "extra", "awaited_endpoint_id", "keeps_content", "mark", "is_intent", "mark_user", "restamp", "problem",
+)  # fmt: skip
+
+
+def columns_before(tracked: TrackedResource) -> dict[str, Any]:
+    """Return the columns of ``tracked`` that an accepted version changes."""
+    return {name: getattr(tracked, name) for name in _RESTORED}
+
+
+def _restore(version: Version) -> None:
+    """Give the resource its former state: a version that is kept aside is no version of the log.
+
+    A new resource becomes a tombstone without a version of the log, which no feed contains.
+    """
+    tracked = version.tracked
+    if version.is_new:
+        tracked.tick = tracked.first_tick = NO_TICK
+        tracked.is_deleted, tracked.local_key, tracked.etag, tracked.extra = True, None, "", ""
+    else:
+        assert version.before is not None
+        for name, value in version.before.items():
+            setattr(tracked, name, value)
+
+
+def _defer(batch: Batch, failed: Sequence[Version]) -> None:
+    kind = batch.kind
     _find_created(kind, failed)
     for version in failed:
         entry = version.entry
         assert version.error is not None
-        defer(kind, version.tracked, version.error, entry.payload, is_deleted=entry.is_deleted)
+        if batch.part is not None:
+            keep_aside(kind, version.tracked, version.error, entry, batch.part.peer)
+        else:
+            defer(kind, version.tracked, version.error, entry.payload, is_deleted=entry.is_deleted)
 
 
 def _find_created(kind: Kind, versions: Iterable[Version]) -> None:
@@ -174,11 +220,17 @@ def _find_created(kind: Kind, versions: Iterable[Version]) -> None:
             by_uuid[uuid].pk = pk
 
 
+def _failed_result(batch: Batch, version: Version, error: PayloadError) -> Result:
+    if isinstance(error, OutOfPart):  # without the tracked resource, whose key the sender must not learn
+        return refused_result(batch.kind, version.entry, None, 403, error.application_code, error.public)
+    return deferred_result(batch.results[version.entry.uuid], error)
+
+
 def _amend_results(batch: Batch) -> None:
     for version in batch.versions:
         result = batch.results[version.entry.uuid]
         if version.error is not None:
-            result = deferred_result(result, version.error)
+            result = _failed_result(batch, version, version.error)
         elif result.method == "POST":
             result = created_result(result, batch.kind.resource_url(version.tracked.row_key))
         batch.results[version.entry.uuid] = result

@@ -9,9 +9,11 @@
 ``pending``        store references whose target has not arrived, fill them in
 ``referrers``      find the rows that refer to a row
 ``cascade``        find rows that a deletion also deletes; defer the deletion
+``boundary``       check that a peer with a part of the rows writes within it
 ``conditions``     store which digests a deferred deletion waits for
 ``write``          create, update and delete rows, children and associations
 ``upgrade``        write stored unknown elements into columns that exist now
+``aside``          keep entries aside that a peer with a part of the rows has sent
 ``deferred``       store entries that cannot be applied, and retry them
 =================  ==============================================================
 """

@@ -7,15 +7,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from ...atom.payload import Payload
 from ...atom.text import replace_forbidden
 from ...core.state import SyncState
-from ...exceptions import DeletionWaits, PayloadError, StampAhead
+from ...exceptions import DeletionWaits, OutOfPart, PayloadError, StampAhead
 from ...models import DeferredEntry, DeletionCondition, TrackedResource
 from ...registry import registry
+from ...relations import Reading
 from ...turns import write_transaction
 from ...users import current_user
 from ..bounds import latest_stamp
@@ -30,7 +31,9 @@ from ..log.keys import key_of
 from ..log.suppression import receiving_from
 from ..log.tracked import update_tracked
 from ..log.wakeup import wake_after_commit
-from ..scope import resend_again
+from ..scope import RowScope, resend_again, row_scope
+from .aside import await_targets, is_overtaken, mark_applied, send_ours, waits
+from .boundary import check_reading
 from .cascade import kinds_within_reach, without_referrers
 from .conditions import Condition, forget_met_conditions
 from .pending import fill_in, is_waiting, kinds_waiting_for, store_pending
@@ -142,11 +145,13 @@ def retry_deferred(kind: Kind, *, is_alone: bool = False) -> int:
     if _any_deferred.rows(kind.database, kind.name):
         # Without rows that have a local edit without a tick: the edit overrules the deferred version.
         tracked = TrackedResource.objects.using(kind.database).filter(
-            kind=kind.name, is_deferred=True, mark__isnull=True, deferred_entry__is_discarded=False
+            waits, kind=kind.name, mark__isnull=True, deferred_entry__is_discarded=False
         )
         # Without entries that wait for targets or for a condition: these are retried when those arrive.
         free = tracked.filter(pending_references__isnull=True, deferred_entry__condition__isnull=True)
-        free = free.exclude(deferred_entry__application_code=StampAhead.application_code, stamp__gt=latest_stamp(now()))
+        ahead = Q(stamp__gt=latest_stamp(now())) | Q(deferred_entry__stamp__gt=latest_stamp(now()))
+        free = free.exclude(ahead, deferred_entry__application_code=StampAhead.application_code)
+        free = free.exclude(deferred_entry__application_code=OutOfPart.application_code)
         if not is_alone:
             free = free.exclude(deferred_entry__application_code=PayloadError.AT_COMMIT)
         least_tried = free.order_by("deferred_entry__attempts", "pk").values_list("pk", flat=True)
@@ -228,9 +233,9 @@ def retry_chosen(kind: Kind, entries: Collection[int]) -> int:
     with write_transaction(kind.database):
         lock_digest(kind)
         tracked = TrackedResource.objects.using(kind.database).filter(
-            kind=kind.name, is_deferred=True, mark__isnull=True, deferred_entry__in=list(entries)
+            waits, kind=kind.name, mark__isnull=True, deferred_entry__in=list(entries)
         )
-        return _retry(kind, list(tracked.values_list("pk", flat=True)))
+        return _retry(kind, list(tracked.values_list("pk", flat=True)), by_administrator=True)
 
 
 def deferred_entries(kind: Kind) -> QuerySet[DeferredEntry]:
@@ -239,7 +244,14 @@ def deferred_entries(kind: Kind) -> QuerySet[DeferredEntry]:
 
 
 def discard(entries: QuerySet[DeferredEntry]) -> int:
-    """Discard the deferred ``entries``: they are not retried; return their number."""
+    """Discard the deferred ``entries``: they are not retried; return their number.
+
+    Of an entry that is kept aside, the peer that has sent it gets the version of this node.
+    """
+    for entry in entries.filter(is_aside=True, is_discarded=False).select_related("resource", "peer"):
+        kind = registry.of_kind(entry.resource.kind)
+        if kind is not None:
+            send_ours(kind, entry.resource, entry.peer)
     return entries.update(is_discarded=True)
 
 
@@ -261,9 +273,11 @@ def _read_locked(kind: Kind, pks: Sequence[int]) -> dict[int, TrackedResource]:
 
 
 def _retry_batch(kind: Kind, entries: Sequence[DeferredEntry], conditions: Mapping[int, Condition | None]) -> int:
-    """Retry deletions together; return the number applied."""
+    """Retry deletions together; return the number applied. Without ``conditions`` an administrator has decided."""
     rows = _read_locked(kind, [entry.resource_id for entry in entries])
     entries = [entry for entry in entries if rows[entry.resource_id].mark is None]
+    if conditions:  # not for an administrator, who decides about the present row
+        entries = [entry for entry in entries if not is_overtaken(kind, entry, rows[entry.resource_id])]
     instances, unreadable = read_instances_apart(kind, _keys(rows.values()))
     changes: dict[int, RowChange] = {}
     for entry in entries:
@@ -272,7 +286,10 @@ def _retry_batch(kind: Kind, entries: Sequence[DeferredEntry], conditions: Mappi
         if instance is not None:
             state = _state_of(kind, tracked)
             condition = conditions.get(entry.condition_id or 0)
-            changes[entry.pk] = RowChange(instance=instance, action=RowAction.DELETE, condition=condition, state=state)
+            part = _part_of(kind, entry) if conditions else None
+            changes[entry.pk] = RowChange(
+                instance=instance, action=RowAction.DELETE, condition=condition, state=state, part=part
+            )
     write_rows(kind, list(changes.values()))
     applied = 0
     for entry in entries:
@@ -333,17 +350,28 @@ def keep_rows(kind: Kind, entries: Collection[int]) -> int:
     return len(rows)
 
 
-def _retry(kind: Kind, pks: list[int]) -> int:
+def _retry(kind: Kind, pks: list[int], *, by_administrator: bool = False) -> int:
     rows = _read_locked(kind, pks)
     entries = DeferredEntry.objects.using(kind.database).filter(resource__in=list(rows))
-    return sum(_retry_one(kind, entry, rows[entry.resource_id]) for entry in entries)
+    return sum(_retry_one(kind, entry, rows[entry.resource_id], by_administrator=by_administrator) for entry in entries)
 
 
-def _retry_one(kind: Kind, entry: DeferredEntry, tracked: TrackedResource) -> bool:
+def _part_of(kind: Kind, entry: DeferredEntry) -> RowScope | None:
+    """Return the bounds with which an entry is retried: those of the peer that has sent it."""
+    return row_scope(kind, entry.peer) if entry.is_aside else None
+
+
+def _retry_one(kind: Kind, entry: DeferredEntry, tracked: TrackedResource, *, by_administrator: bool) -> bool:
+    if not by_administrator and is_overtaken(kind, entry, tracked):
+        return False
     try:
         with row_guard(kind.database), receiving_from(""):  # not from the source of the page that is applied now
-            change, extra = _change(kind, entry, tracked.local_key)
+            change, reading = _change(kind, entry, tracked.local_key)
             change.uuid = tracked.uuid
+            part = None if by_administrator else _part_of(kind, entry)
+            if part is not None:
+                change.part = part
+                check_reading(part, tracked, None if change.is_new else change.instance, reading)
             write_rows(kind, [change])
         error = change.error
     except PayloadError as raised:
@@ -351,7 +379,7 @@ def _retry_one(kind: Kind, entry: DeferredEntry, tracked: TrackedResource) -> bo
     if error is not None:
         _store_failure(kind, entry, tracked, error)
         return False
-    _store_applied(kind, entry, tracked, change, extra)
+    _store_applied(kind, entry, tracked, change, reading.extra)
     return True
 
 
@@ -362,7 +390,10 @@ def _store_failure(kind: Kind, entry: DeferredEntry, tracked: TrackedResource, e
         entry.application_code = error.application_code
     entry.condition_id = _stored_condition(error, kind.database) or entry.condition_id
     entry.save(using=kind.database)
-    store_pending(kind, {tracked.pk: awaited(error)}, replaced=[tracked.pk])
+    if entry.is_aside:
+        await_targets(kind, tracked, error)
+    else:
+        store_pending(kind, {tracked.pk: awaited(error)}, replaced=[tracked.pk])
 
 
 def _store_applied(
@@ -377,11 +408,13 @@ def _store_applied(
     update_tracked(kind.database, [tracked], with_marks=False)
     store_pending(kind, {tracked.pk: pending}, replaced=[tracked.pk])
     forget(kind, [tracked])
+    if entry.is_aside:
+        mark_applied(kind, tracked, entry.user)
     resend_again(kind, tracked)
     send_signals(kind, [], [(tracked, False)])
 
 
-def _change(kind: Kind, entry: DeferredEntry, key: str | None) -> tuple[RowChange, str]:
+def _change(kind: Kind, entry: DeferredEntry, key: str | None) -> tuple[RowChange, Reading]:
     instances, unreadable = read_instances_apart(kind, [] if key is None else [key])
     if key in unreadable:
         raise unreadable_row(key, unreadable[key])
@@ -389,8 +422,8 @@ def _change(kind: Kind, entry: DeferredEntry, key: str | None) -> tuple[RowChang
     if entry.is_deleted:
         is_withdrawal = entry.application_code == PayloadError.WITHDRAWN
         action = RowAction.WITHDRAW if is_withdrawal else RowAction.DELETE
-        return RowChange(instance=instance or kind.model(), action=action), ""
+        return RowChange(instance=instance or kind.model(), action=action), Reading({})
     if not entry.payload:
         raise PayloadError("Expected a payload, found none.")
     reading = kind.decode(Payload.from_xml(entry.payload))
-    return prepare_row(kind, instance, reading, ReferenceCache()), reading.extra
+    return prepare_row(kind, instance, reading, ReferenceCache()), reading

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ...atom.payload import Text
     from ...core.state import SyncState
     from ...kind import Kind
+    from ..scope import RowScope
     from .cascade import Taken
     from .conditions import Condition
 
@@ -287,6 +288,8 @@ class RowChange:
     state: SyncState | None = None
     texts: list[Text] = field(default_factory=list)
     error: PayloadError | None = None
+    #: The bounds of the sender: the written row must lie in them, and so must what a deletion deletes or changes.
+    part: RowScope | None = None
     #: The uuid of the resource, where it is known; a new row is not tracked before it is written.
     uuid: UUID | None = None
 

@@ -283,7 +283,7 @@ def _render(
             continue
         if (row.is_deleted or row.pk in deleted_later) and page.referrers is None:
             page.referrers = {}
-        state = SyncState(endpoint=endpoint, tick=row.tick or 0, stamp=row.stamp, user=row.user)
+        state = SyncState(endpoint=endpoint, tick=max(row.tick or 0, 0), stamp=row.stamp, user=row.user)
         title = f"{kind.element_name} {replace_forbidden(row.local_key or str(row.uuid))}"
         entry = render_entry(id=url, title=title, state=state, payload=payload)
         if peer_limit is not None and peer_limit.is_exceeded(row, entry):

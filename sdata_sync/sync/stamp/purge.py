@@ -49,8 +49,14 @@ def purge(kind: Kind, peers: Mapping[str, Digest | None], *, older_than: timedel
     every tombstone. With ``dry_run`` the tombstones are only counted.
     """
     stones = TrackedResource.objects.using(kind.database).filter(
-        kind=kind.name, is_deleted=True, is_deferred=False, local_key__isnull=True, mark__isnull=True
+        kind=kind.name,
+        is_deleted=True,
+        is_deferred=False,
+        local_key__isnull=True,
+        mark__isnull=True,
     )
+    # A tombstone may stand for the only copy of an entry that is kept aside.
+    stones = stones.exclude(Exists(DeferredEntry.objects.using(kind.database).filter(resource=OuterRef("pk"))))
     settled = _contained(kind, stones, list(peers.values()))
     chosen = settled
     missed_by: tuple[str, ...] = ()

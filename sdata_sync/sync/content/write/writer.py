@@ -13,12 +13,13 @@ from django.core.validators import MaxLengthValidator
 from django.db import connections, models, transaction
 from django.db.models import signals
 
-from ....exceptions import PayloadError
+from ....exceptions import OutOfPart, PayloadError
 from ....kind import Kind, all_rows
 from ....relations import Reference
 from ...db.faults import describe, ends_page
 from ...db.isolation import check_deferred_constraints, is_careful, refusal, row_guard
 from ...log.suppression import applying, applying_deletions, is_own_receiver, withdrawing
+from ..boundary import check_deletions, leaves_part
 from ..cascade import (
     applying_waiting,
     are_kept_referring,
@@ -66,6 +67,7 @@ def _delete_rows(kind: Kind, deletions: Sequence[RowChange]) -> None:
     """Apply received deletions, except those that wait because they would delete other rows as well."""
     if not deletions:
         return
+    check_deletions(kind, deletions)
     if kind.is_inside:
         hold_back_children(kind, deletions)
     else:
@@ -247,6 +249,8 @@ def _write_in_bulk(kind: Kind, changes: list[RowChange]) -> bool:
             _take_along(kind, before, changes)
             _set_texts(kind, changes)
             _check_now(kind)
+            if leaves_part(changes):
+                raise OutOfPart
     except Exception as error:
         if ends_page(error):
             raise
@@ -394,3 +398,5 @@ def _save(kind: Kind, change: RowChange) -> None:
     save_row(kind, change, parents)
     _take_along(kind, before, [change])
     _set_texts(kind, [change], is_saved=True)
+    if leaves_part([change]):
+        raise OutOfPart("The row would not lie in the part of this login.")
