@@ -216,7 +216,7 @@ def check_urls(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
 
 
 def check_resources(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check the registered resources: E010 to E019, E022 to E026, W008, W009."""
+    """Check the registered resources: E010 to E019, E022 to E026, W008, W009, W011."""
     found: list[CheckMessage] = []
     kinds: dict[str, Kind] = {}
     for kind in registry:
@@ -232,7 +232,22 @@ def check_resources(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
             )
         found.extend(_check_kind(kind))
         found.extend(_check_parents(kind))
+    found.extend(_check_elements())
     return found
+
+
+def _check_elements() -> Iterator[CheckMessage]:
+    elements: dict[tuple[str, str], Kind] = {}
+    for kind in registry:
+        other = elements.setdefault((kind.namespace, kind.element_name.lower()), kind)
+        if other is not kind:
+            yield CheckWarning(
+                f"{kind!r} and {other!r} have the same element, {kind.element_name}, in one namespace.",
+                hint="Other systems cannot tell the two kinds apart in $schema. Set `element` of one of them to "
+                "another name, at all nodes.",
+                obj=kind.model,
+                id="sdata_sync.W011",
+            )
 
 
 def _check_parents(kind: Kind) -> Iterator[CheckMessage]:
@@ -330,7 +345,8 @@ def _check_left_out(kind: Kind, fields: Sequence[models.Field[Any, Any]]) -> Ite
         if unnamed:
             yield CheckWarning(
                 f"{kind!r}: the many-to-many fields {', '.join(unnamed)} are not sent.",
-                hint="Name all fields to send in `fields`, or name these in `exclude`.",
+                hint="Name all fields to send in `fields`, or name these in `exclude`. A field with a `through` model "
+                "of its own belongs in `exclude`; register the `through` model.",
                 obj=kind.model,
                 id="sdata_sync.W009",
             )

@@ -56,7 +56,8 @@ def _lag(stream: Stream) -> str:
     if behind is None:
         return "not known"
     text = f"{behind} ticks behind"
-    return f"{text}, {stream.waiting} entries wait there" if stream.waiting else text
+    waiting = "1 entry waits there" if stream.waiting == 1 else f"{stream.waiting} entries wait there"
+    return f"{text}, {waiting}" if stream.waiting else text
 
 
 @admin.register(Peer)
@@ -101,11 +102,12 @@ class PeerAdmin(ModelAdmin[Peer]):
 
     @admin.display(description="state")
     def state(self, peer: Peer) -> str:
-        """Return the last errors of the peer's streams, or "ok"."""
+        """Return the last errors of the peer's streams, else how many entries wait there, else "no error"."""
         if not peer.enabled:
             return "disabled"
         errors = [f"{stream.kind}: {stream.last_error}" for stream in peer.streams.all() if stream.last_error]
-        return "; ".join(errors) or "ok"
+        waiting = sum(stream.waiting for stream in peer.streams.all())
+        return "; ".join(errors) or (f"{waiting} waiting there" if waiting else "no error")
 
     @admin.action(description="Catch up now, in both directions", permissions=["change"])
     def catch_up_now(self, request: HttpRequest, queryset: QuerySet[Peer]) -> None:

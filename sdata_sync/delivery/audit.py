@@ -12,6 +12,7 @@ from uuid import UUID
 from ..exceptions import PayloadError
 from ..models import Peer, TrackedResource
 from ..sync.content.contents import merged, read_contents
+from ..sync.content.deferred import held_back_rows, incomplete_rows
 from ..sync.db.isolation import row_guard
 from ..sync.db.statements import chunks
 from ..sync.log.tracked import mark_found
@@ -40,7 +41,8 @@ class Comparison:
 
     The keys of ``counts`` are the sorts of differences: ``different`` rows have another content at each node under the
     same state, ``missing_here`` and ``missing_there`` rows should be there by the digests, ``deferred_here`` and
-    ``deferred_there`` entries are not written yet, ``unreadable`` rows cannot be compared because the row of this node
+    ``deferred_there`` entries are not written yet or not completely, ``held_back_here`` changes cannot be sent,
+    ``unreadable`` rows cannot be compared because the row of this node
     or the payload of the peer cannot be read. ``columns`` counts, by the name of the property, the different rows in
     which it differs.
     """
@@ -51,17 +53,28 @@ class Comparison:
     compared: int = 0
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
-            ("different", "missing_here", "missing_there", "deferred_here", "deferred_there", "unreadable"), 0
+            (
+                "different",
+                "missing_here",
+                "missing_there",
+                "deferred_here",
+                "deferred_there",
+                "held_back_here",
+                "unreadable",
+            ),
+            0,
         )
     )
     examples: dict[str, list[str]] = field(default_factory=dict)
     columns: Counter[str] = field(default_factory=Counter)
     repaired: int = 0
+    #: What other apps have not done yet for the rows of this node, for example fetch their files; the caller sets it.
+    undone: str = ""
 
     @property
     def is_equal(self) -> bool:
         """Whether the digests are equal and no difference was found."""
-        return self.digests_agree and not any(self.counts.values())
+        return self.digests_agree and not any(self.counts.values()) and not self.undone
 
     def count(self, what: str, uuid: UUID) -> None:
         """Count one difference of the sort ``what``."""
@@ -79,6 +92,7 @@ class Comparison:
             "columns": dict(self.columns),
             "examples": self.examples,
             "repaired": self.repaired,
+            "undone": self.undone,
         }
 
 
@@ -117,6 +131,11 @@ class _Verifier:
         self._ours, self._theirs = ours, theirs
         self._comparison = comparison
         self._seen: set[bytes] = set()
+        # With and without a tick: the peer does not have the change of either.
+        for uuid in held_back_rows(kind).values_list("uuid", flat=True):
+            comparison.count("held_back_here", uuid)
+        for uuid in incomplete_rows(kind).values_list("uuid", flat=True):
+            comparison.count("deferred_here", uuid)
         #: The primary keys of the tracked resources to send again.
         self.different_pks: list[int] = []
 
@@ -138,8 +157,7 @@ class _Verifier:
                 self._comparison.count("missing_here", entry.uuid)
             return
         if tracked.problem:
-            self._comparison.count("unreadable", entry.uuid)
-            return
+            return  # counted as held back
         if tracked.is_deferred:
             self._comparison.count("deferred_here", entry.uuid)
             return

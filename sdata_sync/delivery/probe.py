@@ -6,6 +6,7 @@ sides, and for its clock.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from ..conf import conf
 from ..core.state import same_endpoint
 from ..exceptions import KindNotShared, PeerError, PeerRefused, PeerUnreachable
 from ..models import Peer, TrackedResource
+from ..registry import registry
 from .client import PeerClient
 
 if TYPE_CHECKING:
@@ -110,11 +112,15 @@ def _clock(client: PeerClient, peer: Peer) -> list[str]:
 def schema_differences(client: PeerClient, peer: Peer, kinds: Sequence[Kind]) -> list[str]:
     """Return which properties of ``kinds`` only one of both sides has, by the peer's ``$schema`` (network).
 
-    A peer without ``$schema``, or a kind that it does not describe, has no differences.
+    A peer without ``$schema``, or a kind that it does not describe, has no differences. Kinds with the same element are
+    not compared, because the schema does not tell them apart.
     """
+    elements = Counter((kind.namespace, kind.element_name) for kind in registry)
     schemas: dict[str, dict[str, frozenset[str]]] = {}
     differences = []
     for kind in kinds:
+        if elements[kind.namespace, kind.element_name] > 1:
+            continue
         if kind.namespace not in schemas:
             try:
                 schemas[kind.namespace] = client.read_schema(kind.namespace)
@@ -153,7 +159,7 @@ def _letters(name: str) -> str:
 
 def _advised(peer: Peer, error: PeerError) -> str:
     if isinstance(error, PeerUnreachable):
-        return f"{error} Check the URL, the network, and that the server of the peer runs."
+        return f"{str(error).rstrip('.')}. Check the URL, the network, and that the server of the peer runs."
     status = error.status if isinstance(error, PeerRefused) else 0
     if status == 401:
         return f"{error} Check the entry {peer.credentials!r} of CREDENTIALS at this node, and the user at the peer."

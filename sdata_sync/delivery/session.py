@@ -66,12 +66,13 @@ class Errand:
 
     ``run`` does the work (network) until a given time (monotonic seconds), and returns what it has not done, as a text:
     an empty one if it did everything. ``concerns`` returns True for the name of a kind whose received changes make
-    work.
+    work. ``left`` returns, for the name of a kind, what is not done yet by the database of this node, as a text.
     """
 
     name: str
     run: Callable[[PeerSession, float], str]
     concerns: Callable[[str], bool]
+    left: Callable[[str], str]
 
 
 _errands: list[Errand] = []
@@ -86,6 +87,11 @@ def add_errand(errand: Errand) -> None:
 def has_errands(kind: str) -> bool:
     """Return True if the peers are to be visited after a change of ``kind`` was received, although none needs it."""
     return any(errand.concerns(kind) for errand in _errands)
+
+
+def undone_errands(kind: str) -> str:
+    """Return what the errands have not done yet for ``kind`` (no network); empty if nothing is left."""
+    return "; ".join(text for errand in _errands if errand.concerns(kind) and (text := errand.left(kind)))
 
 
 class PeerSession:

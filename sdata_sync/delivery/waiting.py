@@ -1,7 +1,8 @@
 """Remember the entries that wait at a peer: those that it deferred or refused, by its results and its digest.
 
 The digests of two nodes may be equal while an entry waits at one of them. So "in sync" also means that nothing waits.
-A peer that is a node of this software tells the number of its deferred entries with its digest. Of other peers the last
+A peer that is a node of this software tells with its digest how many of its resources wait: deferred entries, rows
+that lack a reference to a resource which has not arrived, and changes that it cannot send. Of other peers the last
 results are known.
 """
 
@@ -20,7 +21,7 @@ from ..core.digest import Digest
 from ..core.state import same_endpoint
 from ..models import Endpoint, Peer, Stream, TrackedResource
 from ..models.tracked import NO_KEY
-from ..sync.content.deferred import deferred_entries
+from ..sync.content.deferred import waiting_resources
 from ..sync.content.rows import read_instances_apart
 from ..sync.db.clock import now
 from ..sync.db.faults import ends_page
@@ -50,7 +51,8 @@ class Waiting:
     def __str__(self) -> str:
         text = f"{self.count} {'entries wait' if self.count > 1 else 'entry waits'} {self.where}"
         if self.names:
-            text += f": {', '.join(self.names[:NAMED])}{' …' if self.count > NAMED else ''}"
+            named = self.names[:NAMED]
+            text += f": {', '.join(named)}{' …' if self.count > len(named) else ''}"
         return text if self.told_at is None else f"{text} (as last told at {self.told_at:%Y-%m-%d %H:%M} UTC)"
 
 
@@ -116,13 +118,15 @@ def waiting_there(kind: Kind, stream: Stream) -> Waiting | None:
 
 
 def waiting_here(kind: Kind) -> Waiting | None:
-    """Return the deferred entries of this node, ``None`` if there is none."""
-    entries = deferred_entries(kind)
-    count = entries.count()
-    if not count:
+    """Return the deferred entries and incomplete rows of this node, ``None`` if there is none.
+
+    Changes that are held back here are named by the direction that does not send them.
+    """
+    deferred, incomplete, _ = waiting_resources(kind)
+    uuids = dict.fromkeys(uuid for rows in (deferred, incomplete) for uuid in rows.values_list("uuid", flat=True))
+    if not uuids:
         return None
-    uuids = entries.order_by("pk").values_list("resource__uuid", flat=True)[:NAMED]
-    return Waiting(count=count, where="here", names=tuple(_names(kind, list(uuids))))
+    return Waiting(count=len(uuids), where="here", names=tuple(_names(kind, list(uuids)[:NAMED])))
 
 
 def just_told(waiting: Waiting) -> Waiting:

@@ -30,6 +30,16 @@ class Report(models.Model):
     scan = models.FileField(upload_to="scans", storage=NodeStorage(), blank=True, null=True)
 
 
+class Photo(models.Model):
+    """An image whose size is stored, and which is written by save() because of ``modified``."""
+
+    name = models.CharField(max_length=50)
+    image = models.ImageField(upload_to="photos", storage=NodeStorage(), width_field="width", height_field="height")
+    width = models.PositiveIntegerField(null=True)
+    height = models.PositiveIntegerField(null=True)
+    modified = models.DateTimeField(auto_now=True)
+
+
 class Appendix(models.Model):
     report = models.ForeignKey(Report, models.CASCADE, related_name="appendices")
     file = models.FileField(upload_to="appendices", storage=NodeStorage())

@@ -1,5 +1,6 @@
 """The files of received rows are fetched from the peer, bounded, in parts, by those who may read them."""
 
+import io
 import json
 import shutil
 from uuid import uuid4
@@ -9,11 +10,13 @@ from django.contrib.auth.models import Permission, User
 from django.core.checks import run_checks
 from django.core.files.base import ContentFile
 from django.db import models
+from PIL import Image
 
 import sdata_sync
 from sdata_sync.contrib.files import fetch
 from sdata_sync.contrib.files.models import RowFile
 from sdata_sync.delivery import client, session
+from sdata_sync.delivery.monitoring.status import collect_status
 from sdata_sync.delivery.session import PeerSession
 from sdata_sync.models import DeferredEntry, Peer, TrackedResource
 from sdata_sync.registry import registry
@@ -21,7 +24,7 @@ from sdata_sync.sync.content.deferred import retry_all
 
 from ..many_nodes import two_nodes
 from ..talk import level, push, run
-from .models import ROOT, Appendix, NodeStorage, Report
+from .models import ROOT, Appendix, NodeStorage, Photo, Report
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1"])
 
@@ -37,10 +40,10 @@ class ReportSync(sdata_sync.SyncResource):
 @pytest.fixture
 def nodes(monkeypatch):
     shutil.rmtree(ROOT, ignore_errors=True)
-    with two_nodes(monkeypatch, (Report, ReportSync)) as nodes:
+    with two_nodes(monkeypatch, (Report, ReportSync), Photo) as nodes:
         for node in nodes:
             with node.at_work():
-                for model in (RowFile, Appendix, Report):
+                for model in (RowFile, Appendix, Report, Photo):
                     models.QuerySet(model).delete()
         yield nodes
     shutil.rmtree(ROOT, ignore_errors=True)
@@ -93,6 +96,69 @@ def content(node):
 def visit(node, other):
     """``node`` visits ``other``."""
     push(node, other)
+
+
+def image(width, height):
+    """Return a picture as bytes."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_row_with_an_image_arrives_before_its_file(a, b, capsys):
+    """The size of an image is stored in the row. The descriptor of the field would open the file to find it."""
+    with a.at_work():
+        photo = Photo.objects.create(name="p", image=ContentFile(image(31, 17), name="p.png"))
+    push(a, b)
+    with b.at_work():
+        assert not DeferredEntry.objects.exists()
+        assert Photo.objects.values_list("width", "height").get() == (31, 17)
+        status = collect_status("b")
+        [photos] = [kind for kind in status.kinds if kind.kind == "photos"]
+        assert not photos.is_complete
+        assert "1 file is missing, for example 'photos/p.png'" in photos.incomplete
+    assert run(b, capsys, "sync_verify", "--kind", "photos")[0] == 1
+    visit(b, a)
+    with b.at_work():
+        assert Photo.objects.get().image.read() == image(31, 17)
+        assert collect_status("b").kinds
+    with a.at_work():
+        photo.image = ContentFile(image(5, 6), name="q.png")
+        photo.save()
+    push(a, b)
+    visit(b, a)
+    with b.at_work():
+        photo = Photo.objects.get()
+        assert (photo.width, photo.height, photo.image.read()) == (5, 6, image(5, 6))
+    assert run(b, capsys, "sync_verify", "--kind", "photos")[0] == 0
+    assert level(a, b)
+
+
+def test_two_rows_may_name_the_same_file(a, b, capsys):
+    made = report(a)
+    with a.at_work():
+        Report.objects.create(title="two", file=made.file.name)
+    push(a, b)
+    visit(b, a)
+    with b.at_work():
+        assert [each.file.read() for each in Report.objects.all()] == [b"hello", b"hello"]
+    assert run(b, capsys, "sync_files")[0] == 0
+
+
+def test_a_file_is_accepted_by_its_path(a, b, capsys):
+    for title, name in (("one", "x.bin"), ("two", "y.bin")):
+        with b.at_work():
+            NodeStorage().save(f"reports/{name}", ContentFile(b"of b"))
+        with a.at_work():
+            made = Report(title=title)
+            made.file.save(name, ContentFile(b"of a"), save=True)
+    push(a, b)
+    visit(b, a)
+    status, output = run(b, capsys, "sync_files", "--accept", "reports/x.bin")
+    assert status == 1
+    assert "reports/y.bin" in output
+    assert "reports/x.bin" not in output
+    assert run(b, capsys, "sync_files", "--accept")[0] == 0
 
 
 def test_files_of_rows_and_of_children_arrive(a, b):

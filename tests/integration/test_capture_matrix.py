@@ -120,6 +120,28 @@ WRITES = [
 ]  # fmt: skip
 
 
+def test_add_with_a_through_model_that_is_registered(monkeypatch):
+    class TeamNames(sdata_sync.SyncResource):
+        fields = ("name",)
+
+    with two_nodes(monkeypatch, Player, (Team, TeamNames), Membership) as (a, b):
+        with a.at_work():
+            team, players = Team.objects.create(name="team"), [Player.objects.create(name=name) for name in "pqr"]
+        push(a, b)
+        for write in (
+            lambda: team.players.add(*players),
+            lambda: team.players.remove(players[0]),
+            lambda: players[0].teams.add(team),
+            lambda: team.players.set(players[:2]),
+            lambda: players[1].teams.clear(),
+        ):
+            with a.at_work():
+                write()
+            push(a, b)
+            assert rows(a)["teams"] == rows(b)["teams"]
+        assert level(a, b)
+
+
 @pytest.mark.parametrize(("name", "write", "at_once"), WRITES, ids=[name for name, *_ in WRITES])
 def test_it_arrives(nodes, name, write, at_once):
     a, b = nodes

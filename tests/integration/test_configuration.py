@@ -128,6 +128,8 @@ class TestResources:
             (Coupon, {"fields": ["code"], "exclude": ["code"]}, "sdata_sync.E010"),
             (Coupon, {"path": "Accounts"}, "sdata_sync.E011"),
             (Coupon, {"path": "my coupons"}, "sdata_sync.E012"),
+            (Coupon, {"element": "Account"}, "sdata_sync.W011"),
+            (Coupon, {"element": "account", "namespace": "http://other.example.com/"}, None),
             (Coupon, {"conflict_priority": 10}, "sdata_sync.E013"),
             (Article, {"fields": ["title", "country"]}, None),
             (Article, {"fields": ["title", "unnatural"]}, "sdata_sync.E014"),

@@ -156,6 +156,79 @@ class TestVerify:
         assert run(a, capsys, "sync_catchup", "--kind", "ZONES")[0] == 0
 
 
+class TestWhatIsHeldBackThere:
+    """A change that a node cannot send is missing at its peer, although the digests are equal."""
+
+    @pytest.mark.parametrize("is_new", [True, False])
+    def test_no_node_calls_itself_in_sync(self, a, b, capsys, is_new):
+        with b.at_work():
+            Account.objects.create(name="Natural Goods")
+        push(b, a)
+        with b.at_work():
+            account = Account() if is_new else Account.objects.get()
+            account.name = "Bad\x01 Goods"
+            account.save()
+        for node in (b, a, a):
+            status, output = run(node, capsys, "sync_catchup", "--kind", "accounts")
+            assert status == 1, output
+        assert "wait" in output
+        for node in (a, b):
+            status, output = run(node, capsys, "sync_verify", "--kind", "accounts")
+            assert status == 1, output
+            assert "; equal" not in output
+            status, output = run(node, capsys, "sync_status")
+            assert "accounts" in output
+        with a.at_work():
+            assert not collect_status("a").is_level
+
+    def test_after_it_was_mended_they_are(self, a, b, capsys):
+        with b.at_work():
+            account = Account.objects.create(name="Bad\x01 Goods")
+        run(b, capsys, "sync_catchup")
+        assert run(a, capsys, "sync_catchup")[0] == 1
+        with b.at_work():
+            account.name = "Good Goods"
+            account.save()
+        assert run(b, capsys, "sync_catchup")[0] == 0
+        for node in (a, b):
+            assert run(node, capsys, "sync_catchup")[0] == 0
+            assert run(node, capsys, "sync_verify")[0] == 0
+
+
+class TestAReferenceThatIsPending:
+    @pytest.fixture
+    def pending(self, a, b):
+        """A zone at node a whose parent is held back at node b."""
+        with b.at_work():
+            parent = Zone.objects.create(code="above", label="Bad\x01 label")
+            Zone.objects.create(code="below", parent=parent)
+        push(b, a)
+        with a.at_work():
+            assert Zone.objects.get().parent_id is None
+
+    def test_is_no_equal_row(self, a, b, pending, capsys):
+        for node in (b, a, b):
+            status, output = run(node, capsys, "sync_catchup", "--kind", "zones")
+        assert status == 1
+        status, output = run(a, capsys, "sync_catchup", "--kind", "zones")
+        assert status == 1
+        assert "below" in output
+        status, output = run(a, capsys, "sync_verify", "--kind", "zones")
+        assert status == 1
+        with a.at_work():
+            [zones] = [kind for kind in collect_status("a").kinds if kind.kind == "zones"]
+            assert (zones.unfilled, zones.is_complete) == (1, False)
+            assert "without a reference" in zones.incomplete
+
+
+def test_the_number_of_waiting_entries_and_their_names_agree(a, b, capsys):
+    """One name that is known of three entries is followed by a sign that there are more."""
+    from sdata_sync.delivery.waiting import Waiting
+
+    assert str(Waiting(count=3, where="at B", names=("x",))) == "3 entries wait at B: x …"
+    assert str(Waiting(count=1, where="at B", names=("x",))) == "1 entry waits at B: x"
+
+
 class TestAKindThatThePeerDoesNotHave:
     """It is not shared, which is no failure; a peer that has no kind at all is one."""
 

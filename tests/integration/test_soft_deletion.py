@@ -22,7 +22,7 @@ class Visible(models.Manager):
         return super().get_queryset().filter(is_hidden=False)
 
 
-def sheet_model(base_manager):
+def sheet_model(base_manager, *, has_own_save=False):
     class Sheet(models.Model):
         title = models.CharField(max_length=20)
         is_hidden = models.BooleanField(default=False)
@@ -31,6 +31,12 @@ def sheet_model(base_manager):
         class Meta:
             app_label = "shapes"
             base_manager_name = base_manager
+
+        if has_own_save:
+
+            def save(self, *args, **kwargs):
+                """Have rows written one by one."""
+                super().save(*args, **kwargs)
 
         def delete(self, *args, **kwargs):
             """Hide the row, past all signals."""
@@ -44,9 +50,13 @@ def every(model):
     return models.QuerySet(model)
 
 
-@pytest.fixture(params=[None, "objects"], ids=["default manager hides", "base manager hides"])
+@pytest.fixture(
+    params=[(None, False), ("objects", False), ("objects", True)],
+    ids=["default manager hides", "base manager hides", "base manager hides from save()"],
+)
 def sheet(request):
-    model = sheet_model(request.param)
+    base_manager, has_own_save = request.param
+    model = sheet_model(base_manager, has_own_save=has_own_save)
     with declared(model, using=["node0", "node1"]):
         yield model
 

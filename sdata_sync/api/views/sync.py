@@ -22,7 +22,7 @@ from ...models import Operation
 from ...models.operation import Phase, Role
 from ...sync.apply.receive import receive_feed
 from ...sync.bounds import Bounds, check_size
-from ...sync.content.deferred import deferred_entries, retry_others
+from ...sync.content.deferred import count_waiting, retry_others
 from ...sync.db.clock import now
 from ...sync.db.isolation import atomically_by_row
 from ...sync.log.digests import load_digest, lock_digest
@@ -30,7 +30,7 @@ from ...sync.operations import begin as begin_operation
 from ...sync.operations import check_success, find, keep, operation_url, select_now, source_feed, start_after_commit
 from ...sync.operations import delete as delete_operation
 from ...sync.runs import RunLabel, record_results
-from ...sync.scope import check_partial_exchange, scope_for
+from ...sync.scope import check_partial_exchange, row_scope, scope_for
 from ...sync.select.feed import MAX_BYTES, Cursor, RenderedPage
 from ...sync.select.oversize import PeerLimit
 from ...sync.stamp.restore_gap import take_higher_tick
@@ -50,12 +50,14 @@ class DigestView(SDataView):
     needed_permissions = {"GET": READ_FEEDS, "HEAD": READ_FEEDS, "PUT": SET_DIGEST, "POST": SET_DIGEST}
 
     def get(self, request: Request, kind: str, operation: str) -> Response:
-        """Assign ticks to all committed changes, then answer with the digest and the number of deferred entries.
+        """Assign ticks to all committed changes, then answer with the digest and the number of waiting resources.
 
         Before its first tick a process reads the digests of the peers (network): this node may have been restored from
         a backup.
         """
-        return Response(check_and_assign_ticks(self.kind).value.with_waiting(deferred_entries(self.kind).count()))
+        digest = check_and_assign_ticks(self.kind).value
+        peer = None if row_scope(self.kind, self.sender.peer) is None else self.sender.peer
+        return Response(digest.with_waiting(count_waiting(self.kind, peer)))
 
     def put(self, request: Request, **url: str) -> Response:
         """Raise ticks and take over priorities, then answer with the digest; a tick is never lowered."""

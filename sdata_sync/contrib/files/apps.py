@@ -16,10 +16,10 @@ class FilesConfig(AppConfig):
         from ...delivery.session import Errand, add_errand
         from ...registry import resource_registered
         from ...signals import resource_applied
-        from .fetch import fetch_files
+        from .fetch import fetch_files, missing_files
         from .wanted import connect_models, is_of_interest, on_resource_applied
 
         resource_registered.connect(connect_models, dispatch_uid=self.name)
         connect_models()
         resource_applied.connect(on_resource_applied, dispatch_uid=self.name)
-        add_errand(Errand("files", fetch_files, is_of_interest))
+        add_errand(Errand("files", fetch_files, is_of_interest, missing_files))

@@ -76,6 +76,16 @@ def fetch_files(session: PeerSession, until: float = math.inf) -> str:
     return f"the file {first.path!r}{more} could not be fetched yet: {first.problem or 'no peer was asked'}"
 
 
+def missing_files(kind: str) -> str:
+    """Return how many files of the rows of ``kind`` are not here, as a text; empty if none is missing."""
+    missing = _missing().filter(kind=kind)
+    count = missing.count()
+    if not count:
+        return ""
+    first = missing.order_by("pk")[0]
+    return f"{count} {'files are' if count > 1 else 'file is'} missing, for example {first.path!r}"
+
+
 def _missing() -> QuerySet[RowFile]:
     return RowFile.objects.exclude(state=State.HERE)
 
@@ -104,6 +114,8 @@ def _fetch_one(session: PeerSession, wanted: RowFile, until: float) -> None:
         storage = _storage_of(wanted)
         if storage is None:
             wanted.delete()
+        elif storage.exists(wanted.path) and _is_same_file(session, wanted, storage):
+            RowFile.objects.filter(pk=wanted.pk).update(state=State.HERE, problem="")
         elif storage.exists(wanted.path):
             RowFile.objects.filter(pk=wanted.pk).update(state=State.TAKEN)
             raise _NotFetched("the storage of this node has another file of this name; sync_files --accept takes it")
@@ -121,6 +133,17 @@ def _fetch_one(session: PeerSession, wanted: RowFile, until: float) -> None:
         if isinstance(error, PeerUnreachable):
             _pause(session.peer.pk, _ANY)
             raise
+
+
+def _is_same_file(session: PeerSession, wanted: RowFile, storage: Storage) -> bool:
+    """Return True if the present file was fetched for another row, and is the one that the peer has for this row."""
+    fetched = RowFile.objects.filter(path_hash=wanted.path_hash, state=State.HERE).exclude(version="")
+    versions = set(fetched.values_list("version", flat=True))
+    if not versions:
+        return False
+    part = _read_part(session, wanted, 0, length=1)
+    with part.body:
+        return part.version in versions and part.size == storage.size(wanted.path)
 
 
 def _storage_of(wanted: RowFile) -> Storage | None:
@@ -195,8 +218,8 @@ def _keep(part_file: Path, part: FilePart, received: int) -> int:
         return kept.tell()
 
 
-def _read_part(session: PeerSession, wanted: RowFile, start: int) -> FilePart:
-    length = min(PART_BYTES, conf.max_body_bytes)
+def _read_part(session: PeerSession, wanted: RowFile, start: int, *, length: int = 0) -> FilePart:
+    length = min(length or PART_BYTES, conf.max_body_bytes)
     try:
         return session.client().read_file(wanted.kind, wanted.uuid, wanted.path, start=start, length=length)
     except PeerRefused as refusal:

@@ -90,6 +90,12 @@ def _of_kind(kind: KindStatus, thresholds: tuple[float, float]) -> Iterator[Prob
         yield Problem(Level.WARNING, f"{kind.kind}: {kind.held_back} changes cannot be sent")
     if kind.deferred:
         yield Problem(Level.WARNING, f"{kind.kind}: {kind.deferred} received entries cannot be applied")
+    if kind.undone:
+        yield Problem(Level.WARNING, f"{kind.kind}: {kind.undone}")
+    if kind.unfilled:
+        yield Problem(
+            Level.WARNING, f"{kind.kind}: {kind.unfilled} rows lack a reference to a resource that has not arrived"
+        )
     for stream in kind.streams:
         yield from _of_stream(kind.kind, stream, thresholds if stream.is_immediate else NIGHTLY_SECONDS)
 

@@ -16,12 +16,13 @@ from ...models import Digest as DigestRow
 from ...models import Endpoint, Peer, Stream, TrackedResource
 from ...registry import registry
 from ...sync.apply.receive import OUTCOMES
-from ...sync.content.deferred import deferred_entries
+from ...sync.content.deferred import deferred_entries, incomplete_rows
 from ...sync.db.clock import lies_ahead, now
 from ...sync.log.digests import StoredDigest, load_digest
 from ...sync.log.marks import BY_RECEIVER
 from ...sync.select.oversize import oversize_names
 from ..lease import is_backing_off, known_digest
+from ..session import undone_errands
 from ..waiting import waiting_there
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class KindStatus:
     """The status of one kind at this node.
 
     ``tick`` is the tick of the next change. ``unnumbered`` changes have no tick yet, ``held_back`` changes cannot be
-    read or rendered, ``deferred`` entries cannot be applied. ``received`` counts the received entries since the
+    read or rendered, ``deferred`` entries cannot be applied, ``unfilled`` rows lack a reference to a resource that has
+    not arrived. ``received`` counts the received entries since the
     installation by outcome: applied, ignored because they were contained, lost in a conflict, deferred. ``conflicts``
     counts won and lost conflicts. ``is_behind`` is True while changes that this node lost in a restore are missing: no
     tick is assigned until they are back. ``rejoined`` is a note of the last time that a peer had a higher tick of this
@@ -86,6 +88,7 @@ class KindStatus:
     unnumbered: int
     held_back: int
     deferred: int
+    unfilled: int
     received: dict[str, int]
     conflicts: int
     is_behind: bool
@@ -93,11 +96,21 @@ class KindStatus:
     rejoined_at: datetime | None
     streams: tuple[StreamStatus, ...]
     former_url: str = ""
+    #: What other apps have not done yet for received rows, for example fetch their files.
+    undone: str = ""
 
     @property
     def is_complete(self) -> bool:
         """Whether each change of this node has a tick, each received entry is applied, and its URL is the same."""
-        return not (self.unnumbered or self.held_back or self.deferred or self.is_behind or self.former_url)
+        return not (
+            self.unnumbered
+            or self.held_back
+            or self.deferred
+            or self.unfilled
+            or self.is_behind
+            or self.former_url
+            or self.undone
+        )
 
     @property
     def incomplete(self) -> str:
@@ -106,9 +119,11 @@ class KindStatus:
             (self.unnumbered, "without a tick yet"),
             (self.held_back, "held back: see the tracked resources in the admin"),
             (self.deferred, "deferred here"),
+            (self.unfilled, "without a reference whose target has not arrived"),
         )
         said = [f"{count} {what}" for count, what in counts if count]
-        return ", ".join([*said, *(["BASE_URL was changed"] if self.former_url else [])])
+        said += ["BASE_URL was changed"] if self.former_url else []
+        return ", ".join([*said, *([self.undone] if self.undone else [])])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,12 +228,14 @@ def _of_kind(kind: Kind, peers: Iterable[Peer]) -> KindStatus:
         unnumbered=tracked.filter(mark__isnull=False, problem="").count(),
         held_back=tracked.filter(mark__isnull=False).exclude(problem="").count(),
         deferred=deferred_entries(kind).count(),
+        unfilled=incomplete_rows(kind).count(),
         received={name: getattr(row, name) for name in OUTCOMES},
         conflicts=row.conflicts,
         is_behind=row.gap_until is not None,
         rejoined=row.rejoined_note,
         rejoined_at=row.rejoined_at,
         former_url=stored.former_url,
+        undone=undone_errands(kind.name),
         streams=tuple(
             _of_stream(
                 kind,

@@ -10,6 +10,7 @@ from ...delivery.audit import Comparison, verify
 from ...delivery.client import PeerClient
 from ...delivery.lease import ensure_stream, was_shared
 from ...delivery.probe import has_no_kind
+from ...delivery.session import undone_errands
 from ...exceptions import KindNotShared, PeerError
 from ...kind import Kind
 from ...models import Peer
@@ -70,11 +71,13 @@ class Command(BaseCommand):
 def _compare(client: PeerClient, peer: Peer, kind: Kind, *, repair: bool) -> Comparison | None:
     """Return the comparison of ``kind``, ``None`` if the peer has never had it."""
     try:
-        return verify(client, peer, kind, repair=repair)
+        comparison = verify(client, peer, kind, repair=repair)
     except KindNotShared:
         if was_shared(ensure_stream(peer, kind.name)):
             raise
         return None
+    comparison.undone = undone_errands(kind.name)
+    return comparison
 
 
 def _line(comparison: Comparison) -> str:
@@ -86,6 +89,8 @@ def _line(comparison: Comparison) -> str:
             text += f"; {count} {what.replace('_', ' ')}" + (f" ({', '.join(named)} …)" if named else "")
     if comparison.columns:
         text += f"; differing columns: {', '.join(sorted(comparison.columns))}"
+    if comparison.undone:
+        text += f"; {comparison.undone}"
     if comparison.is_equal:
         text += "; equal"
     return text + (f"; {comparison.repaired} are sent again" if comparison.repaired else "")

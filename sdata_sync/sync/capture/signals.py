@@ -14,6 +14,7 @@ from uuid import UUID
 from django.db import connections, models, router
 from django.db.models import signals
 
+from ...kind import all_rows
 from ...registry import registry, resource_registered, resource_unregistered
 from ...relations import Association, Reference
 from ..content.referrers import Referrer, await_withdrawn, keep_emptied, mark_referrers, referrers_of
@@ -217,6 +218,37 @@ def _before_delete(sender: type[models.Model], instance: models.Model, using: st
         mark_referrers(watch.referrers, instance, using)
 
 
+def _after_add(
+    *,
+    sender: type[models.Model],
+    instance: models.Model,
+    action: str,
+    reverse: bool,
+    model: type[models.Model],
+    pk_set: set[Any] | None,
+    using: str,
+    **kwargs: Any,
+) -> None:
+    """Mark the rows of a registered ``through`` model that ``add()`` or ``set()`` has inserted in bulk."""
+    if action != "post_add" or not pk_set or _is_elsewhere(sender, using):
+        return
+    owner = model if reverse else type(instance)
+    fields: Any = [field for field in owner._meta.many_to_many if field.remote_field.through is sender]
+    watch = _captured[sender]
+    for field in fields:
+        ends = (field.m2m_reverse_field_name(), field.m2m_field_name())
+        here, there = ends if reverse else reversed(ends)
+        rows = all_rows(sender, using).filter(**{here: instance.pk, f"{there}__in": pk_set})
+        for kind in watch.direct:
+            keys = [key for row in rows if (key := _key(kind, row)) and not is_applied(kind.name, None, key)]
+            if keys:
+                mark(using, kind.name, keys)
+                wake_after_commit(kind.name, using)
+        if watch.inside:
+            for row in rows:
+                after_child_save(watch.inside, row, using)
+
+
 def _mark_extension(kind: Kind, instance: models.Model, using: str, *, is_intent: bool = False) -> None:
     key = key_text(kind.model._meta.pk, instance.pk)
     if not is_applied(kind.name, instance, key):
@@ -239,6 +271,7 @@ RECEIVERS: tuple[tuple[Any, Any], ...] = (
     (signals.pre_save, _before_save),
     (signals.post_save, _after_save),
     (signals.pre_delete, _before_delete),
+    (signals.m2m_changed, _after_add),
 )
 register_receivers(receiver for _, receiver in RECEIVERS)
 ASSOCIATION_RECEIVERS = (

@@ -14,7 +14,7 @@ from ...atom.payload import Payload
 from ...atom.text import replace_forbidden
 from ...core.state import SyncState
 from ...exceptions import DeletionWaits, OutOfPart, PayloadError, StampAhead
-from ...models import DeferredEntry, DeletionCondition, TrackedResource
+from ...models import DeferredEntry, DeletionCondition, PendingReference, TrackedResource
 from ...registry import registry
 from ...relations import Reading
 from ...turns import write_transaction
@@ -43,6 +43,7 @@ from .write.writer import write_rows
 
 if TYPE_CHECKING:
     from ...kind import Kind
+    from ...models import Peer
 
 logger = logging.getLogger(__name__)
 
@@ -241,6 +242,35 @@ def retry_chosen(kind: Kind, entries: Collection[int]) -> int:
 def deferred_entries(kind: Kind) -> QuerySet[DeferredEntry]:
     """Return the deferred entries of ``kind`` that are not discarded."""
     return DeferredEntry.objects.using(kind.database).filter(resource__kind=kind.name, is_discarded=False)
+
+
+def incomplete_rows(kind: Kind) -> QuerySet[TrackedResource]:
+    """Return the resources of ``kind`` whose rows lack references that are pending."""
+    pending = PendingReference.objects.using(kind.database).filter(resource__kind=kind.name).exclude(name="")
+    return TrackedResource.objects.using(kind.database).filter(pk__in=pending.values("resource"))
+
+
+def held_back_rows(kind: Kind) -> QuerySet[TrackedResource]:
+    """Return the resources of ``kind`` with a change that cannot be sent."""
+    rows = TrackedResource.objects.using(kind.database).filter(kind=kind.name, mark__isnull=False)
+    return rows.exclude(problem="")
+
+
+def waiting_resources(kind: Kind) -> tuple[QuerySet[TrackedResource], ...]:
+    """Return the resources that differ from what the digest says: deferred, incomplete, and held back ones.
+
+    A resource may be in two of the three.
+    """
+    deferred = TrackedResource.objects.using(kind.database).filter(pk__in=deferred_entries(kind).values("resource"))
+    return deferred, incomplete_rows(kind), held_back_rows(kind)
+
+
+def count_waiting(kind: Kind, peer: Peer | None = None) -> int:
+    """Return the number of ``waiting_resources``; with ``peer``, of those that it has of its part of the rows."""
+    sets = waiting_resources(kind)
+    if peer is not None:
+        sets = tuple(rows.filter(scopes__peer=peer.pk) for rows in sets)
+    return len({pk for rows in sets for pk in rows.values_list("pk", flat=True)})
 
 
 def discard(entries: QuerySet[DeferredEntry]) -> int:

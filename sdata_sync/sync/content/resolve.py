@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -358,7 +358,20 @@ def keep_waiting(
 
 def set_attributes(kind: Kind, instance: models.Model, values: Mapping[str, Any]) -> None:
     """Set the attributes of ``instance`` for the stored ``values`` by column."""
-    converters = kind.converters
+    converters, paths = kind.converters, _path_columns(kind.model)
     for name, value in values.items():
         convert = converters.get(name)
-        setattr(instance, name, value if convert is None else convert(value))
+        value = value if convert is None else convert(value)
+        if name in paths:
+            instance.__dict__[name] = value
+        else:
+            setattr(instance, name, value)
+
+
+@cache
+def _path_columns(model: type[models.Model]) -> frozenset[str]:
+    """Return the columns that hold paths of files.
+
+    Their descriptors are not used, because the one of an image opens the file, which may not have been fetched yet.
+    """
+    return frozenset(field.attname for field in model._meta.concrete_fields if isinstance(field, models.FileField))

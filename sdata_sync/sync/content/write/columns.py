@@ -31,8 +31,9 @@ logger = logging.getLogger(__name__)
 def save_row(kind: Kind, change: RowChange, parents: Parents) -> None:
     """Save the row of ``change`` by the model's ``save()``.
 
-    If ``save()`` fails after it replaced received values, for example by a slug that another row has, the columns are
-    written without it, which is logged. ``parents`` are the stored columns of registered parents, which stay.
+    If ``save()`` fails after it replaced received values, for example by a slug that another row has, or because the
+    model's base manager hides the row, the columns are written without it, which is logged. ``parents`` are the stored
+    columns of registered parents, which stay.
 
     Raises:
         PayloadError: a constraint refuses the received values; the message names the fields where Django can tell them.
@@ -46,19 +47,27 @@ def save_row(kind: Kind, change: RowChange, parents: Parents) -> None:
     except Exception as error:
         if ends_page(error):
             raise
-        if not _replaced(kind, change):
+        if not (_replaced(kind, change) or _is_hidden(kind, change)):
             named = _violation(kind, change, error)
             if named is None:
                 raise
             raise named from error
         logger.warning(
-            "%s: save() replaced received values and failed (%s); the columns of the row are written without it",
+            "%s: save() replaced received values, or did not find the row, and failed (%s); the columns of the row are "
+            "written without it",
             kind.name,
             describe(error),
         )
         _write_columns(kind, change)
         return
     _restore_key(kind, change)
+
+
+def _is_hidden(kind: Kind, change: RowChange) -> bool:
+    """Return True if the model's base manager hides the row, so that ``save()`` inserts it once more."""
+    return (
+        not change.is_new and not kind.model._base_manager.using(kind.database).filter(pk=change.instance.pk).exists()
+    )
 
 
 def _replaced(kind: Kind, change: RowChange) -> bool:

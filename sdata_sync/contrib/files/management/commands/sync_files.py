@@ -37,8 +37,10 @@ class Command(BaseCommand):
         parser.add_argument("--peer", action="append", help="only from this peer (its name); may be repeated")
         parser.add_argument(
             "--accept",
-            action="store_true",
-            help="take a file that has the name of a wanted one already for that file; look at the list before",
+            nargs="*",
+            metavar="PATH",
+            help="take a file that has the name of a wanted one already for that file: those of these paths, or "
+            "without a path all of them; look at the list before",
         )
         parser.add_argument("--kind", action="append", help="only this kind; may be repeated")
 
@@ -53,8 +55,11 @@ class Command(BaseCommand):
                     known = set(RowFile.objects.filter(kind=kind.name, uuid=uuid).values_list("path", flat=True))
                     have(kind, uuid, [path for path in files.keys() - known if _exists(files[path], path)])
                     want(kind, uuid, files)
-        if options["accept"]:
-            RowFile.objects.filter(state=State.TAKEN).update(state=State.HERE, problem="")
+        if options["accept"] is not None:
+            taken = RowFile.objects.filter(state=State.TAKEN)
+            if options["accept"]:
+                taken = taken.filter(path__in=options["accept"])
+            taken.update(state=State.HERE, problem="")
         for peer in peers:
             with PeerSession(peer) as session:
                 try:
