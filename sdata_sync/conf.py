@@ -344,7 +344,7 @@ class Settings:
         types=(int, float),
         default=24 * 60 * 60,
         unit="seconds",
-        minimum=0,
+        above=0,
         help="How far the stamp of a received version may be ahead of the clock of this node. "
         "A version that is further ahead is deferred, and loses conflicts that the stamps decide.",
     )
@@ -431,6 +431,32 @@ class Settings:
         unit="endpoints",
         minimum=1,
         help="The most other endpoints that a received digest may name, and that the stored digest of a kind holds.",
+    )
+    max_deletions = Setting[int](
+        name="MAX_DELETIONS",
+        types=(int,),
+        default=1000,
+        unit="rows",
+        minimum=1,
+        help="The most rows of a kind that one peer may delete within an hour. "
+        "Further deletions wait for a confirmation.",
+    )
+    max_deletion_percent = Setting[int](
+        name="MAX_DELETION_PERCENT",
+        types=(int,),
+        default=20,
+        unit="percent",
+        minimum=1,
+        help="The same as a part of the rows of the kind. It counts above 10 deletions.",
+    )
+    max_waiting = Setting[int](
+        name="MAX_WAITING",
+        types=(int,),
+        default=10_000,
+        unit="entries",
+        minimum=1,
+        help="The most deferred entries that one login or peer may leave here, and the most conflicts within a day. "
+        "A page that would leave more is answered with 429.",
     )
     max_operations = Setting[int](
         name="MAX_OPERATIONS",

@@ -13,10 +13,12 @@
     │   ├── FeedRefused           ticks that do not continue where this node stands
     │   ├── NotTrusted            the sender may not speak for the origin; answered with 403
     │   ├── TooMuch               a login has reached a limit; answered with 429
-    │   │   └── TooManyOperations
+    │   │   ├── TooManyOperations
+    │   │   └── TooManyWaiting
     │   └── OperationFailed       what an asynchronous call came to; answered as it would have been at once
     ├── PayloadError              one entry whose payload cannot become a row; the entry is deferred
     │   ├── OutOfPart             a version of a row that its sender may not have
+    │   ├── MassDeletion          one of so many deletions that they wait for a confirmation
     │   ├── StampAhead            a version from the future, by this node's clock
     │   └── DeletionWaits         a deletion that would take along rows that its source may still have
     ├── UnrepresentableText       a value that no XML document can hold; the change is held back
@@ -123,6 +125,13 @@ class TooManyOperations(TooMuch):
     application_code = "TooManyOperations"
 
 
+class TooManyWaiting(TooMuch):
+    """The sender has left too many deferred entries or conflicts."""
+
+    application_code = "TooManyWaiting"
+    retry_seconds = 600
+
+
 class OperationFailed(FeedError):
     """The operation failed."""
 
@@ -170,6 +179,15 @@ class OutOfPart(PayloadError):
 
     def __init__(self, message: str = "It concerns a row that is not in the part of this login.") -> None:
         super().__init__(message, public="It concerns a row that is not in the part of this login.")
+
+
+class MassDeletion(PayloadError):
+    """The deletion is one of so many that it waits for a confirmation."""
+
+    application_code = "MassDeletion"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, public="It is one of many deletions, which wait for a confirmation.")
 
 
 class StampAhead(PayloadError):

@@ -21,6 +21,7 @@ SDATA_SYNC = {
     "DELIVERY": os.environ.get("SDATA_DELIVERY", "sdata_sync.delivery.backends.thread.ThreadDelivery"),
     "HEARTBEAT_SECONDS": float(os.environ.get("SDATA_HEARTBEAT", "60")),
     "POLL_SECONDS": float(os.environ.get("SDATA_POLL_SECONDS", "30")),
+    "MAX_DELETION_PERCENT": int(os.environ.get("SDATA_MAX_DELETION_PERCENT", "20")),
     "CREDENTIALS": json.loads(os.environ.get("SDATA_CREDENTIALS", "{}")),
 }
 

@@ -60,6 +60,8 @@ class LocalNode:
             "CREDENTIALS": {"peer": {"token": self.token}},
             "DELIVERY": "sdata_sync.delivery.backends.manual.ManualDelivery",
             "ASK_PEERS_FIRST": False,
+            "MAX_DELETIONS": 10**6,
+            "MAX_DELETION_PERCENT": 100,
             "PAGE_SIZE": 2,
             "MAX_PAGE_SIZE": 3,
         }

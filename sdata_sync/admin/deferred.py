@@ -11,7 +11,7 @@ from django.http import HttpRequest
 
 from ..models import DeferredEntry
 from ..registry import registry
-from ..sync.content.deferred import apply_deletions, discard, keep_rows, retry_chosen
+from ..sync.content.deferred import apply_deletions, discard, keep_rows, retry_chosen, with_mass_deletions
 from ..sync.stamp.stamper import check_and_assign_ticks
 from .readonly import ReadOnlyAdmin
 
@@ -23,8 +23,17 @@ if TYPE_CHECKING:
 class DeferredEntryAdmin(ReadOnlyAdmin[DeferredEntry]):
     """List the received entries that could not be applied."""
 
-    list_display = ["resource", "reason", "payload_path", "received_at", "attempts", "is_discarded"]
-    list_filter = ["is_discarded", "resource__kind", "application_code"]
+    list_display = [
+        "resource",
+        "reason",
+        "login",
+        "payload_path",
+        "received_at",
+        "attempts",
+        "is_aside",
+        "is_discarded",
+    ]
+    list_filter = ["is_discarded", "is_aside", "resource__kind", "application_code", "login"]
     search_fields = ["resource__uuid", "reason"]
     list_select_related = ["resource"]
     actions = ["retry", "apply_deletion", "keep_row", "discard"]
@@ -48,12 +57,12 @@ class DeferredEntryAdmin(ReadOnlyAdmin[DeferredEntry]):
         permissions=["handle"],
     )
     def apply_deletion(self, request: HttpRequest, queryset: QuerySet[DeferredEntry]) -> None:
-        """Apply the selected deletions, and delete the rows that depend on the deleted rows."""
+        """Apply the selected deletions with the rows that depend on them; of a mass deletion all that wait."""
         self._decide(request, queryset, apply_deletions, "deleted")
 
     @admin.action(description="Keep the row: its deletion is overruled at every node", permissions=["handle"])
     def keep_row(self, request: HttpRequest, queryset: QuerySet[DeferredEntry]) -> None:
-        """Keep the rows of the selected deletions, as a new change of this node."""
+        """Keep the rows of the selected deletions, as new changes of this node; of a mass deletion all that wait."""
         self._decide(request, queryset, keep_rows, "kept")
 
     def _decide(
@@ -63,7 +72,7 @@ class DeferredEntryAdmin(ReadOnlyAdmin[DeferredEntry]):
         act: Callable[[Kind, Collection[int]], int],
         done: str,
     ) -> None:
-        chosen = list(queryset.filter(is_deleted=True).select_related("resource"))
+        chosen = with_mass_deletions(list(queryset.filter(is_deleted=True).select_related("resource")))
         for kind in registry:
             check_and_assign_ticks(kind)
         count = sum(act(kind, [e.pk for e in chosen if e.resource.kind == kind.name]) for kind in registry)

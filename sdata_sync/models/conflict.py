@@ -24,11 +24,16 @@ class ConflictRecord(TurnModel):
     remote_user = models.CharField(max_length=150, blank=True)
     remote_payload = models.TextField(blank=True)
 
+    login = models.CharField(
+        max_length=150, default="", blank=True, help_text="The login or the peer that has brought the remote version."
+    )
+
     overruled_at = models.DateTimeField(null=True, blank=True, help_text="When a user chose the other version.")
 
     class Meta:
         verbose_name = "conflict"
         ordering = ["-decided_at"]
+        indexes = [models.Index(fields=["login", "decided_at"], name="sdata_sync_conflicts_by_login")]
 
     def __str__(self) -> str:
         return f"{self.resource}: the {'remote' if self.remote_won else 'local'} version stayed, by {self.rule}"

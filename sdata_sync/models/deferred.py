@@ -75,6 +75,7 @@ class DeferredEntry(TurnModel):
     class Meta:
         verbose_name_plural = "deferred entries"
         ordering = ["-received_at"]
+        indexes = [models.Index(fields=["login", "is_discarded"], name="sdata_sync_deferred_by_login")]
 
     def __str__(self) -> str:
         return f"{self.resource}: {self.reason}"

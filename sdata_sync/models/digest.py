@@ -89,6 +89,10 @@ class DigestEntry(TurnModel):
         default=1, help_text="Tombstones of the endpoint with a lower tick may have been purged at this node."
     )
 
+    # The deletions of the endpoint that were applied here within an hour.
+    deletions_since = models.BigIntegerField(default=0, help_text="Milliseconds since 1970.")
+    deletions = models.IntegerField(default=0)
+
     class Meta:
         verbose_name_plural = "digest entries"
         constraints: ClassVar = [

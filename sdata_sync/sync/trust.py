@@ -105,15 +105,15 @@ class Sender:
         if not origin:
             peer = self.peers[0] if len(self.peers) == 1 else None
             origin = "" if peer is None else peer.endpoint(kind.name)
-            return Speaker(origin=origin, peer=peer, is_carrier=self.may_carry)
+            return Speaker(origin=origin, peer=peer, is_carrier=self.may_carry, sender=self.name)
         for peer in self.peers:
             if same_endpoint(origin.rpartition("/")[0], peer.url):
-                return Speaker(origin=origin, peer=peer, is_carrier=self.may_carry)
+                return Speaker(origin=origin, peer=peer, is_carrier=self.may_carry, sender=self.name)
         known = Peer.at(origin)
         if not self.may_carry:
             self._check_may_speak(origin, known)
         peer = known if known is not None and known.enabled else None
-        return Speaker(origin=origin, peer=peer, is_carrier=self.may_carry)
+        return Speaker(origin=origin, peer=peer, is_carrier=self.may_carry, sender=self.name)
 
     def _check_may_speak(self, origin: str, known: Peer | None) -> None:
         carry = ", or give the login the permission carry_feeds, if it is an engine" if self.login else ""
@@ -140,9 +140,11 @@ class Speaker:
         origin: the endpoint of the document's digest; empty if it has none and the sender belongs to no single peer.
         peer: the enabled peer at ``origin``, if the sender speaks for it.
         is_carrier: the sender may carry the feeds of other endpoints.
+        sender: the name of the sender.
     """
 
     origin: str
+    sender: str = ""
     peer: Peer | None = None
     is_carrier: bool = False
 

@@ -53,7 +53,7 @@ class Chaos:
                 name, self.directory, priority=5 - place, database=database, public_port=public,
                 environment={
                     "DJANGO_SETTINGS_MODULE": "tests.chaos.settings", "SDATA_CHAOS": str(self.directory),
-                    "SDATA_HEARTBEAT": "3", "SDATA_LOG_LEVEL": "WARNING", "SDATA_DELIVERY": delivery,
+                    "SDATA_HEARTBEAT": "3", "SDATA_MAX_DELETION_PERCENT": "100", "SDATA_LOG_LEVEL": "WARNING", "SDATA_DELIVERY": delivery,
                     "SDATA_BROKER": self.redis.url if self.redis and delivery.endswith("CeleryDelivery") else "",
                 },
             )  # fmt: skip

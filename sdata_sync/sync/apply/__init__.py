@@ -9,6 +9,7 @@
 ``store``       write a batch of decided versions
 ``duplicates``  merge a received version with a row that is the same thing
 ``results``     the result of each entry for the sender
+``limits``      limit mass deletions, and what one sender leaves waiting
 ``anomalies``   report wrong clocks, and two nodes with one URL
 ==============  ========================================================================
 """

@@ -21,6 +21,7 @@ from .anomalies import Anomalies
 from .batch import Batch, Plan, Version
 from .conflicts import ConflictResolution
 from .duplicates import Merger
+from .limits import DeletionBrake
 from .recorder import Recorder
 from .results import UNCHANGED, lost_result, refused_result, result_of
 from .store import columns_before, store
@@ -64,6 +65,7 @@ class Applier:
         #: The number of entries that were concurrent with the local version.
         self.conflicts = 0
         self._recorder = Recorder(kind, stored, bounds.source, gap=gap, is_trusted=bounds.speaker.is_trusted)
+        self._brake = DeletionBrake(kind, bounds.speaker.origin)
         self._anomalies = Anomalies(kind, stored, self._recorder.now)
 
     @cached_property
@@ -88,6 +90,7 @@ class Applier:
             batch.results[entry.uuid] = self._apply_entry(entry, batch)
             self._recorder.advance_past(entry.state)
             self._anomalies.check_stamp(entry.state)
+        self._brake.check(batch.versions)
         store(batch, self._recorder.now)
         merger = Merger(self._recorder, batch)
         merger.merge_all()
@@ -104,6 +107,7 @@ class Applier:
         """Advance the digest (SData sync 5.5), store it and return it; ``merge`` after the last catch-up page."""
         digest = self._recorder.finish(merge=merge, priorities=self._bounds.priorities)
         self._anomalies.store()
+        self._brake.store()
         self._bounds.report()
         if merge and end_waiting(self.kind, self._recorder.source.origin):
             self._recorder.has_recorded = True

@@ -28,6 +28,7 @@ from ..db.isolation import row_guard
 from ..identity.link import survivor_of
 from ..log.digests import lock_digest
 from ..log.keys import key_of
+from ..log.suppression import present_sender
 from .batch import Plan
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def record_of(
         remote_stamp=entry.state.stamp,
         remote_user=entry.state.user[:150],
         remote_payload=remote,
+        login=present_sender(),
     )
 
 

@@ -31,6 +31,7 @@ from ..scope import check_partial_exchange, remember, update_partial
 from ..stamp.restore_gap import ensure_checked, note_restore_gap, restore_gap
 from ..stamp.stamper import assign_ticks_under_lock
 from .applier import Applier
+from .limits import check_room
 from .results import UNCHANGED
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def receive_feed(kind: Kind, file: BinaryIO, sender: Sender) -> Receipt:
     speaker = sender.speaker(kind, reader.header.digest.origin)
     assigns_ticks = ensure_checked(kind)
     act = partial(_receive, kind, file, speaker, assigns_ticks=assigns_ticks)
-    with span("apply_page", kind=kind.name, source=speaker.origin), receiving_from(speaker.origin):
+    with span("apply_page", kind=kind.name, source=speaker.origin), receiving_from(speaker.origin, speaker.sender):
         try:
             return atomically_by_row(kind.database, act)
         except _OwnTickShown as shown:
@@ -154,6 +155,8 @@ def _receive(kind: Kind, file: BinaryIO, speaker: Speaker, *, assigns_ticks: boo
         applier.rejoin()
     digest = applier.finish(merge=is_end and speaker.is_trusted)
     count_received(kind, applier.results, conflicts=applier.conflicts)
+    if applier.conflicts or any(result.status in (202, 403) for result in applier.results):
+        check_room(kind, speaker)
     update_partial(kind, ours, source, speaker)
     remember(kind, speaker.peer, [result.uuid for result in applier.results])
     if applier.has_written or not digest.in_sync_with(ours):

@@ -18,6 +18,7 @@ from ...exceptions import OutOfPart
 from ...models import ConflictRecord, DeferredEntry, PendingReference, ScopedResource, TrackedResource
 from ..db.clock import now
 from ..db.statements import chunks
+from ..log.suppression import present_sender
 from ..log.wakeup import wake_after_commit
 from ..scope import row_scope
 
@@ -62,6 +63,7 @@ def _unsaved(tracked: TrackedResource, error: PayloadError, entry: Entry, peer: 
         payload_path=error.payload_path[:300],
         received_at=timezone.now(),
         peer=peer,
+        login=present_sender(),
         endpoint_url=entry.state.endpoint[:500],
         tick=entry.state.tick,
         stamp=entry.state.stamp,
@@ -117,6 +119,7 @@ def _record_lost(kind: Kind, tracked: TrackedResource, entry: DeferredEntry, rul
         remote_stamp=entry.stamp,
         remote_user=entry.user,
         remote_payload=entry.payload,
+        login=entry.login,
     )
 
 

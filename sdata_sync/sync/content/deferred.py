@@ -13,7 +13,7 @@ from django.utils import timezone
 from ...atom.payload import Payload
 from ...atom.text import replace_forbidden
 from ...core.state import SyncState
-from ...exceptions import DeletionWaits, OutOfPart, PayloadError, StampAhead
+from ...exceptions import DeletionWaits, MassDeletion, OutOfPart, PayloadError, StampAhead
 from ...models import DeferredEntry, DeletionCondition, PendingReference, TrackedResource
 from ...registry import registry
 from ...relations import Reading
@@ -28,7 +28,7 @@ from ..db.statements import locked
 from ..log.digests import lock_digest
 from ..log.events import send_signals
 from ..log.keys import key_of
-from ..log.suppression import receiving_from
+from ..log.suppression import present_sender, receiving_from
 from ..log.tracked import update_tracked
 from ..log.wakeup import wake_after_commit
 from ..scope import RowScope, resend_again, row_scope
@@ -97,6 +97,9 @@ def defer(
             "attempts": 1,
             "is_discarded": False,
             "condition_id": condition,
+            "is_aside": False,
+            "peer": None,
+            "login": present_sender(),
         },
     )
     if not tracked.is_deferred:
@@ -152,7 +155,8 @@ def retry_deferred(kind: Kind, *, is_alone: bool = False) -> int:
         free = tracked.filter(pending_references__isnull=True, deferred_entry__condition__isnull=True)
         ahead = Q(stamp__gt=latest_stamp(now())) | Q(deferred_entry__stamp__gt=latest_stamp(now()))
         free = free.exclude(ahead, deferred_entry__application_code=StampAhead.application_code)
-        free = free.exclude(deferred_entry__application_code=OutOfPart.application_code)
+        decided_by_people = (OutOfPart.application_code, MassDeletion.application_code)
+        free = free.exclude(deferred_entry__application_code__in=decided_by_people)
         if not is_alone:
             free = free.exclude(deferred_entry__application_code=PayloadError.AT_COMMIT)
         least_tried = free.order_by("deferred_entry__attempts", "pk").values_list("pk", flat=True)
@@ -364,6 +368,21 @@ def apply_deletions(kind: Kind, entries: Collection[int]) -> int:
     applied = atomically_by_row(kind.database, act)
     retry_all(kind)
     return applied
+
+
+def with_mass_deletions(entries: Collection[DeferredEntry]) -> list[DeferredEntry]:
+    """Return ``entries`` with all others of the mass deletions among them: these are applied or refused together."""
+    chosen = {entry.pk: entry for entry in entries}
+    for entry in entries:
+        if entry.application_code == MassDeletion.application_code:
+            same = DeferredEntry.objects.using(entry._state.db).filter(
+                application_code=entry.application_code,
+                login=entry.login,
+                resource__kind=entry.resource.kind,
+                is_discarded=False,
+            )
+            chosen.update((other.pk, other) for other in same.select_related("resource"))
+    return list(chosen.values())
 
 
 def keep_rows(kind: Kind, entries: Collection[int]) -> int:

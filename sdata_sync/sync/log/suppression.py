@@ -58,12 +58,17 @@ class Applying:
         return name or ""
 
 
-_source: ContextVar[str] = ContextVar("sdata_sync_source", default="")
+_source: ContextVar[tuple[str, str]] = ContextVar("sdata_sync_source", default=("", ""))
 
 
-def receiving_from(source: str) -> AbstractContextManager[None]:
-    """Name the URL ``source`` as the origin of the changes that are applied inside the block."""
-    return override(_source, source)
+def receiving_from(source: str, sender: str = "") -> AbstractContextManager[None]:
+    """Name the URL ``source`` as the origin of the changes that are applied inside the block, and their ``sender``."""
+    return override(_source, (source, sender))
+
+
+def present_sender() -> str:
+    """Return the name of the login or peer whose changes are being applied, as a column holds it; empty for none."""
+    return _source.get()[1][:150]
 
 
 def is_applying() -> Applying | None:
@@ -73,7 +78,7 @@ def is_applying() -> Applying | None:
     history is written: the node at which the change was made has done that.
     """
     applied = _applied.get()
-    return None if applied is None else Applying(applied.kind, _source.get())
+    return None if applied is None else Applying(applied.kind, _source.get()[0])
 
 
 class _Deleting(Enum):
