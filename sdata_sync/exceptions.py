@@ -36,6 +36,8 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from .core.text import one_line
+
 
 class SyncError(Exception):
     """Something went wrong in the synchronisation."""
@@ -44,7 +46,8 @@ class SyncError(Exception):
     application_code = "SyncError"
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(message or (self.__doc__ or "").strip())
+        # On one line, because messages quote what other nodes have sent.
+        super().__init__(one_line(message or (self.__doc__ or "").strip()))
 
 
 class DocumentError(SyncError):
@@ -158,7 +161,7 @@ class PayloadError(SyncError):
         #: The kinds and uuids of the resources that must be received first.
         self.waits_for = tuple(waits_for)
         #: The message for the sender; the exception's own message may contain internal details.
-        self.public = public or message
+        self.public = one_line(public or message)
 
 
 class DeletionWaits(PayloadError):

@@ -17,6 +17,7 @@ from django.db.models.query_utils import DeferredAttribute
 from .atom.payload import Payload, PayloadTemplate, Text
 from .codecs import JSON_NULL, Codec, StoredColumn, attribute_value, codec_of, may_alter, stored_field, stored_value
 from .conf import conf
+from .core.text import fold
 from .exceptions import PayloadError
 from .relations import NO_KEYS, Association, Children, GenericReference, Keys, Reading, Received, Reference, Relation
 from .resources import SyncResource, camel_case, plural
@@ -445,7 +446,7 @@ class Kind:
         Raises:
             PayloadError: the payload is of another element, or the value of an element does not fit its field.
         """
-        if payload.name.lower() != self.element_name.lower():
+        if fold(payload.name) != fold(self.element_name):
             raise PayloadError(f"Expected a payload of <{self.element_name}>, received <{payload.name}>.")
         values: dict[str, Any] = {}
         related: dict[str, Received] = {}

@@ -11,6 +11,7 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.dispatch import Signal
 
+from .core.text import fold
 from .exceptions import RegistrationError
 from .kind import Kind
 from .relations import Association, Children, Reference
@@ -135,8 +136,8 @@ class Registry:
 
     def of_kind(self, kind_name: str) -> Kind | None:
         """Return the ``Kind`` that is named ``kind``, ignoring case, or ``None`` if there is none."""
-        wanted = kind_name.lower()
-        return next((kind for kind in self._resources.values() if kind.name.lower() == wanted), None)
+        wanted = fold(kind_name)
+        return next((kind for kind in self._resources.values() if fold(kind.name) == wanted), None)
 
     def kinds_referred_to(self, kind: Kind) -> set[str]:
         """Return the names of the other kinds that ``kind`` or a child of it refers to."""

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from lxml import etree
 
+from ..core.text import one_line
 from ..exceptions import DocumentError
 from . import names
 from .document import read_root
@@ -99,9 +100,9 @@ def read_diagnosis(element: etree._Element) -> Diagnosis:
     severity = values.get("severity", "").lower()
     code = values.get("sdataCode", "")
     return Diagnosis(
-        message=values.get("message", ""),
+        message=one_line(values.get("message", "")),
         severity=Severity(severity) if severity in set(Severity) else Severity.ERROR,
         sdata_code=SDataCode(code) if code in set(SDataCode) else SDataCode.APPLICATION_DIAGNOSIS,
-        application_code=values.get("applicationCode", ""),
-        payload_path=values.get("payloadPath", ""),
+        application_code=one_line(values.get("applicationCode", "")),
+        payload_path=one_line(values.get("payloadPath", "")),
     )

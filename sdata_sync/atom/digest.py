@@ -7,6 +7,7 @@ from lxml import etree
 
 from ..core.digest import DEFAULT_PRIORITY, Digest, DigestEntry
 from ..core.state import MAX_TICK
+from ..core.text import fold, has_unseen
 from ..exceptions import FeedError
 from . import names
 from .document import read_root
@@ -47,6 +48,7 @@ def read_digest(element: etree._Element) -> Digest:
         name = names.local_name(child.tag)
         if name == "origin":
             origin = (child.text or "").strip()
+            origin = origin and read_endpoint(origin, "digest/origin")
         elif name == "digestEntry":
             entries.append(_read_entry(child, len(entries) + 1))
     return Digest(entries, origin=origin, part_of=(element.get(names.PART_OF) or "").strip()[:MAX_ENDPOINT])
@@ -80,14 +82,15 @@ def read_endpoint(text: str, path: str) -> str:
     """Read the URL of an endpoint; ``path`` names the element in the error.
 
     Raises:
-        FeedError: ``text`` is empty or has more than 500 characters.
+        FeedError: ``text`` is empty, has control characters, or more than 500 characters, also after ``fold``.
     """
     if not text:
         raise FeedError(f"Expected an endpoint in {path}, found none.", payload_path=path)
-    if len(text) > MAX_ENDPOINT:
-        raise FeedError(
-            f"Expected {MAX_ENDPOINT} characters at most in {path}, received {len(text)}.", payload_path=path
-        )
+    if has_unseen(text):
+        raise FeedError(f"Expected a URL in {path}, received {text[:80]!r}.", payload_path=path)
+    length = max(len(text), len(fold(text)))
+    if length > MAX_ENDPOINT:
+        raise FeedError(f"Expected {MAX_ENDPOINT} characters at most in {path}, received {length}.", payload_path=path)
     return text
 
 

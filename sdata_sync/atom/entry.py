@@ -7,6 +7,7 @@ from uuid import UUID
 from lxml import etree
 
 from ..core.state import MAX_TICK, SyncState
+from ..core.text import one_line
 from ..exceptions import FeedError
 from . import names
 from .diagnosis import Diagnosis, read_diagnosis
@@ -166,7 +167,7 @@ def read_state(element: etree._Element, path: str) -> SyncState:
         endpoint=read_endpoint(values.get("endpoint", ""), f"{path}/endpoint"),
         tick=tick,
         stamp=read_stamp(values["stamp"], f"{path}/stamp") if values.get("stamp") else 0,
-        user=values.get("user", ""),
+        user=one_line(values.get("user", "")),
     )
 
 
@@ -250,6 +251,6 @@ def read_result(element: etree._Element, number: int) -> ReceivedResult:
     return ReceivedResult(
         uuid=uuid,
         status=int(status),
-        message=values.get("httpMessage", ""),
+        message=one_line(values.get("httpMessage", "")),
         diagnoses=tuple(read_diagnosis(child) for child in element if names.local_name(child.tag) == "diagnosis"),
     )

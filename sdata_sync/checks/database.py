@@ -11,6 +11,7 @@ from django.core.checks import Warning as CheckWarning
 from django.db import connections, models
 
 from ..conf import conf
+from ..core.text import fold
 from ..registry import registry
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _check_known_kinds(alias: str) -> Iterator[CheckMessage]:
                     "would be a new one to the peers. If it is not shared any more, silence this check.",
                     id="sdata_sync.W010",
                 )
-        elif kind.database == alias and former and former.lower() != kind.endpoint.lower():
+        elif kind.database == alias and former and fold(former) != fold(kind.endpoint):
             yield Error(moved(name, former, kind.endpoint), id="sdata_sync.E030")
 
 

@@ -13,6 +13,7 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import models, router
 
 from ..codecs import codec_of, linked_field
+from ..core.text import fold
 from ..kind import is_made_by_database, key_parts
 from ..registry import registry
 from ..relations import Association, Reference, Relation
@@ -29,7 +30,7 @@ def check_resources(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
     found: list[CheckMessage] = []
     kinds: dict[str, Kind] = {}
     for kind in registry:
-        other = kinds.setdefault(kind.name.lower(), kind)
+        other = kinds.setdefault(fold(kind.name), kind)
         if other is not kind:
             found.append(
                 Error(
@@ -82,7 +83,7 @@ def _check_identity(kind: Kind) -> Iterator[CheckMessage]:
 def _check_elements() -> Iterator[CheckMessage]:
     elements: dict[tuple[str, str], Kind] = {}
     for kind in registry:
-        other = elements.setdefault((kind.namespace, kind.element_name.lower()), kind)
+        other = elements.setdefault((kind.namespace, fold(kind.element_name)), kind)
         if other is not kind:
             yield CheckWarning(
                 f"{kind!r} and {other!r} have the same element, {kind.element_name}, in one namespace.",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from .state import FIRST_TICK, SyncState, same_endpoint
+from .text import fold
 
 #: The conflict priority of an endpoint that a digest does not name: the weakest one.
 DEFAULT_PRIORITY = 9
@@ -50,7 +51,7 @@ class Digest:
         self.waiting = waiting
         self._entries: dict[str, DigestEntry] = {}
         for entry in entries:
-            key = entry.endpoint.lower()
+            key = fold(entry.endpoint)
             known = self._entries.get(key)
             if known is None or entry.tick > known.tick:
                 self._entries[key] = entry
@@ -67,16 +68,16 @@ class Digest:
 
     def entry(self, endpoint: str) -> DigestEntry | None:
         """Return the entry of ``endpoint``, or ``None`` if there is none."""
-        return self._entries.get(endpoint.lower())
+        return self._entries.get(fold(endpoint))
 
     def tick(self, endpoint: str) -> int:
         """Return the first tick of ``endpoint`` that this digest does not contain."""
-        entry = self._entries.get(endpoint.lower())
+        entry = self._entries.get(fold(endpoint))
         return FIRST_TICK if entry is None else entry.tick
 
     def conflict_priority(self, endpoint: str) -> int:
         """Return the conflict priority of ``endpoint``; the lower number wins (SData sync 2.3)."""
-        entry = self._entries.get(endpoint.lower())
+        entry = self._entries.get(fold(endpoint))
         return DEFAULT_PRIORITY if entry is None else entry.conflict_priority
 
     def contains(self, state: SyncState) -> bool:
@@ -85,7 +86,7 @@ class Digest:
         The comparison is strictly greater: a tick is the first value not yet assigned, so an entry at 6 contains tick 5
         and not tick 6. If this digest does not name the endpoint, it contains none of its changes, not even tick 0.
         """
-        entry = self._entries.get(state.endpoint.lower())
+        entry = self._entries.get(fold(state.endpoint))
         return entry is not None and entry.tick > state.tick
 
     def in_sync_with(self, other: Digest) -> bool:
@@ -187,12 +188,12 @@ class Digest:
 
     def without(self, endpoints: Iterable[str]) -> Digest:
         """Return this digest without the entries of ``endpoints``."""
-        left_out = {endpoint.lower() for endpoint in endpoints}
+        left_out = {fold(endpoint) for endpoint in endpoints}
         changed = Digest(origin=self.origin, part_of=self.part_of)
         changed._entries = {key: entry for key, entry in self._entries.items() if key not in left_out}
         return changed
 
     def _with_all(self, entries: Iterable[DigestEntry]) -> Digest:
         changed = Digest(origin=self.origin, part_of=self.part_of)
-        changed._entries = {**self._entries, **{entry.endpoint.lower(): entry for entry in entries}}
+        changed._entries = {**self._entries, **{fold(entry.endpoint): entry for entry in entries}}
         return changed

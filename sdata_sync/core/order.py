@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .digest import Digest
     from .state import SyncState
+from .text import fold
 
 
 class TickFault(StrEnum):
@@ -53,7 +54,7 @@ class TickOrder:
 
     def check(self, state: SyncState) -> TickError | None:
         """Return the fault of the next entry's tick, or ``None`` if there is none."""
-        key = state.endpoint.lower()
+        key = fold(state.endpoint)
         previous = self._next.get(key)
         if previous is not None and state.tick < previous:
             return TickError(fault=TickFault.ORDER, endpoint=state.endpoint, expected=previous, received=state.tick)

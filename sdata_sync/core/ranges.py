@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .digest import Digest
     from .state import SyncState
+from .text import fold
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +21,7 @@ class TickRange:
     end: int
 
     def __contains__(self, state: SyncState) -> bool:
-        return state.endpoint.lower() == self.endpoint.lower() and self.start <= state.tick < self.end
+        return fold(state.endpoint) == fold(self.endpoint) and self.start <= state.tick < self.end
 
 
 def missing_ranges(source: Digest, target: Digest) -> list[TickRange]:
@@ -32,7 +33,7 @@ def missing_ranges(source: Digest, target: Digest) -> list[TickRange]:
     ranges = (
         TickRange(endpoint=entry.endpoint, start=_start(target, entry.endpoint), end=entry.tick) for entry in source
     )
-    return sorted((r for r in ranges if r.start < r.end), key=lambda r: r.endpoint.lower())
+    return sorted((r for r in ranges if r.start < r.end), key=lambda r: fold(r.endpoint))
 
 
 def _start(target: Digest, endpoint: str) -> int:
@@ -43,6 +44,6 @@ def _start(target: Digest, endpoint: str) -> int:
 
 def select(states: Iterable[SyncState], source: Digest, target: Digest) -> Iterator[SyncState]:
     """Yield the states that ``target`` lacks, by endpoint and then by ascending tick (SData sync 2.5, 4.4)."""
-    ranges = {r.endpoint.lower(): r for r in missing_ranges(source, target)}
-    lacking = (s for s in states if (r := ranges.get(s.endpoint.lower())) is not None and s in r)
-    yield from sorted(lacking, key=lambda s: (s.endpoint.lower(), s.tick))
+    ranges = {fold(r.endpoint): r for r in missing_ranges(source, target)}
+    lacking = (s for s in states if (r := ranges.get(fold(s.endpoint))) is not None and s in r)
+    yield from sorted(lacking, key=lambda s: (fold(s.endpoint), s.tick))

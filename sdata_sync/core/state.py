@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from .text import fold
+
 #: The first tick that an endpoint assigns (SData sync 2.2).
 FIRST_TICK = 1
 
@@ -25,8 +27,8 @@ class SyncState:
 
 
 def same_endpoint(one: str, other: str) -> bool:
-    """Return True if two endpoint URLs are equal, ignoring case."""
-    return one == other or one.lower() == other.lower()
+    """Return True if two endpoint URLs are equal, ignoring case (``fold``)."""
+    return one == other or fold(one) == fold(other)
 
 
 def is_later(one: SyncState, other: SyncState) -> bool:
@@ -37,7 +39,7 @@ def is_later(one: SyncState, other: SyncState) -> bool:
     """
     if one.stamp != other.stamp:
         return one.stamp > other.stamp
-    return one.endpoint.lower() < other.endpoint.lower()
+    return fold(one.endpoint) < fold(other.endpoint)
 
 
 def stamp_after(now: int, *replaced: int) -> int:

@@ -12,6 +12,7 @@ from ..conf import conf
 from ..core.order import TickOrder
 from ..core.ranges import missing_ranges
 from ..core.state import SyncState, same_endpoint
+from ..core.text import fold
 from ..exceptions import DeliveryInterrupted, FeedRefused, PeerError, PeerMisbehaved, PeerRefused
 from ..sync import scope as parts
 from ..sync.db.clock import now
@@ -59,7 +60,7 @@ def lacks_changes(
     """
     wanted = wanted_by(peer, kind)
     return has_resends(kind, peer) or any(
-        wanted(missing.endpoint) and missing.endpoint.lower() not in left_out
+        wanted(missing.endpoint) and fold(missing.endpoint) not in left_out
         for missing in missing_ranges(stored.value, known)
     )
 
@@ -326,7 +327,7 @@ class Push:
         stored = self._assign_ticks()
         scope = scope_for(kind, self._peer)
         is_missing = has_resends(kind, self._peer) or any(
-            missing.endpoint.lower() not in self._left_out for missing in missing_ranges(stored.value, target)
+            fold(missing.endpoint) not in self._left_out for missing in missing_ranges(stored.value, target)
         )
         if not is_missing and not is_to_become_full(kind, self._peer, target):
             self._set_known(target)
@@ -336,7 +337,7 @@ class Push:
         page = prepare_page(kind, stored, target, limit=self._catch_up_limit, scope=scope, peer_limit=self._peer_limit)
         sent: set[str] = set()
         while True:
-            sent.update(state.endpoint.lower() for state in page.states)
+            sent.update(fold(state.endpoint) for state in page.states)
 
             def read_next(cursor: Digest = page.cursor, resend_after: int | None = page.resend_after) -> Page:
                 return prepare_page(
@@ -366,8 +367,8 @@ class Push:
         of the endpoints ``sent``.
         """
         check_own_tick(self._kind, stored, after)
-        lacking = {missing.endpoint.lower() for missing in missing_ranges(stored.value, after)}
-        self._expect(not lacking & {*sent, self._kind.endpoint.lower()}, after)
+        lacking = {fold(missing.endpoint) for missing in missing_ranges(stored.value, after)}
+        self._expect(not lacking & {*sent, fold(self._kind.endpoint)}, after)
         for endpoint in sorted(lacking - self._left_out):
             logger.warning(
                 "%s: the peer does not accept this node's tick for %s", self._lease.stream, endpoint, extra=self.facts

@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from ..core.digest import Digest
 from ..core.state import same_endpoint
+from ..core.text import fold
 from ..models import Endpoint, Peer, Stream, TrackedResource
 from ..models.tracked import NO_KEY
 from ..sync.content.deferred import waiting_resources
@@ -90,7 +91,7 @@ def _note_other_name(peer: Peer, kind: str, origin: str) -> None:
     note = f"{peer} calls itself so, and is {peer.endpoint(kind)} here. Remove the peer and add it as {url}."
     logger.warning("%s: %s", origin, note)
     Endpoint.objects.update_or_create(
-        key=origin.lower(),
+        key=fold(origin),
         defaults={"anomaly_at": timezone.now(), "anomaly_note": note},
         create_defaults={
             "url": origin,

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from django.core.management.base import CommandError
 
+from ..core.text import fold
 from ..kind import Kind
 from ..models import Peer
 from ..registry import registry
@@ -35,9 +36,9 @@ def chosen_kinds(names: Sequence[str] | None) -> list[Kind]:
     kinds = list(registry)
     if not names:
         return kinds
-    wanted = {name.lower() for name in names}
+    wanted = {fold(name) for name in names}
     _expect_all(names, [kind.name for kind in kinds], "kind")
-    return [kind for kind in kinds if kind.name.lower() in wanted]
+    return [kind for kind in kinds if fold(kind.name) in wanted]
 
 
 def _expect_all(wanted: Sequence[str], known: Collection[str], what: str) -> None:

@@ -7,6 +7,7 @@ from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import models
 
 from ..conf import conf
+from ..core.text import fold
 from ..turns import TurnModel
 
 
@@ -57,7 +58,9 @@ class Peer(TurnModel):
     def at(cls, url: str) -> "Peer | None":
         """Return the peer, enabled or not, whose dataset URL is the parent of the endpoint ``url``, or ``None``."""
         dataset = url.rpartition("/")[0]
-        return cls.objects.filter(url__iexact=dataset).first() if dataset else None
+        found = cls.objects.filter(url__iexact=dataset) if dataset else ()
+        # A database may take other characters for equal too.
+        return next((peer for peer in found if fold(peer.url) == fold(dataset)), None)
 
     def endpoint(self, kind: str) -> str:
         """Return the URL of the collection ``kind`` at this peer."""
@@ -82,7 +85,7 @@ class Peer(TurnModel):
             )
         if parts.username or parts.password:
             raise ValidationError({"url": "Secrets do not belong in the URL; name an entry of CREDENTIALS instead."})
-        if self.url.lower() == conf.base_url.lower():
+        if fold(self.url) == fold(conf.base_url):
             raise ValidationError({"url": "This is the BASE_URL of this node; a node cannot be its own peer."})
         if Peer.objects.filter(url__iexact=self.url).exclude(pk=self.pk).exists():
             raise ValidationError({"url": "There is a peer with this URL already."})

@@ -28,6 +28,7 @@ from django.utils import timezone
 
 from ..conf import conf
 from ..core.state import SyncState, same_endpoint, stamp_after
+from ..core.text import fold
 from ..exceptions import FeedError
 from ..models import Endpoint
 from .db.statements import chunks
@@ -97,7 +98,7 @@ def believed(kind: Kind, digest: Digest) -> Digest:
         entry.endpoint
         for entry in digest
         if entry.tick > stored.shown_tick(entry.endpoint) + 2 * conf.max_tick_leap
-        or entry.endpoint.lower() in forgotten
+        or fold(entry.endpoint) in forgotten
         or (is_full and entry.endpoint not in stored)
     )
 
@@ -160,7 +161,7 @@ class Bounds:
         """Return True if the digest of the kind may name ``endpoint``; count it if it is new."""
         if endpoint in self._stored:
             return True
-        if endpoint.lower() in self._forgotten:
+        if fold(endpoint) in self._forgotten:
             return False
         if same_endpoint(endpoint, self._origin):
             if self.speaker.is_trusted:
@@ -172,7 +173,7 @@ class Bounds:
                 self._notes.append(f"more than {self._room} endpoints")
             self._is_full = True
             return False
-        self._new.add(endpoint.lower())
+        self._new.add(fold(endpoint))
         return True
 
     def may_bring(self, state: SyncState) -> bool:
@@ -200,8 +201,8 @@ class Bounds:
         """Return the highest tick of ``endpoint`` with which an entry is applied, -1 if none is."""
         if same_endpoint(endpoint, self._kind.endpoint):
             return max(self._stored.value.tick(endpoint), self.source.tick(endpoint)) - 1
-        self._forgotten.discard(endpoint.lower())
-        if endpoint.lower() not in self._new and not self._may_name(endpoint):
+        self._forgotten.discard(fold(endpoint))
+        if fold(endpoint) not in self._new and not self._may_name(endpoint):
             return -1
         return self._stored.shown_tick(endpoint) + 2 * self._leap
 
@@ -225,13 +226,13 @@ class Bounds:
         more = f" and {len(self._notes) - NAMED} more" if len(self._notes) > NAMED else ""
         note = f"It claimed {'; '.join(self._notes[:NAMED])}{more}. This cannot be true, and was left out."
         logger.error("%s, in a feed of %s: %s", self._origin or "an unnamed source", self._kind.name, note)
-        rows = Endpoint.objects.using(self._kind.database).filter(key=self._origin.lower())
+        rows = Endpoint.objects.using(self._kind.database).filter(key=fold(self._origin))
         rows.update(anomaly_at=timezone.now(), anomaly_note=note[:2000])
 
 
 def _forgotten(kind: Kind, urls: Iterable[str]) -> set[str]:
     found: set[str] = set()
-    for chunk in chunks(url.lower() for url in urls):
+    for chunk in chunks(fold(url) for url in urls):
         rows = Endpoint.objects.using(kind.database).filter(key__in=chunk, is_forgotten=True)
         found.update(rows.values_list("key", flat=True))
     return found

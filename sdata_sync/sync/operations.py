@@ -20,6 +20,7 @@ from django.db.models import Q, QuerySet
 
 from ..conf import conf
 from ..core.state import same_endpoint
+from ..core.text import fold
 from ..exceptions import DocumentError, FeedError, OperationFailed, TooManyOperations
 from ..models import Operation
 from ..models.operation import Phase, Role
@@ -78,8 +79,9 @@ def begin(
         FeedError: ``tracking_id`` is longer than ``MAX_TRACKING_ID`` characters.
         TooManyOperations: the login has ``MAX_OPERATIONS`` open operations.
     """
-    if len(tracking_id) > MAX_TRACKING_ID:
-        raise FeedError(f"Expected a trackingID of {MAX_TRACKING_ID} characters at most, received {len(tracking_id)}.")
+    length = max(len(tracking_id), len(fold(tracking_id)))
+    if length > MAX_TRACKING_ID:
+        raise FeedError(f"Expected a trackingID of {MAX_TRACKING_ID} characters at most, received {length}.")
     _clear_away(sender.login)
     found = find(kind, role, tracking_id, sender)
     if found is not None:
@@ -88,7 +90,7 @@ def begin(
     operation, _ = Operation.objects.get_or_create(
         kind=kind.name,
         role=role,
-        key=tracking_id.lower(),
+        key=fold(tracking_id),
         login=sender.login,
         defaults={
             "tracking_id": tracking_id,
@@ -152,7 +154,7 @@ def find(kind: Kind, role: Role, tracking_id: str, sender: Sender) -> Operation 
     The result is ``None`` if there is none, or its time after deletion is over.
     """
     operations = Operation.objects.filter(kind=kind.name, role=role, login=sender.login)
-    operation = operations.filter(key=tracking_id.lower()).first()
+    operation = operations.filter(key=fold(tracking_id)).first()
     if operation is None or _is_past(operation):
         return None
     return operation

@@ -17,6 +17,7 @@ from ...atom.diagnosis import Diagnosis
 from ...atom.entry import render_resource
 from ...atom.linked import Link, read_batch, read_link, render_link_result
 from ...atom.renderer import render_feed
+from ...core.text import fold
 from ...exceptions import FeedError, LinkError, SyncError
 from ...sync.content.rows import read_rows
 from ...sync.db.clock import now
@@ -75,7 +76,7 @@ class _Links:
 
     def _check(self, wanted: Link) -> None:
         kind = self.kind.name
-        if wanted.kind.lower() != kind.lower():
+        if fold(wanted.kind) != fold(kind):
             raise FeedError(f"Expected the sdata:url of one of the {kind}, received one of {wanted.kind[:80]!r}.")
         if not self._may_have(wanted.key) or wanted.key not in read_rows(self.kind, [wanted.key]):
             raise FeedError(f"There is no {kind}({wanted.key!r}) here that could be linked.")

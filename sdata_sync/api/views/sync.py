@@ -15,6 +15,7 @@ from ...atom.names import XML_TYPE
 from ...atom.tracking import Tracking
 from ...conf import conf
 from ...core.digest import Digest
+from ...core.text import one_line
 from ...delivery import get_backend
 from ...delivery.lease import end_backoff
 from ...exceptions import NotTrusted
@@ -146,7 +147,7 @@ class _OperationView(SDataView):
 
 def _run(request: Request) -> RunLabel:
     query = query_of(request)
-    return RunLabel(name=query.get("runname", ""), stamp=query.get("runstamp", ""))
+    return RunLabel(name=one_line(query.get("runname", "")), stamp=one_line(query.get("runstamp", "")))
 
 
 class SourceView(_OperationView):

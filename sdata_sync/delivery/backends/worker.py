@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from django.db.models import Max, Q, Sum
 
 from ...conf import conf
+from ...core.text import fold
 from ...models import DigestEntry, Operation, TrackedResource
 from ...models.operation import Phase
 from ...registry import registry
@@ -125,5 +126,5 @@ def _pulse_of(kind: Kind) -> _Pulse:
     marked = TrackedResource.objects.using(kind.database).filter(kind=kind.name, mark__isnull=False)
     latest = marked.order_by("-mark", "-pk").values_list("mark", "pk").first()
     ticks = DigestEntry.objects.using(kind.database).filter(digest=kind.name)
-    seen = ticks.aggregate(own=Max("tick", filter=Q(endpoint__key=kind.endpoint.lower())), all=Sum("tick"))
+    seen = ticks.aggregate(own=Max("tick", filter=Q(endpoint__key=fold(kind.endpoint))), all=Sum("tick"))
     return latest, seen["own"], seen["all"]

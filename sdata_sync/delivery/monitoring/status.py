@@ -12,6 +12,7 @@ from django.db.models import Min
 from ...conf import conf
 from ...core.ranges import missing_ranges
 from ...core.state import same_endpoint
+from ...core.text import fold
 from ...models import Digest as DigestRow
 from ...models import Endpoint, Peer, Stream, TrackedResource
 from ...registry import registry
@@ -322,7 +323,7 @@ def ticks_behind(kind: Kind, stored: StoredDigest, stream: Stream) -> int | None
     return sum(
         missing.end - max(missing.start, 1)
         for missing in missing_ranges(stored.value, known)
-        if missing.endpoint.lower() not in left_out
+        if fold(missing.endpoint) not in left_out
         and (
             same_endpoint(missing.endpoint, kind.endpoint)
             or (stream.peer.relay and not same_endpoint(missing.endpoint, theirs))

@@ -14,7 +14,9 @@ from uuid import UUID
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from ...core.text import one_line
 from ...delivery.client import PeerClient
 from ...delivery.match import Candidate, Certainty, Linked, find_candidates, link_pairs
 from ...exceptions import PeerError
@@ -98,9 +100,7 @@ class Command(BaseCommand):
             table.add_row(
                 str(candidate.certainty),
                 f"{candidate.score:.2f}",
-                candidate.local_key,
-                candidate.local,
-                candidate.remote,
+                *(_shown(text) for text in (candidate.local_key, candidate.local, candidate.remote)),
             )
         if candidates:
             width = None if self.stdout.isatty() else 160
@@ -128,13 +128,30 @@ def _chosen(candidates: Iterable[Candidate], *, likely: bool) -> list[tuple[str,
     return [(c.local_key, c.uuid) for c in candidates if c.certainty in wanted]
 
 
+def _shown(text: str) -> Text:
+    """Return ``text`` for a terminal: on one line, and without markup."""
+    return Text(one_line(text))
+
+
+#: A spreadsheet takes a cell that begins with one of these for a formula. A quote marks a text.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def _cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def _from_cell(text: str) -> str:
+    return text[1:] if text.startswith("'") else text
+
+
 def _write(path: Path, candidates: Iterable[Candidate]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
         for candidate in candidates:
             said = "yes" if candidate.certainty is Certainty.CERTAIN else "no"
-            writer.writerow({"link": said, **candidate.as_dict()})
+            writer.writerow({"link": said, **{name: _cell(value) for name, value in candidate.as_dict().items()}})
 
 
 def _read(path: Path) -> list[tuple[str, UUID]]:
@@ -151,6 +168,6 @@ def _read(path: Path) -> list[tuple[str, UUID]]:
 
 def _pair(row: dict[str, Any], path: Path, number: int) -> tuple[str, UUID]:
     try:
-        return str(row["local_key"]), UUID(row["uuid"])
+        return _from_cell(str(row["local_key"])), UUID(row["uuid"])
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CommandError(f"{path}, line {number}: expected a local_key and a uuid.") from error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from django.utils import timezone
 
 from ...conf import conf
+from ...core.text import fold
 from ...exceptions import MassDeletion, TooManyWaiting
 from ...models import ConflictRecord, DeferredEntry, DigestEntry
 from ..content.resolve import RowAction
@@ -36,7 +37,7 @@ class DeletionBrake:
     def __init__(self, kind: Kind, origin: str) -> None:
         self._kind = kind
         self._origin = origin
-        self._entries = DigestEntry.objects.using(kind.database).filter(digest=kind.name, endpoint__key=origin.lower())
+        self._entries = DigestEntry.objects.using(kind.database).filter(digest=kind.name, endpoint__key=fold(origin))
         #: The start of the window and the number of deletions in it; read when there is a deletion.
         self._window: tuple[int, int] | None = None
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from django.db import models
 
 from ...core.state import SyncState, same_endpoint
+from ...core.text import fold
 from ..bounds import stamp_after_believed
 from ..content.contents import LocalVersion
 from ..db.clock import now
@@ -146,7 +147,7 @@ class Recorder:
 
     def advance_past(self, state: SyncState) -> None:
         """Remember that the version with ``state`` was processed, so that ``finish`` advances the digest past it."""
-        self._highest[state.endpoint.lower()] = state
+        self._highest[fold(state.endpoint)] = state
 
     def rejoin(self) -> None:
         """Continue above the highest tick that the source has from this node; reassign ticks that were used twice."""

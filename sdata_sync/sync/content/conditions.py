@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ...core.digest import Digest, DigestEntry
 from ...core.state import same_endpoint
+from ...core.text import fold
 from ...models import DeletionCondition, Peer
 from ...models import Digest as DigestRow
 from ...registry import registry
@@ -42,10 +43,10 @@ class Condition:
 
         The digests are sent to other nodes together with the deletions (``told_digests``).
         """
-        known = {kind_name.lower(): digest for kind_name, digest in (said or {}).items()}
+        known = {fold(kind_name): digest for kind_name, digest in (said or {}).items()}
         seen: dict[str, Digest | None] = {}
         for kind_name in kinds_within_reach(kind):
-            other, digest = registry.of_kind(kind_name), known.get(kind_name.lower())
+            other, digest = registry.of_kind(kind_name), known.get(fold(kind_name))
             if kind_name == kind.name:
                 seen[kind_name] = source
             elif other is None or not other.is_target:
@@ -128,7 +129,7 @@ def unanswered_conditions(origin: str, kind: str, using: str) -> list[int]:
     It is called before the digest is read: only a digest that was read after the deletion arrived answers the
     condition.
     """
-    dataset = origin.rpartition("/")[0].lower()
+    dataset = fold(origin.rpartition("/")[0])
     rows = DeletionCondition.objects.using(using).filter(origin__istartswith=f"{dataset}/")
     return [row.pk for row in rows if kind in (seen := json.loads(row.seen)) and seen[kind] is None]
 

@@ -15,6 +15,7 @@ from django.db import Error as DatabaseProblem
 from django.db import InterfaceError, OperationalError, models
 
 from ...atom.text import replace_forbidden
+from ...core.text import one_line
 from ...exceptions import DeliveryInterrupted
 
 #: The maximum length of a description, in characters.
@@ -108,11 +109,12 @@ def _is_of_environment(error: Exception) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """Return the class and the text of ``error``, without characters that XML forbids.
+    """Return the class and the text of ``error`` on one line, without characters that XML forbids.
 
     If ``__str__`` of the exception raises, a fixed text replaces its text.
     """
-    return replace_forbidden(f"{type(error).__name__}: {_text_of(error)}"[:MAX_DESCRIPTION].rstrip(": "))
+    text = f"{type(error).__name__}: {_text_of(error)}"[:MAX_DESCRIPTION]
+    return replace_forbidden(one_line(text).rstrip(": "))
 
 
 def _text_of(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from uuid import UUID
 from django.db import models, transaction
 from django.utils import timezone
 
+from ...core.text import fold
 from ...exceptions import LinkError, PayloadError
 from ...models import ConflictRecord, DeferredEntry, TrackedResource
 from ...turns import write_transaction
@@ -97,7 +98,7 @@ def end_waiting(kind: Kind, origin: str) -> bool:
     """
     # A resource that waits has no state: with this condition the index of the states finds the few that have none.
     waiting = tracked_rows(kind).filter(
-        endpoint__isnull=True, tick__isnull=True, awaited_endpoint__key=origin.lower(), mark__isnull=True
+        endpoint__isnull=True, tick__isnull=True, awaited_endpoint__key=fold(origin), mark__isnull=True
     )
     return bool(waiting.update(awaited_endpoint=None, keeps_content=False, restamp=True, mark=now()))
 

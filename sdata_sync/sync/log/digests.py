@@ -10,6 +10,7 @@ from django.db import connections
 
 from ...core.digest import Digest, DigestEntry
 from ...core.state import FIRST_TICK
+from ...core.text import fold
 from ...models import Digest as DigestRow
 from ...models import DigestEntry as DigestEntryRow
 from ...models import Endpoint
@@ -114,15 +115,15 @@ class StoredDigest:
 
     def __contains__(self, url: str) -> bool:
         """Return True if the stored digest names the endpoint ``url``."""
-        return url.lower() in self._rows
+        return fold(url) in self._rows
 
     def count_others(self, *endpoints: str) -> int:
         """Return how many endpoints the stored digest names that are not among ``endpoints``."""
-        return len(self._rows.keys() - {endpoint.lower() for endpoint in endpoints})
+        return len(self._rows.keys() - {fold(endpoint) for endpoint in endpoints})
 
     def ensure_endpoint_id(self, url: str) -> int:
         """Return the primary key of the endpoint ``url``; insert the endpoint if it has no row yet."""
-        key = url.lower()
+        key = fold(url)
         if key not in self._ids:
             row, _ = Endpoint.objects.using(self._kind.database).get_or_create(key=key, defaults={"url": url})
             self._ids[key] = row.pk
@@ -137,19 +138,19 @@ class StoredDigest:
     @property
     def former_url(self) -> str:
         """The URL under which this node made its first changes, if it is another one than the present; else empty."""
-        return "" if self.own_url.lower() == self._kind.endpoint.lower() else self.own_url
+        return "" if fold(self.own_url) == fold(self._kind.endpoint) else self.own_url
 
     def shown_tick(self, url: str) -> int:
         """Return the highest tick of the endpoint ``url`` in a version or in the endpoint's own digest."""
-        return self._shown.get(url.lower(), FIRST_TICK)
+        return self._shown.get(fold(url), FIRST_TICK)
 
     def show(self, url: str, tick: int) -> None:
         """Raise the tick that ``shown_tick`` returns to ``tick``; ``save`` stores it."""
-        self._shown[url.lower()] = max(tick, self.shown_tick(url))
+        self._shown[fold(url)] = max(tick, self.shown_tick(url))
 
     def received_tick(self, url: str) -> int:
         """Return one more than the highest tick of a version that the endpoint ``url`` has delivered itself."""
-        return self._received.get(url.lower(), FIRST_TICK)
+        return self._received.get(fold(url), FIRST_TICK)
 
     def receive(self, url: str, tick: int, *, by_itself: bool) -> None:
         """Record that this node has received a version of the endpoint ``url`` with ``tick``; ``save`` stores it.
@@ -157,19 +158,19 @@ class StoredDigest:
         ``by_itself`` is true if the endpoint has delivered it, false if another node has relayed it.
         """
         if by_itself:
-            self._received[url.lower()] = max(tick + 1, self.received_tick(url))
+            self._received[fold(url)] = max(tick + 1, self.received_tick(url))
         self.show(url, tick + 1)
 
     def purge_floor(self, url: str) -> int:
         """Return the tick of the endpoint ``url`` below which its tombstones may have been purged at this node."""
-        row = self._rows.get(url.lower())
+        row = self._rows.get(fold(url))
         return FIRST_TICK if row is None else row.purge_floor
 
     def save(self, changed: Digest) -> None:
         """Store the entries of ``changed`` that differ from the stored digest; the caller holds the digest's lock."""
         new = []
         for entry in changed:
-            key = entry.endpoint.lower()
+            key = fold(entry.endpoint)
             row = self._rows.get(key)
             values = self._values_of(entry)
             if row is None:
@@ -180,7 +181,7 @@ class StoredDigest:
         if new:
             self._create(new)
         self.value = changed
-        if not self.own_url and self._kind.endpoint.lower() in self._rows:
+        if not self.own_url and fold(self._kind.endpoint) in self._rows:
             self.own_url = self._kind.endpoint
             DigestRow.objects.using(self._kind.database).filter(pk=self._kind.name).update(endpoint_url=self.own_url)
 
@@ -188,10 +189,10 @@ class StoredDigest:
         database, kind = self._kind.database, self._kind.name
         DigestRow.objects.using(database).get_or_create(pk=kind)
         self._ensure_endpoints([entry.endpoint for entry in entries])
-        if (former := self.former_url) and self._kind.endpoint.lower() in {entry.endpoint.lower() for entry in entries}:
+        if (former := self.former_url) and fold(self._kind.endpoint) in {fold(entry.endpoint) for entry in entries}:
             logger.error("%s", moved(kind, former, self._kind.endpoint))
         forgotten = Endpoint.objects.using(database).filter(is_forgotten=True)
-        for keys in chunks((entry.endpoint.lower() for entry in entries), BATCH):
+        for keys in chunks((fold(entry.endpoint) for entry in entries), BATCH):
             forgotten.filter(key__in=keys).update(is_forgotten=False)
         created = DigestEntryRow.objects.using(database).bulk_create(
             [
@@ -208,7 +209,7 @@ class StoredDigest:
             ],
             batch_size=BATCH,
         )
-        keys = [entry.endpoint.lower() for entry in entries]
+        keys = [fold(entry.endpoint) for entry in entries]
         pks = {row.endpoint_id: row.pk for row in created}
         if None in pks.values():  # the database does not return the primary keys of inserted rows
             found = DigestEntryRow.objects.using(database).filter(digest=kind)
@@ -224,7 +225,7 @@ class StoredDigest:
 
     def _ensure_endpoints(self, urls: list[str]) -> None:
         """Insert the missing endpoints of ``urls`` in bulk; up to ``FEW`` of them are left to ``endpoint_id``."""
-        unknown = {url.lower(): url for url in urls if url.lower() not in self._ids}
+        unknown = {fold(url): url for url in urls if fold(url) not in self._ids}
         if len(unknown) <= FEW:
             return
         rows = Endpoint.objects.using(self._kind.database)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
+from ...core.text import fold
 from ...models import (
     ConflictRecord,
     DeferredEntry,
@@ -129,7 +130,7 @@ def forget_endpoints(kind: Kind, *, dry_run: bool) -> int:
     with write_transaction(kind.database):
         lock_digest(kind)
         versions = TrackedResource.objects.using(kind.database).filter(kind=kind.name, endpoint=OuterRef("endpoint"))
-        stays = {kind.endpoint.lower(), *(peer.endpoint(kind.name).lower() for peer in Peer.objects.all())}
+        stays = {fold(kind.endpoint), *(fold(peer.endpoint(kind.name)) for peer in Peer.objects.all())}
         entries = DigestEntry.objects.using(kind.database).filter(~Exists(versions), digest=kind.name)
         found = entries.exclude(endpoint__key__in=stays)
         pks = list(found.values_list("endpoint_id", flat=True))

@@ -13,6 +13,7 @@ from uuid import UUID
 from django.db import transaction
 
 from ....core.state import SyncState, is_later
+from ....core.text import fold
 from ....exceptions import PayloadError
 from ....kind import Kind
 from ....models import ChildResource, TrackedResource
@@ -90,7 +91,7 @@ class ChildOwnership:
 
 def _is_after(one: SyncState, other: SyncState) -> bool:
     one, other = believed_stamp(one, now()), believed_stamp(other, now())
-    if one.stamp == other.stamp and one.endpoint.lower() == other.endpoint.lower():
+    if one.stamp == other.stamp and fold(one.endpoint) == fold(other.endpoint):
         return one.tick > other.tick
     return is_later(one, other)
 
