@@ -14,7 +14,13 @@ ALLOWED_HOSTS = ["*"]
 MIDDLEWARE = ["tests.validation.ValidatingMiddleware", *MIDDLEWARE]
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.shapes"]
 # Most tests have peers that nobody is.
-SDATA_SYNC = {**SDATA_SYNC, "ASK_PEERS_FIRST": False, "MAX_DELETIONS": 10**6, "MAX_DELETION_PERCENT": 100}
+# Many tests delete all rows that they have; tests/hostile has tests of those limits.
+SDATA_SYNC = {
+    **SDATA_SYNC,
+    "ASK_PEERS_FIRST": False,
+    "MAX_DELETIONS": 10**6,
+    "MAX_DELETION_PERCENT": 100,
+}
 DATABASES["default"].setdefault("TEST", {})
 # Nodes that live in one process, each with a database of its own: see tests/many_nodes.py. SDATA_NODES_ON names a server,
 # or several with commas between them, which the nodes take in turns; "memory" is SQLite.

@@ -1,6 +1,7 @@
 """What the other side of a wire would do: build feeds by hand, read answers with another parser."""
 
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,6 +20,8 @@ NS = {
     "sync": "http://schemas.sage.com/sdata/sync/2008/1",
     "http": "http://schemas.sage.com/sdata/http/2008/1",
 }
+#: A stamp that is later than those of this node, and not so late that it is not believed.
+LATER = f"{date.today() + timedelta(days=1)}T00:00:00Z"
 UUIDS = [f"C4411795-9943-4cf4-8705-0000000000{n:02}" for n in range(100)]
 
 

@@ -12,7 +12,8 @@ from .body import CHUNK_BYTES
 MAX_DEPTH = 100
 #: The greatest number of elements inside one entry.
 MAX_ELEMENTS = 100_000
-_PROLOG_LIMIT = 1024 * 1024
+#: What may precede the root element, in bytes: the parser reads an unfinished comment again with each chunk.
+_PROLOG_LIMIT = 16 * 1024
 
 
 def _nested(levels: int) -> etree.XPath:
@@ -34,7 +35,7 @@ def refuse_doctype(file: BinaryIO) -> None:
 
     Raises:
         DoctypeForbidden: a DOCTYPE precedes the root element.
-        NotXml: the document is not well-formed up to its root, or has no root within its first MiB.
+        NotXml: the document is not well-formed up to its root, or has no root within its first 16 KiB.
     """
     parser = expat.ParserCreate()
     parser.StartDoctypeDeclHandler = _on_doctype

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 from uuid import UUID
 
 import httpx2
@@ -51,6 +51,8 @@ _DROPPED = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError, htt
 _POLLING_MILLIS = (20, 5000)
 #: The greatest length, in characters, of a link that a peer sends.
 MAX_URL = 2000
+#: How often the path of a URL may be quoted.
+MAX_QUOTING = 4
 #: The greatest number of consecutive pages without an entry: rows of a page may have changed since they were counted.
 MAX_EMPTY_PAGES = 100
 #: The statuses with which a peer answers that does not have the URL.
@@ -319,9 +321,16 @@ class PeerClient:
         if (ours.scheme, ours.hostname, ours.port) != (theirs.scheme, theirs.hostname, theirs.port):
             return False
         path = theirs.path.lower()
-        # The server may resolve dot segments after it has unquoted the path.
-        climbs = ".." in path or "%2e" in path
-        return path.startswith(f"{ours.path.lower()}/") and not climbs and not theirs.username and not theirs.password
+        if not path.startswith(f"{ours.path.lower()}/") or theirs.username or theirs.password:
+            return False
+        # A server, or a proxy before it, may resolve dot segments after it has unquoted the path, even more than once.
+        for _ in range(MAX_QUOTING):
+            path, quoted = unquote(path), path
+            if ".." in path or "\\" in path:
+                return False
+            if path == quoted:
+                return True
+        return False
 
     def _send(
         self,

@@ -115,6 +115,17 @@ class Sender:
         peer = known if known is not None and known.enabled else None
         return Speaker(origin=origin, peer=peer, is_carrier=self.may_carry, sender=self.name)
 
+    def own_peer(self, origin: str) -> Peer | None:
+        """Return the enabled peer at the endpoint ``origin`` if the sender is that peer, ``None`` otherwise.
+
+        The sender is not that peer if it only may carry its feeds.
+        """
+        for peer in self.peers:
+            if same_endpoint(origin.rpartition("/")[0], peer.url):
+                return peer
+        known = None if self.peers else Peer.of_endpoint(origin)
+        return known if known is not None and known.user_id is None else None
+
     def _check_may_speak(self, origin: str, known: Peer | None) -> None:
         carry = ", or give the login the permission carry_feeds, if it is an engine" if self.login else ""
         if self.peers:

@@ -23,7 +23,8 @@ def receive(client, *entries, digest=((APP1, 50),)):
 
 
 @pytest.fixture(autouse=True)
-def _peer(db):
+def _peer(db, settings):
+    settings.SDATA_SYNC = {**settings.SDATA_SYNC, "MAX_STAMP_AHEAD_SECONDS": 24 * 60 * 60}
     Peer.objects.create(name="app1", url=APP1.rpartition("/")[0])
 
 

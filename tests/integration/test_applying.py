@@ -1,12 +1,11 @@
 """What becomes of the entries that arrive."""
 
-import datetime as dt
-
 import pytest
 from django.db import OperationalError
 from django.db.models.signals import post_save, pre_save
 
 import sdata_sync
+from sdata_sync.atom.text import parse_stamp
 from sdata_sync.core.digest import Digest
 from sdata_sync.models import DeferredEntry, Endpoint, Peer, TrackedResource
 from sdata_sync.registry import registry
@@ -19,6 +18,7 @@ from ..wire import (
     APP1,
     APP2,
     APP3,
+    LATER,
     PATH,
     UUIDS,
     digest_xml,
@@ -32,7 +32,6 @@ from ..wire import (
 
 pytestmark = pytest.mark.django_db
 ACCOUNTS = registry.of_model(Account)
-LATE = "2090-01-01T00:00:00Z"
 
 
 def catch_up(client, *entries, digest=((APP1, 100),), path=PATH, next_url="more", origin=""):
@@ -170,7 +169,7 @@ class TestConflicts:
 
     def test_the_later_stamp_of_the_other_side_wins(self, peer_client):
         account = self.local(peer_client, 5)
-        assert self.remote(peer_client, 5, stamp=LATE).status == 200
+        assert self.remote(peer_client, 5, stamp=LATER).status == 200
         account.refresh_from_db()
         assert account.name == "remote"
         assert (tracked().endpoint.url, tracked().tick) == (APP1, 2)
@@ -188,9 +187,9 @@ class TestConflicts:
 
     def test_so_is_our_own_priority_over_a_later_stamp(self, peer_client):
         self.local(peer_client, 9)
-        assert self.remote(peer_client, 9, stamp=LATE).status == 409
+        assert self.remote(peer_client, 9, stamp=LATER).status == 409
         assert (tracked().endpoint.url, tracked().tick) == (APP2, 2)
-        assert tracked().stamp > dt.datetime(2090, 1, 1, tzinfo=dt.UTC).timestamp() * 1000
+        assert tracked().stamp > parse_stamp(LATER)
         assert "<name>local</name>" in sent_on()[0]
 
     def test_equal_content_is_no_conflict(self, peer_client):
@@ -207,7 +206,7 @@ class TestConflicts:
 
     def test_a_deletion_may_win(self, peer_client):
         self.local(peer_client, 5)
-        assert self.remote(peer_client, 5, stamp=LATE, deleted=True).status == 200
+        assert self.remote(peer_client, 5, stamp=LATER, deleted=True).status == 200
         assert not Account.objects.exists()
 
     def test_a_deletion_may_lose(self, peer_client):
@@ -222,7 +221,7 @@ class TestConflicts:
 
     def test_an_edit_may_bring_back_what_was_deleted_here(self, peer_client):
         self.local(peer_client, 5).delete()
-        assert self.remote(peer_client, 5, stamp=LATE).status == 200
+        assert self.remote(peer_client, 5, stamp=LATER).status == 200
         assert Account.objects.get().name == "remote"
 
     def test_an_edit_that_is_not_numbered_yet_is_seen(self, peer_client):
@@ -251,7 +250,7 @@ class TestConflicts:
         account = Account.objects.get()
         account.name = "\x07"
         account.save()
-        assert self.remote(peer_client, 5, stamp=LATE).status == 200
+        assert self.remote(peer_client, 5, stamp=LATER).status == 200
         account.refresh_from_db()
         assert account.name == "remote"
         assert tracked().problem == ""
@@ -492,10 +491,10 @@ class TestModelsWithAMindOfTheirOwn:
 
 class TestClocks:
     def test_a_clock_that_is_ahead_is_said_loudly(self, peer_client, caplog):
-        catch_up(peer_client, entry_xml(UUIDS[0], APP1, 1, "<name>a</name>", stamp=LATE))
+        catch_up(peer_client, entry_xml(UUIDS[0], APP1, 1, "<name>a</name>", stamp=LATER))
         assert f"{APP1} stamps its changes" in caplog.text
         assert Endpoint.objects.get(url=APP1).clock_ahead > 0
-        assert tracked().stamp == dt.datetime(2090, 1, 1, tzinfo=dt.UTC).timestamp() * 1000, "not clamped"
+        assert tracked().stamp == parse_stamp(LATER), "not clamped"
 
 
 def test_several_batches_in_one_feed(peer_client, monkeypatch):

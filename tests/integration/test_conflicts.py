@@ -14,7 +14,7 @@ from sdata_sync.registry import registry
 from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
-from ..wire import APP1, APP2, UUIDS, digest_xml, entry_xml, feed_xml, post, results
+from ..wire import APP1, APP2, LATER, UUIDS, digest_xml, entry_xml, feed_xml, post, results
 
 pytestmark = pytest.mark.django_db
 
@@ -53,7 +53,7 @@ def resolving():
     sdata_sync.register(Account)(type(usual.declared))
 
 
-LATER, EARLIER = "2999-01-01T00:00:00Z", "2001-01-01T00:00:00Z"
+EARLIER = "2001-01-01T00:00:00Z"
 
 
 class TestRecords:

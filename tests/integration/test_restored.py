@@ -11,12 +11,11 @@ from sdata_sync.sync.stamp.stamper import assign_ticks
 from testproject.crm.models import Account
 
 from ..seams import port_with
-from ..wire import APP1, APP2, PATH, UUIDS, digest_xml, entry_xml, feed_xml, post, results
+from ..wire import APP1, APP2, LATER, PATH, UUIDS, digest_xml, entry_xml, feed_xml, post, results
 
 pytestmark = pytest.mark.django_db
 
 ACCOUNTS = registry.of_kind("accounts")
-LATER = "2999-01-01T00:00:00Z"
 
 
 def tick() -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from django.db import connections, transaction
@@ -65,6 +67,19 @@ class SDataView(APIView):
             raise UrlNotFound("Expected a URL without NUL.")
         if any("\0" in value for value in request.query_params.values()):
             raise FeedError("Expected parameters without NUL.")
+
+    def perform_authentication(self, request: Request) -> None:
+        """Authenticate the request.
+
+        Raises:
+            FeedError: the name or the password contains NUL, for which a database may raise an error.
+        """
+        scheme, _, encoded = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+        if scheme.lower() == "basic":
+            with suppress(ValueError):  # the authentication class answers a header that cannot be decoded
+                if b"\0" in b64decode(encoded):
+                    raise FeedError("Expected a login without NUL.")
+        super().perform_authentication(request)
 
     def check_permissions(self, request: Request) -> None:
         """Check the permission of the login, and that its peer is not disabled.

@@ -136,7 +136,8 @@ class _LinkedBase(SDataView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        check_and_assign_ticks(self.kind)  # a row with a mark and no tick would count as not linked
+        if request.method in self.needed_permissions:  # not for a method that is refused, nor for OPTIONS
+            check_and_assign_ticks(self.kind)  # a row with a mark and no tick would count as not linked
         self.links = _Links(self.kind, self.sender.peer)
 
 
@@ -222,8 +223,8 @@ class LinkedBatchView(_LinkedBase):
     def post(self, request: Request, kind: str, operation: str) -> Response:
         """Apply the entries in their order, and answer with one result per entry."""
         with body_of(request, IOBase) as body:
-            entries = enumerate(read_batch(cast(BinaryIO, body)), start=1)
-            answers = [self._carry_out(element, number) for number, element in entries]
+            entries = list(read_batch(cast(BinaryIO, body)))  # completely, before anything is changed
+        answers = [self._carry_out(element, number) for number, element in enumerate(entries, start=1)]
         url = f"{self.kind.endpoint}/$linked/$batch"
         feed = render_feed(answers, url=url, title=f"Links of {self.kind.name}", now=now())
         return Response(b"".join(feed))

@@ -204,11 +204,7 @@ class SourceView(_OperationView):
         max_bytes = number(query_of(request), MAX_BYTES, 0)
         if not max_bytes:
             return None
-        try:
-            peer = self.sender.speaker(self.kind, target.origin).peer
-        except NotTrusted:
-            peer = None
-        return PeerLimit(self.kind, peer, max_bytes=max_bytes)
+        return PeerLimit(self.kind, self.sender.own_peer(target.origin), max_bytes=max_bytes)
 
 
 class TargetView(_OperationView):

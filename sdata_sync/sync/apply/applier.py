@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ...core.decision import Relation, Rule, decide
-from ...core.state import SyncState, same_endpoint
+from ...core.state import SyncState, is_later, same_endpoint
 from ...exceptions import OutOfPart, PayloadError
+from ..bounds import believed_stamp
 from ..content.conditions import Condition
 from ..content.contents import LocalVersion
 from ..content.references import keys_of
@@ -197,13 +198,14 @@ class Applier:
         return relation
 
     def _is_falsely_known(self, state: SyncState, local_state: SyncState | None) -> bool:
-        """Return True if an endpoint delivers a change for the first time that this node seems to have already.
+        """Return True if an endpoint delivers a change for the first time that this node does not have already.
 
-        Either another node has relayed the change, or it has claimed a tick that the endpoint has not reached. These
-        cannot be told apart, so the change is decided by the stamps. A relayed change loses then against the version
-        that has replaced it, because the stamp of that version is later.
+        This node's digest contains the change all the same: another node has relayed it, and another version has
+        replaced it since, or another node has claimed a tick that the endpoint had not reached. It was claimed if this
+        node has no version at all, if its digest is ahead of the endpoint's own, or if the change was made after the
+        digest had contained it. A change that is later than the present version cannot have been replaced by it.
         """
-        endpoint, source = state.endpoint, self._recorder.source
+        endpoint, source, target = state.endpoint, self._recorder.source, self._recorder.target
         if not (self._bounds.speaker.is_trusted and same_endpoint(endpoint, source.origin)):
             return False
         if state.tick < max(self._stored.received_tick(endpoint), self._stored.purge_floor(endpoint)):
@@ -213,7 +215,13 @@ class Applier:
         if same_endpoint(local_state.endpoint, endpoint):
             # By its own digest the endpoint has not recorded the local version yet: another node has made it up.
             return local_state.tick > state.tick and local_state.tick >= source.tick(endpoint)
-        return True
+        entry = target.entry(endpoint)
+        contained_since = None if entry is None else entry.stamp
+        return (
+            target.tick(endpoint) > source.tick(endpoint)
+            or (contained_since is not None and state.stamp > contained_since)
+            or is_later(believed_stamp(state, self._recorder.now), believed_stamp(local_state, self._recorder.now))
+        )
 
     def _is_matter_of_scope(self, local_state: SyncState | None) -> bool:
         """Return True if the source filters the kind for this node and has seen this node's present version."""
