@@ -139,7 +139,7 @@ def test_a_cell_of_a_csv_file_is_no_formula(tmp_path):
 
     keys = ["=cmd()", "+1", "-1", "@x", "\tx", "'quoted", "plain"]
     path = tmp_path / "c.csv"
-    sync_link._write(
+    sync_link.write_candidates(
         path,
         [
             Candidate(local_key=key, uuid=uuid4(), score=1.0, certainty=Certainty.CERTAIN, local=key, remote="=x")
@@ -150,7 +150,7 @@ def test_a_cell_of_a_csv_file_is_no_formula(tmp_path):
         for row in csv.DictReader(file):
             for cell in row.values():
                 assert cell[:1] not in ("=", "+", "-", "@", "\t")
-    assert [key for key, _ in sync_link._read(path)] == keys
+    assert [key for key, _ in sync_link.read_pairs(path)] == keys
 
 
 def test_a_name_of_a_peer_in_another_spelling_is_not_that_peer(db):

@@ -25,7 +25,7 @@ from sdata_sync.sync.stamp.scan import scan
 
 from ..many_nodes import LocalNode, wired
 from ..shapes.models import Colour, ColourField, LoudField
-from ..talk import push
+from ..talk import pull, push
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "node0", "node1"]),

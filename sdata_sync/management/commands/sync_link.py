@@ -60,10 +60,14 @@ class Command(BaseCommand):
             raise CommandError("Expected --wins here or --wins there: whose content linked rows keep.")
         candidates = [] if options["apply"] else self._candidates(peer, kind)
         if options["csv"]:
-            _write(Path(options["csv"]), candidates)
+            write_candidates(Path(options["csv"]), candidates)
         outcome = None
         if links:
-            pairs = _read(Path(options["apply"])) if options["apply"] else _chosen(candidates, likely=options["likely"])
+            pairs = (
+                read_pairs(Path(options["apply"]))
+                if options["apply"]
+                else _chosen(candidates, likely=options["likely"])
+            )
             outcome = link_pairs(kind, peer, pairs, ours_win=options["wins"] == "here")
         self._print(candidates, outcome, options)
         if outcome is not None and outcome.refused:
@@ -145,7 +149,8 @@ def _from_cell(text: str) -> str:
     return text[1:] if text.startswith("'") else text
 
 
-def _write(path: Path, candidates: Iterable[Candidate]) -> None:
+def write_candidates(path: Path, candidates: Iterable[Candidate]) -> None:
+    """Write ``candidates`` to a CSV file, for review in a spreadsheet."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
@@ -154,7 +159,12 @@ def _write(path: Path, candidates: Iterable[Candidate]) -> None:
             writer.writerow({"link": said, **{name: _cell(value) for name, value in candidate.as_dict().items()}})
 
 
-def _read(path: Path) -> list[tuple[str, UUID]]:
+def read_pairs(path: Path) -> list[tuple[str, UUID]]:
+    """Return the local key and the uuid of each row of a CSV file that says that it is to be linked.
+
+    Raises:
+        CommandError: the file cannot be read, or a row has no key or no uuid.
+    """
     pairs = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

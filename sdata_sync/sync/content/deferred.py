@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from ...atom.payload import Payload
@@ -249,9 +249,15 @@ def deferred_entries(kind: Kind) -> QuerySet[DeferredEntry]:
 
 
 def incomplete_rows(kind: Kind) -> QuerySet[TrackedResource]:
-    """Return the resources of ``kind`` whose rows lack references that are pending."""
-    pending = PendingReference.objects.using(kind.database).filter(resource__kind=kind.name).exclude(name="")
-    return TrackedResource.objects.using(kind.database).filter(pk__in=pending.values("resource"))
+    """Return the resources of ``kind`` whose rows lack references to resources that have not arrived.
+
+    A reference to a resource that was deleted does not count: the row lacks it at every node.
+    """
+    rows = TrackedResource.objects.using(kind.database)
+    # The kind of a reference may be that of a parent model. All kinds are named, for the index.
+    deleted = rows.filter(kind__in=[each.name for each in registry], uuid=OuterRef("uuid"), is_deleted=True)
+    pending = PendingReference.objects.using(kind.database).filter(~Exists(deleted), resource__kind=kind.name)
+    return rows.filter(pk__in=pending.exclude(name="").values("resource"))
 
 
 def held_back_rows(kind: Kind) -> QuerySet[TrackedResource]:
