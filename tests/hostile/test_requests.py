@@ -141,3 +141,31 @@ def test_links_that_leave_the_dataset_are_not_followed(path, is_below, settings)
 def test_entries_of_a_digest_are_one_document(peer_client):
     response = peer_client.put(f"{PATH}/$syncDigest", data="<entry/>" * 2, content_type=ENTRY)
     assert response.status_code == 400
+
+
+class TestAttributes:
+    def feed(self, inner):
+        return feed_xml(digest_xml((APP1, 2), origin=APP1), entry_xml(UUIDS[0], APP1, 1, inner))
+
+    @pytest.mark.parametrize(
+        ("count", "where"), [(1001, "entry"), (1001, "root"), (30_000, "entry"), (100_000, "entry")]
+    )
+    def test_of_one_element_are_bounded(self, peer_client, count, where):
+        attributes = " ".join(f'a{n}=""' for n in range(count))
+        body = self.feed(f"<name {attributes}>x</name>")
+        if where == "root":
+            body = self.feed("<name>x</name>").replace("<feed ", f"<feed {attributes} ", 1)
+        response = peer_client.post(f"{PATH}/$syncTarget", data=body, content_type=FEED)
+        assert (response.status_code, diagnosis(response)[0]) == (400, "TooManyElements")
+
+    def test_of_an_entry_are_bounded(self, peer_client):
+        element = "<a " + " ".join(f'a{n}=""' for n in range(90)) + "/>"
+        body = self.feed(element * 1500)
+        response = peer_client.post(f"{PATH}/$syncTarget", data=body, content_type=FEED)
+        assert (response.status_code, diagnosis(response)[0]) == (400, "TooManyElements")
+
+    @pytest.mark.parametrize("size", [2000, 200_000])
+    def test_a_text_may_have_as_many_equal_signs_as_it_likes(self, peer_client, size):
+        body = self.feed(f"<name>x</name><notes>{'a=b ' * size}</notes>")
+        assert peer_client.post(f"{PATH}/$syncTarget", data=body, content_type=FEED).status_code == 200
+        assert Account.objects.get().notes.count("=") == size
