@@ -76,10 +76,12 @@ def check_attributes(file: BinaryIO) -> None:
         NotXml: the document is not well-formed, as far as it had to be read to find out.
     """
     may_have_many, carried, unclosed = False, 0, 0
-    while not may_have_many and (chunk := file.read(CHUNK_BYTES)):
+    while chunk := file.read(CHUNK_BYTES):
         unclosed = _unclosed_bytes(chunk, unclosed)
         if unclosed > MAX_TAG_BYTES:
             raise TooManyElements(f"Expected a tag of at most {MAX_TAG_BYTES} bytes.")
+        if may_have_many:
+            continue
         # A tag ends before the next "<" and has one "=" for each attribute; the text after it may have some too.
         pieces = chunk.split(b"<") if carried + chunk.count(b"=") > MAX_ATTRIBUTES else ()
         may_have_many = any(
