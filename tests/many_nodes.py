@@ -93,7 +93,9 @@ class LocalNode:
             for other in others:
                 user = User.objects.create(username=other.alias, is_superuser=True)
                 Token.objects.create(user=user, key=other.token)
-                Peer.objects.create(name=other.alias, url=other.base_url, credentials="peer", user=user)
+                Peer.objects.create(
+                    name=other.alias, url=other.base_url, credentials="peer", user=user, filters_us=True
+                )
 
 
 class Wire(httpx2.BaseTransport):

@@ -40,6 +40,12 @@ class Peer(TurnModel):
     relay = models.BooleanField(
         default=False, help_text="Push the changes of other nodes too, not only the changes of this node."
     )
+    filters_us = models.BooleanField(
+        "may give a part",
+        default=False,
+        help_text="This peer may give this node a part of the rows of a kind only. The kind is then exchanged with "
+        "this peer and with no other.",
+    )
     enabled = models.BooleanField(default=True)
 
     class Meta:

@@ -5,9 +5,10 @@ bounded:
 
 * about this node itself: a tick beyond its own is believed from an enabled peer only, and only within
   ``MAX_TICK_LEAP``. It starts the restore procedure (``stamp.restore_gap``);
-* about other endpoints: a tick is believed up to ``MAX_TICK_LEAP`` above the highest tick in the endpoint's own digest
-  or in a version of it that this node has received. An endpoint may claim a tick of itself up to twice that distance:
-  after a restore it continues above the ticks that other endpoints have claimed of it;
+* about other endpoints: a tick is believed up to ``MAX_TICK_LEAP`` above the highest tick that the endpoint has shown.
+  A peer shows its ticks itself, in its digest and with the versions that it delivers; then it believes what is claimed
+  of it here. Of an endpoint that is no peer, relayed versions show the ticks. An endpoint may claim a tick of itself up
+  to twice that distance: after a restore it continues above the ticks that other endpoints have claimed of it;
 * about new endpoints: the digest of a kind accepts at most ``MAX_ENDPOINTS`` other endpoints, and none that was
   forgotten with ``sync_purge --endpoints``.
 
@@ -204,7 +205,7 @@ class Bounds:
         self._forgotten.discard(fold(endpoint))
         if fold(endpoint) not in self._new and not self._may_name(endpoint):
             return -1
-        return self._stored.shown_tick(endpoint) + 2 * self._leap
+        return self._limit(endpoint)
 
     def _reason(self, state: SyncState) -> str:
         endpoint = state.endpoint

@@ -165,8 +165,19 @@ class Speaker:
         return self.peer is not None or self.is_carrier
 
     def filters_us(self, source: Digest) -> bool:
-        """Return True if the speaker is the enabled peer that filters the kind for this node."""
-        return self.peer is not None and bool(source.part_of) and same_endpoint(source.part_of, source.origin)
+        """Return True if the speaker is the enabled peer that filters the kind for this node.
+
+        Raises:
+            NotTrusted: it says so of itself, but ``Peer.filters_us`` is not set.
+        """
+        if self.peer is None or not source.part_of or not same_endpoint(source.part_of, source.origin):
+            return False
+        if not self.peer.filters_us:
+            raise NotTrusted(
+                f"The peer {self.peer} gives this node a part of the rows only. The kind would then be exchanged with "
+                f"no other peer. If that is agreed, set `may give a part` of the peer {self.peer} at this node."
+            )
+        return True
 
 
 def sender_of_login(login: str) -> Sender:

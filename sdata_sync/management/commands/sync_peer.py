@@ -28,6 +28,9 @@ class Command(BaseCommand):
         add.add_argument("--user", default="", help="the name of the user as which the peer logs in at this node")
         add.add_argument("--no-immediate", action="store_true", help="do not push at once; only catch up")
         add.add_argument("--relay", action="store_true", help="push the changes of other nodes too")
+        add.add_argument(
+            "--partial", action="store_true", help="the peer may give this node a part of the rows of a kind only"
+        )
         add.add_argument("--disabled", action="store_true", help="exchange nothing yet: link existing rows first")
         add.add_argument("--offline", action="store_true", help="do not ask the peer whether it can be reached")
         listing = actions.add_parser("list", help="list the peers")
@@ -61,6 +64,7 @@ class Command(BaseCommand):
             immediate=not options["no_immediate"],
             relay=options["relay"],
             user=_user(options["user"]),
+            filters_us=options["partial"],
             enabled=not options["disabled"],
         )
         try:

@@ -135,6 +135,7 @@ def _receive(kind: Kind, file: BinaryIO, speaker: Speaker, *, assigns_ticks: boo
     stored = lock_digest(kind)
     ours = stored.value
     check_partial_exchange(kind, ours, source)
+    speaker.filters_us(source)  # refuses the page if that is not agreed
     if claimed:  # replaces the digest's tick of this node, which is too low or too high to be believed
         source = source.with_entry(DigestEntry(endpoint=kind.endpoint, tick=claimed))
     restores = _check_restore(kind, ours.tick(kind.endpoint), source, mode, speaker)

@@ -13,7 +13,7 @@ from ...core.state import FIRST_TICK
 from ...core.text import fold
 from ...models import Digest as DigestRow
 from ...models import DigestEntry as DigestEntryRow
-from ...models import Endpoint
+from ...models import Endpoint, Peer
 from ..db.prepared import PreparedQuery, PreparedUpdate
 from ..db.statements import chunks, locks_rows
 
@@ -79,6 +79,12 @@ _update_entry = PreparedUpdate(
 )
 
 
+def _may_filter(endpoint: str) -> bool:
+    """Return True if the peer at ``endpoint`` may filter a kind for this node: it is enabled, and that is agreed."""
+    peer = Peer.of_endpoint(endpoint)
+    return peer is not None and peer.filters_us
+
+
 class StoredDigest:
     """Hold the digest of one kind as it was when it was read.
 
@@ -100,7 +106,10 @@ class StoredDigest:
             DigestEntry(endpoint=row.url, tick=row.tick, stamp=row.stamp, conflict_priority=row.conflict_priority)
             for row in rows
         )
-        self.value = self._with_own(Digest(entries, origin=kind.endpoint, part_of=rows[0].part_of if rows else ""))
+        part_of = rows[0].part_of if rows else ""
+        if part_of and not _may_filter(part_of):
+            part_of = ""
+        self.value = self._with_own(Digest(entries, origin=kind.endpoint, part_of=part_of))
 
     def _with_own(self, value: Digest) -> Digest:
         own = value.entry(self._kind.endpoint)
@@ -155,11 +164,13 @@ class StoredDigest:
     def receive(self, url: str, tick: int, *, by_itself: bool) -> None:
         """Record that this node has received a version of the endpoint ``url`` with ``tick``; ``save`` stores it.
 
-        ``by_itself`` is true if the endpoint has delivered it, false if another node has relayed it.
+        ``by_itself`` is true if the endpoint has delivered it, false if another node has relayed it. Relayed versions
+        of a peer show no tick of it: that peer shows its ticks itself.
         """
         if by_itself:
             self._received[fold(url)] = max(tick + 1, self.received_tick(url))
-        self.show(url, tick + 1)
+        if by_itself or Peer.of_endpoint(url) is None:
+            self.show(url, tick + 1)
 
     def purge_floor(self, url: str) -> int:
         """Return the tick of the endpoint ``url`` below which its tombstones may have been purged at this node."""
