@@ -51,7 +51,13 @@ def read_digest(element: etree._Element) -> Digest:
             origin = origin and read_endpoint(origin, "digest/origin")
         elif name == "digestEntry":
             entries.append(_read_entry(child, len(entries) + 1))
-    return Digest(entries, origin=origin, part_of=(element.get(names.PART_OF) or "").strip()[:MAX_ENDPOINT])
+    delivered = element.get(names.DELIVERED)
+    return Digest(
+        entries,
+        origin=origin,
+        part_of=(element.get(names.PART_OF) or "").strip()[:MAX_ENDPOINT],
+        delivered=read_tick(delivered, "digest/@delivered") if delivered else None,
+    )
 
 
 def _read_entry(element: etree._Element, number: int) -> DigestEntry:
@@ -121,7 +127,8 @@ def read_stamp(text: str, path: str) -> int:
 def render_digest(digest: Digest) -> str:
     """Return the ``sync:digest`` element as text (SData sync 4.2)."""
     part = f' dss:partOf="{escape_attribute(digest.part_of)}"' if digest.part_of else ""
-    parts = [f"<sync:digest{part}>"]
+    delivered = "" if digest.delivered is None else f' dss:delivered="{digest.delivered}"'
+    parts = [f"<sync:digest{part}{delivered}>"]
     if digest.origin:
         parts.append(f"<sync:origin>{escape(digest.origin)}</sync:origin>")
     parts.extend(

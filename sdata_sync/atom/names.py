@@ -34,6 +34,8 @@ UUID: Final = f"{{{SDATA}}}uuid"
 LEFT_OUT: Final = f"{{{OWN}}}leftOut"
 REFERRERS: Final = f"{{{OWN}}}referrers"
 PART_OF: Final = f"{{{OWN}}}partOf"
+#: In a digest: up to which tick the node that it is shown to has delivered its changes itself.
+DELIVERED: Final = f"{{{OWN}}}delivered"
 SCOPED: Final = f"{{{OWN}}}scoped"
 WITHDRAWN: Final = f"{{{OWN}}}withdrawn"
 REPLACED_BY: Final = f"{{{OWN}}}replacedBy"

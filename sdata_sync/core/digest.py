@@ -33,10 +33,12 @@ class Digest:
     If two entries have the same endpoint, the entry with the higher tick is used. ``part_of`` is the endpoint that
     filters the collection for this origin, which then has a partial replica: a change that this digest contains may be
     absent there. ``waiting`` is the number of received entries that the origin has deferred, ``None`` if it has not
-    told it; a digest that is computed from another one has ``None``.
+    told it; a digest that is computed from another one has ``None``. ``delivered`` is set in a digest that is shown to
+    a node whose changes other nodes have relayed to the origin, or only claimed: the tick up to which that node has
+    delivered its changes itself.
     """
 
-    __slots__ = ("_entries", "origin", "part_of", "waiting")
+    __slots__ = ("_entries", "delivered", "origin", "part_of", "waiting")
 
     def __init__(
         self,
@@ -45,7 +47,9 @@ class Digest:
         origin: str = "",
         part_of: str = "",
         waiting: int | None = None,
+        delivered: int | None = None,
     ) -> None:
+        self.delivered = delivered
         self.origin = origin
         self.part_of = part_of
         self.waiting = waiting
@@ -159,6 +163,25 @@ class Digest:
             and (theirs.tick >= known.tick or same_endpoint(theirs.endpoint, source.origin))
         )
 
+    def shown_to(self, endpoint: str, *, delivered: int) -> Digest:
+        """Return this digest as it is shown to ``endpoint``, which has delivered its changes up to that tick."""
+        entry = self.entry(endpoint)
+        if entry is None or delivered >= entry.tick:
+            return self
+        changed = Digest(origin=self.origin, part_of=self.part_of, waiting=self.waiting, delivered=delivered)
+        changed._entries = self._entries
+        return changed
+
+    def as_delivered_by(self, endpoint: str) -> Digest:
+        """Return this digest, which is shown to ``endpoint``, with the tick up to which that has delivered its changes.
+
+        The changes that the origin lacks are selected against the result.
+        """
+        entry = self.entry(endpoint)
+        if entry is None or self.delivered is None:
+            return self
+        return self.with_entry(replace(entry, tick=min(self.delivered, entry.tick)))
+
     def with_origin(self, origin: str) -> Digest:
         """Return this digest as the digest of the endpoint ``origin``."""
         changed = Digest(origin=origin, part_of=self.part_of)
@@ -173,7 +196,7 @@ class Digest:
 
     def with_waiting(self, count: int) -> Digest:
         """Return this digest with ``count`` as the number of entries that wait at its origin."""
-        changed = Digest(origin=self.origin, part_of=self.part_of, waiting=count)
+        changed = Digest(origin=self.origin, part_of=self.part_of, waiting=count, delivered=self.delivered)
         changed._entries = self._entries
         return changed
 

@@ -146,7 +146,9 @@ def pull(
         DeliveryInterrupted: ``is_interrupted`` returned True; the next pull continues after the last page.
         PeerError: the peer cannot be reached, refuses the request, or its answer cannot be read.
     """
-    known = load_digest(kind).value if known is None else known
+    if known is None:
+        stored = load_digest(kind)
+        known = stored.shown_to(peer.endpoint(kind.name), stored.value)
     pulled = _Pull(client, peer, kind, progress, is_interrupted)
     pulled.run(known, in_a_hurry=in_a_hurry, before_applying=before_applying)
     return pulled.left_out

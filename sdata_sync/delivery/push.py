@@ -166,7 +166,8 @@ class Push:
         return self._session.known.get(self._kind.name)
 
     def _set_known(self, digest: Digest | None) -> None:
-        self._session.set_known(self._kind.name, digest)
+        shown = None if digest is None else digest.as_delivered_by(self._kind.endpoint)
+        self._session.set_known(self._kind.name, shown)
 
     def push_until_in_sync(self, stored: StoredDigest) -> None:
         """Push until the peer lacks nothing that ``stored``, or a later digest of this node, contains.
@@ -323,6 +324,7 @@ class Push:
         if knows_more_of_us(kind, target):
             client = self._session.client()
             recover(client, self._peer, kind, target, is_interrupted=lambda: self._session.is_interrupted)
+        target = target.as_delivered_by(kind.endpoint)
         review(kind, self._peer, target)
         stored = self._assign_ticks()
         scope = scope_for(kind, self._peer)

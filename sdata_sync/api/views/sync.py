@@ -56,7 +56,9 @@ class DigestView(SDataView):
         Before its first tick a process reads the digests of the peers (network): this node may have been restored from
         a backup.
         """
-        digest = check_and_assign_ticks(self.kind).value
+        stored = check_and_assign_ticks(self.kind)
+        own = self.sender.peer
+        digest = stored.value if own is None else stored.shown_to(own.endpoint(self.kind.name), stored.value)
         peer = None if row_scope(self.kind, self.sender.peer) is None else self.sender.peer
         return Response(digest.with_waiting(count_waiting(self.kind, peer)))
 
@@ -160,7 +162,7 @@ class SourceView(_OperationView):
 
     def post(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
         """Select the changes that the posted digest lacks: now, or with a trackingID in an operation."""
-        target, query = check_size(body_of(request, Digest)), query_of(request)
+        target, query = check_size(body_of(request, Digest)).as_delivered_by(self.kind.endpoint), query_of(request)
         name = tracking_id or query.get("trackingid", "")
         self._refuse_others(target)
         limit = self._limit(request, target)

@@ -165,7 +165,13 @@ def _receive(kind: Kind, file: BinaryIO, speaker: Speaker, *, assigns_ticks: boo
         transaction.on_commit(partial(retry_others, kind), using=kind.database, robust=True)
     if applier.has_written or applier.has_recorded:
         wake_after_commit(kind.name, kind.database, is_own=applier.has_recorded)
-    return Receipt(results=applier.results, digest=digest, source=source, peer=speaker.peer, next_url=reader.next_url)
+    return Receipt(
+        results=applier.results,
+        digest=stored.shown_to(speaker.origin, digest),
+        source=source,
+        peer=speaker.peer,
+        next_url=reader.next_url,
+    )
 
 
 def _check_restore(kind: Kind, ours: int, source: Digest, mode: SyncMode | None, speaker: Speaker) -> bool:

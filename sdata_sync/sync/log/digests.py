@@ -172,6 +172,10 @@ class StoredDigest:
         if by_itself or Peer.of_endpoint(url) is None:
             self.show(url, tick + 1)
 
+    def shown_to(self, url: str, value: Digest) -> Digest:
+        """Return the digest ``value`` as it is shown to the endpoint ``url``: with what that endpoint has delivered."""
+        return value.shown_to(url, delivered=self.received_tick(url)) if url else value
+
     def purge_floor(self, url: str) -> int:
         """Return the tick of the endpoint ``url`` below which its tombstones may have been purged at this node."""
         row = self._rows.get(fold(url))
