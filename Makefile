@@ -26,7 +26,7 @@ help:
 	@echo "make test-thirdparty  models of real third-party apps on two nodes: mptt, treebeard, money, wagtail and others"
 	@echo "make test-second the tests with fewer random histories, for another Python: PYTHON=python3.13 VENV=.venv-second"
 	@echo "make chaos       three nodes, eight writers, faults for SECONDS=600; then nothing lost, nothing doubled"
-	@echo "make test-long   10,000 histories of the algorithm, 5,000 of the real code, 2,000 random models, 200 crashes: hours"
+	@echo "make test-long   10,000 histories of the algorithm, 5,000 of the real code, 2,000 random models, 10,000 with a malicious peer, 200 crashes: hours"
 	@echo "make bench       cost of a save, latency, changes per second, catch-up, beside raw Django's"
 	@echo "make lint        ruff, mypy, import-linter, migrations, deployment checks"
 
@@ -42,7 +42,7 @@ test: $(STAMP)
 
 # On a second Python, with fewer random histories: which history comes up does not depend on the versions of Python and Django.
 test-second: $(STAMP)
-	SDATA_HISTORIES=20 HYPOTHESIS_PROFILE=few $(BIN)/python -m pytest $(SUITE)
+	SDATA_HISTORIES=10 HYPOTHESIS_PROFILE=few $(BIN)/python -m pytest $(SUITE)
 
 test-databases: $(STAMP)
 	$(BIN)/python -m tests.servers $(POSTGRES) $(MARIADB)
@@ -71,6 +71,7 @@ test-long: $(STAMP)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/integration/test_histories.py
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/integration/test_related_histories.py
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/integration/test_deletion_histories.py
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/hostile/test_malice.py
 	SDATA_MODELS=2000 $(BIN)/python -m pytest -q tests/integration/test_random_models.py
 	SDATA_CRASHES=200 $(BIN)/python -m pytest -q tests/acceptance/test_catch_up.py -k killed
 	SDATA_OUTAGE_SECONDS=60 $(BIN)/python -m pytest -q tests/acceptance/test_two_nodes.py -k away

@@ -28,6 +28,7 @@ LONGEST = (
     "many peers",
     "catchup-4",
     "scale",
+    "malice",
     "deletions",
     "catchup-3",
     "catchup-1",

@@ -17,7 +17,11 @@ from testproject.databases import why_not
 
 IN_PROCESS = ["tests/integration", "tests/hostile"]
 PROCESSES = ["tests/acceptance"]
-HISTORIES = ["tests/integration/test_histories.py", "tests/integration/test_related_histories.py"]
+HISTORIES = [
+    "tests/integration/test_histories.py",
+    "tests/integration/test_related_histories.py",
+    "tests/hostile/test_malice.py",
+]
 #: What must hold between nodes whose databases are on the server.
 BETWEEN_NODES = [
     "tests/integration/test_columns.py",
@@ -26,6 +30,8 @@ BETWEEN_NODES = [
 ]
 #: The values of all fields between nodes whose databases are of two makers; "memory" is SQLite.
 FIELD_VALUES = ["tests/integration/test_field_values.py"]
+#: The random histories have nodes of their own.
+ELSEWHERE = "not histories and not malice"
 #: Random histories of each kind: a commit on a server costs a hundred times one in memory.
 SOME = "8"
 
@@ -77,7 +83,7 @@ def parts_on(server: str, *, is_all: bool) -> list[Part]:
     """Return what is to be run on a server."""
     database = {"SDATA_SERVER": server, "DATABASE_URL": f"{server}/sdata_sync_tests"}
     if not is_all:
-        return [Part(f"in one process, on {server}", [*IN_PROCESS, "-k", "not histories"], database)]
+        return [Part(f"in one process, on {server}", [*IN_PROCESS, "-k", ELSEWHERE], database)]
     nodes = {
         "SDATA_SERVER": server, "DATABASE_URL": f"{server}/sdata_sync_histories",
         "SDATA_NODES_ON": server, "SDATA_HISTORIES": SOME,
@@ -85,7 +91,7 @@ def parts_on(server: str, *, is_all: bool) -> list[Part]:
     return [
         Part(
             f"in one process, and real processes, on {server}",
-            [*IN_PROCESS, *PROCESSES, "-k", "not histories"],
+            [*IN_PROCESS, *PROCESSES, "-k", ELSEWHERE],
             database,
         ),
         Part(f"between nodes and random histories, on {server}", [*HISTORIES, *BETWEEN_NODES], nodes),

@@ -166,8 +166,9 @@ class Push:
         return self._session.known.get(self._kind.name)
 
     def _set_known(self, digest: Digest | None) -> None:
-        shown = None if digest is None else digest.as_delivered_by(self._kind.endpoint)
-        self._session.set_known(self._kind.name, shown)
+        if digest is not None and not self._kind.is_filtered:  # a filter must know what others have given to the peer
+            digest = digest.as_delivered_by(self._kind.endpoint)
+        self._session.set_known(self._kind.name, digest)
 
     def push_until_in_sync(self, stored: StoredDigest) -> None:
         """Push until the peer lacks nothing that ``stored``, or a later digest of this node, contains.
@@ -324,7 +325,8 @@ class Push:
         if knows_more_of_us(kind, target):
             client = self._session.client()
             recover(client, self._peer, kind, target, is_interrupted=lambda: self._session.is_interrupted)
-        target = target.as_delivered_by(kind.endpoint)
+        if not kind.is_filtered:
+            target = target.as_delivered_by(kind.endpoint)
         review(kind, self._peer, target)
         stored = self._assign_ticks()
         scope = scope_for(kind, self._peer)

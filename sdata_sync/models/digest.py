@@ -85,6 +85,9 @@ class DigestEntry(TurnModel):
     received_tick = models.BigIntegerField(
         default=1, help_text="One more than the highest tick of a version that the endpoint has delivered itself."
     )
+    delivered_tick = models.BigIntegerField(
+        default=1, help_text="The tick below which the endpoint has delivered all its changes itself."
+    )
     purge_floor = models.BigIntegerField(
         default=1, help_text="Tombstones of the endpoint with a lower tick may have been purged at this node."
     )

@@ -162,7 +162,9 @@ class SourceView(_OperationView):
 
     def post(self, request: Request, kind: str, operation: str, tracking_id: str = "") -> HttpResponseBase:
         """Select the changes that the posted digest lacks: now, or with a trackingID in an operation."""
-        target, query = check_size(body_of(request, Digest)).as_delivered_by(self.kind.endpoint), query_of(request)
+        target, query = check_size(body_of(request, Digest)), query_of(request)
+        if not self.kind.is_filtered:  # a filter must know what others have given to the peer
+            target = target.as_delivered_by(self.kind.endpoint)
         name = tracking_id or query.get("trackingid", "")
         self._refuse_others(target)
         limit = self._limit(request, target)

@@ -170,7 +170,7 @@ class Recorder:
             digest = digest.advance(state, stamp=self.now)
         if merge and self._is_trusted and self.source.entry(self.source.origin) is not None:
             origin = self.source.origin  # it has delivered all its changes that this node lacked
-            self._stored.receive(origin, self.source.tick(origin) - 1, by_itself=True)
+            self._stored.deliver(origin, self.source.tick(origin))
         if merge and same_endpoint(self.source.part_of, self.kind.endpoint):
             digest = digest.merge(self.source.of_origin_alone(), stamp=self.now)
         elif merge:

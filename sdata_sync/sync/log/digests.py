@@ -39,6 +39,7 @@ class _Row(NamedTuple):
     conflict_priority: int
     shown_tick: int = FIRST_TICK
     received_tick: int = FIRST_TICK
+    delivered_tick: int = FIRST_TICK
     purge_floor: int = FIRST_TICK
     part_of: str = ""
     own_url: str = ""
@@ -58,6 +59,7 @@ _entries: PreparedQuery[DigestEntryRow] = PreparedQuery(
             "conflict_priority",
             "shown_tick",
             "received_tick",
+            "delivered_tick",
             "purge_floor",
             "digest__part_of",
             "digest__endpoint_url",
@@ -71,11 +73,18 @@ _lock: PreparedQuery[DigestRow] = PreparedQuery(
     lambda kind: DigestRow.objects.select_for_update().filter(pk=kind).values_list("pk"), str
 )
 _update_entry = PreparedUpdate(
-    lambda pk, tick, stamp, priority, shown, received: (
+    lambda pk, tick, stamp, priority, shown, received, delivered: (
         DigestEntryRow.objects.filter(pk=pk),
-        {"tick": tick, "stamp": stamp, "conflict_priority": priority, "shown_tick": shown, "received_tick": received},
+        {
+            "tick": tick,
+            "stamp": stamp,
+            "conflict_priority": priority,
+            "shown_tick": shown,
+            "received_tick": received,
+            "delivered_tick": delivered,
+        },
     ),
-    *(int, int, DigestEntryRow._meta.get_field("stamp"), int, int, int),
+    *(int, int, DigestEntryRow._meta.get_field("stamp"), int, int, int, int),
 )
 
 
@@ -98,6 +107,7 @@ class StoredDigest:
         self._urls = {row.endpoint_id: row.url for row in rows}
         self._shown = {row.key: row.shown_tick for row in rows}
         self._received = {row.key: row.received_tick for row in rows}
+        self._delivered = {row.key: row.delivered_tick for row in rows}
         #: The URL of this node's endpoint as it is stored; empty if none is.
         self.own_url = rows[0].own_url if rows else ""
         #: By local key, the content of the rows that were given ticks under the lock of this digest.
@@ -169,12 +179,17 @@ class StoredDigest:
         """
         if by_itself:
             self._received[fold(url)] = max(tick + 1, self.received_tick(url))
+            self.deliver(url, tick + 1)
         if by_itself or Peer.of_endpoint(url) is None:
             self.show(url, tick + 1)
 
+    def deliver(self, url: str, tick: int) -> None:
+        """Record that the endpoint ``url`` has delivered all its changes below ``tick``; ``save`` stores it."""
+        self._delivered[fold(url)] = max(tick, self._delivered.get(fold(url), FIRST_TICK))
+
     def shown_to(self, url: str, value: Digest) -> Digest:
         """Return the digest ``value`` as it is shown to the endpoint ``url``: with what that endpoint has delivered."""
-        return value.shown_to(url, delivered=self.received_tick(url)) if url else value
+        return value.shown_to(url, delivered=self._delivered.get(fold(url), FIRST_TICK)) if url else value
 
     def purge_floor(self, url: str) -> int:
         """Return the tick of the endpoint ``url`` below which its tombstones may have been purged at this node."""
@@ -190,7 +205,7 @@ class StoredDigest:
             values = self._values_of(entry)
             if row is None:
                 new.append(entry)
-            elif row[4:9] != values:
+            elif row[4:10] != values:
                 _update_entry.execute(self._kind.database, row.pk, *values)
                 self._rows[key] = _Row(*row[:4], *values, row.purge_floor)  # type: ignore[arg-type]
         if new:
@@ -219,6 +234,7 @@ class StoredDigest:
                     conflict_priority=entry.conflict_priority,
                     shown_tick=self.shown_tick(entry.endpoint),
                     received_tick=self.received_tick(entry.endpoint),
+                    delivered_tick=self._delivered.get(fold(entry.endpoint), FIRST_TICK),
                 )
                 for entry in entries
             ],
@@ -233,10 +249,11 @@ class StoredDigest:
             endpoint = self._ids[key]
             self._rows[key] = _Row(pks[endpoint], endpoint, entry.endpoint, key, *self._values_of(entry))
 
-    def _values_of(self, entry: DigestEntry) -> tuple[int, int | None, int, int, int]:
+    def _values_of(self, entry: DigestEntry) -> tuple[int, int | None, int, int, int, int]:
         """Return the values that are stored for ``entry``, in the order of ``_update_entry``."""
         shown, received = self.shown_tick(entry.endpoint), self.received_tick(entry.endpoint)
-        return entry.tick, entry.stamp, entry.conflict_priority, shown, received
+        delivered = self._delivered.get(fold(entry.endpoint), FIRST_TICK)
+        return entry.tick, entry.stamp, entry.conflict_priority, shown, received, delivered
 
     def _ensure_endpoints(self, urls: list[str]) -> None:
         """Insert the missing endpoints of ``urls`` in bulk; up to ``FEW`` of them are left to ``endpoint_id``."""

@@ -96,7 +96,7 @@ def _confirm(kind: Kind, endpoint: str, tick: int) -> Lowered:
     held = tracked.filter(endpoint=pk).aggregate(highest=Max("tick"))["highest"] or 0
     tick = min(tick, held + 1)
     DigestEntry.objects.using(kind.database).filter(digest=kind.name, endpoint=pk).update(
-        tick=tick, stamp=now(), shown_tick=tick, received_tick=FIRST_TICK
+        tick=tick, stamp=now(), shown_tick=tick, received_tick=FIRST_TICK, delivered_tick=tick
     )
     Stream.objects.filter(kind=kind.name).update(known_digest="")
     return Lowered(before=present.tick, after=tick)
