@@ -458,6 +458,14 @@ class Settings:
         help="The most deferred entries that one login or peer may leave here, and the most conflicts within a day. "
         "A page that would leave more is answered with 429.",
     )
+    keep_conflicts_days = Setting[int](
+        name="KEEP_CONFLICTS_DAYS",
+        types=(int,),
+        default=36_500,
+        unit="days",
+        minimum=1,
+        help="How long decided conflicts are kept. `sync_purge` deletes older ones.",
+    )
     max_operations = Setting[int](
         name="MAX_OPERATIONS",
         types=(int,),

@@ -1,4 +1,4 @@
-"""Purge the tombstones that every peer has; the digests of the peers are read before (network)."""
+"""Purge the tombstones that every peer has, and erase resources; the peers' digests are read before (network)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from django.utils import timezone
+
+from ..conf import conf
 from ..exceptions import PeerError
-from ..models import Peer
+from ..models import ConflictRecord, Peer
 from ..registry import registry
+from ..sync.stamp.erase import Erased, erase
 from ..sync.stamp.purge import Purged, purge
+from ..sync.stamp.stamper import assign_ticks
 from .client import PeerClient
 from .lease import known_digest, read_stream
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from ..core.digest import Digest
+    from ..kind import Kind
 
 
 def purge_all(*, older_than: timedelta | None = None, dry_run: bool = False) -> Iterator[tuple[str, Purged]]:
@@ -23,6 +31,27 @@ def purge_all(*, older_than: timedelta | None = None, dry_run: bool = False) -> 
     for kind in registry:
         digests = {peer.name: _digest(peer, kind.name) for peer in peers}
         yield kind.name, purge(kind, digests, older_than=older_than, dry_run=dry_run)
+
+
+def erase_everywhere(kind: Kind, uuid: UUID) -> Erased:
+    """Erase what this node stores of a resource beside its row, and find the peers that may still have it (network).
+
+    Raises:
+        LookupError: this node does not know the resource.
+    """
+    assign_ticks(kind)
+    peers = Peer.objects.filter(enabled=True)
+    return erase(kind, uuid, {peer.name: _digest(peer, kind.name) for peer in peers})
+
+
+def forget_conflicts(*, dry_run: bool = False) -> dict[str, int]:
+    """Delete the conflict records that are older than ``KEEP_CONFLICTS_DAYS``; return their number by kind."""
+    before = timezone.now() - timedelta(days=conf.keep_conflicts_days)
+    counts = {}
+    for kind in registry:
+        old = ConflictRecord.objects.using(kind.database).filter(resource__kind=kind.name, decided_at__lt=before)
+        counts[kind.name] = old.count() if dry_run else old.delete()[0]
+    return counts
 
 
 def _digest(peer: Peer, kind: str) -> Digest | None:

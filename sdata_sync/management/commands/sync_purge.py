@@ -5,16 +5,18 @@ from argparse import ArgumentParser
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ...delivery.purge_all import purge_all
+from ...conf import conf
+from ...delivery.purge_all import erase_everywhere, forget_conflicts, purge_all
 from ...registry import registry
 from ...sync.stamp.purge import forget_endpoints
 
 
 class Command(BaseCommand):
-    """Remove tombstones, or forget endpoints without versions."""
+    """Remove tombstones and old conflicts, forget endpoints without versions, or erase one resource."""
 
     help = (
         "Removes the tombstones that every enabled peer is known to have. Disable or remove a peer that does not come "
@@ -30,6 +32,13 @@ class Command(BaseCommand):
             help="instead, forget the endpoints of which this node has no version; digest entries for them are ignored "
             "until a version of theirs is received",
         )
+        parser.add_argument(
+            "--erase",
+            nargs=2,
+            metavar=("KIND", "UUID"),
+            help="instead, erase what is stored of one resource in conflicts, deferred entries, unknown elements and "
+            "results, and name the peers that may still have it",
+        )
         parser.add_argument("--dry-run", action="store_true", help="count only; change nothing")
         parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -37,6 +46,9 @@ class Command(BaseCommand):
         """Purge every kind, or forget endpoints, and print the counts."""
         if options["endpoints"]:
             self._forget_endpoints(options)
+            return
+        if options["erase"]:
+            self._erase(options)
             return
         days = options["older_than"]
         if days is not None and days < 1:
@@ -54,8 +66,43 @@ class Command(BaseCommand):
                         "compare it with sync_verify: it may still have the rows."
                     )
                 )
+        for kind, count in forget_conflicts(dry_run=options["dry_run"]).items():
+            if count:
+                outcomes[kind]["conflicts"] = count
+            if count and not options["json"]:
+                self.stdout.write(f"{kind}: {count} conflicts older than {conf.keep_conflicts_days} days removed")
         if options["json"]:
             self.stdout.write(json.dumps(outcomes, indent=2))
+
+    def _erase(self, options: dict[str, Any]) -> None:
+        kind_name, text = options["erase"]
+        if options["dry_run"] or options["older_than"] is not None:
+            raise CommandError("--erase cannot be used with --dry-run or --older-than.")
+        kind = registry.of_kind(kind_name)
+        if kind is None:
+            names = ", ".join(known.name for known in registry)
+            raise CommandError(f"There is no kind {kind_name!r} here; there are: {names}.")
+        try:
+            uuid = UUID(text)
+        except ValueError as error:
+            raise CommandError(f"Expected a uuid, received {text!r}.") from error
+        try:
+            erased = erase_everywhere(kind, uuid)
+        except LookupError as error:
+            raise CommandError(str(error)) from error
+        if options["json"]:
+            self.stdout.write(json.dumps(asdict(erased), indent=2))
+        else:
+            self.stdout.write(
+                f"{kind.name} {uuid}: erased {erased.conflicts} conflicts, {erased.deferred} deferred entries, "
+                f"{erased.unknown} texts of unknown elements, {erased.results} results"
+            )
+            if erased.has_row:
+                self.stdout.write("The row is still here. Delete it in the application; its deletion is sent.")
+            for name in erased.kept_by:
+                self.stdout.write(f"{name} may still have it")
+        if erased.has_row or erased.kept_by:
+            raise SystemExit(1)
 
     def _forget_endpoints(self, options: dict[str, Any]) -> None:
         if options["older_than"] is not None:

@@ -6,5 +6,6 @@
 ``lower_tick``   lower ticks that a false claim has raised
 ``scan``         find changes that no signal reported
 ``purge``        remove tombstones and endpoints
+``erase``        erase what is stored of one resource beside its row
 ===============  ====================================================
 """
