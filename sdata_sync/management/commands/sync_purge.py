@@ -43,13 +43,15 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Purge every kind, or forget endpoints, and print the counts."""
+        """Purge every kind, forget endpoints or erase one resource, and print the counts."""
         if options["endpoints"]:
             self._forget_endpoints(options)
-            return
-        if options["erase"]:
+        elif options["erase"]:
             self._erase(options)
-            return
+        else:
+            self._purge(options)
+
+    def _purge(self, options: dict[str, Any]) -> None:
         days = options["older_than"]
         if days is not None and days < 1:
             raise CommandError(f"--older-than takes a number of days above 0, received {days}.")
@@ -66,13 +68,14 @@ class Command(BaseCommand):
                         "compare it with sync_verify: it may still have the rows."
                     )
                 )
-        for kind, count in forget_conflicts(dry_run=options["dry_run"]).items():
-            if count:
-                outcomes[kind]["conflicts"] = count
-            if count and not options["json"]:
-                self.stdout.write(f"{kind}: {count} conflicts older than {conf.keep_conflicts_days} days removed")
+        conflicts = {kind: n for kind, n in forget_conflicts(dry_run=options["dry_run"]).items() if n}
+        for kind, count in conflicts.items():
+            outcomes[kind]["conflicts"] = count
         if options["json"]:
             self.stdout.write(json.dumps(outcomes, indent=2))
+            return
+        for kind, count in conflicts.items():
+            self.stdout.write(f"{kind}: {count} conflicts older than {conf.keep_conflicts_days} days removed")
 
     def _erase(self, options: dict[str, Any]) -> None:
         kind_name, text = options["erase"]
