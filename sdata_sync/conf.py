@@ -466,6 +466,15 @@ class Settings:
         minimum=1,
         help="How long decided conflicts are kept. `sync_purge` deletes older ones.",
     )
+    max_requests_per_minute = Setting[int](
+        name="MAX_REQUESTS_PER_MINUTE",
+        types=(int,),
+        default=30_000,
+        unit="requests",
+        minimum=1,
+        help="The most requests of one login within a minute, counted in Django's default cache. "
+        "Further ones are answered with 429.",
+    )
     max_operations = Setting[int](
         name="MAX_OPERATIONS",
         types=(int,),

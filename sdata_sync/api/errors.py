@@ -58,6 +58,8 @@ def _of_framework(error: exceptions.APIException) -> tuple[Diagnosis, int, dict[
     headers = {}
     if getattr(error, "auth_header", None):
         headers["WWW-Authenticate"] = error.auth_header  # type: ignore[attr-defined]
+    if (seconds := getattr(error, "wait", None)) is not None:  # of exceptions.Throttled
+        headers["Retry-After"] = str(seconds)
     codes: dict[type[Exception], SDataCode] = {
         KindNotFound: SDataCode.RESOURCE_KIND_NOT_FOUND,
         UrlNotFound: SDataCode.BAD_URL_SYNTAX,

@@ -169,3 +169,21 @@ class TestAttributes:
         body = self.feed(f"<name>x</name><notes>{'a=b ' * size}</notes>")
         assert peer_client.post(f"{PATH}/$syncTarget", data=body, content_type=FEED).status_code == 200
         assert Account.objects.get().notes.count("=") == size
+
+
+class TestThrottling:
+    def test_more_requests_than_the_setting_are_429(self, peer_client, settings):
+        from django.core.cache import cache
+
+        cache.clear()
+        settings.SDATA_SYNC = {**settings.SDATA_SYNC, "MAX_REQUESTS_PER_MINUTE": 3}
+        settings.REST_FRAMEWORK = {
+            **settings.REST_FRAMEWORK, "DEFAULT_THROTTLE_RATES": {"user": "1/day"},
+        }  # fmt: skip
+        said = [peer_client.get(f"{PATH}/$syncDigest") for _ in range(5)]
+        assert sorted({response.status_code for response in said}) == [200, 429]
+        assert [response.status_code for response in said].count(200) in (3, 4, 5)  # a minute may begin in between
+        refused = said[-1]
+        if refused.status_code == 429:
+            assert 0 < int(refused["Retry-After"]) <= 60
+            assert diagnosis(refused)[0] == "Throttled"

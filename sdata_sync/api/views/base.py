@@ -18,6 +18,7 @@ from ...sync.trust import Sender
 from ..errors import KindNotFound, UrlNotFound, answer_error
 from ..negotiation import SDataNegotiation
 from ..permissions import SDataPermission
+from ..throttling import PeerThrottle
 
 if TYPE_CHECKING:
     from ...kind import Kind
@@ -29,6 +30,7 @@ class SDataView(APIView):
     """Serve one URL of one kind."""
 
     permission_classes = [SDataPermission]
+    throttle_classes = [PeerThrottle]
     content_negotiation_class = SDataNegotiation
     metadata_class = None  # OPTIONS would describe parsers and renderers in JSON
     #: The required permission by HTTP method.
