@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 SUITE := -q -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help test test-thirdparty test-all test-servers test-second test-databases test-long chaos demo bench lint audit clean
+.PHONY: help test test-thirdparty test-all test-servers test-second test-databases test-long chaos fuzz demo bench lint audit clean
 
 help:
 	@echo "make demo        two nodes, two servers: saves arriving, a node away and back (STAY=1: leave them running)"
@@ -26,6 +26,7 @@ help:
 	@echo "make test-thirdparty  models of real third-party apps on two nodes: mptt, treebeard, money, wagtail and others"
 	@echo "make test-second the tests with fewer random histories, for another Python: PYTHON=python3.13 VENV=.venv-second"
 	@echo "make chaos       three nodes, eight writers, faults for SECONDS=600; then nothing lost, nothing doubled"
+	@echo "make fuzz        mutated documents for the parsers for SECONDS=600, with counts"
 	@echo "make test-long   10,000 histories of the algorithm, 5,000 of the real code, 2,000 random models, 10,000 with a malicious peer, 200 crashes: hours"
 	@echo "make bench       cost of a save, latency, changes per second, catch-up, beside raw Django's"
 	@echo "make audit       known holes in the installed packages, where an index of them can be reached"
@@ -66,6 +67,10 @@ test-servers: $(STAMP)
 
 chaos: $(STAMP)
 	SDATA_MARIADB=$(MARIADB) $(BIN)/python -m tests.chaos --seconds $(SECONDS)
+
+# Mutated documents for the parsers for SECONDS.
+fuzz: $(STAMP)
+	DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/python -m tests.fuzz $(SECONDS)
 
 test-long: $(STAMP)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/core
