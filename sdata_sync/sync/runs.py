@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: The maximum number of results that are stored for one run; all are counted.
 KEPT_RESULTS = 10_000
-#: The maximum number of runs that are stored for one kind.
+#: The maximum number of runs that are stored for one kind and target.
 KEPT_RUNS = 100
 
 
@@ -76,7 +76,7 @@ def record_results(kind: Kind, results: Iterable[ReceivedResult], *, label: RunL
         Run.objects.filter(pk=run.pk).update(
             applied=F("applied") + applied, exceptions=F("exceptions") + exceptions, reported_at=timezone.now()
         )
-        _forget_old_runs(kind)
+        _forget_old_runs(kind, run.target)
     return run
 
 
@@ -91,6 +91,10 @@ def _row(run: Run, result: ReceivedResult) -> RunResult:
     )
 
 
-def _forget_old_runs(kind: Kind) -> None:
-    old = Run.objects.filter(kind=kind.name).order_by("-reported_at").values_list("pk", flat=True)[KEPT_RUNS:]
+def _forget_old_runs(kind: Kind, target: str) -> None:
+    old = (
+        Run.objects.filter(kind=kind.name, target=target)
+        .order_by("-reported_at")
+        .values_list("pk", flat=True)[KEPT_RUNS:]
+    )
     Run.objects.filter(pk__in=list(old[:500])).delete()

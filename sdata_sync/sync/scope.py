@@ -85,7 +85,7 @@ def scope_of(kind: Kind, peer: Peer | None) -> models.QuerySet[Any] | None:
 
 @dataclass(frozen=True, eq=False)
 class RowScope:
-    """Hold the rows of a kind that ``peer`` may have, ``allowed``: it may read and write these and no others."""
+    """Hold ``allowed``, the only rows of a kind that ``peer`` may read and write."""
 
     kind: Kind
     peer: Peer | None

@@ -255,7 +255,8 @@ class ResultsView(SDataView):
         with body_of(request, IOBase) as body:
             reader = read_result_feed(cast(BinaryIO, body))
             target = reader.header.digest.origin if reader.header.digest else ""
-            target = self.sender.speaker(self.kind, target).origin
+            speaker = self.sender.speaker(self.kind, target)
+            target = speaker.origin if speaker.is_trusted else ""  # all others together: their runs are bounded too
             results = list(reader.entries())
             record_results(self.kind, results, label=_run(request), target=target)
         scope = scope_for(self.kind, self.sender.peer)

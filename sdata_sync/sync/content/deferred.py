@@ -377,7 +377,10 @@ def apply_deletions(kind: Kind, entries: Collection[int]) -> int:
 
 
 def with_mass_deletions(entries: Collection[DeferredEntry]) -> list[DeferredEntry]:
-    """Return ``entries`` with all others of the mass deletions among them: these are applied or refused together."""
+    """Return ``entries`` and every entry of the mass deletions that they belong to.
+
+    A mass deletion is applied or refused as a whole.
+    """
     chosen = {entry.pk: entry for entry in entries}
     for entry in entries:
         if entry.application_code == MassDeletion.application_code:
