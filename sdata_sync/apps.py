@@ -29,14 +29,16 @@ class SDataSyncConfig(AppConfig):
 
 def _after_migrate(*, using: str, **kwargs: Any) -> None:
     """Write stored unknown elements to columns that a migration has added; respell local keys of earlier versions."""
-    from .models import TrackedResource
+    from .checks.database import has_table
+    from .models import Digest, DigestEntry, TrackedResource
     from .registry import registry
     from .sync.content.upgrade import adopt_known_elements
     from .sync.log.tracked import respell_keys
 
+    if not all(has_table(using, model) for model in (Digest, DigestEntry, TrackedResource)):
+        return  # an earlier migration of this app was migrated to
     tables = connections[using].introspection.table_names()
     for kind in registry:
         if kind.database == using and kind.model._meta.db_table in tables:
             adopt_known_elements(kind)
-            if TrackedResource._meta.db_table in tables:
-                respell_keys(kind)
+            respell_keys(kind)

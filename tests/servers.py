@@ -33,7 +33,7 @@ FIELD_VALUES = ["tests/integration/test_field_values.py"]
 #: The random histories have nodes of their own.
 ELSEWHERE = "not histories and not malice"
 #: Random histories of each kind: a commit on a server costs a hundred times one in memory.
-SOME = "8"
+SOME = "5"
 
 
 @dataclass

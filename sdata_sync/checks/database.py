@@ -26,14 +26,14 @@ def check_peers(
 
     found: list[CheckMessage] = []
     for alias in databases or ():
-        if _has_table(alias, Peer):
+        if has_table(alias, Peer):
             found.extend(_check_credentials(alias))
-        if _has_table(alias, Digest):
+        if has_table(alias, Digest):
             found.extend(_check_known_kinds(alias))
     return found
 
 
-def _has_table(alias: str, model: type[models.Model]) -> bool:
+def has_table(alias: str, model: type[models.Model]) -> bool:
     """Return True if the database has all columns of ``model``: its migrations may not be applied yet."""
     connection = connections[alias]
     with connection.cursor() as cursor:
