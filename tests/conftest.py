@@ -90,6 +90,25 @@ def peer_client(engineer):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _refuse_long_text():
+    """Refuse text that is longer than its column in the tables of the app; SQLite stores it, the servers do not."""
+    from django.db.models import CharField
+    from django.db.utils import DataError
+
+    prepare = CharField.get_db_prep_save
+
+    def prepare_if_it_fits(field, value, connection):
+        is_ours = field.model._meta.app_label == "sdata_sync"
+        if is_ours and isinstance(value, str) and field.max_length is not None and len(value) > field.max_length:
+            raise DataError(f"Expected {field.max_length} characters at most in {field}, received {value!r}.")
+        return prepare(field, value, connection)
+
+    CharField.get_db_prep_save = prepare_if_it_fits
+    yield
+    CharField.get_db_prep_save = prepare
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _import_urls() -> None:
     """Import the URLs with the settings of the run: a test with another BASE_URL must not be the first to import them."""
     import testproject.urls  # noqa: F401

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Why an entry that was kept aside is lost. A conflict record stores 40 characters.
+_CHANGED_MEANWHILE = "the row was changed meanwhile"
+_DEFERRED_STAYS = "a deferred entry stays"
+_REPLACED = "another entry was kept aside"
+
 
 def keep_aside(kind: Kind, tracked: TrackedResource, error: PayloadError, entry: Entry, peer: Peer | None) -> None:
     """Keep ``entry`` aside because of ``error``; ``tracked`` has its former state.
@@ -38,12 +43,12 @@ def keep_aside(kind: Kind, tracked: TrackedResource, error: PayloadError, entry:
     """
     logger.warning("%s %s of %s is kept aside: %s", kind.name, entry.uuid, peer or "a login without a peer", error)
     if tracked.is_deferred:
-        _record_lost(kind, tracked, _unsaved(tracked, error, entry, peer), "a deferred entry stays")
+        _record_lost(kind, tracked, _unsaved(tracked, error, entry, peer), _DEFERRED_STAYS)
         return
     rows = DeferredEntry.objects.using(kind.database)
     former = rows.filter(resource=tracked.pk, is_aside=True).exclude(peer=peer and peer.pk).first()
     if former is not None:
-        _record_lost(kind, tracked, former, "another entry was kept aside")
+        _record_lost(kind, tracked, former, _REPLACED)
     rows.filter(resource=tracked.pk).delete()
     _unsaved(tracked, error, entry, peer).save(using=kind.database, force_insert=True)
     await_targets(kind, tracked, error)
@@ -134,7 +139,7 @@ def is_overtaken(kind: Kind, entry: DeferredEntry, tracked: TrackedResource) -> 
     """Return True if the row was changed since the entry was kept aside; then record the entry as a lost conflict."""
     if not entry.is_aside or entry.own_etag == tracked.etag:
         return False
-    _record_lost(kind, tracked, entry, "the row was changed while the entry was kept aside")
+    _record_lost(kind, tracked, entry, _CHANGED_MEANWHILE)
     PendingReference.objects.using(kind.database).filter(resource=tracked.pk, name="").delete()
     DeferredEntry.objects.using(kind.database).filter(pk=entry.pk).delete()
     return True
