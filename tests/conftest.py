@@ -98,7 +98,8 @@ def _refuse_long_text():
     prepare = CharField.get_db_prep_save
 
     def prepare_if_it_fits(field, value, connection):
-        is_ours = field.model._meta.app_label == "sdata_sync"
+        model = getattr(field, "model", None)  # a field that serves an expression has none
+        is_ours = model is not None and model._meta.app_label == "sdata_sync"
         if is_ours and isinstance(value, str) and field.max_length is not None and len(value) > field.max_length:
             raise DataError(f"Expected {field.max_length} characters at most in {field}, received {value!r}.")
         return prepare(field, value, connection)
