@@ -229,11 +229,19 @@ def _after_add(
     using: str,
     **kwargs: Any,
 ) -> None:
-    """Mark the rows of a registered ``through`` model that ``add()`` or ``set()`` has inserted in bulk."""
+    """Mark the rows of a registered ``through`` model that ``add()`` or ``set()`` has inserted in bulk.
+
+    A relation that is no ``ManyToManyField``, such as ``TaggableManager``, saves its rows with their own signals.
+    """
     if action != "post_add" or not pk_set or _is_elsewhere(sender, using):
         return
     owner = model if reverse else type(instance)
-    fields: Any = [field for field in owner._meta.many_to_many if field.remote_field.through is sender]
+    relations: Any = owner._meta.many_to_many
+    fields = [
+        field
+        for field in relations
+        if isinstance(field, models.ManyToManyField) and field.remote_field.through is sender
+    ]
     watch = _captured[sender]
     for field in fields:
         ends = (field.m2m_reverse_field_name(), field.m2m_field_name())
