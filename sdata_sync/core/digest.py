@@ -168,9 +168,7 @@ class Digest:
         entry = self.entry(endpoint)
         if entry is None or delivered >= entry.tick:
             return self
-        changed = Digest(origin=self.origin, part_of=self.part_of, waiting=self.waiting, delivered=delivered)
-        changed._entries = self._entries
-        return changed
+        return self._copy(waiting=self.waiting, delivered=delivered)
 
     def as_delivered_by(self, endpoint: str) -> Digest:
         """Return this digest, which is shown to ``endpoint``, with the tick up to which that has delivered its changes.
@@ -184,21 +182,15 @@ class Digest:
 
     def with_origin(self, origin: str) -> Digest:
         """Return this digest as the digest of the endpoint ``origin``."""
-        changed = Digest(origin=origin, part_of=self.part_of)
-        changed._entries = self._entries
-        return changed
+        return self._copy(origin=origin)
 
     def as_part_of(self, endpoint: str) -> Digest:
         """Return this digest with ``endpoint`` as ``part_of``, for a feed that has only a part of the changes."""
-        changed = Digest(origin=self.origin, part_of=endpoint)
-        changed._entries = self._entries
-        return changed
+        return self._copy(part_of=endpoint)
 
     def with_waiting(self, count: int) -> Digest:
         """Return this digest with ``count`` as the number of entries that wait at its origin."""
-        changed = Digest(origin=self.origin, part_of=self.part_of, waiting=count, delivered=self.delivered)
-        changed._entries = self._entries
-        return changed
+        return self._copy(waiting=count, delivered=self.delivered)
 
     def of_origin_alone(self) -> Digest:
         """Return this digest reduced to the entry of its origin: all that a partial replica can vouch for."""
@@ -212,11 +204,26 @@ class Digest:
     def without(self, endpoints: Iterable[str]) -> Digest:
         """Return this digest without the entries of ``endpoints``."""
         left_out = {fold(endpoint) for endpoint in endpoints}
-        changed = Digest(origin=self.origin, part_of=self.part_of)
-        changed._entries = {key: entry for key, entry in self._entries.items() if key not in left_out}
-        return changed
+        return self._copy({key: entry for key, entry in self._entries.items() if key not in left_out})
 
     def _with_all(self, entries: Iterable[DigestEntry]) -> Digest:
-        changed = Digest(origin=self.origin, part_of=self.part_of)
-        changed._entries = {**self._entries, **{fold(entry.endpoint): entry for entry in entries}}
+        return self._copy({**self._entries, **{fold(entry.endpoint): entry for entry in entries}})
+
+    def _copy(
+        self,
+        entries: dict[str, DigestEntry] | None = None,
+        *,
+        origin: str | None = None,
+        part_of: str | None = None,
+        waiting: int | None = None,
+        delivered: int | None = None,
+    ) -> Digest:
+        """Return a digest with other parts; without ``waiting`` and ``delivered``, which hold for one answer only."""
+        changed = Digest(
+            origin=self.origin if origin is None else origin,
+            part_of=self.part_of if part_of is None else part_of,
+            waiting=waiting,
+            delivered=delivered,
+        )
+        changed._entries = self._entries if entries is None else entries
         return changed

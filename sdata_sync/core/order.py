@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from .text import fold
+
 if TYPE_CHECKING:
     from .digest import Digest
     from .state import SyncState
-from .text import fold
 
 
 class TickFault(StrEnum):

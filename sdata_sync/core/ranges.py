@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .text import fold
+
 if TYPE_CHECKING:
     from .digest import Digest
     from .state import SyncState
-from .text import fold
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

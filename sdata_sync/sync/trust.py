@@ -106,13 +106,12 @@ class Sender:
             peer = self.peers[0] if len(self.peers) == 1 else None
             origin = "" if peer is None else peer.endpoint(kind.name)
             return Speaker(origin=origin, peer=peer, is_carrier=self.may_carry, sender=self.name)
-        for peer in self.peers:
-            if same_endpoint(origin.rpartition("/")[0], peer.url):
-                return Speaker(origin=origin, peer=peer, is_carrier=self.may_carry, sender=self.name)
-        known = Peer.at(origin)
-        if not self.may_carry:
-            self._check_may_speak(origin, known)
-        peer = known if known is not None and known.enabled else None
+        peer = self._peer_at(origin)
+        if peer is None:
+            known = Peer.at(origin)
+            if not self.may_carry:
+                self._check_may_speak(origin, known)
+            peer = known if known is not None and known.enabled else None
         return Speaker(origin=origin, peer=peer, is_carrier=self.may_carry, sender=self.name)
 
     def own_peer(self, origin: str) -> Peer | None:
@@ -120,11 +119,15 @@ class Sender:
 
         The sender is not that peer if it only may carry its feeds.
         """
-        for peer in self.peers:
-            if same_endpoint(origin.rpartition("/")[0], peer.url):
-                return peer
+        if (peer := self._peer_at(origin)) is not None:
+            return peer
         known = None if self.peers else Peer.of_endpoint(origin)
         return known if known is not None and known.user_id is None else None
+
+    def _peer_at(self, origin: str) -> Peer | None:
+        """Return the enabled peer of the sender whose dataset URL is the parent of ``origin``."""
+        dataset = origin.rpartition("/")[0]
+        return next((peer for peer in self.peers if same_endpoint(dataset, peer.url)), None)
 
     def _check_may_speak(self, origin: str, known: Peer | None) -> None:
         carry = ", or give the login the permission carry_feeds, if it is an engine" if self.login else ""
