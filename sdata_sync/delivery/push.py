@@ -166,9 +166,14 @@ class Push:
         return self._session.known.get(self._kind.name)
 
     def _set_known(self, digest: Digest | None) -> None:
-        if digest is not None and not self._kind.is_filtered:  # a filter must know what others have given to the peer
-            digest = digest.as_delivered_by(self._kind.endpoint)
-        self._session.set_known(self._kind.name, digest)
+        self._session.set_known(self._kind.name, None if digest is None else self._as_delivered(digest))
+
+    def _as_delivered(self, digest: Digest) -> Digest:
+        """Return the peer's ``digest`` without the changes of this node that others have given to the peer.
+
+        A kind with a filter keeps them: the filter must know what the peer has.
+        """
+        return digest if self._kind.is_filtered else digest.as_delivered_by(self._kind.endpoint)
 
     def push_until_in_sync(self, stored: StoredDigest) -> None:
         """Push until the peer lacks nothing that ``stored``, or a later digest of this node, contains.
@@ -325,8 +330,7 @@ class Push:
         if knows_more_of_us(kind, target):
             client = self._session.client()
             recover(client, self._peer, kind, target, is_interrupted=lambda: self._session.is_interrupted)
-        if not kind.is_filtered:
-            target = target.as_delivered_by(kind.endpoint)
+        target = self._as_delivered(target)
         review(kind, self._peer, target)
         stored = self._assign_ticks()
         scope = scope_for(kind, self._peer)

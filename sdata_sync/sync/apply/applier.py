@@ -152,7 +152,7 @@ class Applier:
         if relation is Relation.KNOWN:
             if local_state is not None:
                 self._anomalies.check_tick(entry, local_state)
-            shown = tracked if batch.part is None or batch.is_inside(tracked) else None
+            shown = tracked if batch.is_inside(tracked) else None
             return result_of(self.kind, entry, shown, message=UNCHANGED)
         if batch.part is not None:
             self._check_part(entry, tracked, batch)

@@ -298,7 +298,7 @@ class Batch:
 
     def is_inside(self, tracked: TrackedResource | None) -> bool:
         """Return True if the row of ``tracked`` is in the part of the sender, or if it has no row."""
-        return tracked is None or tracked.local_key is None or tracked.local_key in self._inside
+        return self.part is None or tracked is None or tracked.local_key is None or tracked.local_key in self._inside
 
     def _bind(self, version: Version, instance: models.Model | None) -> None:
         """Check what a version refers to, and let the writer check that the row lies in the part of the sender."""

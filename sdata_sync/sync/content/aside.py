@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import Q
 from django.utils import timezone
@@ -23,7 +23,10 @@ from ..log.wakeup import wake_after_commit
 from ..scope import row_scope
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from ...atom.entry import Entry
+    from ...atom.payload import Payload
     from ...exceptions import PayloadError
     from ...kind import Kind
     from ...models import Peer
@@ -57,24 +60,35 @@ def keep_aside(kind: Kind, tracked: TrackedResource, error: PayloadError, entry:
 
 
 def _unsaved(tracked: TrackedResource, error: PayloadError, entry: Entry, peer: Peer | None) -> DeferredEntry:
-    has_payload = entry.payload is not None and not entry.is_deleted
     return DeferredEntry(
+        **received_columns(entry.uuid, entry.payload, error, is_deleted=entry.is_deleted),
         resource_id=tracked.pk,
         is_aside=True,
-        is_deleted=entry.is_deleted,
-        payload=entry.payload.xml(uuid=str(entry.uuid)) if entry.payload is not None and has_payload else "",
-        application_code=error.application_code,
-        reason=replace_forbidden(str(error)),
-        payload_path=error.payload_path[:300],
-        received_at=timezone.now(),
         peer=peer,
-        login=present_sender(),
         endpoint_url=entry.state.endpoint[:500],
         tick=entry.state.tick,
         stamp=entry.state.stamp,
         user=entry.state.user[:150],
         own_etag=tracked.etag,
     )
+
+
+def received_columns(uuid: UUID, payload: Payload | None, error: PayloadError, *, is_deleted: bool) -> dict[str, Any]:
+    """Return the columns of a deferred entry, aside or not, that tell what was received, from whom, and its fault."""
+    return {
+        "is_deleted": is_deleted,
+        "payload": payload.xml(uuid=str(uuid)) if payload is not None and not is_deleted else "",
+        "received_at": timezone.now(),
+        "login": present_sender(),
+        "application_code": error.application_code,
+        **reason_columns(error),
+    }
+
+
+def reason_columns(error: PayloadError) -> dict[str, str]:
+    """Return the columns of a deferred entry that tell people why it waits."""
+    # The text may quote characters that no database stores.
+    return {"reason": replace_forbidden(str(error)), "payload_path": error.payload_path[:300]}
 
 
 def await_targets(kind: Kind, tracked: TrackedResource, error: PayloadError) -> None:

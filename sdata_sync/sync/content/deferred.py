@@ -8,10 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.utils import timezone
 
 from ...atom.payload import Payload
-from ...atom.text import replace_forbidden
 from ...core.state import SyncState
 from ...exceptions import DeletionWaits, MassDeletion, OutOfPart, PayloadError, StampAhead
 from ...models import DeferredEntry, DeletionCondition, PendingReference, TrackedResource
@@ -28,11 +26,11 @@ from ..db.statements import locked
 from ..log.digests import lock_digest
 from ..log.events import send_signals
 from ..log.keys import key_of
-from ..log.suppression import present_sender, receiving_from
+from ..log.suppression import receiving_from
 from ..log.tracked import update_tracked
 from ..log.wakeup import wake_after_commit
 from ..scope import RowScope, resend_again, row_scope
-from .aside import await_targets, is_overtaken, mark_applied, send_ours, waits
+from .aside import await_targets, is_overtaken, mark_applied, reason_columns, received_columns, send_ours, waits
 from .boundary import check_reading
 from .cascade import kinds_within_reach, without_referrers
 from .conditions import Condition, forget_met_conditions
@@ -83,23 +81,16 @@ def defer(
         tracked.uuid,
         error,
     )
-    text = payload.xml(uuid=str(tracked.uuid)) if payload is not None and not is_deleted else ""
     store_pending(kind, {tracked.pk: awaited(error)}, replaced=[tracked.pk])
     DeferredEntry.objects.using(kind.database).update_or_create(
         resource=tracked,
         defaults={
-            "is_deleted": is_deleted,
-            "payload": text,
-            "application_code": error.application_code,
-            "reason": replace_forbidden(str(error)),  # the text may quote characters that no database stores
-            "payload_path": error.payload_path[:300],
-            "received_at": timezone.now(),
+            **received_columns(tracked.uuid, payload, error, is_deleted=is_deleted),
             "attempts": 1,
             "is_discarded": False,
             "condition_id": condition,
             "is_aside": False,
             "peer": None,
-            "login": present_sender(),
         },
     )
     if not tracked.is_deferred:
@@ -443,7 +434,8 @@ def _retry_one(kind: Kind, entry: DeferredEntry, tracked: TrackedResource, *, by
 
 def _store_failure(kind: Kind, entry: DeferredEntry, tracked: TrackedResource, error: PayloadError) -> None:
     entry.attempts += 1
-    entry.reason, entry.payload_path = replace_forbidden(str(error)), error.payload_path[:300]
+    why = reason_columns(error)
+    entry.reason, entry.payload_path = why["reason"], why["payload_path"]
     if entry.application_code != PayloadError.WITHDRAWN:
         entry.application_code = error.application_code
     entry.condition_id = _stored_condition(error, kind.database) or entry.condition_id
